@@ -1,0 +1,1 @@
+"""Portraits in, a servable character out."""

@@ -1,0 +1,6 @@
+"""`python -m valentina_pipeline ...` is `kedro ...`, for where scripts are not on PATH."""
+
+from kedro.framework.cli.cli import main
+
+if __name__ == "__main__":
+    main()

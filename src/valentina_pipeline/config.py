@@ -1,0 +1,195 @@
+"""One frozen model per stage, and the one function that makes the effective parameters.
+
+Effective = what the base implies (conf/base/bases.yml), overlaid by the concept's overrides,
+overlaid by what the user chose (params.yaml, `-S`, `--params`); `null` chooses nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from valentina_pipeline.domain.concept import Concept
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class BadParameter(ValueError):
+    """A parameter is unknown, missing or out of range; the message names its key."""
+
+
+class Frozen(BaseModel):
+    """Strict about names and immutable: an unknown key is an error that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class FaceEmbedderConfig(Frozen):
+    """Which network turns a face into an identity vector."""
+
+    kind: Literal["tiny", "facenet"]
+    path: str
+
+
+class ClipConfig(Frozen):
+    """Which CLIP measures prompt following (CLIP-T) and image likeness (CLIP-I)."""
+
+    kind: Literal["tiny", "open_clip"]
+    path: str
+
+
+class BaseConfig(Frozen):
+    """A base model: where it is, what it is, and the networks that judge its images."""
+
+    family: Literal["sdxl", "sd15"]
+    path: str = Field(description="a folder in diffusers' layout, or a hub id")
+    resolution: int = Field(ge=64, le=2048, multiple_of=8)
+    licence: str
+    obtain: str = Field(description="what to do when it is not at hand")
+    embed: bool = Field(description="small enough to travel inside each package")
+    face_embedder: FaceEmbedderConfig
+    clip: ClipConfig
+
+
+class IngestConfig(Frozen):
+    """Which images are taken in."""
+
+    count: int = Field(ge=4, le=10_000)
+    min_side: int = Field(ge=16, le=16_384)
+    near_duplicate_bits: int = Field(ge=0, le=32)
+    max_pixels: int = Field(ge=10_000)
+    max_bytes: int = Field(ge=10_000)
+
+
+class AlignConfig(Frozen):
+    """How faces are found and cropped."""
+
+    resolution: int = Field(ge=64, le=2048, multiple_of=8)
+    min_face_probability: float = Field(gt=0, lt=1)
+    margin: float = Field(ge=1, le=6)
+    outlier_distance: float = Field(gt=0, le=2)
+
+
+class CaptionConfig(Frozen):
+    """Who words the captions."""
+
+    captioner: Literal["attributes", "blip"]
+
+
+class TrainConfig(Frozen):
+    """A DreamBooth-style LoRA run."""
+
+    rank: int = Field(ge=1, le=512)
+    alpha: float = Field(gt=0, le=1024)
+    steps: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=1, le=1024)
+    learning_rate: float = Field(gt=0, le=1)
+    text_encoder_learning_rate: float = Field(ge=0, le=1)
+    targets: Literal["attention", "attention+conv"]
+    min_snr_gamma: float = Field(ge=0, le=100)
+    warmup_steps: int = Field(ge=0)
+    checkpoint_every: int = Field(ge=1)
+    sample_every: int = Field(ge=0)
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
+class EvaluateConfig(Frozen):
+    """How much is drawn to measure a LoRA."""
+
+    images_per_prompt: int = Field(ge=1, le=64)
+    steps: int = Field(ge=1, le=1000)
+    guidance: float = Field(ge=0, le=30)
+    bootstrap: int = Field(ge=100, le=100_000)
+
+
+class RegisterConfig(Frozen):
+    """The gates that a candidate passes to become champion."""
+
+    min_identity_gain: float = Field(ge=-2, le=2)
+    min_identity_ratio: float = Field(ge=0, le=2)
+    min_face_found: float = Field(ge=0, le=1)
+    max_clip_t_drop: float = Field(ge=0, le=1)
+    max_memorised: float = Field(ge=0, le=1)
+
+
+class PublishConfig(Frozen):
+    """What the package says by default."""
+
+    default_preset: Literal["draft", "standard", "high", "ultra"]
+
+
+STAGES: dict[str, type[Frozen]] = {
+    "ingest": IngestConfig,
+    "align": AlignConfig,
+    "caption": CaptionConfig,
+    "train_lora": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "register": RegisterConfig,
+    "publish": PublishConfig,
+}
+
+
+class Choice(Frozen):
+    """The shape of params.yaml; each stage's own keys are checked by its own model."""
+
+    concepts: list[str] = Field(min_length=1)
+    base: str
+    seed: int = Field(ge=0, lt=2**32)
+    threads: int = Field(ge=1, le=256)
+    ingest: dict[str, Any] = {}
+    align: dict[str, Any] = {}
+    caption: dict[str, Any] = {}
+    train_lora: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+    register_: dict[str, Any] = Field(default={}, alias="register")
+    publish: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _no_concept_twice(self) -> "Choice":
+        if len(set(self.concepts)) != len(self.concepts):
+            raise ValueError("concepts lists a name twice")
+        return self
+
+
+def validated(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """Return `values` as `model`, or raise BadParameter naming each wrong key as `where.key`."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as err:
+        problems = "; ".join(
+            f"{'.'.join([where, *map(str, e['loc'])]).strip('.')}: {e['msg']}" for e in err.errors()
+        )
+        raise BadParameter(problems) from err
+
+
+def effective(
+    params: Mapping[str, Any], bases: Mapping[str, Any], concept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Overlay base, concept and choice, check everything, and return plain parameters.
+
+    Returns:
+        `concept`, `base`, `seed`, `threads` and one dict for each stage of `STAGES`.
+
+    Raises:
+        BadParameter: a key is unknown, missing or out of range.
+    """
+    choice = validated(Choice, params, "")
+    if choice.base not in bases:
+        raise BadParameter(f"base: {choice.base!r} is not one of {', '.join(sorted(bases))}")
+    implied = bases[choice.base]
+    if set(implied) != {"model", *STAGES}:
+        raise BadParameter(f"bases.{choice.base}: needs exactly these keys: model, {', '.join(STAGES)}")
+    person = validated(Concept, concept, "concept")
+    base = validated(BaseConfig, implied["model"], f"bases.{choice.base}.model")
+    stages = {}
+    for stage, model in STAGES.items():
+        chosen = {k: v for k, v in params.get(stage, {}).items() if v is not None}
+        merged = {**implied[stage], **person.overrides.get(stage, {}), **chosen}
+        stages[stage] = validated(model, merged, stage).model_dump()
+    return {
+        "concept": person.model_dump(mode="json"),
+        "base": base.model_dump(),
+        "seed": choice.seed,
+        "threads": choice.threads,
+        **stages,
+    }

@@ -1,0 +1,96 @@
+"""Where Kedro gets its configuration: its catalog as usual, its parameters from params.yaml."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from click import ClickException
+from kedro.config import OmegaConfigLoader
+from omegaconf import OmegaConf
+from yaml import YAMLError
+
+from valentina_pipeline.config import BadParameter, effective
+
+
+class InvalidParameter(ClickException, BadParameter):
+    """A BadParameter that the command line shows as one line instead of a trace."""
+
+
+class ProjectConfigLoader(OmegaConfigLoader):
+    """An OmegaConfigLoader whose `parameters` are what `valentina_pipeline.config.effective` makes.
+
+    They come from params.yaml at the project's root, overlaid by `--params`; from what its base
+    implies, conf/base/bases.yml; and from one file of conf/base/concepts/. No environment takes part:
+    a parameter file there would silently win over `dvc exp run -S`.
+
+    The concept is the runtime parameter `concept`, else the first of params.yaml's `concepts`; the
+    catalog's `${runtime_params:concept}` sees it in both cases.
+    """
+
+    def __init__(
+        self,
+        conf_source: str | Path,
+        env: str | None = None,
+        runtime_params: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._base = Path(conf_source) / "base"
+        self._params = Path(conf_source).parent / "params.yaml"
+        runtime = dict(runtime_params or {})
+        if "concept" not in runtime:
+            runtime["concept"] = _first_concept(_read(self._params))
+        super().__init__(conf_source, env, runtime, **options)
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        """Return a configuration by its name, `parameters` checked before any work begins.
+
+        Raises:
+            InvalidParameter: a parameter is unknown, missing or out of range, or a file unreadable.
+        """
+        if key != "parameters" or key in self:
+            return super().__getitem__(key)
+        chosen = {name: value for name, value in self.runtime_params.items() if name != "concept"}
+        file = _concept_file(self._base / "concepts", self.runtime_params["concept"])
+        params = _overlaid(_read(self._params), chosen)
+        try:
+            return effective(params, _read(self._base / "bases.yml"), _read(file))
+        except BadParameter as err:
+            raise InvalidParameter(f"{err} (params.yaml, bases.yml, {file.name} or --params)") from err
+
+
+def _first_concept(params: Mapping[str, Any]) -> str:
+    match params.get("concepts"):
+        case [str(first), *_]:
+            return first
+    raise InvalidParameter("concepts: params.yaml needs at least one, as in `concepts: [valentina_moreau]`")
+
+
+def _concept_file(folder: Path, name: object) -> Path:
+    there = sorted(path.stem for path in folder.glob("*.yml"))
+    if name not in there:
+        raise InvalidParameter(f"concept: {name!r} has no file in {folder}; there are {', '.join(there)}")
+    return folder / f"{name}.yml"
+
+
+def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            merged[key] = _overlaid(inner, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return a YAML file's mapping as it is: `${...}` stays text, a date stays text."""
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except FileNotFoundError as err:
+        raise InvalidParameter(f"{path} is missing: `git checkout -- {path.name}` brings it back") from err
+    except (YAMLError, UnicodeDecodeError) as err:
+        raise InvalidParameter(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(loaded, dict):
+        raise InvalidParameter(f"{path} has to be a mapping of names to values")
+    return {str(key): value for key, value in loaded.items()}

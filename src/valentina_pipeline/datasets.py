@@ -1,0 +1,275 @@
+"""The project's datasets: whole files and folders, written beside and then renamed.
+
+A killed run leaves the former content or the new one, never a mixture, and nothing written here
+depends on time, so that a rerun gives the same bytes.
+"""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias, TypeVar
+
+import pandas as pd
+from kedro.io import AbstractDataset, DatasetError
+from PIL import Image
+
+from valentina_pipeline.image import png
+
+Saved = TypeVar("Saved")
+Loaded = TypeVar("Loaded")
+Picture: TypeAlias = Image.Image | bytes
+Pictures: TypeAlias = Mapping[str, Picture] | Iterable[tuple[str, Picture]]
+
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+"""An image's name: no suffix, at most one sub-folder."""
+
+
+class _OnDisk(AbstractDataset[Saved, Loaded]):
+    """What every dataset here shares: one path.
+
+    Args:
+        filepath: the file or folder; Kedro makes it absolute.
+        metadata: not used here; `dvc` in it says how DVC keeps the path.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path = Path(filepath)
+        self.metadata = metadata
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._path.as_posix()}
+
+    def _exists(self) -> bool:
+        return self._path.exists()
+
+    def _present(self) -> Path:
+        if not self._exists():
+            raise DatasetError(f"{self._path} is missing: run the stage that writes it, or `dvc checkout`")
+        return self._path
+
+
+class Folder(_OnDisk[None, Path]):
+    """A folder that the project only reads: loads its path."""
+
+    def load(self) -> Path:
+        """Return the folder's path."""
+        if not self._path.is_dir():
+            raise DatasetError(f"{self._path} is not a folder: `git checkout -- {self._path}` brings it back")
+        return self._path
+
+    def save(self, data: None) -> None:
+        """Refuse: sources are never written."""
+        raise DatasetError(f"{self._path} is a source and read only")
+
+
+class Images(Mapping[str, Image.Image]):
+    """The PNG files under a folder by name, sorted; each is opened only when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.png"))
+        self._names = sorted(path.as_posix() for path in found)
+
+    def path(self, name: str) -> Path:
+        """Return the file behind `name`."""
+        return self._folder / f"{name}.png"
+
+    def __getitem__(self, name: str) -> Image.Image:
+        if name not in self:
+            raise KeyError(name)
+        path = self.path(name)
+        try:
+            return png.decode(path.read_bytes())
+        except OSError as err:
+            raise DatasetError(f"{path} cannot be read as PNG ({err}): run its stage again") from err
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and NAME.fullmatch(name) is not None and self.path(name).is_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class ImageFolder(_OnDisk[Pictures, Images]):
+    """A folder of PNG files.
+
+    Saves (name, picture) pairs one at a time, so that a stage may yield them; a picture is an image,
+    whose texts in `info["text"]` go into the file, or a PNG's bytes, which are stored as they are.
+    """
+
+    def load(self) -> Images:
+        """Return the pictures by name, opened lazily, RGB."""
+        return Images(self._present())
+
+    def save(self, data: Pictures) -> None:
+        """Replace the folder by these pictures."""
+        pairs = data.items() if isinstance(data, Mapping) else data
+        with _replacing_folder(self._path) as folder:
+            for name, picture in pairs:
+                if not NAME.fullmatch(name):
+                    raise DatasetError(f"{name!r} is no name for an image in {self._path}")
+                file = folder / f"{name}.png"
+                if file.exists():
+                    raise DatasetError(f"two images for {self._path} are named {name!r}")
+                file.parent.mkdir(exist_ok=True)
+                file.write_bytes(picture if isinstance(picture, bytes) else png.encode(picture))
+
+
+class ImageFile(_OnDisk[Image.Image, Image.Image]):
+    """One PNG file."""
+
+    def load(self) -> Image.Image:
+        """Return the picture, RGB, its texts in `info["text"]`."""
+        return png.decode(self._present().read_bytes())
+
+    def save(self, data: Image.Image) -> None:
+        """Write the picture with the texts of its `info["text"]`."""
+        _write(self._path, png.encode(data))
+
+
+class TextFile(_OnDisk[str, str]):
+    """One UTF-8 text file."""
+
+    def load(self) -> str:
+        """Return the text."""
+        return self._present().read_bytes().decode()
+
+    def save(self, data: str) -> None:
+        """Write the text as it is."""
+        _write(self._path, data.encode())
+
+
+class JsonFile(_OnDisk[Mapping[str, Any], dict[str, Any]]):
+    """One JSON object: sorted keys, floats of six digits, so that a diff shows only what changed."""
+
+    def load(self) -> dict[str, Any]:
+        """Return the object."""
+        loaded: dict[str, Any] = json.loads(self._present().read_text("utf-8"))
+        return loaded
+
+    def save(self, data: Mapping[str, Any]) -> None:
+        """Write the object; a number that is not finite is an error that names its key."""
+        text = json.dumps(_rounded(data, self._path.name), indent=2, sort_keys=True, ensure_ascii=False)
+        _write(self._path, f"{text}\n".encode())
+
+
+class FileFolder(_OnDisk[Mapping[str, bytes | Path], Path]):
+    """A folder of any files: saves relative path -> content or file to copy, loads the folder's path."""
+
+    def load(self) -> Path:
+        """Return the folder's path."""
+        return self._present()
+
+    def save(self, data: Mapping[str, bytes | Path]) -> None:
+        """Replace the folder by these files; a path that leaves it is refused."""
+        with _replacing_folder(self._path) as folder:
+            for name, content in sorted(data.items()):
+                if not _stays_inside(name):
+                    raise DatasetError(f"{name!r} is not a plain relative path inside {self._path}")
+                file = folder / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(content, bytes):
+                    file.write_bytes(content)
+                else:
+                    shutil.copyfile(content, file)
+
+
+class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
+    """Machine captions that a person may correct in the column `human`, which every rerun keeps.
+
+    Saves a frame [sha256, machine]; loads [sha256, caption], where the person's text wins.
+    """
+
+    COLUMNS = ("sha256", "machine", "human")
+
+    def load(self) -> pd.DataFrame:
+        """Return one caption a row: the person's where there is one, else the machine's."""
+        table = self._read()
+        caption = table["human"].where(table["human"] != "", table["machine"])
+        return pd.DataFrame({"sha256": table["sha256"], "caption": caption})
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Write new machine captions beside the edits already there.
+
+        An edited row whose image has gone is kept at the end: the image may come back.
+        """
+        if data["sha256"].duplicated().any():
+            raise DatasetError(f"two new captions for one image in {self._path}")
+        table = data[["sha256", "machine"]].assign(human="")
+        if self._exists():
+            before = self._read()
+            edits = before[before["human"] != ""]
+            table["human"] = table["sha256"].map(edits.set_index("sha256")["human"]).fillna("")
+            gone = edits[~edits["sha256"].isin(table["sha256"])]
+            table = pd.concat([table, gone], ignore_index=True)
+        _write(self._path, table.to_csv(index=False, lineterminator="\n").encode())
+
+    def _read(self) -> pd.DataFrame:
+        # utf-8-sig: spreadsheet programs put a mark at the start when they save
+        table = pd.read_csv(self._present(), dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if set(table.columns) != set(self.COLUMNS):
+            raise DatasetError(
+                f"{self._path} has the columns {', '.join(table.columns)}; it needs exactly "
+                f"{', '.join(self.COLUMNS)}: correct it, or `git checkout` the last good one"
+            )
+        for twice in table["sha256"][table["sha256"].duplicated()]:
+            raise DatasetError(f"{self._path} has two rows for {twice}: remove one")
+        table["human"] = table["human"].str.strip()
+        return table[list(self.COLUMNS)]
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+@contextmanager
+def _replacing_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` that takes its place when the block ends well."""
+    partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
+    for leftover in (partial, former):  # of a killed run
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(former)  # a folder cannot be renamed onto one that holds files
+    partial.rename(path)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _stays_inside(name: str) -> bool:
+    plain = PurePosixPath(name)
+    return (
+        bool(name)
+        and plain.as_posix() == name
+        and not plain.is_absolute()
+        and not {"..", "."} & set(plain.parts)
+        and "\\" not in name
+    )
+
+
+def _rounded(value: Any, where: str) -> Any:
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(inner, f"{where}: {key}") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise DatasetError(f"{where} is {value}: only finite numbers can be compared")
+        return round(value, 6) + 0.0  # -0.0 becomes 0.0
+    return value

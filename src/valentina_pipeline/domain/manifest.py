@@ -1,0 +1,61 @@
+"""What ingest promises about each image, and which images are held out from training."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandera.pandas import DataFrameSchema
+
+TRAIN, HELD_OUT = "train", "held_out"
+
+REJECTION_COLUMNS = ("source_name", "reason", "detail")
+
+
+def held_out(hashes: Iterable[str]) -> frozenset[str]:
+    """Return the images that are never trained on: a fifth, the lowest hashes.
+
+    At least two where there are four images or more, one of two or three, none of one. An image that
+    comes or goes moves at most one other across the line.
+    """
+    ordered = sorted(set(hashes))
+    share = max(2, len(ordered) // 5) if len(ordered) >= 4 else len(ordered) // 2
+    return frozenset(ordered[:share])
+
+
+def validated(manifest: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the manifest with its columns in order, checked.
+
+    Raises:
+        pandera.errors.SchemaErrors: a column is missing or unknown, or values are out of bounds.
+    """
+    frame: pd.DataFrame = _schema().validate(manifest, lazy=True)
+    return frame[list(_schema().columns)]
+
+
+@lru_cache(maxsize=1)
+def _schema() -> "DataFrameSchema":
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    sha256 = Check.str_matches(r"^[0-9a-f]{64}$")
+    positive = Check.gt(0)
+    return DataFrameSchema(
+        {
+            "sha256": Column(str, sha256, unique=True, description="of the stored PNG, and its name"),
+            "source_name": Column(str, Check.str_length(min_value=1), unique=True),
+            "source_sha256": Column(str, sha256, description="of the file as it came"),
+            "format": Column(str, Check.isin(["JPEG", "PNG", "TIFF", "WEBP"]), description="as it came"),
+            "width": Column("int64", positive, description="pixels, as stored"),
+            "height": Column("int64", positive, description="pixels, as stored"),
+            "bytes": Column("int64", positive, description="of the file as it came"),
+            "rights_id": Column(
+                str, Check.str_length(min_value=1), description="the record it may be trained under"
+            ),
+            "synthetic": Column(bool),
+            "phash": Column(str, Check.str_matches(r"^[0-9a-f]{16}$"), description="perceptual hash"),
+            "split": Column(str, Check.isin([TRAIN, HELD_OUT])),
+            "attributes": Column(str, Check.str_startswith("{"), description="JSON: trait -> word"),
+        },
+        strict=True,
+    )

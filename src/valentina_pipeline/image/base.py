@@ -1,0 +1,258 @@
+"""Base models: found on this machine, or an error that says how to get them; never a silent download."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from valentina_pipeline.config import BaseConfig
+from valentina_pipeline.image.missing import MissingModel
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Family = Literal["sdxl", "sd15"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+DOWNLOAD = "VALENTINA_DOWNLOAD"
+"""Environment variable: 1 lets a hub id that is not in the local cache be downloaded."""
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+PIPELINES: dict[Family, str] = {"sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline"}
+TEXT_ENCODERS: dict[Family, tuple[str, ...]] = {
+    "sdxl": ("text_encoder", "text_encoder_2"),
+    "sd15": ("text_encoder",),
+}
+
+NO_EXTRAS: dict[Family, dict[str, Any]] = {
+    # every image is marked by image/generate.py and looked at by image/safety.py
+    "sdxl": {"add_watermarker": False},
+    "sd15": {"safety_checker": None, "requires_safety_checker": False},
+}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on its device, frozen, as diffusers' own pipeline.
+
+    The VAE is always float32: SDXL's overflows in float16, and it runs once an image.
+
+    Attributes:
+        family: "sdxl" (two text encoders, pooled text, size conditions) or "sd15".
+        folder: where it was read from.
+        pipe: StableDiffusionXLPipeline or StableDiffusionPipeline.
+    """
+
+    family: Family
+    folder: Path
+    pipe: Any
+
+    @property
+    def unet(self) -> Any:
+        """The denoiser."""
+        return self.pipe.unet
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder between pixels and latents."""
+        return self.pipe.vae
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """One or two text encoders, by their names in the pipeline."""
+        return {name: getattr(self.pipe, name) for name in TEXT_ENCODERS[self.family]}
+
+    @property
+    def tokenizers(self) -> list[Any]:
+        """As many tokenizers as text encoders, in the same order."""
+        names = (name.replace("text_encoder", "tokenizer") for name in TEXT_ENCODERS[self.family])
+        return [getattr(self.pipe, name) for name in names]
+
+    @property
+    def device(self) -> "torch.device":
+        """Where the weights are."""
+        return self.unet.device
+
+    @property
+    def prediction_type(self) -> str:
+        """What the denoiser predicts: "epsilon" or "v_prediction"."""
+        return str(self.pipe.scheduler.config.prediction_type)
+
+
+def load_base(base: BaseConfig, root: Path, precision: Precision | None = None) -> BaseModel:
+    """Load a base model, frozen and in eval mode, onto the GPU where there is one.
+
+    Args:
+        base: `path` is a folder in diffusers' layout, absolute or below `root`, or a hub id in the cache.
+        root: the project's folder.
+        precision: of the weights on a GPU; None takes bf16 where the GPU has it, else fp16. Always
+            float32 on a CPU.
+
+    Raises:
+        MissingModel: it, or a part of it, is not on this machine.
+        ValueError: the folder holds a pipeline of another family.
+    """
+    import diffusers
+    import torch
+
+    folder = base_folder(base, root)
+    with _quiet():
+        pipe = getattr(diffusers, PIPELINES[base.family]).from_pretrained(
+            folder,
+            dtype={"default": _dtype(precision), "vae": torch.float32},
+            use_safetensors=True,
+            local_files_only=True,
+            **NO_EXTRAS[base.family],
+        )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("unet", "vae", *TEXT_ENCODERS[base.family]):
+        getattr(pipe, name).requires_grad_(False).eval()
+    for name in ("unet", "vae"):  # several times faster convolutions on CPUs and tensor cores
+        getattr(pipe, name).to(memory_format=torch.channels_last)
+    return BaseModel(base.family, folder, pipe)
+
+
+def pipeline(base: BaseModel, lora: Path | None = None) -> Any:
+    """Return the base's pipeline, ready to draw: bare, or with the LoRA of one file or folder.
+
+    An adapter loaded before is unloaded first.
+    """
+    from valentina_pipeline.image.lora import DIFFUSERS_NAME
+
+    base.pipe.unload_lora_weights()
+    if lora is not None:
+        file = lora / DIFFUSERS_NAME if lora.is_dir() else lora
+        base.pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
+    return base.pipe
+
+
+def base_folder(base: BaseConfig, root: Path) -> Path:
+    """Return the folder of a base's weights.
+
+    Raises:
+        MissingModel: there is none, or a part of it is missing.
+        ValueError: the folder holds a pipeline of another family.
+    """
+    folder = root / base.path
+    if not (folder / "model_index.json").is_file():
+        folder = _cached(base)
+    name = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name")
+    if name != PIPELINES[base.family]:
+        raise ValueError(f"{folder} holds a {name}; family {base.family} needs {PIPELINES[base.family]}")
+    for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
+        if not any((folder / part).glob("*.safetensors")):
+            raise MissingModel(f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain)
+    return folder
+
+
+def base_hash(folder: Path) -> str:
+    """Return the sha256 over the names and sha256 sums of a base's weights.
+
+    Only what a pipeline loads counts: safetensors in the components' folders, without variants such as
+    `.fp16.`, so that other files that a hub repository carries change nothing. Cached per process.
+    """
+    return _weights_hash(folder.resolve())
+
+
+@lru_cache(maxsize=8)
+def _weights_hash(folder: Path) -> str:
+    files = sorted(f for f in folder.glob("*/*.safetensors") if f.name.count(".") == 1)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no weights: */*.safetensors")
+    lines = (f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _cached(base: BaseConfig) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    missing = MissingModel(base.path, base.licence, base.obtain)
+    if not HUB_ID.fullmatch(base.path):
+        raise missing
+    offline = os.environ.get(DOWNLOAD) != "1"
+    patterns = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+    try:
+        found = snapshot_download(base.path, allow_patterns=patterns, local_files_only=offline)
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
+        raise missing from err
+    if not (Path(found) / "model_index.json").is_file():
+        raise missing
+    return Path(found)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Show no progress bar for each component: loading takes seconds."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    for library in (of_diffusers, of_transformers):
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in (of_diffusers, of_transformers):
+            library.enable_progress_bar()
+
+
+def _dtype(precision: Precision | None) -> "torch.dtype":
+    import torch
+
+    if not torch.cuda.is_available() or precision == "fp32":
+        return torch.float32
+    half = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[precision or half]
+
+
+def encode(vae: Any, pixels: "Tensor") -> "Tensor":
+    """Return the latents that a pipeline denoises, of the distribution's mean: the same every time.
+
+    Args:
+        vae: AutoencoderKL, float32.
+        pixels: float32 (n, 3, h, w) in [-1, 1].
+
+    Returns:
+        float32 (n, c, h / f, w / f), scaled as the VAE's configuration says.
+    """
+    import torch
+
+    shift, spread = _spread(vae)
+    with torch.no_grad():
+        mean = vae.encode(pixels.to(vae.device)).latent_dist.mean
+    return (mean - shift) / spread
+
+
+def decode(vae: Any, latents: "Tensor") -> "Tensor":
+    """Return float32 pixels (n, 3, h, w), about [-1, 1], of a pipeline's latents: `encode` reversed."""
+    import torch
+
+    shift, spread = _spread(vae)
+    with torch.no_grad():
+        return vae.decode(latents.to(vae.device, vae.dtype) * spread + shift).sample
+
+
+def _spread(vae: Any) -> "tuple[Tensor, Tensor]":
+    """Return what the VAE's own latents are shifted and divided by, each (1, c or 1, 1, 1)."""
+    import torch
+
+    def channels(values: list[float]) -> "Tensor":
+        return torch.tensor(values, dtype=vae.dtype, device=vae.device).view(1, -1, 1, 1)
+
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    return channels(mean or [0.0]), channels(std or [1.0]) / config.scaling_factor

@@ -1,0 +1,38 @@
+"""PNG files whose bytes depend on nothing but the picture and its marks."""
+
+import io
+
+from PIL import Image, PngImagePlugin
+
+XMP_KEY = "XML:com.adobe.xmp"
+"""The keyword under which PNG carries XMP; readers expect it in an iTXt chunk."""
+
+
+def encode(image: Image.Image) -> bytes:
+    """Return `image` as PNG, with the texts of `image.info["text"]` (a mapping) as text chunks.
+
+    The same pixels and texts always give the same bytes: no time, no colour profile, sorted texts.
+    """
+    chunks = PngImagePlugin.PngInfo()
+    for key, text in sorted(image.info.get("text", {}).items()):
+        if key == XMP_KEY:
+            chunks.add_itxt(key, str(text))
+        else:
+            chunks.add_text(key, str(text))  # iTXt by itself where Latin-1 is not enough
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=chunks, icc_profile=None)
+    return buffer.getvalue()
+
+
+def decode(content: bytes) -> Image.Image:
+    """Return a PNG as an RGB image whose texts are in `info["text"]`.
+
+    Raises:
+        OSError: the bytes are no image, or end too early.
+    """
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
+        opened.load()
+        image = opened.convert("RGB")
+        texts = {key: str(text) for key, text in getattr(opened, "text", {}).items()}
+    image.info = {"text": texts} if texts else {}
+    return image

@@ -1,0 +1,1 @@
+"""The recipe of the tiny world: how the weights in tiny/weights were made, from nothing."""

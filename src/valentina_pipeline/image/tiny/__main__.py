@@ -1,0 +1,114 @@
+"""`python -m valentina_pipeline.image.tiny STAGE`: one stage of the recipe, as tiny/dvc.yaml runs it.
+
+Every stage goes on after an interruption: rendered people and training states are kept in tiny/state,
+which neither git nor DVC tracks.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import yaml
+from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from safetensors.torch import load_file, save_file
+
+from valentina_pipeline.image.tiny import card, clip, faces, unet, vae, world
+from valentina_pipeline.image.tiny.fit import Plan
+from valentina_pipeline.image.tiny_models import FaceNetTiny
+
+TINY = Path("tiny")
+WEIGHTS = TINY / "weights"
+STATE = TINY / "state"
+
+
+def _params() -> dict[str, Any]:
+    return yaml.safe_load((TINY / "params.yaml").read_text("utf-8"))
+
+
+def _worlds() -> tuple[world.World, world.World]:
+    params = _params()
+    drawn = params["render"]
+    cache = STATE / f"world-{params['seed']}-{drawn['people']}x{drawn['scenes']}"
+    whole = world.load(drawn["people"], drawn["scenes"], params["seed"], cache)
+    return world.split(whole, drawn["held_out"])
+
+
+def _plan(stage: str) -> tuple[Plan, int, int, Path]:
+    """Return the plan, batch, seed and state file of a stage; other parameters have another state."""
+    params = _params()
+    chosen = params[stage]
+    key = hashlib.sha256(json.dumps([params["seed"], params["threads"], params["render"], chosen]).encode())
+    state = STATE / f"{stage}-{key.hexdigest()[:12]}.pt"
+    return Plan(chosen["steps"], chosen["rate"]), chosen["batch"], params["seed"], state
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Fix what rounding depends on."""
+    torch.set_num_threads(_params()["threads"])
+
+
+@main.command()
+def render() -> None:
+    """Render the people and write down what came out."""
+    train, held_out = _worlds()
+    figures = {"train": len(train.pixels), "held_out": len(held_out.pixels)}
+    digests = {"train_sha256": train.digest(), "held_out_sha256": held_out.digest()}
+    (TINY / "world.json").write_text(json.dumps({**figures, **digests}, indent=2) + "\n", "utf-8")
+
+
+@main.command("vae")
+def train_vae() -> None:
+    """Train the VAE."""
+    network = vae.train(_worlds()[0], *_plan("vae"))
+    network.half().save_pretrained(WEIGHTS / "base" / "vae")
+
+
+@main.command("clip")
+def train_clip() -> None:
+    """Train the CLIP."""
+    clip.save(clip.train(_worlds()[0], *_plan("clip")), WEIGHTS / "clip")
+
+
+@main.command("faces")
+def train_faces() -> None:
+    """Train the face embedder."""
+    network = faces.train(_worlds()[0], *_plan("faces"))
+    WEIGHTS.mkdir(parents=True, exist_ok=True)
+    halves = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    save_file(halves, WEIGHTS / "faces.safetensors")
+
+
+@main.command("unet")
+def train_unet() -> None:
+    """Train the U-Net and text encoders, and assemble the base."""
+    coder = AutoencoderKL.from_pretrained(WEIGHTS / "base" / "vae")
+    words = unet.tokenizer(STATE / "tokenizer")
+    network = unet.train(_worlds()[0], coder, words, *_plan("unet"))
+    unet.assemble(network, coder, words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
+
+
+@main.command("card")
+def write_card() -> None:
+    """Measure the bars on held-out people and write the model card."""
+    pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", torch_dtype=torch.float32)
+    network = FaceNetTiny()
+    network.load_state_dict(load_file(WEIGHTS / "faces.safetensors"))
+    network.eval()
+    matcher = clip.build()
+    matcher.load_state_dict(load_file(WEIGHTS / "clip" / "open_clip_model.safetensors"))
+    matcher.eval()
+    figures, sheet = card.measure(pipe, network, matcher, _worlds()[1], _params()["seed"])
+    sheet.save(TINY / "samples.png")
+    (TINY / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    beside = TINY / "README.part"
+    beside.write_text(card.text(figures, _params()), "utf-8")
+    os.replace(beside, TINY / "README.md")
+
+
+if __name__ == "__main__":
+    main()

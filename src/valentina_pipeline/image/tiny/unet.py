@@ -1,0 +1,155 @@
+"""The tiny base: SDXL's U-Net and its two text encoders at small width, trained together from nothing."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.world import SIZE, World
+from valentina_pipeline.image.tiny_models import to_network
+from valentina_pipeline.image.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
+
+TEXT_WIDTH = 48
+SIGNAL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+GAMMA = 5.0
+"""Of min-SNR weighting (Hang et al. 2023)."""
+
+
+class Denoiser(nn.Module):
+    """What is trained: the U-Net and both text encoders, called as SDXL's pipeline calls them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = UNet2DConditionModel(
+            sample_size=SIZE // 8,
+            in_channels=8,
+            out_channels=8,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            block_out_channels=(48, 80, 128),
+            layers_per_block=2,
+            transformer_layers_per_block=(1, 1, 1),
+            attention_head_dim=(3, 5, 8),
+            cross_attention_dim=2 * TEXT_WIDTH,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=16,
+            projection_class_embeddings_input_dim=TEXT_WIDTH + 6 * 16,
+            norm_num_groups=16,
+        )
+        self.text_encoder = CLIPTextModel(_text_config())
+        self.text_encoder_2 = CLIPTextModelWithProjection(_text_config())
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """Predict v (n, 8, 16, 16) from noisy latents, timesteps (n,) and token ids (n, 77)."""
+        first = self.text_encoder(tokens, output_hidden_states=True).hidden_states[-2]
+        second = self.text_encoder_2(tokens, output_hidden_states=True)
+        context = torch.cat([first, second.hidden_states[-2]], dim=-1)
+        sizes = torch.tensor([SIZE, SIZE, 0, 0, SIZE, SIZE], dtype=torch.float32).expand(len(noisy), -1)
+        conditions = {"text_embeds": second.text_embeds, "time_ids": sizes}
+        return self.unet(noisy, timesteps, context, added_cond_kwargs=conditions).sample
+
+
+def train(
+    world: World, vae: AutoencoderKL, tokenizer: CLIPTokenizer, plan: Plan, batch: int, seed: int, state: Path
+) -> Denoiser:
+    """Train on the world's latents and captions with v-prediction and min-SNR weighting."""
+    torch.manual_seed(seed)
+    network = Denoiser()
+    latents = encode(vae, world.pixels)
+    signal = scheduler().alphas_cumprod
+
+    def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        rows = rng.integers(len(latents), size=batch)
+        tokens = _tokens(tokenizer, [_caption(world.attributes[i], rng) for i in rows])
+        timesteps = torch.from_numpy(rng.integers(1000, size=batch))
+        clean = latents[rows]
+        eps = torch.randn(clean.shape, generator=noise)
+        a = signal[timesteps].sqrt()[:, None, None, None]
+        s = (1 - signal[timesteps]).sqrt()[:, None, None, None]
+        noisy = (a * clean + s * eps).contiguous(memory_format=torch.channels_last)
+        error = (network(noisy, timesteps, tokens) - (a * eps - s * clean)).square().mean(dim=(1, 2, 3))
+        snr = (a / s).square().flatten()
+        return (error * snr.clamp(max=GAMMA) / (snr + 1)).mean() * 3
+
+    fit(network, loss, plan, seed, state, "unet")
+    return network
+
+
+def encode(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:
+    """Return the scaled latent means (n, 8, 16, 16) of uint8 `pixels` (n, 128, 128, 3)."""
+    with torch.no_grad():
+        parts = [vae.encode(to_network(part)).latent_dist.mean for part in torch.from_numpy(pixels).split(32)]
+    return torch.cat(parts) * vae.config.scaling_factor
+
+
+def scheduler() -> EulerDiscreteScheduler:
+    """Return the sampler that the base is saved with."""
+    return EulerDiscreteScheduler(**SIGNAL, prediction_type="v_prediction", timestep_spacing="trailing")
+
+
+def assemble(network: Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:
+    """Return the whole base as diffusers' own pipeline."""
+    return StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=network.text_encoder,
+        text_encoder_2=network.text_encoder_2,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=network.unet,
+        scheduler=scheduler(),
+        force_zeros_for_empty_prompt=False,
+        add_watermarker=False,
+    )
+
+
+def tokenizer(folder: Path) -> CLIPTokenizer:
+    """Return the real CLIP tokenizer, its vocabulary made from the merges in open_clip's wheel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    merges = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(merges.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
+    vocabulary = open_clip.SimpleTokenizer().encoder
+    vocabulary = {
+        {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}.get(k, k): v
+        for k, v in vocabulary.items()
+    }
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), "utf-8")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *lines]) + "\n", "utf-8")
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="<|endoftext|>")
+
+
+def _tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    return tokenizer(captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+
+
+def _caption(attributes: dict[str, str], rng: np.random.Generator) -> str:
+    """Draw how much a caption says: nothing (for guidance), all, only what varies, or some of each."""
+    kind = rng.choice(4, p=[0.1, 0.4, 0.2, 0.3])
+    if kind == 0:
+        return ""
+    some = [t for t in FIXED_TRAITS if rng.random() < 0.5]
+    fixed = {1: list(FIXED_TRAITS), 2: [], 3: some}[int(kind)]
+    return sentence(attributes, "woman", [*fixed, *VARIABLE_TRAITS])
+
+
+def _text_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=49408,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=4 * TEXT_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        projection_dim=TEXT_WIDTH,
+        hidden_act="quick_gelu",
+        bos_token_id=49406,
+        eos_token_id=49407,
+        pad_token_id=49407,
+    )

@@ -1,0 +1,88 @@
+"""The tiny VAE: SDXL's AutoencoderKL at small width, factor 8, with 8 latent channels.
+
+Eight channels instead of SDXL's four: at 128 px an eye is one latent wide, and four numbers could not
+hold its lid, iris and colour (docs/adr/0007).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional
+
+from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.world import SIZE, World
+from valentina_pipeline.image.tiny_models import to_network
+
+CROP = 64
+WHOLE_FROM = 0.8
+"""Share of the steps on crops; the rest sees whole pictures, whose group norms it will meet."""
+
+
+def build() -> AutoencoderKL:
+    """Return the untrained network (2.7 M parameters)."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(16, 32, 64, 128),
+        layers_per_block=1,
+        latent_channels=8,
+        norm_num_groups=8,
+        sample_size=SIZE,
+    )
+
+
+def train(world: World, plan: Plan, batch: int, seed: int, state: Path) -> AutoencoderKL:
+    """Train on crops around faces, then on whole pictures; set the scaling factor from the latents."""
+    torch.manual_seed(seed)
+    network = build()
+
+    def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        whole = step >= WHOLE_FROM * plan.steps
+        pixels = _pick(world, rng, batch // 2 if whole else batch, SIZE if whole else CROP)
+        target = to_network(torch.from_numpy(pixels))
+        latents = network.encode(target).latent_dist
+        draw = latents.mean + latents.std * torch.randn(latents.mean.shape, generator=noise)
+        return _distance(network.decode(draw).sample, target) + 1e-6 * latents.kl().mean()
+
+    fit(network, loss, plan, seed, state, "vae")
+    with torch.no_grad():
+        sample = to_network(torch.from_numpy(world.pixels[:: max(1, len(world.pixels) // 256)]))
+        spread = torch.cat([network.encode(part).latent_dist.mean for part in sample.split(32)]).std()
+    network.register_to_config(scaling_factor=round(1 / float(spread), 5))
+    return network
+
+
+def psnr(network: AutoencoderKL, pixels: np.ndarray) -> float:
+    """Return the mean PSNR in dB of reconstructing uint8 `pixels` (n, h, w, 3) through 8-bit output."""
+    values = []
+    with torch.no_grad():
+        for part in torch.from_numpy(pixels).split(16):
+            target = to_network(part)
+            seen = network.decode(network.encode(target).latent_dist.mean).sample.clamp(-1, 1)
+            error = ((seen - target) * 127.5).round().square().mean(dim=(1, 2, 3))
+            values.append(10 * torch.log10(255**2 / error))
+    return float(torch.cat(values).mean())
+
+
+def _pick(world: World, rng: np.random.Generator, count: int, crop: int) -> np.ndarray:
+    """Draw `count` pictures, cropped to `crop` px: three of four around the face, where detail is."""
+    rows = rng.integers(len(world.pixels), size=count)
+    if crop == SIZE:
+        return world.pixels[rows]
+    anywhere = rng.integers(SIZE - crop + 1, size=(count, 2))
+    middle = world.landmarks[rows].mean(axis=1)[:, ::-1] * SIZE - crop / 2 + rng.normal(0, 8, size=(count, 2))
+    around = np.clip(middle, 0, SIZE - crop).astype(int)
+    corners = np.where(rng.random((count, 1)) < 0.75, around, anywhere)
+    return np.stack(
+        [world.pixels[i, y : y + crop, x : x + crop] for i, (y, x) in zip(rows, corners, strict=True)]
+    )
+
+
+def _distance(seen: Tensor, target: Tensor) -> Tensor:
+    """L1 and squared error of values, and L1 of their differences: edges are what a blur loses."""
+    error = seen - target
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.abs().mean() + 4 * functional.mse_loss(seen, target) + edges

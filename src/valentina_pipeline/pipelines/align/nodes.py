@@ -1,0 +1,46 @@
+"""Nodes of the stage `align`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.config import AlignConfig, FaceEmbedderConfig, validated
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+
+def align_portraits(
+    images: "Mapping[str, Image.Image]",
+    manifest: "pd.DataFrame",
+    weights: Path,
+    align: dict[str, Any],
+    face_embedder: dict[str, Any],
+) -> "tuple[Mapping[str, Image.Image], pd.DataFrame, Image.Image]":
+    """Find the one face of each image, level it and crop it.
+
+    Args:
+        images: by sha256.
+        manifest: domain/manifest.py's.
+        weights: tiny/weights; an embedder's relative path counts from the project's folder, two above.
+        align: config.py's AlignConfig.
+        face_embedder: config.py's FaceEmbedderConfig.
+
+    Returns:
+        aligned, faces, align_sheet.
+    """
+    from valentina_pipeline.image.align import align as cut_portraits
+    from valentina_pipeline.image.faces import embedder
+
+    cfg = validated(AlignConfig, align, "align")
+    judge = validated(FaceEmbedderConfig, face_embedder, "base.face_embedder")
+    splits = dict(zip(manifest["sha256"], manifest["split"], strict=True))
+    return cut_portraits(
+        images, splits, cfg, embedder(judge.kind, _located(judge.path, weights.parent.parent))
+    )
+
+
+def _located(path: str, root: Path) -> str:
+    """Return a file of the project as an absolute path; other values are names that the embedder knows."""
+    return str(root / path) if "/" in path else path

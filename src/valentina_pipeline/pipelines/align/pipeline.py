@@ -1,0 +1,19 @@
+"""Wiring of the stage `align`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from . import nodes
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Find the one face of each image, level it and crop it to the base's resolution."""
+    return pipeline(
+        [
+            node(
+                nodes.align_portraits,
+                inputs=["images", "manifest", "weights", "params:align", "params:base.face_embedder"],
+                outputs=["aligned", "faces", "align_sheet"],
+                name="align",
+            )
+        ]
+    )

@@ -1,0 +1,172 @@
+"""Nodes of the stage `evaluate`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.config import BaseConfig, EvaluateConfig, validated
+from valentina_pipeline.domain.concept import Concept
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+    from valentina_pipeline.image.base import BaseModel
+    from valentina_pipeline.image.judge import Judges
+    from valentina_pipeline.image.prompts import Take
+
+PIXELS_AT_ONCE = 2**21
+"""Drawn in one batch: 8 images of 128 or 512 px, 2 of 1024 px."""
+
+Outputs = tuple[
+    "Mapping[str, Image.Image]", "pd.DataFrame", dict[str, Any], "pd.DataFrame", "Image.Image", str
+]
+
+
+def evaluate_adapter(
+    lora: Path,
+    aligned: "Mapping[str, Image.Image]",
+    faces: "pd.DataFrame",
+    captions: "pd.DataFrame",
+    weights: Path,
+    prompts: list[str],
+    concept: dict[str, Any],
+    base: dict[str, Any],
+    evaluate: dict[str, Any],
+    seed: int,
+    threads: int,
+) -> Outputs:
+    """Measure a LoRA against its bare base, on scenes that it was never trained on.
+
+    Args:
+        lora: train_lora's folder.
+        aligned: portraits by sha256.
+        faces: align's rows.
+        captions: sha256, caption.
+        weights: tiny/weights; a relative path of the base counts from the project's folder, two above.
+        prompts: templates with {subject}.
+        concept: domain/concept.py's Concept.
+        base: config.py's BaseConfig.
+        evaluate: config.py's EvaluateConfig.
+        seed: of images and resamples.
+        threads: torch's; another number rounds differently.
+
+    Returns:
+        evaluation_images, scores, metrics, identity_plot, grid, report.
+    """
+    import torch
+
+    from valentina_pipeline.image.base import base_hash, load_base
+    from valentina_pipeline.image.evaluate import Known, Models
+    from valentina_pipeline.image.evaluate import evaluate as measured
+    from valentina_pipeline.image.safety import ContentFilter
+    from valentina_pipeline.integrations.mlflow import active
+
+    person = validated(Concept, concept, "concept")
+    where = validated(BaseConfig, base, "base")
+    cfg = validated(EvaluateConfig, evaluate, "evaluate")
+    torch.set_num_threads(threads)
+    root = weights.parent.parent
+    model = load_base(where, root)
+    hashes = {"base": where.path, "base_hash": base_hash(model.folder), "lora": _lora_hash(lora)}
+    draw = painter(model, lora, cfg, where.resolution, hashes)
+    known = Known(aligned, faces, dict(zip(captions["sha256"], captions["caption"], strict=True)))
+    settings = {**_settings(person, where, cfg), **hashes, "seed": str(seed), "torch threads": str(threads)}
+    models = Models(draw, ContentFilter().unsafe, _judges(where, root))
+    result = measured(prompts, person, known, models, cfg, seed, settings)
+    tracker = active()
+    tracker.log(flattened(result.metrics), None)
+    tracker.image("grid.png", result.grid)
+    return (
+        result.evaluation_images,
+        result.scores,
+        result.metrics,
+        result.identity_plot,
+        result.grid,
+        result.report,
+    )
+
+
+def painter(
+    model: "BaseModel", lora: Path, cfg: EvaluateConfig, size: int, hashes: Mapping[str, str]
+) -> "Callable[[Sequence[Take]], Iterator[Image.Image]]":
+    """Return what draws takes: the variant `lora` with the LoRA, the others with the bare base.
+
+    Args:
+        model: the base.
+        lora: the folder of the LoRA.
+        cfg: steps and guidance.
+        size: width and height in pixels.
+        hashes: base, base_hash and lora: the marks of each image.
+    """
+    from itertools import groupby
+
+    from valentina_pipeline.image.base import pipeline
+    from valentina_pipeline.image.generate import Request, draw
+
+    batch = max(1, min(8, PIXELS_AT_ONCE // size**2))
+    bare = {name: value for name, value in hashes.items() if name != "lora"}
+
+    def paint(takes: "Sequence[Take]") -> "Iterator[Image.Image]":
+        for adapted, group in groupby(takes, key=lambda take: take.variant == "lora"):
+            pipe = pipeline(model, lora if adapted else None)
+            requests = [Request(take.text, take.seed) for take in group]
+            for start in range(0, len(requests), batch):
+                part = requests[start : start + batch]
+                marks = hashes if adapted else bare
+                yield from draw(pipe, part, cfg.steps, cfg.guidance, size, batch, marks)
+
+    return paint
+
+
+def flattened(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return nested metrics with dotted names: {"identity.lora.mean": 0.7, ...}."""
+    flat: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = float(value)
+    return flat
+
+
+def _judges(base: BaseConfig, root: Path) -> "Judges":
+    from valentina_pipeline.image.clip import load_clip
+    from valentina_pipeline.image.faces import embedder, find_faces
+    from valentina_pipeline.image.judge import Judges
+
+    faces, clip = base.face_embedder, base.clip
+    return Judges(
+        find_faces,
+        embedder(faces.kind, _located(faces.path, root)),
+        load_clip(clip.kind, _located(clip.path, root)),
+    )
+
+
+def _located(path: str, root: Path) -> str:
+    """Return what is in the project as an absolute path; other values are names that the loaders know."""
+    return str(root / path) if (root / path).exists() else path
+
+
+def _lora_hash(lora: Path) -> str:
+    import hashlib
+
+    from valentina_pipeline.image.lora import DIFFUSERS_NAME
+
+    with (lora / DIFFUSERS_NAME).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _settings(person: Concept, base: BaseConfig, cfg: EvaluateConfig) -> dict[str, str]:
+    return {
+        "trigger": person.trigger,
+        "class word": person.class_word,
+        "description for the bare base": person.description,
+        "steps": str(cfg.steps),
+        "guidance": str(cfg.guidance),
+        "resolution": str(base.resolution),
+        "images per prompt": f"{cfg.images_per_prompt}; 1 of the variants that only give the scale",
+        "resamples": str(cfg.bootstrap),
+        "face embedder": f"{base.face_embedder.kind}: {base.face_embedder.path}",
+        "CLIP": f"{base.clip.kind}: {base.clip.path}",
+    }

@@ -1,0 +1,31 @@
+"""Wiring of the stage `evaluate`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from . import nodes
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Measure identity, prompt following, diversity and memorisation against the bare base."""
+    return pipeline(
+        [
+            node(
+                nodes.evaluate_adapter,
+                inputs=[
+                    "lora",
+                    "aligned",
+                    "faces",
+                    "captions",
+                    "weights",
+                    "prompts",
+                    "params:concept",
+                    "params:base",
+                    "params:evaluate",
+                    "params:seed",
+                    "params:threads",
+                ],
+                outputs=["evaluation_images", "scores", "metrics", "identity_plot", "grid", "report"],
+                name="evaluate",
+            )
+        ]
+    )

@@ -1,0 +1,19 @@
+"""Wiring of the stage `ingest`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from . import nodes
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Take in authorised images; every image left out has its reason."""
+    return pipeline(
+        [
+            node(
+                nodes.ingest_images,
+                inputs=["raw", "params:concept", "params:ingest", "params:seed"],
+                outputs=["images", "manifest", "rejections"],
+                name="ingest",
+            )
+        ]
+    )

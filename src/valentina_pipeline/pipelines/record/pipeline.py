@@ -1,0 +1,19 @@
+"""Wiring of the stage `record`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from . import nodes
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Complete the tracked run, also for stages that came from the cache, and print the figures."""
+    return pipeline(
+        [
+            node(
+                nodes.record_run,
+                inputs=["metrics", "train_metrics", "decision", "package", "params:concept", "params:base"],
+                outputs=None,
+                name="record",
+            )
+        ]
+    )

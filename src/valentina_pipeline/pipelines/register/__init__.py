@@ -1,0 +1,5 @@
+"""Decide by the gates whether the candidate becomes champion, and say why."""
+
+from .pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

@@ -1,0 +1,19 @@
+"""Wiring of the stage `register`."""
+
+from kedro.pipeline import Pipeline, node, pipeline
+
+from . import nodes
+
+
+def create_pipeline(**_: object) -> Pipeline:
+    """Decide by the gates whether the candidate becomes champion, and say why."""
+    return pipeline(
+        [
+            node(
+                nodes.register_candidate,
+                inputs=["lora", "metrics", "manifest", "weights", "grid", "params:concept", "params:base", "params:register", "params:publish"],
+                outputs="decision",
+                name="register",
+            )
+        ]
+    )

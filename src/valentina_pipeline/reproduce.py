@@ -1,0 +1,156 @@
+"""Run the committed pipeline again in a clean clone and compare every output with dvc.lock."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+LARGEST = 5
+"""So many metrics are named for each output that differs: those that moved most."""
+
+
+class CannotReproduce(RuntimeError):
+    """There is nothing to compare, or the pipeline failed; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One number of a metrics file that is not what was committed."""
+
+    name: str
+    committed: float
+    now: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One stage: how many outputs it has, and what about them differs."""
+
+    stage: str
+    outputs: int
+    differing: tuple[str, ...]
+    moved: tuple[Moved, ...]
+
+
+def reproduce(root: Path, *, keep: bool = False, console: Console | None = None) -> bool:
+    """Rerun HEAD of the repository at `root` in a clone, print a table, return whether all is equal.
+
+    Raises:
+        CannotReproduce: HEAD has no dvc.lock, or a command failed.
+    """
+    console = console or Console()
+    if changes := _run(["git", "status", "--porcelain"], root, capture=True):
+        console.print(f"{len(changes.splitlines())} uncommitted changes take no part", style="yellow")
+    place = Path(tempfile.mkdtemp(prefix="reproduce-"))
+    clone = place / root.resolve().name
+    try:
+        _run(["git", "clone", "--quiet", str(root), str(clone)], root)
+        committed, files = _lock(clone), _metrics(clone)
+        # --force: also a stage whose outputs are in git runs again, and none comes from a cache
+        _run([sys.executable, "-m", "dvc", "repro", "--force"], clone, env=_environment(clone))
+        results = list(compare(committed, _lock(clone), files, _metrics(clone)))
+    finally:
+        if keep:
+            console.print(f"the clone is kept: {clone}")
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+    console.print(table(results))
+    return not any(result.differing for result in results)
+
+
+def compare(
+    committed: Mapping[str, Mapping[str, str]],
+    now: Mapping[str, Mapping[str, str]],
+    metrics_before: Mapping[str, Any],
+    metrics_now: Mapping[str, Any],
+) -> Iterator[Compared]:
+    """Compare two locks (stage -> path -> hash) stage by stage.
+
+    The metrics (path -> content) say by how much an output that differs moved.
+    """
+    for stage in {**committed, **now}:
+        before, after = committed.get(stage, {}), now.get(stage, {})
+        differing = tuple(path for path in {**before, **after} if before.get(path) != after.get(path))
+        moved = tuple(
+            step for path in differing for step in _moves(metrics_before.get(path), metrics_now.get(path))
+        )
+        yield Compared(stage, len({**before, **after}), differing, moved)
+
+
+def table(results: list[Compared]) -> Table:
+    """Return the comparison as a table, one row a stage."""
+    shown = Table("stage", "outputs", "compared with dvc.lock", title="reproduced from HEAD")
+    for result in results:
+        if not result.differing:
+            shown.add_row(result.stage, str(result.outputs), "[green]identical")
+            continue
+        lines = [f"[red]differs:[/] {path}" for path in result.differing]
+        lines += [
+            f"  {m.name}: {m.committed:g} -> {m.now:g} ({m.now - m.committed:+.3g})" for m in result.moved
+        ]
+        shown.add_row(result.stage, str(result.outputs), "\n".join(lines))
+    return shown
+
+
+def _moves(before: object, after: object) -> list[Moved]:
+    old, new = dict(_numbers(before)), dict(_numbers(after))
+    moved = [Moved(name, old[name], new[name]) for name in old if name in new and old[name] != new[name]]
+    return sorted(moved, key=lambda m: abs(m.now - m.committed), reverse=True)[:LARGEST]
+
+
+def _numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, float(value)
+
+
+def _lock(clone: Path) -> dict[str, dict[str, str]]:
+    """Return dvc.lock as stage -> output path -> hash."""
+    try:
+        stages = yaml.safe_load((clone / "dvc.lock").read_text("utf-8"))["stages"]
+    except FileNotFoundError as err:
+        raise CannotReproduce("HEAD has no dvc.lock: `uv run dvc repro`, then commit dvc.lock") from err
+    return {
+        name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()
+    }
+
+
+def _metrics(clone: Path) -> dict[str, Any]:
+    """Return path -> content of the JSON outputs that are there; the committed ones are those in git."""
+    paths = [path for outs in _lock(clone).values() for path in outs if path.endswith(".json")]
+    there = (path for path in paths if (clone / path).is_file())
+    return {path: json.loads((clone / path).read_text("utf-8")) for path in there}
+
+
+def _environment(clone: Path) -> dict[str, str]:
+    """Return this process's environment without what would lead the clone's run back to the original."""
+    leading_back = ("DVC_", "GIT_", "KEDRO_", "MLFLOW_", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(leading_back)}
+    scripts = str(Path(sys.executable).parent)  # where `kedro` is
+    return {
+        **kept,
+        "PATH": os.pathsep.join([scripts, kept.get("PATH", os.defpath)]),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{clone / 'mlflow.db'}",
+    }
+
+
+def _run(
+    command: list[str], folder: Path, *, env: Mapping[str, str] | None = None, capture: bool = False
+) -> str:
+    output = subprocess.PIPE if capture else None
+    done = subprocess.run(command, cwd=folder, env=env, text=True, stdout=output)
+    if done.returncode:
+        raise CannotReproduce(f"`{' '.join(command)}` in {folder} ended with {done.returncode}: see above")
+    return done.stdout or ""

@@ -1,0 +1,39 @@
+"""What tests share: the project itself, and a copy of it that a test may change."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from kedro.framework.startup import bootstrap_project
+
+ROOT = Path(__file__).parents[1]
+
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's root, with Kedro set up for it."""
+    bootstrap_project(ROOT)
+    return ROOT
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path) -> Path:
+    """A copy of the project's code and configuration, without data, weights or history."""
+    return copy_project(root, tmp_path / "project")
+
+
+def copy_project(root: Path, target: Path) -> Path:
+    """Copy what a run reads besides data; the weights are a stand-in of a few bytes."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("src", "conf/base"):
+        shutil.copytree(root / folder, target / folder, ignore=ignored)
+    for file in ("params.yaml", "pyproject.toml", ".telemetry", ".gitignore"):
+        shutil.copy(root / file, target / file)
+    for folder in ("conf/local", "data/01_raw", "tiny/weights"):
+        (target / folder).mkdir(parents=True)
+        (target / folder / ".gitkeep").touch()
+    return target

@@ -1,0 +1,202 @@
+"""dvc.yaml from pipelines and catalog: what it says, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kedro.pipeline import Pipeline, node, pipeline
+
+from valentina_pipeline import dag
+
+
+def work(*_: object) -> None:
+    """Stand for a node's function: only its wiring matters here."""
+
+
+def wired(inputs: Any, outputs: Any, name: str = "work") -> Pipeline:
+    return pipeline([node(work, inputs, outputs, name=name)])
+
+
+def entry(path: str, **more: Any) -> dict[str, Any]:
+    return {"type": "pandas.CSVDataset", "filepath": path, **more}
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    """A package with two stages: `first` imports a helper inside a function, `second` nothing."""
+    package = tmp_path / "src" / dag.PACKAGE
+    files = {
+        "__init__.py": '"""Only a docstring."""\n',
+        "image/__init__.py": "",
+        "image/helper.py": "from ..domain import names\n",
+        "image/unused.py": "X = 1\n",
+        "domain/__init__.py": "from . import base\n",
+        "domain/base.py": "X = 1\n",
+        "domain/names.py": f"import numpy\nimport {dag.PACKAGE}.config as c\n",
+        "config.py": "X = 1\n",
+        "pipelines/__init__.py": "",
+        "pipelines/first/__init__.py": "from .pipeline import create_pipeline\n",
+        "pipelines/first/pipeline.py": "from . import nodes\ncreate_pipeline = nodes.run\n",
+        "pipelines/first/nodes.py": f"def run():\n    from {dag.PACKAGE}.image.helper import x\n",
+        "pipelines/second/__init__.py": "",
+        "pipelines/second/pipeline.py": "X = 1\n",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    return tmp_path / "src"
+
+
+def test_the_committed_dvc_yaml_is_up_to_date(root: Path) -> None:
+    assert dag.difference(root / "dvc.yaml", dag.render(root)) == ""
+
+
+def test_a_stage_is_a_pipeline_with_its_paths_params_and_code(src: Path) -> None:
+    catalog = {
+        "images": entry("data/${item.concept}/images.csv"),
+        "lora": entry("data/${item.concept}/lora.csv"),
+        "unused": entry("data/unused.csv"),
+    }
+    pipes = {"first": wired(["images", "params:train_lora", "params:base", "params:seed"], "lora")}
+    (stage,) = dag.stages(pipes, catalog, src).values()
+    assert stage["matrix"] == {"concept": "${concepts}"}
+    assert stage["cmd"] == "kedro run --pipelines first --params concept=${item.concept}"
+    assert stage["outs"] == ["data/${item.concept}/lora.csv"]
+    assert stage["deps"][0] == "data/${item.concept}/images.csv"
+    assert stage["params"] == [
+        "base",
+        "seed",
+        "train_lora",
+        {"conf/base/bases.yml": ["${base}.model", "${base}.train_lora"]},
+        {"conf/base/concepts/${item.concept}.yml": ["overrides.train_lora"]},
+        {"conf/base/catalog.yml": ["images", "lora"]},
+    ]
+
+
+def test_code_is_what_the_stage_imports_also_lazily_and_nothing_else(src: Path) -> None:
+    catalog = {"a": entry("a"), "b": entry("b"), "c": entry("c")}
+    made = dag.stages({"first": wired("a", "b"), "second": wired("b", "c")}, catalog, src)
+    package = f"src/{dag.PACKAGE}"
+    assert made["first"]["deps"][1:] == [
+        f"{package}/config.py",
+        f"{package}/domain/__init__.py",
+        f"{package}/domain/base.py",
+        f"{package}/domain/names.py",
+        f"{package}/image/helper.py",
+        f"{package}/pipelines/first/__init__.py",
+        f"{package}/pipelines/first/nodes.py",
+        f"{package}/pipelines/first/pipeline.py",
+    ]
+    assert made["second"]["deps"][1:] == [f"{package}/pipelines/second/pipeline.py"]
+
+
+def test_metadata_says_how_dvc_keeps_an_output(src: Path) -> None:
+    catalog = {
+        "a": entry("a"),
+        "m": entry("m.json", metadata={"dvc": {"kind": "metrics", "cache": False}}),
+        "p": entry("p.csv", metadata={"dvc": {"kind": "plots", "x": "step", "y": "loss"}}),
+        "k": entry("k.csv", metadata={"dvc": {"persist": True}, "kedro-viz": {"layer": "x"}}),
+    }
+    (stage,) = dag.stages({"first": wired("a", ["m", "p", "k"])}, catalog, src).values()
+    assert stage["metrics"] == [{"m.json": {"cache": False}}]
+    assert stage["plots"] == [{"p.csv": {"x": "step", "y": "loss"}}]
+    assert stage["outs"] == [{"k.csv": {"persist": True}}]
+
+
+def test_a_stage_that_only_reads_has_no_outs(src: Path) -> None:
+    (stage,) = dag.stages({"first": wired("a", None)}, {"a": entry("a")}, src).values()
+    assert not set(dag.KINDS) & set(stage)
+
+
+def test_what_stays_within_a_stage_needs_no_entry(src: Path) -> None:
+    both = wired("a", "inner", "one") + wired("inner", "b", "two")
+    (stage,) = dag.stages({"first": both}, {"a": entry("a"), "b": entry("b")}, src).values()
+    assert stage["outs"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "keys"),
+    [
+        ("threads", {"params.yaml": ["threads"]}),
+        ("base.face_embedder", {"params.yaml": ["base"], dag.BASES: ["${base}.model.face_embedder"]}),
+        ("concept.trigger", {dag.CONCEPT: ["trigger"]}),
+    ],
+)
+def test_a_parameter_leads_to_the_keys_that_make_it(parameter: str, keys: dict[str, list[str]]) -> None:
+    assert dag._keys_behind(parameter) == keys
+
+
+def test_the_whole_concept_is_every_key_but_the_overrides() -> None:
+    keys = dag._keys_behind("concept")[dag.CONCEPT]
+    assert {"trigger", "identity", "rights"} <= set(keys)
+    assert "overrides" not in keys
+
+
+def test_every_catalog_entry_of_the_project_is_used(root: Path) -> None:
+    catalog = dag.read_catalog(root)
+    stages = yaml.safe_load(dag.render(root))["stages"].values()
+    assert {name for stage in stages for name in stage["params"][-1][dag.CATALOG]} == set(catalog)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (("data/x", "data/x"), "first writes b to data/x and second writes c to data/x"),
+        (("data/x", "data/x/y.csv"), "each path has one writer"),
+    ],
+)
+def test_two_writers_of_one_path_are_refused(src: Path, paths: tuple[str, str], message: str) -> None:
+    catalog = {"a": entry("a"), "b": entry(paths[0]), "c": entry(paths[1])}
+    with pytest.raises(dag.BadDag, match=message):
+        dag.stages({"first": wired("a", "b"), "second": wired("a", "c")}, catalog, src)
+
+
+def test_one_dataset_that_two_stages_write_is_refused(src: Path) -> None:
+    with pytest.raises(dag.BadDag, match="each path has one writer"):
+        dag.stages(
+            {"first": wired("a", "b"), "second": wired("a", "b")}, {"a": entry("a"), "b": entry("b")}, src
+        )
+
+
+def test_an_unpersisted_dataset_between_stages_is_refused(src: Path) -> None:
+    pipes = {"first": wired("a", "inner"), "second": wired("inner", "b")}
+    with pytest.raises(dag.BadDag, match="second takes 'inner', which is not persisted"):
+        dag.stages(pipes, {"a": entry("a"), "b": entry("b")}, src)
+
+
+def test_a_memory_dataset_in_the_catalog_is_not_persisted_either(src: Path) -> None:
+    catalog = {"a": entry("a"), "inner": {"type": "MemoryDataset"}, "b": entry("b")}
+    pipes = {"first": wired("a", "inner"), "second": wired("inner", "b")}
+    with pytest.raises(dag.BadDag, match="inner has no filepath"):
+        dag.stages(pipes, catalog, src)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (entry("b", versioned=True), "b is `versioned: true`, but DVC versions it"),
+        (entry("/etc/b"), "only paths inside the project"),
+        (entry("../b"), "only paths inside the project"),
+        (entry("s3://bucket/b"), "only paths inside the project"),
+        (entry("b", metadata={"dvc": {"kind": "metric"}}), "kind is one of outs, metrics, plots"),
+        (entry("b", metadata={"dvc": {"x": "step"}}), "outs takes cache, persist, push, remote"),
+    ],
+)
+def test_an_entry_that_dvc_cannot_keep_is_refused(src: Path, output: dict[str, Any], message: str) -> None:
+    with pytest.raises(dag.BadDag, match=message):
+        dag.stages({"first": wired("a", "b")}, {"a": entry("a"), "b": output}, src)
+
+
+@pytest.mark.parametrize("parameter", ["train", "train_lora.rank"])
+def test_a_parameter_that_nobody_makes_is_refused(src: Path, parameter: str) -> None:
+    with pytest.raises(dag.BadDag, match=f"params:{parameter} is nothing"):
+        dag.stages({"first": wired(["a", f"params:{parameter}"], None)}, {"a": entry("a")}, src)
+
+
+def test_writing_says_whether_anything_changed(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.yaml"
+    assert dag.write(path, "a\n")
+    assert not dag.write(path, "a\n")
+    assert "-a\n+b\n" in dag.difference(path, "b\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["dvc.yaml"]

@@ -1,0 +1,179 @@
+"""What DVC runs again after a change: the real dvc.yaml, params and code; stages that only hash.
+
+`kedro` on PATH is a stand-in that writes each out of its stage from the content of its deps and
+params, and notes that it ran: what is tested is which stages DVC runs, not what they do.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from conftest import copy_project
+from valentina_pipeline import dag
+from valentina_pipeline.pipeline_registry import PIPELINES
+
+pytestmark = pytest.mark.slow
+
+STAND_IN = """#!{python} -S
+import hashlib, json, pathlib, sys
+stage, concept = sys.argv[3], sys.argv[5].partition("=")[2]
+spec = json.loads(pathlib.Path("stages.json").read_text())[stage]
+deps = [pathlib.Path(path.replace("CONCEPT", concept)) for path in spec["deps"]]
+files = [file for dep in deps for file in (sorted(dep.rglob("*")) if dep.is_dir() else [dep]) if file.is_file()]
+chosen = pathlib.Path("params.yaml").read_text().partition("\\n" + stage + ":")[2].partition("\\n  \\n")[0]
+digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + chosen.encode()).hexdigest()
+for path in spec["outs"]:
+    out = pathlib.Path(path.replace("CONCEPT", concept))
+    if out.name == "captions.csv" and out.exists():
+        continue  # a person's edits stay
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not out.suffix:
+        out.mkdir()
+        out /= "file"
+    out.write_text(json.dumps({{"value": int(digest[:6], 16)}}) if out.suffix == ".json" else "x,y\\n1," + digest)
+with open({log!r}, "a") as log:
+    print(f"{{stage}}@{{concept}}", file=log)
+"""
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Put the stand-in first on PATH; it writes to this file."""
+    scripts = tmp_path_factory.mktemp("scripts")
+    script = scripts / "kedro"
+    script.write_text(STAND_IN.format(python=sys.executable, log=str(scripts / "log")))
+    script.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.pathsep.join([str(scripts), os.environ["PATH"]]))
+        for role in ("AUTHOR", "COMMITTER"):
+            patch.setenv(f"GIT_{role}_NAME", "Test")
+            patch.setenv(f"GIT_{role}_EMAIL", "test@example.com")
+        yield scripts / "log"
+
+
+@pytest.fixture(scope="module")
+def built(root: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in git whose pipeline ran once for one concept."""
+    place = tmp_path_factory.mktemp("built")
+    project = copy_project(root, place / "project")
+    text = dag.render(project)
+    (project / "dvc.yaml").write_text(text)
+    stages = yaml.safe_load(text.replace("${item.concept}", "CONCEPT"))["stages"]
+    (project / "stages.json").write_text(json.dumps({name: spec(stage) for name, stage in stages.items()}))
+    git(project, "init", "--quiet")
+    with Repo.init(str(project)) as repo, repo.config.edit() as config:
+        config["core"] = {"analytics": False, "site_cache_dir": str(place / "site")}
+    assert repro(project, log) == from_stage("ingest")
+    git(project, "add", "--all")
+    git(project, "commit", "--quiet", "--message", "built")
+    return project
+
+
+def spec(stage: dict[str, Any]) -> dict[str, list[str]]:
+    outs = [out for kind in dag.KINDS for out in stage.get(kind, [])]
+    return {"deps": stage["deps"], "outs": [out if isinstance(out, str) else next(iter(out)) for out in outs]}
+
+
+@pytest.fixture
+def work(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the built project that the test may change; the working directory."""
+    copy = tmp_path / "project"
+    shutil.copytree(built, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def git(project: Path, *arguments: str) -> None:
+    subprocess.run(["git", *arguments], cwd=project, check=True)
+
+
+def repro(project: Path, log: Path) -> list[str]:
+    """Run `dvc repro` and return the stages that it ran, in order; stages from the cache do not run."""
+    log.unlink(missing_ok=True)
+    with chdir(project), Repo() as repo:
+        repo.reproduce()
+    return log.read_text().split() if log.exists() else []
+
+
+def status(project: Path) -> set[str]:
+    """Return the stages that `dvc status` calls changed by themselves."""
+    with chdir(project), Repo() as repo:
+        return {name.partition("@")[0] for name in repo.status()}
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    before = file.read_text()
+    assert old in before
+    file.write_text(before.replace(old, new, 1))
+
+
+def from_stage(first: str, concept: str = "valentina_moreau") -> list[str]:
+    return [f"{stage}@{concept}" for stage in PIPELINES[PIPELINES.index(first) :]]
+
+
+def test_a_second_repro_runs_nothing_and_status_is_clean(work: Path, log: Path) -> None:
+    assert repro(work, log) == []
+    assert status(work) == set()
+
+
+def test_a_new_rank_reruns_from_train_lora_and_the_former_rank_comes_from_the_cache(
+    work: Path, log: Path
+) -> None:
+    edit(work / "params.yaml", "rank: null", "rank: 4")
+    assert repro(work, log) == from_stage("train_lora")
+    edit(work / "params.yaml", "rank: 4", "rank: null")
+    # DVC caches no run whose outs are in git, nor one without outs: both are cheap
+    assert repro(work, log) == ["register@valentina_moreau", "record@valentina_moreau"]
+
+
+def test_an_edited_caption_reruns_from_caption(work: Path, log: Path) -> None:
+    captions = work / "data/04_feature/valentina_moreau/captions.csv"
+    captions.write_text(captions.read_text() + "edited by a person\n")
+    assert repro(work, log) == from_stage("caption")
+    assert "edited by a person" in captions.read_text()
+
+
+def test_edited_code_of_evaluate_reruns_from_evaluate(work: Path, log: Path) -> None:
+    nodes = work / "src/valentina_pipeline/pipelines/evaluate/nodes.py"
+    nodes.write_text(nodes.read_text() + "\nCHANGED = 1\n")
+    assert repro(work, log) == from_stage("evaluate")
+
+
+def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:
+    edit(work / "conf/base/bases.yml", "    steps: 300", "    steps: 301")
+    assert status(work) == {"train_lora"}
+    edit(work / "conf/base/bases.yml", "    steps: 1500", "    steps: 1501")  # of sdxl, which nobody chose
+    edit(work / "conf/base/concepts/valentina_moreau.yml", "evaluate: {}", "evaluate: {steps: 9}")
+    edit(work / "conf/base/catalog.yml", "${_concept}/package", "${_concept}/./package")
+    assert status(work) == {"train_lora", "evaluate", "publish", "record"}
+
+
+def test_a_second_concept_is_a_second_file_and_reruns_nothing_of_the_first(work: Path, log: Path) -> None:
+    concepts = work / "conf/base/concepts"
+    shutil.copy(concepts / "valentina_moreau.yml", concepts / "anna.yml")
+    edit(work / "params.yaml", "[valentina_moreau]", "[valentina_moreau, anna]")
+    assert repro(work, log) == from_stage("ingest", "anna")
+    assert (work / "data/06_models/anna/lora").is_dir()
+
+
+def test_a_rank_given_to_an_experiment_wins(work: Path, log: Path) -> None:
+    log.unlink(missing_ok=True)
+    # --temp runs it in .dvc/tmp/exps, as --queue does, so that `kedro` has to find the copy there
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--quiet", "--temp", "--name", "eight"]
+    subprocess.run([*command, "--set-param", "train_lora.rank=8"], check=True)
+    assert log.read_text().split() == from_stage("train_lora")
+    refs = subprocess.check_output(["git", "for-each-ref", "--format=%(refname)", "refs/exps"], text=True)
+    (ref,) = (ref for ref in refs.split() if ref.endswith("/eight"))
+    tried = yaml.safe_load(subprocess.check_output(["git", "show", f"{ref}:params.yaml"]))
+    assert tried["train_lora"]["rank"] == 8
+    assert yaml.safe_load((work / "params.yaml").read_text())["train_lora"]["rank"] is None
