@@ -29,9 +29,10 @@ import hashlib, json, pathlib, sys
 stage, concept = sys.argv[3], sys.argv[5].partition("=")[2]
 spec = json.loads(pathlib.Path("stages.json").read_text())[stage]
 deps = [pathlib.Path(path.replace("CONCEPT", concept)) for path in spec["deps"]]
-files = [file for dep in deps for file in (sorted(dep.rglob("*")) if dep.is_dir() else [dep]) if file.is_file()]
-chosen = pathlib.Path("params.yaml").read_text().partition("\\n" + stage + ":")[2].partition("\\n  \\n")[0]
-digest = hashlib.sha256(b"".join(file.read_bytes() for file in files) + chosen.encode()).hexdigest()
+found = [file for dep in deps for file in [dep, *sorted(dep.rglob("*"))]]
+chosen = pathlib.Path("params.yaml").read_text().partition("\\n" + stage + ":")[2]
+read = b"".join(file.read_bytes() for file in found if file.is_file())
+digest = hashlib.sha256(read + chosen.encode()).hexdigest()
 for path in spec["outs"]:
     out = pathlib.Path(path.replace("CONCEPT", concept))
     if out.name == "captions.csv" and out.exists():
@@ -40,7 +41,8 @@ for path in spec["outs"]:
     if not out.suffix:
         out.mkdir()
         out /= "file"
-    out.write_text(json.dumps({{"value": int(digest[:6], 16)}}) if out.suffix == ".json" else "x,y\\n1," + digest)
+    metrics = json.dumps({{"value": int(digest[:6], 16)}})
+    out.write_text(metrics if out.suffix == ".json" else "x,y\\n1," + digest)
 with open({log!r}, "a") as log:
     print(f"{{stage}}@{{concept}}", file=log)
 """

@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 import tempfile
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from valentina_pipeline.config import BaseConfig, ClipConfig, FaceEmbedderConfig
+from valentina_pipeline.image.base import BaseModel, load_base
 
 SIZE = 64
 """Pixels: latents are 8 x 8."""
@@ -42,6 +44,18 @@ def config(family: str, path: Path | str) -> BaseConfig:
         face_embedder=FaceEmbedderConfig(kind="tiny", path="none"),
         clip=ClipConfig(kind="tiny", path="none"),
     )
+
+
+def loaded(family: str) -> BaseModel:
+    """A base of one's own to inject into: a copy, since reading a folder's tokenizers takes seconds."""
+    base = _loaded(family)
+    return deepcopy(base, {id(tokenizer): tokenizer for tokenizer in base.tokenizers})
+
+
+@lru_cache(maxsize=2)
+def _loaded(family: str) -> BaseModel:
+    folder = sdxl_folder() if family == "sdxl" else sd15_folder()
+    return load_base(config(family, folder), Path())
 
 
 @lru_cache(maxsize=1)
@@ -102,9 +116,7 @@ def clip_folder() -> Path:
     torch.manual_seed(3)
     weights = open_clip.model.CLIP(**model_cfg).state_dict()
     folder = _folder()
-    save_file(
-        {k: v.half().contiguous() for k, v in weights.items()}, folder / "open_clip_model.safetensors"
-    )
+    save_file({k: v.half().contiguous() for k, v in weights.items()}, folder / "open_clip_model.safetensors")
     preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
     text = json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess})
     (folder / "open_clip_config.json").write_text(text, "utf-8")

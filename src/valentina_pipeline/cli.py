@@ -6,7 +6,7 @@ import click
 from kedro.framework.cli.utils import LazyGroup
 from kedro.framework.startup import ProjectMetadata
 
-LAZY: dict[str, str] = {}
+LAZY = {"generate": "valentina_pipeline.serving.generate.generate"}
 """Commands that live elsewhere: name -> module.attribute, imported only when used."""
 
 
@@ -65,6 +65,3 @@ def reproduce(metadata: ProjectMetadata, keep: bool) -> None:
     except again.CannotReproduce as err:
         raise click.ClickException(str(err)) from err
     sys.exit(0 if same else 1)
-
-
-commands = cli  # the name in pyproject's entry point

@@ -5,10 +5,18 @@ import pytest
 import torch
 from facenet_pytorch import InceptionResnetV1
 from PIL import Image
-from portraits import noise, picture
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from valentina_pipeline.image.faces import CANONICAL, Face, crop_matrix, embedder, face_crop, find_faces, one_thread
+from portraits import noise, picture
+from valentina_pipeline.image.faces import (
+    CANONICAL,
+    Face,
+    crop_matrix,
+    embedder,
+    face_crop,
+    find_faces,
+    one_thread,
+)
 from valentina_pipeline.image.missing import MissingModel
 from valentina_pipeline.image.tiny_models import FaceNetTiny, to_network
 
@@ -33,7 +41,11 @@ def test_a_face_is_found_with_its_landmarks_in_order() -> None:
 
 
 def test_a_picture_without_a_face_has_none_however_small() -> None:
-    assert find_faces([noise(1, 200, 200), Image.new("RGB", (128, 128)), Image.new("RGB", (5, 300))]) == [[], [], []]
+    assert find_faces([noise(1, 200, 200), Image.new("RGB", (128, 128)), Image.new("RGB", (5, 300))]) == [
+        [],
+        [],
+        [],
+    ]
 
 
 def test_two_faces_come_with_the_larger_one_first() -> None:
@@ -60,13 +72,16 @@ def test_a_faces_figures_do_not_depend_on_the_pictures_beside_it() -> None:
 
 
 def test_the_crop_brings_eyes_and_mouth_to_their_places_from_any_similar_pose() -> None:
-    ideal = np.array([CANONICAL[0], CANONICAL[1], [0.5, 0.6], CANONICAL[2] - [0.1, 0], CANONICAL[2] + [0.1, 0]]) * 64
+    ideal = (
+        np.array([CANONICAL[0], CANONICAL[1], [0.5, 0.6], CANONICAL[2] - [0.1, 0], CANONICAL[2] + [0.1, 0]])
+        * 64
+    )
     angle = 0.6
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
-    matrix = crop_matrix(3.5 * ideal @ turn.T + [40, -7], 64)
-
     there = 3.5 * ideal @ turn.T + [40, -7]
+    matrix = crop_matrix(there, 64)
+
     assert np.allclose(there @ matrix[:, :2].T + matrix[:, 2], ideal)
 
 
@@ -76,8 +91,9 @@ def test_the_crop_of_a_turned_and_scaled_picture_is_nearly_the_same(size: int) -
     (face,) = find_faces([image])[0]
     larger = image.resize((size, size), Image.Resampling.BICUBIC).transpose(Image.Transpose.ROTATE_90)
     scale = size / 256
-    # a quarter turn against the clock: (x, y) -> (y, width - x)
-    points = np.stack([face.landmarks[:, 1], 256 - face.landmarks[:, 0]], axis=1) * scale
+    # a quarter turn against the clock brings (x, y) to (y, width - 1 - x); pixel centres are whole numbers
+    x, y = face.landmarks.T
+    points = (np.stack([y, 255 - x], axis=1) + 0.5) * scale - 0.5
     crops = face_crop(image, face, 64), face_crop(larger, Face(face.box, 1.0, points), 64)
 
     assert crops[0].size == (64, 64)
@@ -89,7 +105,7 @@ def test_the_tiny_embedder_gives_the_networks_own_unit_vectors(tiny: Path) -> No
     load = embedder("tiny", tiny)
     vectors = load.embed(crops)
     network = FaceNetTiny()
-    network.load_state_dict({k: v.float() for k, v in torch.load(tiny).items()} if tiny.suffix == ".pt" else states(tiny))
+    network.load_state_dict({k: v.float() for k, v in load_file(tiny).items()})
     with torch.no_grad():
         expected = network(to_network(torch.from_numpy(np.stack([np.asarray(c) for c in crops])))).numpy()
 
@@ -97,12 +113,6 @@ def test_the_tiny_embedder_gives_the_networks_own_unit_vectors(tiny: Path) -> No
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert np.allclose(vectors, expected, atol=1e-5)
     assert np.array_equal(load.embed(crops[2:]), vectors[2:])
-
-
-def states(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return {k: v.float() for k, v in load_file(path).items()}
 
 
 def test_crops_of_another_size_are_fitted_and_none_is_an_error(tiny: Path) -> None:
@@ -129,7 +139,7 @@ def test_facenet_loads_published_weights_and_leaves_their_classifier(tmp_path: P
 
 def test_a_pickled_program_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"conv": Path("anything")}, tmp_path / "w.pt")
-    with pytest.raises(Exception, match="[Ww]eights"):
+    with pytest.raises(Exception, match=r"[Ww]eights"):
         embedder("facenet", tmp_path / "w.pt")
 
 

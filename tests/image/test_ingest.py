@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import io
 import json
@@ -11,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from portraits import noise
 
+from portraits import noise
 from valentina_pipeline.config import IngestConfig
 from valentina_pipeline.domain.concept import RightsRecord
 from valentina_pipeline.domain.manifest import held_out
@@ -54,6 +55,10 @@ def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> byt
     return buffer.getvalue()
 
 
+def same(image: Image.Image, other: Image.Image) -> bool:
+    return np.array_equal(np.asarray(image), np.asarray(other))
+
+
 def reason(content: bytes) -> tuple[str, str]:
     with pytest.raises(Rejection) as caught:
         decode(content, LIMITS)
@@ -72,7 +77,7 @@ def test_an_image_is_named_by_the_hash_of_its_stored_bytes() -> None:
 
     (name,) = images
     assert hashlib.sha256(images[name]).hexdigest() == name == manifest["sha256"][0]
-    assert np.array_equal(png.decode(images[name]), noise(1))
+    assert same(png.decode(images[name]), noise(1))
     assert list(rejections.columns) == ["source_name", "reason", "detail"] and rejections.empty
 
 
@@ -149,7 +154,7 @@ def test_an_exif_rotation_is_applied_and_its_metadata_dropped() -> None:
     image, _ = decode(encoded(noise(1), "PNG", exif=exif), LIMITS)
 
     assert image.size == (64, 96) and image.info == {}
-    assert np.array_equal(image, noise(1).transpose(Image.Transpose.ROTATE_270))
+    assert same(image, noise(1).transpose(Image.Transpose.ROTATE_270))
     assert b"secret" not in png.encode(image)
 
 
@@ -166,7 +171,7 @@ def test_every_pixel_mode_becomes_rgb(mode: str) -> None:
 
     assert decoded.mode == "RGB"
     if mode in ("L", "LA", "I;16"):
-        assert np.array_equal(decoded.convert("L"), grey)
+        assert np.array_equal(np.asarray(decoded.convert("L")), grey)
 
 
 def test_transparency_lies_on_white() -> None:
@@ -177,10 +182,10 @@ def test_transparency_lies_on_white() -> None:
 def test_a_colour_profile_is_applied() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     plain = encoded(noise(1), "PNG", icc_profile=srgb.tobytes())
-    assert np.array_equal(decode(plain, LIMITS)[0], noise(1))
+    assert same(decode(plain, LIMITS)[0], noise(1))
 
     swapped = wide_profile(srgb.tobytes())
-    assert not np.array_equal(decode(encoded(noise(1), "PNG", icc_profile=swapped), LIMITS)[0], noise(1))
+    assert not same(decode(encoded(noise(1), "PNG", icc_profile=swapped), LIMITS)[0], noise(1))
 
 
 def wide_profile(srgb: bytes) -> bytes:
@@ -191,7 +196,7 @@ def wide_profile(srgb: bytes) -> bytes:
 
 def test_a_broken_colour_profile_is_ignored() -> None:
     image, _ = decode(encoded(noise(1), "PNG", icc_profile=b"no profile"), LIMITS)
-    assert np.array_equal(image, noise(1))
+    assert same(image, noise(1))
 
 
 def test_the_second_of_two_equal_pictures_is_a_duplicate_whatever_its_format() -> None:
@@ -243,9 +248,7 @@ def test_a_file_that_cannot_be_opened_is_a_row() -> None:
     def fails() -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    _, _, rejections = ingest(
-        [Original("a.png", fails, {}), original("b.png", encoded(noise(1)))], intake()
-    )
+    _, _, rejections = ingest([Original("a.png", fails, {}), original("b.png", encoded(noise(1)))], intake())
     assert rejections.to_dict("records") == [
         {"source_name": "a.png", "reason": "cannot be opened", "detail": "PermissionError: Permission denied"}
     ]
@@ -278,10 +281,8 @@ def test_no_damaged_byte_crashes_the_decoder() -> None:
         damaged = bytearray(content)
         for place in rng.integers(0, len(damaged), 4):
             damaged[place] = int(rng.integers(256))
-        try:
+        with contextlib.suppress(Rejection):  # the only thing that it may raise
             decode(bytes(damaged), LIMITS)
-        except Rejection:
-            pass  # the only thing that it may raise
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 0), (2, 1), (3, 1), (4, 2), (9, 2), (10, 2), (30, 6)])
@@ -293,7 +294,10 @@ def test_a_scene_does_not_depend_on_how_many_there_are_and_they_cover_every_word
     scenes = [scene(7, index) for index in range(40)]
 
     assert scenes[3] == scene(7, 3) != scene(8, 3)
-    for words, drawn in ((EXPRESSIONS, [s.expression for s in scenes]), (BACKGROUNDS, [s.background for s in scenes])):
+    for words, drawn in (
+        (EXPRESSIONS, [s.expression for s in scenes]),
+        (BACKGROUNDS, [s.background for s in scenes]),
+    ):
         assert {drawn.count(word) for word in words} == {40 // len(words)}
     assert np.histogram([s.yaw for s in scenes], bins=10, range=(-35, 35))[0].tolist() == [4] * 10
 

@@ -3,8 +3,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from portraits import noise, picture
 
+from portraits import noise, picture
 from valentina_pipeline.image.safety import ContentFilter, UnsafePrompt, refuse_prompt
 
 
@@ -64,7 +64,9 @@ def test_minors_are_never_suggestive(prompt: str) -> None:
         refuse_prompt(prompt)
 
 
-@pytest.mark.parametrize("prompt", ["face swap with a singer", "faceswap", "a deepfake", "put his face on her"])
+@pytest.mark.parametrize(
+    "prompt", ["face swap with a singer", "faceswap", "a deepfake", "put his face on her"]
+)
 def test_faces_are_not_swapped(prompt: str) -> None:
     with pytest.raises(UnsafePrompt, match="faces of other people") as caught:
         refuse_prompt(prompt)
@@ -75,7 +77,7 @@ def test_faces_are_not_swapped(prompt: str) -> None:
     "prompt",
     [
         "",
-        "photo of a valentina_moreau woman, smiling, wearing a pale yellow dress, blue sky background, soft light",
+        "photo of a valentina_moreau woman, smiling, wearing a pale yellow dress, blue sky background",
         "a woman in a bikini on a beach",
         "a woman reading to a child in a garden",
         "a woman of 35 years old in a bedroom",

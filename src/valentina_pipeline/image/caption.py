@@ -85,7 +85,7 @@ def by_blip(
         network = BlipForConditionalGeneration.from_pretrained(
             model, local_files_only=True, use_safetensors=True
         )
-    except OSError as err:
+    except (OSError, ValueError) as err:  # ValueError: a path that is no folder is taken for a hub id
         raise MissingModel(f"the captioner BLIP ({model})", "BSD-3-Clause", f"`hf download {BLIP}`") from err
     network.eval()
     captions = {}
@@ -120,7 +120,6 @@ def rewriter(
 
     def rewrite(said: str) -> str:
         plain = re.sub(r"\s+", " ", said.lower()).strip(" .")
-        plain = plain.replace(trigger, " ")
         match = named.search(plain)
         before, after = (plain[: match.start()], plain[match.end() :]) if match else ("", f", {plain}")
         return f"{_opening(before, gone)} {subject}{_kept(after, gone)}"

@@ -12,7 +12,7 @@ from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.image.figures import figures
 from valentina_pipeline.image.grid import grid
-from valentina_pipeline.image.judge import Judges, Measured, NothingToMeasure, Portraits, measure, portraits
+from valentina_pipeline.image.judge import Judges, Measured, NothingToMeasure, measure, portraits
 from valentina_pipeline.image.prompts import BadPrompts, Prompt, Take, parse, subjects, takes, unseen
 from valentina_pipeline.image.report import Content, report
 from valentina_pipeline.image.safety import UnsafePrompt, refuse_prompt
@@ -114,6 +114,13 @@ def evaluate(
         grid=grid(measured, images, references),
         report=report(page),
     )
+
+
+def use_threads(count: int) -> None:
+    """Let torch compute on so many threads: another number rounds differently."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 def chosen(templates: object, person: Concept, known: Known) -> tuple[list[Prompt], list[Prompt]]:

@@ -47,7 +47,8 @@ def figures(measured: Measured, real: Portraits, resamples: int, seed: int) -> d
         return {v: boot.interval(sides[v].column(column), sides[v].numbers).plain() for v in COMPARED}
 
     clip_t = mean("clip_t")
-    drop = 1 - clip_t["lora"]["mean"] / _positive(clip_t["bare"]["mean"])
+    lora, bare = clip_t["lora"]["mean"], clip_t["bare"]["mean"]
+    drop = (bare - lora) / _positive(abs(bare))  # relative; a cosine below 0 is no better for being one
     return {
         "identity": _identity(sides, real, boot, seed),
         "face_found": mean("face_found"),

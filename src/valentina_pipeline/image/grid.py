@@ -43,7 +43,7 @@ def grid(
         for row in rows:
             cells += [image for image, _ in row + padding]
             labels += [label for _, label in row + padding]
-    return contact_sheet(cells, labels, COLUMNS, CELL)
+    return contact_sheet(cells, labels, min(COLUMNS, len(prompts)), CELL)
 
 
 EMPTY = Image.new("RGB", (8, 8), PAPER)
@@ -55,7 +55,7 @@ def _said(identity: float) -> str:
 
 
 def _heading(label: str) -> str:
-    """Break a prompt's label into two lines: who and how, then where."""
+    """Break a prompt's label into two lines, who and how, then where; a third says what is above them."""
     phrases = label.split(", ")
     middle = (len(phrases) + 1) // 2 if len(phrases) < 5 else 2
-    return f"{', '.join(phrases[:middle])}\n{', '.join(phrases[middle:])}"
+    return f"{', '.join(phrases[:middle])}\n{', '.join(phrases[middle:])}\n(a held-out portrait)"

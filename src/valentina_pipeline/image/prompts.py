@@ -117,7 +117,8 @@ def unseen(
         (never trained on, trained on).
     """
     said = {_phrases(caption) for caption in captions}
-    new, seen = [], []
+    new: list[Prompt] = []
+    seen: list[Prompt] = []
     for prompt in prompts:
         (seen if _phrases(prompt.text(subject)) in said else new).append(prompt)
     return new, seen

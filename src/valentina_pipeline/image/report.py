@@ -5,16 +5,13 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import isnan
-from typing import TYPE_CHECKING, Any
+from math import floor, isnan
+from typing import Any
 
 from PIL import Image
 
 from valentina_pipeline.image.judge import Measured, Portraits
 from valentina_pipeline.image.prompts import VARIANTS, Prompt
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LONGEST = 320
 """Pixels of a picture in the report; smaller ones stay as they are."""
@@ -88,10 +85,10 @@ def report(content: Content) -> str:
 def _summary(metrics: Mapping[str, Any]) -> str:
     identity, memorised = metrics["identity"], metrics["memorisation"]["share_memorised"]
     return (
-        f"Measured on {metrics['images']} images of scenes that were never trained on. "
-        f"The LoRA's faces reach an identity of {_span(identity['lora'])}: {identity['gain']:+.2f} against the bare "
-        f"base with the full description, {identity['ratio']:.0%} of what real portraits reach. "
-        f"{memorised:.0%} of its images copy a training portrait. Intervals hold 95% of the bootstrap's resamples."
+        f"Measured on {metrics['images']} images of scenes that were never trained on. The LoRA’s faces "
+        f"reach an identity of {_span(identity['lora'])}: {identity['gain']:+.2f} against the bare base with "
+        f"the full description, {identity['ratio']:.0%} of what real portraits reach. {memorised:.0%} of its "
+        "images copy a training portrait. Intervals hold 95% of the bootstrap’s resamples."
     )
 
 
@@ -101,8 +98,7 @@ def _span(figure: Mapping[str, float]) -> str:
 
 def _identity(content: Content) -> str:
     rows = [(words, content.metrics["identity"][name], name) for name, words in IDENTITY_ROWS.items()]
-    lowest = min(0.0, *(figure["low"] for _, figure, _ in rows))
-    start = -0.2 * -(-lowest // -0.2) if lowest < 0 else 0.0  # down to a whole fifth
+    start = floor(min(0.0, *(figure["low"] for _, figure, _ in rows)) * 5) / 5  # a whole fifth
     height = PLOT_ROW * len(rows) + 34
 
     def x(value: float) -> str:
@@ -115,45 +111,39 @@ def _identity(content: Content) -> str:
     ]
     for index, (words, figure, name) in enumerate(rows):
         y = PLOT_ROW * index + 22
+        low, middle, high = (x(figure[bound]) for bound in ("low", "mean", "high"))
         parts.append(
-            f'<g class="{name}"><text x="{PLOT_LEFT - 14}" y="{y + 5}" text-anchor="end">{escape(words)}</text>'
-            f'<line class="bar" x1="{x(figure["low"])}" x2="{x(figure["high"])}" y1="{y}" y2="{y}"/>'
-            f'<circle cx="{x(figure["mean"])}" cy="{y}" r="6"/>'
+            f'<g class="{name}">'
+            f'<text x="{PLOT_LEFT - 14}" y="{y + 5}" text-anchor="end">{escape(words)}</text>'
+            f'<line class="bar" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>'
+            f'<circle cx="{middle}" cy="{y}" r="6"/>'
             f'<text x="{PLOT_WIDTH - 4}" y="{y + 5}" text-anchor="end">{figure["mean"]:.2f}</text></g>'
         )
-    return (
-        f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" role="img" aria-label="identity by variant">{"".join(parts)}</svg>'
-        '<p class="small">Mean cosine of the face’s vector to the held-out portraits’, over images that show a '
-        "face; the line is its 95% interval.</p>"
+    plot = f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" role="img" aria-label="identity">{"".join(parts)}</svg>'
+    words = (
+        "Mean cosine of the face’s vector to the held-out portraits’, over images that show a face; the line "
+        "is its 95% interval."
     )
+    return f'{plot}<p class="small">{words}</p>'
 
 
 def _figures(content: Content) -> str:
     metrics = content.metrics
+    drop = f"{metrics['clip_t']['drop']:.1%}"
     copied = metrics["memorisation"]
-    rows = [
-        ("Images with a face", metrics["face_found"], "MTCNN, probability 0.9 or more"),
-        (
-            "CLIP-T",
-            metrics["clip_t"],
-            f"picture and words; the LoRA’s drop is {metrics['clip_t']['drop']:.1%}",
-        ),
-        ("CLIP-I", metrics["clip_i"], "likeness to the held-out portraits, scene included"),
-        ("Diversity", metrics["diversity"], "CLIP-I distance between images of one prompt"),
-    ]
+    rows = {
+        "Images with a face": ("face_found", "MTCNN, probability 0.9 or more"),
+        "CLIP-T": ("clip_t", f"picture and words; the LoRA’s drop is {drop}"),
+        "CLIP-I": ("clip_i", "likeness to the held-out portraits, scene included"),
+        "Diversity": ("diversity", "CLIP-I distance between images of one prompt"),
+    }
     lines = [
-        [escape(name), _span(figure["lora"]), _span(figure["bare"]), escape(what)]
-        for name, figure, what in rows
+        [name, _span(metrics[key]["lora"]), _span(metrics[key]["bare"]), escape(words)]
+        for name, (key, words) in rows.items()
     ]
-    lines.append(
-        [
-            "Memorised",
-            f"{copied['share_memorised']:.1%}",
-            "",
-            f"nearer to a training portrait than real ones are to each other (over {copied['threshold']:.3f} in "
-            f"content and {copied['layout_threshold']:.3f} in layout)",
-        ]
-    )
+    limits = f"over {copied['threshold']:.3f} in content and {copied['layout_threshold']:.3f} in layout"
+    copies = f"nearer to a training portrait than real ones are to each other: {limits}"
+    lines.append(["Memorised", f"{copied['share_memorised']:.1%}", "", copies])
     return _table(["", "LoRA", "bare base, described", "what it is"], lines)
 
 
@@ -236,7 +226,8 @@ def _prompts(measured: Measured) -> list[tuple[Prompt, list[dict[str, Any]]]]:
 
 def _picture(image: Image.Image, caption: str, figure: str, kind: str = "") -> str:
     words = f"{escape(caption)}<br>{escape(figure)}" if figure else escape(caption)
-    return f'<figure class="{kind}"><img alt="{escape(caption)}" src="{_data(image)}"><figcaption>{words}</figcaption></figure>'
+    picture = f'<img alt="{escape(caption)}" src="{_data(image)}">'
+    return f'<figure class="{kind}">{picture}<figcaption>{words}</figcaption></figure>'
 
 
 def _data(image: Image.Image) -> str:
@@ -268,8 +259,8 @@ def _mean(values: Iterable[float]) -> str:
 STYLE = """
 :root { color-scheme: light dark; --paper: #faf9f6; --ink: #26262a; --soft: #6d6a66; --line: #d6d3cc;
   --lora: #b4532a; --real: #2f7d62; --bare: #5b6f9c; }
-@media (prefers-color-scheme: dark) { :root { --paper: #1b1b1e; --ink: #e8e6e1; --soft: #a09c96; --line: #3c3b3f;
-  --lora: #e08a5f; --real: #6cc3a2; --bare: #93a7d6; } }
+@media (prefers-color-scheme: dark) { :root { --paper: #1b1b1e; --ink: #e8e6e1; --soft: #a09c96;
+  --line: #3c3b3f; --lora: #e08a5f; --real: #6cc3a2; --bare: #93a7d6; } }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { margin: 0; font-size: 2rem; } h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem; }
@@ -286,5 +277,6 @@ figure { margin: 0; width: 160px; } figure img { width: 160px; display: block; b
 figure.lora img { outline: 2px solid var(--lora); } figcaption { line-height: 1.3; margin-top: .3rem; }
 .thumb { width: 64px; display: block; border-radius: 3px; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
 """

@@ -77,9 +77,7 @@ class LocalFolder:
             here = [Path(parent, name).relative_to(self._folder).as_posix() for name in (*files, *odd)]
             found += [name for name in here if _is_candidate(name)]
         if not found:
-            raise BadSource(
-                f"{self._folder} holds no files: put her portraits there (JPEG, PNG, WebP or TIFF)"
-            )
+            raise BadSource(f"{self._folder} is empty: put her portraits there (JPEG, PNG, WebP or TIFF)")
         return sorted(found)
 
     def read(self, name: str, limit: int) -> bytes:

@@ -1,0 +1,1 @@
+"""What any medium needs to be released: a decision and a package."""

@@ -1,0 +1,1 @@
+"""What serves a character: it reads only a published package."""

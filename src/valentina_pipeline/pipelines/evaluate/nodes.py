@@ -54,18 +54,15 @@ def evaluate_adapter(
     Returns:
         evaluation_images, scores, metrics, identity_plot, grid, report.
     """
-    import torch
-
     from valentina_pipeline.image.base import base_hash, load_base
-    from valentina_pipeline.image.evaluate import Known, Models
+    from valentina_pipeline.image.evaluate import Known, Models, use_threads
     from valentina_pipeline.image.evaluate import evaluate as measured
     from valentina_pipeline.image.safety import ContentFilter
-    from valentina_pipeline.integrations.mlflow import active
 
     person = validated(Concept, concept, "concept")
     where = validated(BaseConfig, base, "base")
     cfg = validated(EvaluateConfig, evaluate, "evaluate")
-    torch.set_num_threads(threads)
+    use_threads(threads)
     root = weights.parent.parent
     model = load_base(where, root)
     hashes = {"base": where.path, "base_hash": base_hash(model.folder), "lora": _lora_hash(lora)}
@@ -74,9 +71,6 @@ def evaluate_adapter(
     settings = {**_settings(person, where, cfg), **hashes, "seed": str(seed), "torch threads": str(threads)}
     models = Models(draw, ContentFilter().unsafe, _judges(where, root))
     result = measured(prompts, person, known, models, cfg, seed, settings)
-    tracker = active()
-    tracker.log(flattened(result.metrics), None)
-    tracker.image("grid.png", result.grid)
     return (
         result.evaluation_images,
         result.scores,
@@ -117,17 +111,6 @@ def painter(
                 yield from draw(pipe, part, cfg.steps, cfg.guidance, size, batch, marks)
 
     return paint
-
-
-def flattened(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return nested metrics with dotted names: {"identity.lora.mean": 0.7, ...}."""
-    flat: dict[str, float] = {}
-    for name, value in metrics.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = float(value)
-    return flat
 
 
 def _judges(base: BaseConfig, root: Path) -> "Judges":

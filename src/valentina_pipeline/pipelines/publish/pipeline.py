@@ -11,7 +11,21 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.publish_package,
-                inputs=["lora", "metrics", "decision", "manifest", "weights", "grid", "params:concept", "params:base", "params:publish"],
+                inputs=[
+                    "decision",
+                    "lora",
+                    "metrics",
+                    "train_metrics",
+                    "manifest",
+                    "weights",
+                    "serving",
+                    "grid",
+                    "params:concept",
+                    "params:base",
+                    "params:train_lora",
+                    "params:evaluate",
+                    "params:publish",
+                ],
                 outputs="package",
                 name="publish",
             )

@@ -11,7 +11,21 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.register_candidate,
-                inputs=["lora", "metrics", "manifest", "weights", "grid", "params:concept", "params:base", "params:register", "params:publish"],
+                inputs=[
+                    "params:register",
+                    "lora",
+                    "metrics",
+                    "train_metrics",
+                    "manifest",
+                    "weights",
+                    "serving",
+                    "grid",
+                    "params:concept",
+                    "params:base",
+                    "params:train_lora",
+                    "params:evaluate",
+                    "params:publish",
+                ],
                 outputs="decision",
                 name="register",
             )

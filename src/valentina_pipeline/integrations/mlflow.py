@@ -1,0 +1,537 @@
+"""The only module that knows MLflow: tracked runs, the registry, and what makes a folder a model.
+
+A set of inputs has one parent run, found again by its tag `inputs` from any process; each stage has one
+child under it. State of this process: the runs that the hook has opened, which `active` speaks for.
+"""
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.integrations.tracking import active, use
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+    from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "Parent",
+    "Registry",
+    "Version",
+    "active",
+    "close_parent",
+    "close_stage",
+    "model_files",
+    "open_parent",
+]
+
+FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+
+PARENT = "mlflow.parentRunId"
+CHAMPION = "champion"
+
+SECONDS_BETWEEN_WRITES = 2.0
+"""Live metrics are written together: one write a training step would cost more than it shows."""
+
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""A tracking server that is away must not hold a training for the minutes that MLflow retries by default."""
+
+LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
+"""MLflow's limits."""
+
+EXPERIMENT_COPIES = ".dvc/tmp/exps"
+"""Where DVC runs queued experiments: in copies, whose tracking belongs to the project itself."""
+
+
+@dataclass
+class _Live:
+    """Logs to one run; a failure is told once and switches it off, for no work may die of it."""
+
+    client: "MlflowClient"
+    run_id: str
+    broken: bool = False
+    _waiting: list[Any] = field(default_factory=list)
+    _once: dict[str, float] = field(default_factory=dict)
+    _written: float = 0.0
+
+    def log(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Log figures; they are written with the next ones, at latest when the run ends."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        if step is None:  # the same figure from the stage and from the hook is one figure
+            metrics = {name: value for name, value in metrics.items() if self._once.get(name) != value}
+            self._once.update(metrics)
+        self._waiting += [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self.flush()
+
+    def image(self, name: str, image: "Image.Image") -> None:
+        """Log an image as PNG."""
+        file = name if name.endswith(".png") else f"{name}.png"
+        self._try(lambda: self.client.log_image(self.run_id, image, artifact_file=file))
+
+    def file(self, path: Path) -> None:
+        """Log a file under its name."""
+        self._try(lambda: self.client.log_artifact(self.run_id, str(path)))
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self._written = time.monotonic()
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), METRICS_AT_ONCE):
+            part = waiting[start : start + METRICS_AT_ONCE]
+            self._try(lambda part=part: self.client.log_batch(self.run_id, metrics=part))
+
+    def _try(self, work: Callable[[], object]) -> None:
+        if self.broken:
+            return
+        try:
+            work()
+        except Exception as err:  # whatever is wrong with tracking, the work goes on
+            self.broken = True
+            logger.warning("MLflow does not answer, this stage is tracked no further: %s", err)
+
+
+@dataclass
+class Parent:
+    """The tracked run of one set of inputs, and the stage that runs under it in this process.
+
+    Attributes:
+        client: MLflow's.
+        run_id: of the parent.
+        params: the effective parameters.
+        commit: git's, "" if unknown.
+    """
+
+    client: "MlflowClient"
+    run_id: str
+    experiment_id: str
+    params: Mapping[str, Any]
+    commit: str = ""
+
+    def open_stage(self, stage: str) -> None:
+        """Open the stage's child; one that did not finish is gone on with, one that did is superseded."""
+        global _stage
+        close_stage(FINISHED)
+        former = self.children().get(stage)
+        if former is not None and former.info.status != FINISHED:
+            run_id = former.info.run_id
+            self.client.update_run(run_id, status=RUNNING)
+        else:
+            if former is not None:
+                self.client.set_tag(former.info.run_id, "superseded", "true")
+            run_id = self._create(stage, "run")
+        _stage = _Live(self.client, run_id)
+        use(_stage)
+
+    def children(self) -> "dict[str, Run]":
+        """Return the latest child of each stage."""
+        found = self.client.search_runs(
+            [self.experiment_id], f"tags.`{PARENT}` = '{self.run_id}'", order_by=["attributes.start_time ASC"]
+        )
+        return {r.data.tags["stage"]: r for r in found if "superseded" not in r.data.tags}
+
+    def add_cached(self, stage: str) -> None:
+        """Add the child of a stage that did not run: its outputs came from DVC's cache."""
+        run_id = self._create(stage, "cache")
+        self.client.set_terminated(run_id, FINISHED)
+
+    def log(self, stage: str | None, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Log figures and tags to a stage's child, or to the parent itself (None); again changes nothing."""
+        run = self.client.get_run(self.run_id) if stage is None else self.children()[stage]
+        now = int(time.time() * 1000)
+        known = run.data.metrics
+        entities = _entities(
+            {name: value for name, value in metrics.items() if known.get(name) != value}, tags, now
+        )
+        self.client.log_batch(run.info.run_id, metrics=entities[0], tags=entities[1])
+
+    def files(self, paths: Sequence[Path]) -> None:
+        """Log files to the parent."""
+        for path in paths:
+            self.client.log_artifact(self.run_id, str(path))
+
+    def end(self, status: str) -> None:
+        """End the parent."""
+        self.client.set_terminated(self.run_id, status)
+
+    def _create(self, stage: str, source: str) -> str:
+        tags = {PARENT: self.run_id, "stage": stage, "source": source, "git_commit": self.commit}
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=stage)
+        chosen = {name: self.params[name] for name in (stage, "seed", "threads") if name in self.params}
+        _log_params(self.client, run.info.run_id, flattened(chosen))
+        return run.info.run_id
+
+
+_parent: Parent | None = None
+_stage: _Live | None = None
+
+
+def parent() -> Parent | None:
+    """Return the parent that this process has opened."""
+    return _parent
+
+
+def open_parent(root: Path, concept: str, inputs: str, params: Mapping[str, Any], commit: str = "") -> Parent:
+    """Open the run of these inputs: the one that is there, else a new one.
+
+    Args:
+        root: the project.
+        concept: the experiment's name.
+        inputs: hash of everything that the result follows from.
+        params: the effective parameters; logged to a new run.
+        commit: git's; a tag.
+
+    Raises:
+        mlflow.exceptions.MlflowException: the store does not answer.
+    """
+    global _parent
+    client = _client(root)
+    experiment = _experiment(client, root, concept)
+    found = client.search_runs([experiment], f"tags.inputs = '{inputs}'", max_results=1)
+    if found:
+        run = found[0]
+        client.update_run(run.info.run_id, status=RUNNING)
+    else:
+        tags = {"inputs": inputs, "concept": concept}
+        run = client.create_run(experiment, tags=tags, run_name=_name(inputs))
+        _log_params(client, run.info.run_id, flattened(params))
+    for name, value in {"git_commit": commit, "dvc_experiment": os.environ.get("DVC_EXP_NAME", "")}.items():
+        if value:
+            client.set_tag(run.info.run_id, name, value)
+    _parent = Parent(client, run.info.run_id, experiment, params, commit)
+    return _parent
+
+
+def close_stage(status: str) -> None:
+    """End the child of the stage that was running, if any."""
+    global _stage
+    closing, _stage = _stage, None
+    use(None)
+    if closing is None:
+        return
+    closing.flush()
+    closing._try(lambda: closing.client.set_terminated(closing.run_id, status))
+
+
+def close_parent(status: str) -> None:
+    """End the open parent, if any."""
+    closing = _parent
+    forget()
+    if closing is not None:
+        closing.end(status)
+
+
+def forget() -> None:
+    """Track no further in this process; the next one finds the parent again."""
+    global _parent, _stage
+    _parent = _stage = None
+    use(None)
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values with dotted names: {"identity.lora.mean": 0.7, ...}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers among nested values, with dotted names."""
+    return {
+        name: float(value)
+        for name, value in flattened(values).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version in the registry.
+
+    Attributes:
+        number: MLflow's.
+        tags: as registered.
+    """
+
+    number: str
+    tags: Mapping[str, str]
+
+
+class Registry:
+    """The versions of one character's package.
+
+    Args:
+        root: the project.
+        name: of the registered model.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._name = name
+        self._client = _client(root)
+
+    def champion(self) -> Version | None:
+        """Return the version that the alias `champion` names."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_model_version_by_alias(self._name, CHAMPION)
+        except MlflowException as err:
+            if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+        return Version(str(found.version), found.tags)
+
+    def find(self, **tags: str) -> Version | None:
+        """Return the latest version that carries all these tags."""
+        where = " and ".join(
+            [f"name = '{self._name}'", *(f"tags.{name} = '{value}'" for name, value in tags.items())]
+        )
+        found = sorted(self._client.search_model_versions(where), key=lambda each: int(each.version))
+        return Version(str(found[-1].version), found[-1].tags) if found else None
+
+    def register(self, files: Mapping[str, bytes | Path], tags: Mapping[str, str]) -> Version:
+        """Register a package, once for each `package_sha256` among the tags.
+
+        Its files become artifacts of the stage's run, or of a run of their own outside a tracked stage.
+        """
+        known = self.find(package_sha256=tags["package_sha256"])
+        if known is not None:
+            for name, value in tags.items():
+                self._client.set_model_version_tag(self._name, known.number, name, value)
+            return Version(known.number, tags)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self._name)
+        except MlflowException as err:
+            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        with self._run() as run_id, tempfile.TemporaryDirectory() as folder:
+            _write(files, Path(folder))
+            self._client.log_artifacts(run_id, folder, "package")
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/package"
+            made = self._client.create_model_version(self._name, source, run_id, tags=dict(tags))
+        return Version(str(made.version), tags)
+
+    def crown(self, version: Version) -> None:
+        """Let the alias `champion` name this version."""
+        self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
+
+    @contextmanager
+    def _run(self) -> "Iterator[str]":
+        """Give the id of the run that takes the artifacts."""
+        if _stage is not None:
+            yield _stage.run_id
+            return
+        experiment = _experiment(self._client, self._root, self._name)
+        run = self._client.create_run(experiment, run_name="register", tags={"stage": "register"})
+        try:
+            yield run.info.run_id
+        except BaseException:
+            self._client.set_terminated(run.info.run_id, FAILED)
+            raise
+        self._client.set_terminated(run.info.run_id, FINISHED)
+
+
+REQUIREMENTS = (
+    "accelerate",
+    "diffusers",
+    "mlflow",
+    "nudenet",
+    "numpy",
+    "pandas",
+    "peft",
+    "pillow",
+    "pydantic",
+    "safetensors",
+    "torch",
+    "transformers",
+)
+"""What serving a package needs."""
+
+MODEL_FILES = (
+    "MLmodel",
+    "conda.yaml",
+    "input_example.json",
+    "python_env.yaml",
+    "requirements.txt",
+    "serving_input_example.json",
+)
+"""Of what MLflow saves; the uv project that it copies from the working directory is not the package's."""
+
+PYTHON_ENV = b"""python: '3.11'
+build_dependencies:
+- pip
+dependencies:
+- -r requirements.txt
+"""
+
+
+def model_files(loader: str, base: str, example: Mapping[str, Any], identity: str) -> dict[str, bytes]:
+    """Return the files that make a package's folder an MLflow model of two flavours.
+
+    pyfunc: `loader`, a module under code/, has `_load_pyfunc(folder)`; no pickle. diffusers: the LoRA in
+    lora/ for the base model. The same arguments give the same bytes.
+
+    Args:
+        loader: dotted name.
+        base: the base model's hub id or folder.
+        example: one row of input: prompt, seed, preset.
+        identity: hex; what MLflow would draw at random.
+    """
+    _prepared()
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.models import Model
+
+    # what it says is about the uv project and the pip of the working directory, which are left out
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    folder = Path(tempfile.mkdtemp(prefix="model-"))
+    try:
+        mlflow.pyfunc.save_model(
+            path=folder,
+            loader_module=loader,
+            signature=_signature(),
+            input_example=pd.DataFrame([dict(example)]),
+            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in REQUIREMENTS],
+            mlflow_model=Model(utc_time_created="1970-01-01 00:00:00", model_uuid=identity[:32]),
+        )
+        files = {name: (folder / name).read_bytes() for name in MODEL_FILES}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return {
+        **files,
+        "MLmodel": _both_flavours(files["MLmodel"], base),
+        # the patch release of Python and what pip was there is the machine's affair
+        "python_env.yaml": PYTHON_ENV,
+        "conda.yaml": files["conda.yaml"].replace(_python_patch(), b"python=3.11"),
+    }
+
+
+def _both_flavours(mlmodel: bytes, base: str) -> bytes:
+    import yaml
+
+    model = yaml.safe_load(mlmodel)
+    model.pop("model_size_bytes", None)
+    model["flavors"]["python_function"] |= {"code": "code", "python_version": "3.11"}
+    model["flavors"]["diffusers"] = {
+        "base_model": base,
+        "adapter_type": "lora",
+        "adapter_weights": "lora",
+        "weight_name": "pytorch_lora_weights.safetensors",
+        "diffusers_version": installed("diffusers"),
+        "code": "code",
+    }
+    return yaml.safe_dump(model, sort_keys=True).encode()
+
+
+def _python_patch() -> bytes:
+    import platform
+
+    return f"python={platform.python_version()}".encode()
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, Schema
+
+    optional = [ColSpec("long", "seed", required=False), ColSpec("string", "preset", required=False)]
+    texts = ("image", "prompt", "preset", "refused")
+    outputs = [ColSpec("string", name) for name in texts] + [ColSpec("long", "seed")]
+    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema(outputs))
+
+
+def tracking_uri(root: Path) -> str:
+    """Return MLFLOW_TRACKING_URI, else the project's own sqlite file as an absolute path."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_home(root) / 'mlflow.db'}"
+
+
+def _home(root: Path) -> Path:
+    """Return the project, also from one of the copies in which DVC runs experiments."""
+    before, inside, _ = root.resolve().as_posix().partition(f"/{EXPERIMENT_COPIES}/")
+    return Path(before) if inside else root.resolve()
+
+
+def _client(root: Path) -> "MlflowClient":
+    _prepared()
+    from mlflow import MlflowClient
+
+    uri = tracking_uri(root)
+    return MlflowClient(uri, uri)
+
+
+def _prepared() -> None:
+    """Import MLflow without telemetry and impatient, and silence what tells a user nothing."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    import mlflow.store.db.utils  # noqa: F401  its import sets the level that is set below
+
+    for name in ("alembic", "mlflow.store.db.utils"):  # the tables of a new database, one by one
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _experiment(client: "MlflowClient", root: Path, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    local = not os.environ.get("MLFLOW_TRACKING_URI")
+    place = (_home(root) / "mlruns" / name).as_uri() if local else None  # else the server decides
+    return client.create_experiment(name, artifact_location=place)
+
+
+def _name(inputs: str) -> str:
+    return os.environ.get("DVC_EXP_NAME") or inputs[:8]
+
+
+def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param
+
+    entities = [Param(name, _text(value)) for name, value in params.items()]
+    for start in range(0, len(entities), PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=entities[start : start + PARAMS_AT_ONCE])
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= LONGEST_PARAM else f"{text[: LONGEST_PARAM - 1]}…"
+
+
+def _entities(metrics: Mapping[str, float], tags: Mapping[str, str], now: int) -> tuple[list[Any], list[Any]]:
+    from mlflow.entities import Metric, RunTag
+
+    return (
+        [Metric(name, float(value), now, 0) for name, value in metrics.items()],
+        [RunTag(name, value) for name, value in tags.items()],
+    )
+
+
+def _write(files: Mapping[str, bytes | Path], folder: Path) -> None:
+    for name, content in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            shutil.copyfile(content, file)

@@ -1,0 +1,51 @@
+"""What a stage sees of tracking: a tracker to log to, which does nothing outside a tracked run.
+
+Apart from integrations/mlflow.py, so that an edit there is no edit of what a training imports.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class Tracker(Protocol):
+    """The tracked run of a stage."""
+
+    def log(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Log figures, of a step or once."""
+
+    def image(self, name: str, image: "Image.Image") -> None:
+        """Log an image under a name, with or without .png."""
+
+    def file(self, path: Path) -> None:
+        """Log a file under its name."""
+
+
+class Silent:
+    """A tracker outside a tracked run."""
+
+    def log(self, metrics: Mapping[str, float], step: int | None) -> None:
+        """Do nothing."""
+
+    def image(self, name: str, image: "Image.Image") -> None:
+        """Do nothing."""
+
+    def file(self, path: Path) -> None:
+        """Do nothing."""
+
+
+_tracker: Tracker = Silent()
+
+
+def active() -> Tracker:
+    """Return the tracker of the stage that is running in this process."""
+    return _tracker
+
+
+def use(tracker: Tracker | None) -> None:
+    """Let `active` return this tracker; None: one that does nothing."""
+    global _tracker
+    _tracker = tracker or Silent()

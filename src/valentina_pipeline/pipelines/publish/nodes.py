@@ -1,0 +1,40 @@
+"""Nodes of the stage `publish`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.pipelines.assembly import Material, assembled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+
+def publish_package(
+    decision: dict[str, Any],
+    lora: Path,
+    metrics: dict[str, Any],
+    train_metrics: dict[str, Any],
+    manifest: "pd.DataFrame",
+    weights: Path,
+    serving: Path,
+    grid: "Image.Image",
+    concept: dict[str, Any],
+    base: dict[str, Any],
+    train_lora: dict[str, Any],
+    evaluate: dict[str, Any],
+    publish: dict[str, Any],
+) -> dict[str, bytes | Path]:
+    """Put together the package that anyone can serve; see pipelines/assembly.py for the inputs.
+
+    Returns:
+        package: relative path -> content, or the file to copy.
+
+    Raises:
+        MissingModel: the base is not on this machine.
+    """
+    material = Material(
+        lora, metrics, train_metrics, manifest, weights, serving, grid,
+        concept, base, train_lora, evaluate, publish,
+    )  # fmt: skip
+    return assembled(material, decision)

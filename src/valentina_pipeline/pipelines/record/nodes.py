@@ -1,0 +1,130 @@
+"""Nodes of the stage `record`."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.domain.concept import STAGE_NAMES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+logger = logging.getLogger(__name__)
+
+SHEETS = ("aligned.png", "grid.png")
+
+
+def record_run(
+    metrics: dict[str, Any],
+    train_metrics: dict[str, Any],
+    decision: dict[str, Any],
+    package: Path,
+    concept: dict[str, Any],
+    base: dict[str, Any],
+) -> None:
+    """Complete the tracked run, also for stages that came from DVC's cache, and print the figures.
+
+    Doing it again changes nothing. Without a tracking store it only prints.
+
+    Args:
+        metrics: evaluate's figures.
+        train_metrics: train_lora's figures.
+        decision: register's.
+        package: publish's folder: data/06_models/<concept>/package of the project.
+        concept: domain/concept.py's Concept.
+        base: config.py's BaseConfig.
+    """
+    from rich.console import Console
+
+    root, trigger = package.parents[3], concept["trigger"]
+    figures = {"train_lora": train_metrics, "evaluate": metrics}
+    try:
+        complete(root, trigger, figures, decision)
+    except Exception as err:  # the work is done and on disk: a store that is away takes nothing from it
+        logger.warning("MLflow does not answer, so that the tracked run is not complete: %s", err)
+    console = Console(soft_wrap=True)
+    console.print(table(concept["name"], base["path"], metrics, decision))
+    console.print(where_next(root, trigger, package))
+
+
+def complete(
+    root: Path, trigger: str, figures: Mapping[str, Mapping[str, Any]], decision: Mapping[str, Any]
+) -> None:
+    """Give every stage its child, with what it put out, and the parent the figures to compare by."""
+    from valentina_pipeline.integrations.mlflow import FINISHED, close_parent, numbers, parent
+    from valentina_pipeline.integrations.provenance import locked
+
+    run = parent()
+    if run is None:
+        return
+    outputs, present = locked(root, trigger), run.children()
+    for stage in STAGE_NAMES:
+        if stage not in present:
+            run.add_cached(stage)
+        outs = {"outs": json.dumps(outputs[stage])} if stage in outputs else {}
+        run.log(stage, numbers(figures.get(stage, {})), outs)
+    together = {**numbers(figures["evaluate"]), **numbers({"train": figures["train_lora"]})}
+    tags = {
+        "decision": decision["status"],
+        "reasons": "\n".join(decision["reasons"]),
+        "content_hash": decision["content_hash"],
+    }
+    run.log(None, together, tags)
+    reporting = root / "data/08_reporting" / trigger
+    run.files([file for file in sorted(reporting.glob("*")) if file.is_file()])
+    close_parent(FINISHED)
+
+
+def table(name: str, base: str, metrics: Mapping[str, Any], decision: Mapping[str, Any]) -> "Table":
+    """Return the figures that matter, each with its 95% interval."""
+    from rich.table import Table
+
+    identity, found, clip = metrics["identity"], metrics["face_found"], metrics["clip_t"]
+    copied = metrics["memorisation"]["share_memorised"]
+    shown = Table("figure", "LoRA", "bare base", title=f"{name} on {base}", title_justify="left")
+    shown.add_row("identity", _interval(identity["lora"]), _interval(identity["bare"]))
+    shown.add_row(
+        "  ceiling (real) and floor (nobody)", _interval(identity["ceiling"]), _interval(identity["floor"])
+    )
+    shown.add_row("  gain, and share of the ceiling", f"{identity['gain']:+.3f}", f"{identity['ratio']:.1%}")
+    shown.add_row("face found", _interval(found["lora"]), _interval(found["bare"]))
+    shown.add_row("prompt followed (CLIP-T)", _interval(clip["lora"]), _interval(clip["bare"]))
+    shown.add_row(
+        "like her portraits (CLIP-I)", _interval(metrics["clip_i"]["lora"]), _of(metrics["clip_i"], "bare")
+    )
+    shown.add_row("diversity", _interval(metrics["diversity"]["lora"]), _of(metrics["diversity"], "bare"))
+    shown.add_row("memorised", f"{copied:.1%}", "")
+    good = decision["status"] == "champion"
+    shown.add_section()
+    shown.add_row("decision", f"[{'green' if good else 'yellow'}]{decision['status']}", "")
+    shown.caption = "\n".join(decision["reasons"])
+    shown.caption_justify = "left"
+    return shown
+
+
+def where_next(root: Path, trigger: str, package: Path) -> str:
+    """Return where to look now: pictures, report, package, experiments."""
+    reporting = (root / "data/08_reporting" / trigger).relative_to(root)
+    sheets = ", ".join(str(reporting / name) for name in SHEETS)
+    command = f'uv run kedro generate "smiling, wearing a red dress" --concept {trigger}'
+    return "\n".join(
+        [
+            f"contact sheets   {sheets}",
+            f"report           {reporting / 'report.html'}",
+            f"package          {package.relative_to(root)}",
+            "experiments      uv run mlflow ui",
+            f"draw             {command}",
+        ]
+    )
+
+
+def _of(figures: Mapping[str, Any], variant: str) -> str:
+    return _interval(figures[variant]) if variant in figures else ""
+
+
+def _interval(figure: Mapping[str, float] | float) -> str:
+    if isinstance(figure, Mapping):
+        return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+    return f"{figure:.3f}"

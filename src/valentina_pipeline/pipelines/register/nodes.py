@@ -1,0 +1,119 @@
+"""Nodes of the stage `register`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.config import RegisterConfig, validated
+from valentina_pipeline.pipelines.assembly import Material, assembled, identified
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+    from valentina_pipeline.integrations.mlflow import Version
+    from valentina_pipeline.release.decide import Champion
+
+DECISION = "data/08_reporting/{concept}/decision.json"
+
+
+def register_candidate(
+    register: dict[str, Any],
+    lora: Path,
+    metrics: dict[str, Any],
+    train_metrics: dict[str, Any],
+    manifest: "pd.DataFrame",
+    weights: Path,
+    serving: Path,
+    grid: "Image.Image",
+    concept: dict[str, Any],
+    base: dict[str, Any],
+    train_lora: dict[str, Any],
+    evaluate: dict[str, Any],
+    publish: dict[str, Any],
+) -> dict[str, Any]:
+    """Decide whether the candidate becomes champion, and register its package in either case.
+
+    A LoRA that was decided on before, with the same figures and gates, keeps its decision: the
+    registry's own, or, in a registry that has no champion yet, the one in git (so that a fresh clone
+    reproduces it). A candidate that fails its gates is no error.
+
+    `register` is config.py's RegisterConfig; pipelines/assembly.py describes the other inputs.
+
+    Returns:
+        decision: see release/decide.py.
+
+    Raises:
+        MissingModel: the base is not on this machine.
+        mlflow.exceptions.MlflowException: the registry does not answer.
+    """
+    from valentina_pipeline.integrations.mlflow import Registry
+    from valentina_pipeline.release.decide import CHAMPION, Candidate, decide
+
+    material = Material(
+        lora, metrics, train_metrics, manifest, weights, serving, grid,
+        concept, base, train_lora, evaluate, publish,
+    )  # fmt: skip
+    content, base_hash = identified(material)
+    registry = Registry(material.root, concept["trigger"])
+    present, known = registry.champion(), registry.find(content_hash=content)
+    recorded = _recorded(present, known, material.root / DECISION.format(concept=concept["trigger"]))
+    decision = decide(
+        Candidate(content, base_hash, metrics),
+        _champion(present),
+        validated(RegisterConfig, register, "register"),
+        recorded,
+    )
+    files = assembled(material, decision)
+    version = registry.register(files, _tags(decision, metrics, base_hash, files, material.root))
+    # an old decision read again does not take the crown from whoever won it since
+    heir = decision != recorded or present is None or present.tags.get("content_hash") == content
+    if decision["status"] == CHAMPION and heir:
+        registry.crown(version)
+    return decision
+
+
+def _recorded(present: "Version | None", known: "Version | None", file: Path) -> dict[str, Any] | None:
+    """Return the decision made on this content before, if any."""
+    if known is not None:
+        found: dict[str, Any] = json.loads(known.tags["record"])
+        return found
+    if present is None and file.is_file():
+        try:
+            found = json.loads(file.read_text("utf-8"))
+        except ValueError:  # such as a merge's conflict marks: decided anew
+            return None
+        return found if {"content_hash", "gates"} <= set(found) else None
+    return None
+
+
+def _champion(present: "Version | None") -> "Champion | None":
+    from valentina_pipeline.release.decide import Champion
+
+    if present is None:
+        return None
+    tags = present.tags
+    return Champion(tags["content_hash"], tags["base_sha256"], json.loads(tags["identity"]))
+
+
+def _tags(
+    decision: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    base_hash: str,
+    files: Mapping[str, bytes | Path],
+    root: Path,
+) -> dict[str, str]:
+    from valentina_pipeline.integrations.provenance import commit
+    from valentina_pipeline.release.package import sha256
+
+    return {
+        "content_hash": decision["content_hash"],
+        "package_sha256": sha256(files["SHA256SUMS"]),
+        "base_sha256": base_hash,
+        "identity": json.dumps(metrics["identity"]["lora"], sort_keys=True),
+        "decision": decision["status"],
+        "reasons": "\n".join(decision["reasons"]),
+        "record": json.dumps(decision, sort_keys=True),
+        "git_commit": str(commit(root) or "unknown"),
+    }

@@ -1,0 +1,203 @@
+"""The package: everything that serves a character, byte for byte a function of what it is made from."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
+from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
+from valentina_pipeline.release.card import card
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LICENCES = Path(__file__).parent / "licences"
+"""Full texts by SPDX identifier, for licences that ask for a copy."""
+
+CODE_LICENCE = "Apache-2.0"
+
+PRESETS = {"draft": (0.5, "dpm++"), "standard": (1.0, "base"), "high": (1.5, "base"), "ultra": (2.5, "base")}
+"""Steps as a multiple of those that the figures were measured with, and the sampler."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a package is made from.
+
+    Attributes:
+        concept: who was learnt.
+        base: the base model, as configured.
+        base_folder: its weights.
+        base_hash: of them.
+        lora: train_lora's folder, flat.
+        train: how it was trained.
+        evaluate: how it was measured.
+        publish: the default preset.
+        metrics: evaluate's figures.
+        train_metrics: train_lora's figures.
+        decision: release.decide's.
+        manifest: domain/manifest.py's.
+        grid: a PNG's bytes: the LoRA beside the bare base.
+        code: relative path -> file: the modules that serve the package.
+        model: relative path -> content: the files that make the folder an MLflow model.
+    """
+
+    concept: Concept
+    base: BaseConfig
+    base_folder: Path
+    base_hash: str
+    lora: Path
+    train: TrainConfig
+    evaluate: EvaluateConfig
+    publish: PublishConfig
+    metrics: Mapping[str, Any]
+    train_metrics: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    manifest: "pd.DataFrame"
+    grid: bytes
+    code: Mapping[str, Path]
+    model: Mapping[str, bytes]
+
+
+def build(parts: Parts) -> dict[str, bytes | Path]:
+    """Return the package's files by relative path, SHA256SUMS included; a Path is a file to copy.
+
+    Raises:
+        ValueError: two parts want one path, or the LoRA's folder is empty.
+    """
+    lora = {f"lora/{file.name}": file for file in sorted(parts.lora.iterdir()) if _is_content(file)}
+    if not lora:
+        raise ValueError(f"{parts.lora} holds no LoRA: run train_lora again")
+    rights = rights_summary(parts.concept, parts.manifest)
+    written: dict[str, bytes | Path] = {
+        "concept.json": _json(_concept(parts, lora)),
+        "base.json": _json({**parts.base.model_dump(), "sha256": parts.base_hash}),
+        "rights.json": _json(rights),
+        "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
+        "metrics.json": _json(parts.metrics),
+        "decision.json": _json(parts.decision),
+        "MODEL_CARD.md": card(parts, rights).encode(),
+        "LICENSE": licence(parts.concept, parts.base).encode(),
+        "grid.png": parts.grid,
+    }
+    files = _joined(written, lora, embedded(parts.base, parts.base_folder), parts.code, parts.model)
+    return {**files, "SHA256SUMS": sums(files)}
+
+
+def content_hash(lora: Path, base_hash: str) -> str:
+    """Return the sha256 over the LoRA's files and the base: what draws, whatever is written about it."""
+    lines = [f"{sha256(file)}  {file.name}\n" for file in sorted(lora.iterdir()) if _is_content(file)]
+    return hashlib.sha256("".join([*lines, f"{base_hash}  base\n"]).encode()).hexdigest()
+
+
+def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) -> dict[str, Any]:
+    """Return the presets: `standard` is what the figures were measured with."""
+    table = {
+        name: {
+            "steps": max(1, round(measured.steps * share)),
+            "guidance": measured.guidance,
+            "size": base.resolution,
+            "scheduler": scheduler,
+        }
+        for name, (share, scheduler) in PRESETS.items()
+    }
+    return {"default": publish.default_preset, "presets": table}
+
+
+def rights_summary(concept: Concept, manifest: "pd.DataFrame") -> dict[str, Any]:
+    """Return which rights records the images stand on, and how many images each covers."""
+    rows = list(zip(manifest["sha256"], manifest["rights_id"], manifest["split"], strict=True))
+    lines = (f"{sha}  {rights}  {split}\n" for sha, rights, split in sorted(rows))
+    counts = {record.id: sum(rights == record.id for _, rights, _ in rows) for record in concept.rights}
+    fields = {"id", "holder", "licence", "uses", "synthetic", "expires", "evidence"}
+    return {
+        "records": [
+            {**record.model_dump(mode="json", include=fields), "images": counts[record.id]}
+            for record in concept.rights
+            if counts[record.id]
+        ],
+        "images": len(rows),
+        "training": sum(split == TRAIN for *_, split in rows),
+        "held_out": sum(split == HELD_OUT for *_, split in rows),
+        "manifest_sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
+    }
+
+
+def licence(concept: Concept, base: BaseConfig) -> str:
+    """Return who may do what with which part, and the full texts that are at hand."""
+    own = sorted({record.licence for record in concept.rights})
+    lines = [
+        f"The LoRA in lora/: {', '.join(own)}. It was trained on images under rights.json's records,",
+        "which also say for which uses their holders allow it.",
+        f"The base model {base.path}: {base.licence}. Images drawn with the LoRA are drawn with the base",
+        "too: its terms apply to them.",
+        f"The code in code/: {CODE_LICENCE}.",
+    ]
+    named = sorted({*own, base.licence, CODE_LICENCE})
+    texts = [(name, LICENCES / f"{name}.txt") for name in named if "/" not in name]
+    full = [f"\n\n{'=' * 80}\n{name}\n\n{file.read_text('utf-8')}" for name, file in texts if file.is_file()]
+    return "\n".join(lines) + "\n" + "".join(full)
+
+
+def embedded(base: BaseConfig, folder: Path) -> dict[str, Path]:
+    """Return the base's files as base/..., none where it is too large to travel in each package."""
+    if not base.embed:
+        return {}
+    patterns = ("model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors")
+    found = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    return {
+        f"base/{file.relative_to(folder).as_posix()}": file
+        for file in found
+        if file.suffix != ".safetensors" or file.name.count(".") == 1  # no variants such as .fp16.
+    }
+
+
+def sums(files: Mapping[str, bytes | Path]) -> bytes:
+    """Return SHA256SUMS of these files, as `sha256sum --check` reads it."""
+    lines = (f"{sha256(content)}  {name}\n" for name, content in sorted(files.items()))
+    return "".join(lines).encode()
+
+
+def sha256(content: bytes | Path) -> str:
+    """Return the sha256 of bytes or of a file, in hex."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
+    person = parts.concept
+    return {
+        "name": person.name,
+        "kind": person.kind,
+        "trigger": person.trigger,
+        "class_word": person.class_word,
+        "resolution": parts.base.resolution,
+        "content_hash": content_hash(parts.lora, parts.base_hash),
+        "lora_sha256": sha256(lora["lora/pytorch_lora_weights.safetensors"]),
+    }
+
+
+def _joined(
+    *groups: Mapping[str, bytes | Path] | Mapping[str, Path] | Mapping[str, bytes],
+) -> dict[str, bytes | Path]:
+    files: dict[str, bytes | Path] = {}
+    for group in groups:
+        for name, content in group.items():
+            if name in files:
+                raise ValueError(f"two parts of the package want the path {name}")
+            files[name] = content
+    return files
+
+
+def _is_content(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")
+
+
+def _json(value: Mapping[str, Any] | Sequence[Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,97 @@
+"""The command `kedro generate`: draw from a published package."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from valentina_pipeline.serving.model import Drawn
+
+PACKAGE = "data/06_models/{concept}/package"
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("--concept", help="Whose package; without, the first of params.yaml's concepts.")
+@click.option("--package", type=click.Path(path_type=Path), help="A package folder elsewhere.")
+@click.option("--preset", default="", help="draft, standard, high or ultra; without, the package's own.")
+@click.option("--seed", default=1, show_default=True, help="Of the first image; the next ones count up.")
+@click.option("--count", default=1, show_default=True, help="How many images.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("generated"),
+    show_default=True,
+    help="A folder.",
+)
+@click.pass_obj
+def generate(
+    metadata: object,
+    prompt: str,
+    concept: str | None,
+    package: Path | None,
+    preset: str,
+    seed: int,
+    count: int,
+    output: Path,
+) -> None:
+    r"""Draw PROMPT from a published package and print where the images are.
+
+    \b
+    The trigger word is put in where the prompt lacks it:
+      kedro generate "smiling, wearing a red dress, beach background" --count 4
+    The same prompt, preset and seed give the same image.
+    """
+    from valentina_pipeline.image.missing import MissingModel
+    from valentina_pipeline.image.safety import UnsafePrompt
+    from valentina_pipeline.serving.model import BadPackage, Character, Wish, check, read
+
+    root = Path(getattr(metadata, "project_path", Path.cwd()))
+    try:
+        about = read(package or root / PACKAGE.format(concept=concept or first_concept(root)))
+        wishes = [Wish(prompt, seed + number, preset) for number in range(count)]
+        check(about, wishes)  # before the networks are loaded
+        drawn = Character(about, root=root).draw(wishes)
+    except (BadPackage, MissingModel, UnsafePrompt, ValueError) as err:
+        raise click.ClickException(str(err)) from err
+    for each in drawn:
+        if each.refused:
+            click.echo(f"seed {each.seed}: not shown, {each.refused}", err=True)
+        else:
+            click.echo(save(each, output, about.trigger))
+    if all(each.refused for each in drawn):
+        raise click.ClickException("the content filter refused every image: try another prompt or seed")
+
+
+def save(drawn: "Drawn", folder: Path, trigger: str) -> Path:
+    """Write an image with its marks and return its path; its name tells prompt, preset and seed apart."""
+    from valentina_pipeline.image import png
+
+    if drawn.image is None:
+        raise ValueError(f"there is no image: {drawn.refused}")
+    asked = hashlib.sha256(f"{drawn.preset}\n{drawn.prompt}".encode()).hexdigest()[:8]
+    file = folder / f"{trigger}-{asked}-{drawn.seed}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(png.encode(drawn.image))
+    partial.replace(file)
+    return file
+
+
+def first_concept(root: Path) -> str:
+    """Return the first of params.yaml's concepts.
+
+    Raises:
+        ValueError: the file is missing or lists none.
+    """
+    import yaml
+
+    file = root / "params.yaml"
+    if not file.is_file():
+        raise ValueError(f"{file} is missing: name a folder with --package")
+    match yaml.safe_load(file.read_text("utf-8")):
+        case {"concepts": [str(first), *_]}:
+            return first
+    raise ValueError(f"{file} lists no concepts: name one with --concept")

@@ -1,0 +1,87 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny_bases
+from valentina_pipeline.image import base as bases
+from valentina_pipeline.image.missing import MissingModel
+
+
+def test_an_sdxl_folder_is_loaded_frozen_and_in_float32_on_a_cpu() -> None:
+    folder = tiny_bases.sdxl_folder()
+    loaded = bases.load_base(tiny_bases.config("sdxl", folder.name), folder.parent)
+    assert list(loaded.text_encoders) == ["text_encoder", "text_encoder_2"]
+    assert len(loaded.tokenizers) == 2
+    assert loaded.vae.config.latent_channels == 8
+    assert loaded.prediction_type == "v_prediction"
+    assert not any(p.requires_grad for m in (loaded.unet, loaded.vae) for p in m.parameters())
+    if not torch.cuda.is_available():
+        assert loaded.unet.dtype == loaded.vae.dtype == torch.float32
+
+
+def test_an_sd15_folder_is_loaded_without_a_safety_checker_of_its_own() -> None:
+    loaded = tiny_bases.loaded("sd15")
+    assert list(loaded.text_encoders) == ["text_encoder"]
+    assert loaded.vae.config.latent_channels == 4
+    assert loaded.pipe.safety_checker is None
+
+
+@pytest.mark.parametrize("path", ["somebody/a-model-nobody-has", "no/such/folder"])
+def test_a_base_that_is_not_here_is_an_error_that_says_how_to_get_it(path: str, tmp_path: Path) -> None:
+    config = tiny_bases.config("sdxl", path)
+    with pytest.raises(MissingModel) as caught:
+        bases.load_base(config, tmp_path)
+    for words in (path, config.licence, config.obtain):
+        assert words in str(caught.value)
+
+
+def test_a_base_with_only_pickled_weights_is_not_loaded(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
+    weights = folder / "unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(MissingModel, match=r"no safetensors in .*unet"):
+        bases.load_base(tiny_bases.config("sd15", "base"), tmp_path)
+
+
+def test_a_base_of_another_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds a StableDiffusionPipeline; family sdxl needs"):
+        bases.load_base(tiny_bases.config("sdxl", tiny_bases.sd15_folder()), Path())
+
+
+def test_the_hash_is_of_the_weights_that_a_pipeline_loads_and_of_nothing_else(tmp_path: Path) -> None:
+    def made(name: str, unet: bytes) -> Path:
+        folder = tmp_path / name
+        (folder / "unet").mkdir(parents=True)
+        (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(unet)
+        return folder
+
+    first, same, other = made("a", b"1"), made("b", b"1"), made("c", b"2")
+    (same / "unet/diffusion_pytorch_model.fp16.safetensors").write_bytes(b"a variant")
+    (same / "sd_xl_base_1.0.safetensors").write_bytes(b"all in one file")
+    (same / "README.md").write_text("words")
+    assert bases.base_hash(first) == bases.base_hash(same) != bases.base_hash(other)
+    with pytest.raises(FileNotFoundError):
+        bases.base_hash(tmp_path)
+
+
+def test_latents_are_scaled_as_diffusers_scales_them_and_decode_reverses_it() -> None:
+    vae = tiny_bases.loaded("sdxl").vae
+    pixels = torch.rand(1, 3, tiny_bases.SIZE, tiny_bases.SIZE) * 2 - 1
+    with torch.no_grad():
+        own = vae.encode(pixels).latent_dist.mean
+        torch.testing.assert_close(bases.encode(vae, pixels), own * vae.config.scaling_factor)
+        torch.testing.assert_close(bases.decode(vae, own * vae.config.scaling_factor), vae.decode(own).sample)
+        vae.register_to_config(latents_mean=[0.1] * 8, latents_std=[2.0] * 8)
+        normed = bases.encode(vae, pixels)
+        torch.testing.assert_close(normed, (own - 0.1) * vae.config.scaling_factor / 2.0)
+        torch.testing.assert_close(bases.decode(vae, normed), vae.decode(own).sample, rtol=1e-4, atol=1e-4)
+
+
+def test_the_scheduler_is_the_one_of_the_folder() -> None:
+    folder = tiny_bases.sdxl_folder()
+    name = json.loads((folder / "model_index.json").read_text())["scheduler"][1]
+    loaded = tiny_bases.loaded("sdxl")
+    assert type(loaded.pipe.scheduler).__name__ == name == "EulerDiscreteScheduler"

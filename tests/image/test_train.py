@@ -1,0 +1,285 @@
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import tiny_bases
+from valentina_pipeline.config import TrainConfig
+from valentina_pipeline.domain.concept import STAGE_NAMES
+from valentina_pipeline.image.base import BaseModel
+from valentina_pipeline.image.checkpoint import Checkpoints, State
+from valentina_pipeline.image.lora import Adapter, Notes, adapter_files, inject
+from valentina_pipeline.image.train import (
+    Diverged,
+    Encoded,
+    Sample,
+    Stopped,
+    data_hash,
+    encode_samples,
+    encode_text,
+    reproducible,
+    schedule,
+    train,
+)
+
+NOTES = Notes("v", "b", "d", "c", tiny_bases.SIZE, "v_prediction")
+
+
+def config(**changes: object) -> TrainConfig:
+    values = {
+        "rank": 2,
+        "alpha": 4.0,
+        "steps": 4,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "text_encoder_learning_rate": 1e-3,
+        "targets": "attention",
+        "min_snr_gamma": 5.0,
+        "warmup_steps": 2,
+        "checkpoint_every": 2,
+        "sample_every": 0,
+        "precision": "fp32",
+    }
+    return TrainConfig.model_validate({**values, **changes})
+
+
+def samples(count: int = 3) -> list[Sample]:
+    rng = np.random.default_rng(0)
+    size = (tiny_bases.SIZE, tiny_bases.SIZE, 3)
+    pixels = [rng.integers(0, 255, size, dtype=np.uint8) for _ in range(count)]
+    return [Sample(f"{i}", Image.fromarray(p), f"photo of v woman, dress {i}") for i, p in enumerate(pixels)]
+
+
+def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Adapter]:
+    base = tiny_bases.loaded(family)
+    text = cfg.text_encoder_learning_rate > 0
+    return base, inject(base, cfg.rank, cfg.alpha, cfg.targets, text, seed=1)
+
+
+def run(folder: Path, cfg: TrainConfig, family: str = "sdxl", **callbacks: object) -> dict[str, bytes]:
+    """Train in `folder` and return the LoRA files, and the losses as a file of their own."""
+    with reproducible(1):
+        base, adapter = made(cfg, family)
+        losses = train(base, adapter, samples(), cfg, 9, Checkpoints(folder), **callbacks)  # type: ignore[arg-type]
+    return {**adapter_files(adapter, NOTES), "losses": json.dumps(losses).encode()}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("sdxl", {}),
+        ("sdxl", {"text_encoder_learning_rate": 0.0, "targets": "attention+conv"}),
+        ("sd15", {"min_snr_gamma": 0.0}),
+        ("sd15", {"text_encoder_learning_rate": 0.0, "precision": "bf16", "targets": "attention+conv"}),
+    ],
+)
+def test_training_lowers_the_loss_on_what_it_sees(family: str, changes: dict, tmp_path: Path) -> None:
+    cfg = config(steps=12, learning_rate=1e-2, checkpoint_every=100, **changes)
+    logged: list[float] = []
+    files = run(tmp_path, cfg, family, log=lambda metrics, step: logged.append(metrics["loss"]))
+    losses = json.loads(files["losses"])
+    assert losses == logged
+    still = {"learning_rate": 1e-12, "text_encoder_learning_rate": cfg.text_encoder_learning_rate * 1e-12}
+    unmoved = run(tmp_path / "still", cfg.model_copy(update=still), family)
+    frozen = json.loads(unmoved["losses"])
+    # draw by draw against the untrained network: timesteps differ in loss more than training changes it
+    assert losses[0] == pytest.approx(frozen[0], rel=1e-2)
+    assert sum(losses[4:]) < sum(frozen[4:])
+
+
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    cfg = config(steps=24)
+    expected = run(tmp_path / "whole", cfg)
+    folder, out = tmp_path / "killed", tmp_path / "out"
+    # forked, so that a killed process costs a few steps and not the imports too
+    context = multiprocessing.get_context("fork")
+    for already in (2, 10, 16):
+        process = context.Process(target=run_into, args=(out, folder, cfg))
+        process.start()
+        while process.is_alive() and not reached(folder, already):
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert not out.exists()
+    process = context.Process(target=run_into, args=(out, folder, cfg))
+    process.start()
+    process.join()
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == expected
+
+
+def run_into(out: Path, folder: Path, cfg: TrainConfig) -> None:
+    files = run(folder, cfg)
+    out.mkdir()
+    for name, content in files.items():
+        (out / name).write_bytes(content)
+
+
+def reached(folder: Path, step: int) -> bool:
+    return any(int(file.stem.removeprefix("step-")) >= step for file in folder.glob("step-*.json"))
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    cfg = config(checkpoint_every=100)
+    expected = run(tmp_path / "whole", cfg)
+
+    def interrupt(metrics: dict[str, float], step: int) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Stopped, match="stopped after step 3 of 4: `dvc repro` goes on from there"):
+        run(tmp_path / "stopped", cfg, log=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    steps: list[int] = []
+    assert run(tmp_path / "stopped", cfg, log=lambda metrics, step: steps.append(step)) == expected
+    assert steps == [4]
+
+
+def test_drawing_samples_on_the_way_changes_nothing(tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    def sample(step: int, pipe: object) -> None:
+        from valentina_pipeline.image.generate import Request, draw
+
+        assert draw(pipe, [Request("v woman", 1)], 1, 2.0, tiny_bases.SIZE)
+        drawn.append(step)
+
+    cfg = config(sample_every=2)
+    assert run(tmp_path / "a", cfg, sample=sample) == run(tmp_path / "b", config())
+    assert drawn == [2, 4]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    def spoil(metrics: dict[str, float], step: int) -> None:
+        if step == 3:
+            with torch.no_grad():
+                next(iter(adapter.weights().values())).fill_(float("nan"))
+
+    cfg = config()
+    base, adapter = made(cfg)
+    with pytest.raises(
+        Diverged, match=r"loss of step 4 is nan: lower train_lora.learning_rate.*step-0000002"
+    ):
+        train(base, adapter, samples(), cfg, 9, Checkpoints(tmp_path), log=spoil)
+
+
+def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:
+    for family in ("sdxl", "sd15"):
+        base, _ = made(config(text_encoder_learning_rate=0.0), family)
+        data = encode_samples(base, samples(2), text=True)
+        assert isinstance(data, Encoded)
+        assert data.text is not None
+        with torch.no_grad():
+            own = base.pipe.encode_prompt(
+                prompt=[*(s.caption for s in samples(2)), ""],
+                device=base.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
+        torch.testing.assert_close(data.text[0], own[0])
+        torch.testing.assert_close(encode_text(base, data.tokens)[0], own[0])
+        if family == "sdxl":
+            torch.testing.assert_close(data.text[1], own[2])
+
+
+def test_pictures_of_several_sizes_or_none_are_refused() -> None:
+    base, _ = made(config())
+    odd = Sample("odd", Image.new("RGB", (32, 64)), "")
+    for wrong in ([*samples(1), odd], []):
+        with pytest.raises(ValueError, match="pictures of one size"):
+            encode_samples(base, wrong, text=False)
+
+
+def test_the_rate_warms_up_then_falls_to_a_tenth() -> None:
+    cfg = config(steps=100, warmup_steps=10)
+    rates = [schedule(step, cfg) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_data_hash_changes_with_a_pixel_and_with_a_caption() -> None:
+    plain = samples(2)
+    brighter = plain[0].image.copy()
+    brighter.putpixel((0, 0), (1, 2, 3))
+    changed = [
+        [Sample("0", brighter, plain[0].caption), plain[1]],
+        [Sample("0", plain[0].image, "other words"), plain[1]],
+    ]
+    assert data_hash(plain) == data_hash(samples(2))
+    assert len({data_hash(plain), *map(data_hash, changed)}) == 3
+
+
+def test_a_torn_checkpoint_is_passed_over_with_a_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints.of(tmp_path, {"seed": 1})
+    for step in (1, 2, 3):
+        checkpoints.save(State(step, {"t": torch.full((3,), float(step))}, {"losses": [0.5] * step}))
+    assert sorted(f.name for f in checkpoints.folder.glob("*.safetensors")) == [
+        "step-0000002.safetensors",
+        "step-0000003.safetensors",
+    ]
+    last = checkpoints.last_path()
+    assert last is not None
+    last.write_bytes(last.read_bytes()[:-1])
+    state = checkpoints.latest()
+    assert state is not None
+    assert (state.step, state.tensors["t"].tolist(), len(state.facts["losses"])) == (2, [2, 2, 2], 2)
+    assert "damaged" in caplog.text
+    checkpoints._path(2).with_suffix(".json").write_text("{")
+    assert checkpoints.latest() is None
+    checkpoints.remove()
+    assert not checkpoints.folder.exists()
+
+
+def test_a_run_with_other_inputs_never_sees_these_checkpoints(tmp_path: Path) -> None:
+    one, other = Checkpoints.of(tmp_path, {"seed": 1}), Checkpoints.of(tmp_path, {"seed": 2})
+    one.save(State(1, {"t": torch.zeros(1)}, {}))
+    assert other.latest() is None
+    other.save(State(1, {"t": torch.zeros(1)}, {}))
+    other.remove()
+    assert one.latest() is not None
+
+
+def test_the_node_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
+    nodes = pytest.importorskip("valentina_pipeline.pipelines.train_lora.nodes")
+    pytest.importorskip("valentina_pipeline.integrations.mlflow")
+    pictures = {f"{i}" * 64: sample.image for i, sample in enumerate(samples(3))}
+    names = list(pictures)
+    captions = pd.DataFrame({"sha256": names, "caption": ["photo of v woman"] * 3})
+    manifest = pd.DataFrame({"sha256": names, "split": ["train", "train", "held_out"]})
+    (tmp_path / "tiny/weights").mkdir(parents=True)
+    concept = {
+        "kind": "character", "name": "V", "trigger": "vee", "class_word": "woman", "adult": True,
+        "source": "renderer", "fixed_traits": [], "variable_traits": [], "description": "a woman",
+        "identity": {}, "rights": [],
+        "overrides": {stage: {} for stage in STAGE_NAMES},
+    }  # fmt: skip
+    base = tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump()
+    cfg = config(steps=2, sample_every=2, checkpoint_every=1).model_dump()
+    arguments = (pictures, captions, manifest, tmp_path / "tiny/weights", concept, base, cfg, 3, 1)
+    files, loss, figures = nodes.train_adapter(*arguments)
+    assert sorted(files) == ["pytorch_lora_weights.safetensors", "vee.kohya.safetensors"]
+    assert loss["step"].tolist() == [1, 2]
+    assert figures["steps"] == 2
+    assert figures["trainable_parameters"] > 0
+    assert not (tmp_path / "data/06_models/vee/checkpoints").exists()
+    again, _, _ = nodes.train_adapter(*arguments)
+    assert again == files
+    with pytest.raises(nodes.NothingToTrainOn, match="no caption"):
+        nodes.train_adapter(pictures, captions[:1], *arguments[2:])
+    with pytest.raises(nodes.NothingToTrainOn, match="training split"):
+        nodes.train_adapter({}, *arguments[1:])

@@ -1,0 +1,185 @@
+"""Runs, registry and model files, in a store of sqlite as the project's own."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from stores import empty_store
+from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.integrations.tracking import Silent, use
+
+PARAMS = {"seed": 1, "threads": 2, "train_lora": {"rank": 8}, "concept": {"rights": ["a"]}}
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    yield empty_store(tmp_path, monkeypatch)
+    mlflow.forget()
+
+
+def opened(root: Path, inputs: str = "abc") -> mlflow.Parent:
+    return mlflow.open_parent(root, "anna", inputs, PARAMS, "c0ffee")
+
+
+def runs(client: Any, **tags: str) -> list[Any]:
+    experiment = client.get_experiment_by_name("anna").experiment_id
+    found = client.search_runs([experiment])
+    return [run for run in found if tags.items() <= run.data.tags.items()]
+
+
+def test_outside_a_tracked_run_the_tracker_does_nothing(tmp_path: Path) -> None:
+    tracker = mlflow.active()
+    assert isinstance(tracker, Silent)
+    tracker.log({"loss": 1.0}, 1)
+    tracker.image("grid", Image.new("RGB", (2, 2)))
+    tracker.file(tmp_path / "not there")
+
+
+def test_one_set_of_inputs_has_one_parent_from_whichever_process(tmp_path: Path, client: Any) -> None:
+    first = opened(tmp_path).run_id
+    mlflow.forget()  # as a process that ends
+    assert opened(tmp_path).run_id == first
+    assert opened(tmp_path, "other inputs").run_id != first
+    (run,) = runs(client, inputs="abc")
+    assert run.data.params == {"seed": "1", "threads": "2", "train_lora.rank": "8", "concept.rights": '["a"]'}
+    assert run.data.tags["git_commit"] == "c0ffee"
+
+
+def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path, client: Any) -> None:
+    parent = opened(tmp_path)
+    parent.open_stage("train_lora")
+    file = tmp_path / "report.html"
+    file.write_text("<p>")
+    tracker = mlflow.active()
+    for step in (1, 2):
+        tracker.log({"loss": 1 / step}, step)
+    tracker.image("samples/step_2", Image.new("RGB", (2, 2)))
+    tracker.file(file)
+    mlflow.close_stage(mlflow.FINISHED)
+    assert isinstance(mlflow.active(), Silent)
+    (run,) = runs(client, stage="train_lora")
+    assert run.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert run.data.params == {"train_lora.rank": "8", "seed": "1", "threads": "2"}
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [1.0, 0.5]
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"samples", "report.html"}
+    assert run.info.status == "FINISHED"
+    assert (tmp_path / "mlruns/anna" / run.info.run_id / "artifacts/report.html").is_file()
+
+
+def test_a_figure_logged_once_by_the_stage_and_once_by_the_hook_is_one_figure(
+    tmp_path: Path, client: Any
+) -> None:
+    opened(tmp_path).open_stage("evaluate")
+    mlflow.active().log({"identity": 0.7}, None)
+    mlflow.active().log({"identity": 0.7}, None)
+    mlflow.close_stage(mlflow.FINISHED)
+    (run,) = runs(client, stage="evaluate")
+    assert len(client.get_metric_history(run.info.run_id, "identity")) == 1
+
+
+def test_a_killed_stage_is_gone_on_with_and_a_finished_one_superseded(tmp_path: Path, client: Any) -> None:
+    parent = opened(tmp_path)
+    for status in (mlflow.KILLED, mlflow.FINISHED, mlflow.FINISHED):
+        parent.open_stage("train_lora")
+        mlflow.close_stage(status)
+    former, latest = sorted(runs(client, stage="train_lora"), key=lambda run: run.info.start_time)
+    assert former.data.tags["superseded"] == "true"
+    assert parent.children()["train_lora"].info.run_id == latest.info.run_id
+
+
+def test_a_store_that_breaks_is_told_once_and_the_work_goes_on(
+    tmp_path: Path, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        calls = 0
+
+        def log_batch(self, *_: object, **__: object) -> None:
+            self.calls += 1
+            raise ConnectionError("server down")
+
+    broken = Broken()
+    tracker = mlflow._Live(broken, "run")  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING):
+        for step in range(3):
+            tracker.log({"loss": 1.0}, step)
+            tracker.flush()
+    assert broken.calls == 1
+    assert caplog.text.count("server down") == 1
+
+
+def test_a_cached_stage_gets_a_child_and_logging_again_changes_nothing(tmp_path: Path, client: Any) -> None:
+    parent = opened(tmp_path)
+    parent.add_cached("evaluate")
+    for _ in range(2):
+        parent.log("evaluate", {"identity": 0.7}, {"outs": "{}"})
+        parent.log(None, {"identity": 0.7}, {"decision": "champion"})
+    mlflow.close_parent(mlflow.FINISHED)
+    (child,), (run,) = runs(client, source="cache"), runs(client, inputs="abc")
+    assert child.info.status == run.info.status == "FINISHED"
+    assert child.data.tags["outs"] == "{}"
+    for each in (child, run):
+        assert len(client.get_metric_history(each.info.run_id, "identity")) == 1
+
+
+def test_experiments_in_dvc_s_copies_belong_to_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert mlflow.tracking_uri(Path("/home/p/.dvc/tmp/exps/tmp1")) == "sqlite:////home/p/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert mlflow.tracking_uri(Path("/home/p")) == "http://server"
+
+
+def test_a_package_is_registered_once_and_found_by_its_tags(tmp_path: Path, client: Any) -> None:
+    registry = mlflow.Registry(tmp_path, "anna")
+    assert registry.champion() is None
+    assert registry.find(content_hash="c") is None
+    tags = {"package_sha256": "p", "content_hash": "c", "decision": "candidate"}
+    file = tmp_path / "weights"
+    file.write_bytes(b"weights")
+    first = registry.register({"lora/a": file, "MLmodel": b"x: 1\n"}, tags)
+    again = registry.register({}, {**tags, "decision": "champion"})
+    assert again.number == first.number == "1"
+    found = registry.find(content_hash="c")
+    assert found is not None
+    assert found.tags["decision"] == "champion"
+    stored = Path(client.get_model_version_download_uri("anna", "1").removeprefix("file://"))
+    assert (stored / "lora/a").read_bytes() == b"weights"
+    registry.crown(first)
+    second = registry.register({"MLmodel": b"x: 2\n"}, {**tags, "package_sha256": "q"})
+    assert second.number == "2"
+    present = registry.champion()
+    assert present is not None
+    assert present.number == "1"
+
+
+def test_model_files_are_two_flavours_and_depend_on_their_arguments_alone() -> None:
+    arguments = ("valentina_pipeline.serving.model", "some/base", {"prompt": "a", "seed": 1}, "f" * 64)
+    files = mlflow.model_files(*arguments)
+    assert mlflow.model_files(*arguments) == files
+    model = yaml.safe_load(files["MLmodel"])
+    assert model["flavors"]["python_function"]["loader_module"] == "valentina_pipeline.serving.model"
+    assert model["flavors"]["diffusers"]["base_model"] == "some/base"
+    assert model["model_uuid"] == "f" * 32
+    assert b"torch==" in files["requirements.txt"]
+    assert b"+" not in files["requirements.txt"]
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_nested_figures_get_dotted_names_and_words_are_no_figures() -> None:
+    nested = {"identity": {"lora": {"mean": 0.7}}, "name": "x", "passed": True, "images": 3}
+    assert mlflow.numbers(nested) == {"identity.lora.mean": 0.7, "images": 3.0}
+
+
+def test_a_tracker_can_be_used_by_a_caller_of_its_own() -> None:
+    class Mine(Silent):
+        pass
+
+    use(Mine())
+    try:
+        assert isinstance(mlflow.active(), Mine)
+    finally:
+        use(None)

@@ -1,0 +1,114 @@
+"""What a package is made from, small: a random base, its untrained LoRA and invented figures."""
+
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image
+
+import tiny_bases
+
+ROOT = Path(__file__).parents[1]
+SERVING = ROOT / "src/valentina_pipeline/serving"
+
+IDENTITY = {"mean": 0.7, "low": 0.66, "high": 0.74}
+
+
+def concept() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "conf/base/concepts/valentina_moreau.yml").read_text("utf-8"))
+
+
+def stage(name: str) -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"][name]
+
+
+def figure(mean: float, half: float = 0.04) -> dict[str, float]:
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def metrics(**identity: Any) -> dict[str, Any]:
+    """Figures that pass every gate."""
+    return {
+        "identity": {
+            "lora": figure(0.7),
+            "bare": figure(0.25),
+            "bare_trigger": figure(0.0),
+            "ceiling": figure(0.84),
+            "floor": figure(0.02),
+            "gain": 0.45,
+            "ratio": 0.833,
+            **identity,
+        },
+        "face_found": {"lora": figure(0.95), "bare": figure(0.93)},
+        "clip_t": {"lora": figure(0.3), "bare": figure(0.31), "drop": 0.032},
+        "clip_i": {"lora": figure(0.8), "bare": figure(0.5)},
+        "diversity": {"lora": figure(0.2), "bare": figure(0.3)},
+        "memorisation": {"nearest_mean": 0.6, "share_memorised": 0.02, "threshold": 0.9},
+        "images": 48,
+    }
+
+
+def train_metrics() -> dict[str, Any]:
+    return {
+        "steps": 300,
+        "final_loss": 0.1,
+        "mean_loss_last_50": 0.12,
+        "trainable_parameters": 1234,
+        "file_bytes": 5000,
+    }
+
+
+def manifest() -> pd.DataFrame:
+    rows = [(f"{n:064x}", "valentina-moreau-2024", "held_out" if n < 2 else "train") for n in range(6)]
+    return pd.DataFrame(rows, columns=["sha256", "rights_id", "split"])
+
+
+def grid() -> Image.Image:
+    return Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+
+
+@lru_cache(maxsize=2)
+def lora(seed: int = 1) -> Path:
+    """The files of a LoRA of the random SDXL, with random weights so that it changes the image."""
+    import torch
+
+    from valentina_pipeline.image.base import base_hash, load_base
+    from valentina_pipeline.image.lora import Notes, adapter_files, inject
+
+    folder = tiny_bases.sdxl_folder()
+    base = load_base(tiny_bases.config("sdxl", folder), ROOT)
+    adapter = inject(base, 2, 4, "attention", text=True, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for weights in adapter.weights().values():
+            weights.data.normal_(0, 0.2)
+    notes = Notes("valentina_moreau", base_hash(folder), "0" * 64, "1" * 64, 64, "v_prediction")
+    place = Path(mkdtemp(prefix="lora-", dir=folder.parent))
+    for name, content in adapter_files(adapter, notes).items():
+        (place / name).write_bytes(content)
+    return place
+
+
+def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
+    """What the stages register and publish take besides `register` and `decision`."""
+    weights = root / "tiny/weights"
+    weights.mkdir(parents=True, exist_ok=True)
+    return {
+        "lora": lora(seed),
+        "metrics": metrics(),
+        "train_metrics": train_metrics(),
+        "manifest": manifest(),
+        "weights": weights,
+        "serving": SERVING,
+        "grid": grid(),
+        "concept": concept(),
+        "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
+        "train_lora": stage("train_lora"),
+        "evaluate": {**stage("evaluate"), "steps": 4},
+        "publish": stage("publish"),
+        **changes,
+    }

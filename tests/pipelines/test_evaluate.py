@@ -1,0 +1,117 @@
+"""The stage on a randomly initialised base of true architecture: every line that a real base meets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from kedro.pipeline import Pipeline
+from safetensors.torch import save_file
+
+from portraits import CONCEPT, picture
+from tiny_bases import SIZE, clip_folder, config, sd15_folder, sdxl_folder
+from valentina_pipeline import dag
+from valentina_pipeline.image.base import base_hash, load_base
+from valentina_pipeline.image.lora import Notes, adapter_files, inject
+from valentina_pipeline.image.prompts import VARIANTS
+from valentina_pipeline.image.tiny_models import FaceNetTiny
+from valentina_pipeline.pipelines.evaluate.nodes import evaluate_adapter
+from valentina_pipeline.pipelines.evaluate.pipeline import create_pipeline
+
+FOLDERS = {"sdxl": sdxl_folder, "sd15": sd15_folder}
+PROMPTS = ["photo of {subject}, smiling, beach background", "photo of {subject}, serious, sunset background"]
+CFG = {"images_per_prompt": 1, "steps": 2, "guidance": 2.0, "bootstrap": 100}
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    before = torch.get_num_threads()
+    yield 1
+    torch.set_num_threads(before)
+
+
+def inputs(family: str, place: Path) -> dict[str, Any]:
+    """What the stage takes, with a LoRA that changes what is drawn."""
+    torch.manual_seed(0)
+    embedder = place / "faces.safetensors"
+    save_file({k: v.contiguous() for k, v in FaceNetTiny().state_dict().items()}, embedder)
+    folder = FOLDERS[family]()
+    base = config(family, folder).model_dump()
+    base["face_embedder"]["path"], base["clip"]["path"] = str(embedder), str(clip_folder())
+    names = [f"{index:02d}{'a' * 62}" for index in range(4)]
+    vectors = torch.nn.functional.normalize(torch.randn(4, 128), dim=1).numpy()
+    return {
+        "lora": lora(family, folder, place / "lora"),
+        "aligned": {name: picture(index, size=SIZE) for index, name in enumerate(names)},
+        "faces": pd.DataFrame(
+            {
+                "sha256": names,
+                "embedding": list(vectors),
+                "kept": True,
+                "split": ["train", "train", "held_out", "held_out"],
+            }
+        ),
+        "captions": pd.DataFrame({"sha256": names, "caption": "photo of a test_woman woman, laughing"}),
+        "weights": place / "tiny" / "weights",
+        "prompts": PROMPTS,
+        "concept": CONCEPT,
+        "base": base,
+        "evaluate": CFG,
+        "seed": 5,
+    }
+
+
+def lora(family: str, folder: Path, target: Path) -> Path:
+    base = load_base(config(family, folder), Path("/"))
+    adapter = inject(base, 2, 2.0, "attention", False, 0)
+    with torch.no_grad():
+        for parameter in adapter.weights().values():
+            parameter.copy_(torch.full_like(parameter, 0.3))
+    notes = Notes("test_woman", base_hash(folder), "0" * 64, "0" * 64, SIZE, base.prediction_type)
+    target.mkdir()
+    for name, content in adapter_files(adapter, notes).items():
+        (target / name).write_bytes(content)
+    return target
+
+
+@pytest.mark.parametrize("family", FOLDERS)
+def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path: Path, threads: int) -> None:
+    images, scores, metrics, plot, grid, report = evaluate_adapter(
+        **inputs(family, tmp_path), threads=threads
+    )
+
+    assert sorted(images) == sorted(f"{variant}/{number:04d}" for variant in VARIANTS for number in (0, 1))
+    assert scores["name"].tolist() == list(images)
+    assert {image.size for image in images.values()} == {(SIZE, SIZE)}
+    # one trigger, one seed: what differs is the LoRA
+    assert images["lora/0000"].tobytes() != images["bare_trigger/0000"].tobytes()
+    marks = images["lora/0000"].info["text"]
+    assert marks["synthetic"] == "true" and len(marks["lora"]) == 64
+    assert marks["prompt"] == "photo of a test_woman woman, smiling, beach background"
+    assert "lora" not in images["bare/0000"].info["text"]
+    assert "oval face" in images["bare/0000"].info["text"]["prompt"]
+    assert metrics["images"] + metrics["rejected"] == 8
+    assert list(plot.columns) == ["prompt", "variant", "identity"]
+    assert grid.mode == "RGB" and marks["lora"] in report
+
+
+@pytest.mark.slow
+def test_the_same_inputs_give_the_same_images_figures_and_report(tmp_path: Path, threads: int) -> None:
+    given = inputs("sdxl", tmp_path)
+    first, second = (evaluate_adapter(**given, threads=threads) for _ in range(2))
+
+    assert {n: i.tobytes() for n, i in first[0].items()} == {n: i.tobytes() for n, i in second[0].items()}
+    pd.testing.assert_frame_equal(first[1], second[1])
+    assert first[2] == second[2]
+    assert first[5] == second[5]
+
+
+def test_the_stage_follows_its_prompts(root: Path) -> None:
+    pipeline: Pipeline = create_pipeline()
+    catalog = dag.read_catalog(root)
+    stage = dag.stages({"evaluate": pipeline}, catalog, root / "src")["evaluate"]
+
+    assert "conf/base/prompts/character.yml" in stage["deps"]
+    assert "src/valentina_pipeline/image/report.py" in stage["deps"]

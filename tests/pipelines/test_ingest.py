@@ -1,0 +1,98 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portraits import CONCEPT, noise
+from valentina_pipeline.image import portrait, studio
+from valentina_pipeline.image.ingest import NoImages
+from valentina_pipeline.integrations.sources import BadSource
+from valentina_pipeline.pipelines.ingest.nodes import BadSidecar, ingest_images
+
+LIMITS = {
+    "count": 4,
+    "min_side": 32,
+    "near_duplicate_bits": 3,
+    "max_pixels": 50_000_000,
+    "max_bytes": 1_000_000,
+}
+FOLDER: dict[str, Any] = {**CONCEPT, "source": "data/01_raw/test_woman"}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """An empty data/01_raw/test_woman."""
+    (tmp_path / "data/01_raw/test_woman").mkdir(parents=True)
+    return tmp_path / "data/01_raw"
+
+
+def test_the_renderers_portraits_are_taken_in_with_their_attributes(
+    raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studio, "SMALLEST", 160)  # 768 takes seconds each
+
+    images, manifest, rejections = ingest_images(raw, CONCEPT, LIMITS, 7)
+
+    assert list(manifest["source_name"]) == [f"test_woman_{i:04d}.png" for i in range(4)]
+    assert rejections.empty and sorted(manifest["split"]) == ["held_out"] * 2 + ["train"] * 2
+    assert set(manifest["width"]) == {160} and manifest["synthetic"].all()
+    for index, words in enumerate(map(json.loads, manifest["attributes"])):
+        assert words["eyes"] == "green" and words["expression"] in portrait.EXPRESSIONS
+        assert words["background"] == studio.scene(7, index).background
+    assert {hashlib.sha256(content).hexdigest() for content in images.values()} == set(manifest["sha256"])
+    assert list(ingest_images(raw, CONCEPT, LIMITS, 7)[0]) == list(images)
+
+
+def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
+    folder = raw / "test_woman"
+    noise(1).save(folder / "good.png")
+    noise(2).save(folder / "also.jpg")
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "folder.jpg").mkdir()
+    (folder / "broken.png").symlink_to("nothing")
+    (folder / "attributes.json").write_text('{"good.png": {"expression": "smiling"}}')
+    with (Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff\n.png"))).open("wb") as file:
+        file.write(b"x")
+
+    images, manifest, rejections = ingest_images(raw, FOLDER, LIMITS, 7)
+
+    assert list(manifest["source_name"]) == ["also.jpg", "good.png"] and len(images) == 2
+    assert list(manifest["attributes"]) == ["{}", '{"expression": "smiling"}']
+    assert dict(zip(rejections["source_name"], rejections["reason"], strict=True)) == {
+        "bad\\udcff\\n.png": "not an image",
+        "broken.png": "cannot be opened",
+        "folder.jpg": "cannot be opened",
+        "notes.txt": "not an image",
+    }
+    rejections.to_csv(raw / "rejections.csv")
+    manifest.to_parquet(raw / "manifest.parquet")
+
+
+def test_an_empty_folder_is_an_error_that_names_it(raw: Path) -> None:
+    with pytest.raises(BadSource, match="data/01_raw/test_woman is empty"):
+        ingest_images(raw, FOLDER, LIMITS, 7)
+
+
+def test_no_rights_record_no_training(raw: Path) -> None:
+    noise(1).save(raw / "test_woman" / "a.png")
+    with pytest.raises(NoImages, match="no rights record"):
+        ingest_images(raw, {**FOLDER, "rights": []}, LIMITS, 7)
+
+
+def test_a_folder_outside_data_is_read_with_a_warning(raw: Path, caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = raw.parents[1] / "photos"
+    elsewhere.mkdir()
+    noise(1).save(elsewhere / "a.png")
+    _, manifest, _ = ingest_images(raw, {**FOLDER, "source": "photos"}, LIMITS, 7)
+    assert len(manifest) == 1 and "DVC does not see" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a.png": "smiling"}', '{"a.png": {"expression": 3}}'])
+def test_a_broken_file_of_attributes_is_named(raw: Path, content: str) -> None:
+    noise(1).save(raw / "test_woman" / "a.png")
+    (raw / "test_woman" / "attributes.json").write_text(content)
+    with pytest.raises(BadSidecar, match=r"attributes\.json"):
+        ingest_images(raw, FOLDER, LIMITS, 7)

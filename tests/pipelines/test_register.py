@@ -1,0 +1,89 @@
+"""Register: what the registry holds after a decision, and that a decision stands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import packages
+from stores import empty_store
+from valentina_pipeline.datasets import JsonFile
+from valentina_pipeline.integrations.mlflow import Registry
+from valentina_pipeline.pipelines.register.nodes import DECISION, register_candidate
+
+NAME = "valentina_moreau"
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    empty_store(tmp_path, monkeypatch)
+    return tmp_path
+
+
+def registered(root: Path, seed: int = 1, register: dict[str, Any] | None = None, **changes: Any) -> dict:
+    decision = register_candidate(
+        register=register or packages.stage("register"), **packages.inputs(root, seed, **changes)
+    )
+    JsonFile(filepath=str(root / DECISION.format(concept=NAME))).save(decision)
+    return decision
+
+
+def champion(root: Path) -> Any:
+    return Registry(root, NAME).champion()
+
+
+def test_the_first_that_passes_is_champion_with_its_whole_package_and_reasons(root: Path) -> None:
+    decision = registered(root)
+    version = champion(root)
+    assert decision["status"] == version.tags["decision"] == "champion"
+    assert version.tags["content_hash"] == decision["content_hash"]
+    assert version.tags["reasons"].splitlines() == decision["reasons"]
+    (stored,) = root.glob(f"mlruns/{NAME}/*/artifacts/package")
+    assert {"MLmodel", "SHA256SUMS", "lora", "base", "code"} <= {file.name for file in stored.iterdir()}
+    assert json.loads((stored / "decision.json").read_text()) == decision
+
+
+def test_the_same_content_again_is_the_same_version_and_decision(root: Path) -> None:
+    assert registered(root) == registered(root)
+    assert champion(root).number == "1"
+
+
+def test_one_that_fails_a_gate_is_registered_as_a_candidate(root: Path) -> None:
+    decision = registered(root, metrics=packages.metrics(gain=0.1))
+    assert decision["status"] == "candidate"
+    assert champion(root) is None
+    found = Registry(root, NAME).find(decision="candidate")
+    assert found is not None
+
+
+def test_the_crown_moves_to_a_better_one_and_a_rerun_of_the_former_does_not_take_it_back(root: Path) -> None:
+    first = registered(root)
+    better = {"identity": packages.metrics(lora=packages.figure(0.8))["identity"]}
+    second = registered(root, 2, metrics={**packages.metrics(), **better})
+    assert second["compared_with"]["content_hash"] == first["content_hash"]
+    assert champion(root).tags["content_hash"] == second["content_hash"]
+    assert registered(root) == first
+    assert champion(root).tags["content_hash"] == second["content_hash"]
+
+
+def test_an_equal_one_does_not_take_the_crown(root: Path) -> None:
+    first = registered(root)
+    assert registered(root, 2)["status"] == "candidate"
+    assert champion(root).tags["content_hash"] == first["content_hash"]
+
+
+def test_a_fresh_clone_repeats_the_decision_in_git(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(root)
+    second = registered(root, 2)
+    assert second["compared_with"] is not None
+    empty_store(tmp_path, monkeypatch)  # the registry stays behind, decision.json is in git
+    assert registered(root, 2) == second
+
+
+def test_stricter_gates_decide_anew(root: Path) -> None:
+    assert registered(root)["status"] == "champion"
+    strict = {**packages.stage("register"), "min_identity_gain": 0.5}
+    assert registered(root, register=strict)["status"] == "candidate"

@@ -1,0 +1,160 @@
+"""A package: its files, its rights, its card, and the same bytes every time."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import packages
+from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
+from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.release.package import Parts, build, content_hash, presets, rights_summary
+
+BASE = {
+    "family": "sdxl",
+    "path": "tiny/weights/base",
+    "resolution": 128,
+    "licence": "CreativeML Open RAIL++-M",
+    "obtain": "git checkout",
+    "embed": True,
+    "face_embedder": {"kind": "tiny", "path": "faces"},
+    "clip": {"kind": "tiny", "path": "clip"},
+}
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Parts:
+    base, lora = tmp_path / "base", tmp_path / "lora"
+    for file in ("model_index.json", "unet/config.json", "unet/a.safetensors", "unet/a.fp16.safetensors"):
+        (base / file).parent.mkdir(parents=True, exist_ok=True)
+        (base / file).write_text(file)
+    lora.mkdir()
+    for name in ("pytorch_lora_weights.safetensors", "valentina_moreau.kohya.safetensors", ".hidden"):
+        (lora / name).write_text(name)
+    code = tmp_path / "model.py"
+    code.write_text("CODE = 1\n")
+    return Parts(
+        concept=Concept(**packages.concept()),
+        base=BaseConfig(**BASE),
+        base_folder=base,
+        base_hash="b" * 64,
+        lora=lora,
+        train=TrainConfig(**packages.stage("train_lora")),
+        evaluate=EvaluateConfig(**packages.stage("evaluate")),
+        publish=PublishConfig(**packages.stage("publish")),
+        metrics=packages.metrics(),
+        train_metrics=packages.train_metrics(),
+        decision={"status": "champion", "reasons": ["It is good."], "content_hash": "c"},
+        manifest=packages.manifest(),
+        grid=b"png",
+        code={"code/valentina_pipeline/model.py": code},
+        model={"MLmodel": b"flavors: {}\n"},
+    )
+
+
+def content(file: bytes | Path) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def test_it_holds_all_that_serves_the_character(parts: Parts) -> None:
+    assert set(build(parts)) == {
+        "LICENSE",
+        "MLmodel",
+        "MODEL_CARD.md",
+        "SHA256SUMS",
+        "base.json",
+        "base/model_index.json",
+        "base/unet/a.safetensors",
+        "base/unet/config.json",
+        "code/valentina_pipeline/model.py",
+        "concept.json",
+        "decision.json",
+        "grid.png",
+        "lora/pytorch_lora_weights.safetensors",
+        "lora/valentina_moreau.kohya.safetensors",
+        "metrics.json",
+        "presets.json",
+        "rights.json",
+    }
+
+
+def test_every_file_has_its_sum(parts: Parts) -> None:
+    files = build(parts)
+    listed = dict(line.split("  ")[::-1] for line in content(files["SHA256SUMS"]).decode().splitlines())
+    others = {name: file for name, file in files.items() if name != "SHA256SUMS"}
+    assert listed == {name: hashlib.sha256(content(file)).hexdigest() for name, file in others.items()}
+
+
+def test_the_same_parts_give_the_same_bytes_in_any_order(parts: Parts) -> None:
+    shuffled = parts.manifest.sample(frac=1, random_state=1)
+    assert build(replace(parts, manifest=shuffled)) == build(parts)
+
+
+def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(parts: Parts) -> None:
+    base = parts.base.model_copy(update={"embed": False, "path": "somebody/base"})
+    files = build(replace(parts, base=base))
+    assert not [name for name in files if name.startswith("base/")]
+    described = json.loads(content(files["base.json"]))
+    assert described["path"] == "somebody/base"
+    assert described["sha256"] == "b" * 64
+    assert described["obtain"] == "git checkout"
+
+
+def test_two_parts_cannot_share_a_path(parts: Parts) -> None:
+    with pytest.raises(ValueError, match="two parts of the package want the path LICENSE"):
+        build(replace(parts, model={"LICENSE": b""}))
+
+
+def test_an_empty_lora_folder_is_refused(parts: Parts) -> None:
+    for file in parts.lora.iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match="holds no LoRA"):
+        build(parts)
+
+
+def test_the_content_hash_follows_lora_and_base(parts: Parts) -> None:
+    before = content_hash(parts.lora, "b")
+    assert content_hash(parts.lora, "c") != before
+    (parts.lora / "valentina_moreau.kohya.safetensors").write_text("other")
+    assert content_hash(parts.lora, "b") != before
+
+
+def test_standard_is_what_the_figures_were_measured_with(parts: Parts) -> None:
+    made = presets(parts.base, parts.evaluate, parts.publish)
+    assert made["default"] == "standard"
+    assert made["presets"]["standard"] == {"steps": 20, "guidance": 4.0, "size": 128, "scheduler": "base"}
+    assert [made["presets"][name]["steps"] for name in ("draft", "high", "ultra")] == [10, 30, 50]
+
+
+def test_rights_are_summed_up_by_record(parts: Parts) -> None:
+    summary = rights_summary(parts.concept, parts.manifest)
+    assert (summary["images"], summary["training"], summary["held_out"]) == (6, 4, 2)
+    (record,) = summary["records"]
+    assert (record["id"], record["images"]) == ("valentina-moreau-2024", 6)
+    assert record["uses"] == ["training", "generation", "publication"]
+    fewer = rights_summary(parts.concept, parts.manifest.iloc[1:])
+    assert fewer["manifest_sha256"] != summary["manifest_sha256"]
+
+
+def test_the_licence_names_each_part_s_terms(parts: Parts) -> None:
+    licence = content(build(parts)["LICENSE"]).decode()
+    assert "The LoRA in lora/: Apache-2.0." in licence
+    assert "tiny/weights/base: CreativeML Open RAIL++-M." in licence
+    assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in licence
+
+
+def test_the_card_says_figures_training_rights_and_that_images_are_synthetic(parts: Parts) -> None:
+    card = content(build(parts)["MODEL_CARD.md"]).decode()
+    assert card.startswith("---\n")
+    for said in (
+        "| Identity: the LoRA | 0.700 (0.660 to 0.740) |",
+        "| Identity: the bare base with her full description | 0.250 (0.210 to 0.290) |",
+        "## Decision: champion",
+        "- It is good.",
+        "| rank | 8 |",
+        "| valentina-moreau-2024 | Valentina Pipeline contributors | Apache-2.0 |",
+        "trainedAlgorithmicMedia",
+    ):
+        assert said in card

@@ -1,0 +1,112 @@
+"""The hook: runs around Kedro's nodes, and work that goes on when tracking does not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.framework.hooks.manager import _create_hook_manager
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+from kedro.runner import SequentialRunner
+
+from stores import empty_store
+from valentina_pipeline.datasets import JsonFile
+from valentina_pipeline.hooks import TrackingHooks
+from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.integrations.tracking import Silent
+
+PARAMS = {"concept": {"trigger": "anna", "source": "renderer"}, "seed": 1, "evaluate": {"steps": 9}}
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    yield empty_store(tmp_path, monkeypatch)
+    mlflow.forget()
+
+
+def run(root: Path, *nodes: Any) -> None:
+    """Run nodes as a Kedro session does, with the hook."""
+    hooks = _create_hook_manager()
+    hooks.register(TrackingHooks())
+    report = JsonFile(
+        filepath=str(root / "data/08_reporting/anna/metrics.json"), metadata={"dvc": {"kind": "metrics"}}
+    )
+    catalog = DataCatalog(
+        {
+            "parameters": MemoryDataset(PARAMS),
+            "params:evaluate": MemoryDataset(PARAMS["evaluate"]),
+            "metrics": report,
+        }
+    )
+    pipeline = Pipeline(list(nodes))
+    hooks.hook.before_pipeline_run(run_params={"project_path": str(root)}, pipeline=pipeline, catalog=catalog)
+    try:
+        SequentialRunner().run(pipeline, catalog, hooks, run_id="1")
+    except Exception as error:
+        hooks.hook.on_pipeline_error(error=error, run_params={}, pipeline=pipeline, catalog=catalog)
+        raise
+    hooks.hook.after_pipeline_run(run_params={}, run_result={}, pipeline=pipeline, catalog=catalog)
+
+
+def evaluate(params: dict[str, Any]) -> dict[str, Any]:
+    mlflow.active().log({"live": params["steps"]}, 1)
+    return {"identity": {"gain": 0.5}}
+
+
+def stage(work: Any = evaluate, name: str = "evaluate") -> Any:
+    return node(work, inputs="params:evaluate", outputs="metrics", name=name)
+
+
+def runs(client: Any) -> list[Any]:
+    return client.search_runs([client.get_experiment_by_name("anna").experiment_id])
+
+
+def test_a_stage_is_tracked_with_params_figures_time_and_files(tmp_path: Path, client: Any) -> None:
+    run(tmp_path, stage())
+    (child,) = (each for each in runs(client) if "stage" in each.data.tags)
+    (parent,) = (each for each in runs(client) if "inputs" in each.data.tags)
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.info.status == "FINISHED"
+    assert parent.info.status == "RUNNING"  # until record
+    assert child.data.params == {"evaluate.steps": "9", "seed": "1"}
+    assert child.data.metrics["identity.gain"] == 0.5
+    assert child.data.metrics["live"] == 9
+    assert child.data.metrics["seconds"] >= 0
+    assert [each.path for each in client.list_artifacts(child.info.run_id)] == ["metrics.json"]
+    assert isinstance(mlflow.active(), Silent)
+
+
+def test_stages_in_several_processes_share_a_parent(tmp_path: Path, client: Any) -> None:
+    run(tmp_path, stage())
+    run(tmp_path, stage(name="align"))
+    assert len([each for each in runs(client) if "inputs" in each.data.tags]) == 1
+    assert len([each for each in runs(client) if "stage" in each.data.tags]) == 2
+
+
+def test_a_stage_that_fails_is_failed_in_both_runs(tmp_path: Path, client: Any) -> None:
+    def broken(params: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError("no faces")
+
+    with pytest.raises(ValueError, match="no faces"):
+        run(tmp_path, stage(broken))
+    assert [each.info.status for each in runs(client)] == ["FAILED", "FAILED"]
+
+
+def test_record_opens_no_child(tmp_path: Path, client: Any) -> None:
+    run(tmp_path, stage(name="record"))
+    assert [each for each in runs(client) if "stage" in each.data.tags] == []
+
+
+def test_a_pipeline_that_is_not_the_project_s_is_not_tracked(tmp_path: Path, client: Any) -> None:
+    run(tmp_path, stage(name="somebody_elses"))
+    assert client.get_experiment_by_name("anna") is None
+
+
+def test_a_server_that_is_down_is_a_warning_and_the_stage_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens on discard
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run(tmp_path, stage())
+    assert "is not tracked" in caplog.text
+    assert (tmp_path / "data/08_reporting/anna/metrics.json").is_file()
