@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "src"
 
 def imported_modules(files: Iterable[Path]) -> set[str]:
     """Return the files, relative to src, that these files import directly."""
-    names = set()
+    names: set[str] = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import):

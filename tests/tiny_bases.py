@@ -35,7 +35,7 @@ SIGNAL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 def config(family: str, path: Path | str) -> BaseConfig:
     """A base as conf/base/bases.yml describes it."""
     return BaseConfig(
-        family=family,  # type: ignore[arg-type]
+        family=family,
         path=str(path),
         resolution=SIZE,
         licence="none, random numbers",

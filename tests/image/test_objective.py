@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_v_and_noise_recover_the_clean_latents() -> None:
 def test_targets_and_corruption_are_those_of_diffusers(kind: str) -> None:
     from diffusers import DDPMScheduler
 
-    scheduler = DDPMScheduler(beta_schedule="scaled_linear", prediction_type=kind)
+    scheduler: Any = DDPMScheduler(beta_schedule="scaled_linear", prediction_type=kind)
     clean, noise, steps = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE), torch.tensor([0, 400, 999])
     kept = scheduler.alphas_cumprod[steps]
     torch.testing.assert_close(

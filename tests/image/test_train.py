@@ -17,19 +17,10 @@ from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.checkpoint import Checkpoints, State
+from valentina_pipeline.image.encoding import Encoded, Sample, data_hash, encode_samples, encode_text
 from valentina_pipeline.image.lora import Adapter, Notes, adapter_files, inject
-from valentina_pipeline.image.train import (
-    Diverged,
-    Encoded,
-    Sample,
-    Stopped,
-    data_hash,
-    encode_samples,
-    encode_text,
-    reproducible,
-    schedule,
-    train,
-)
+from valentina_pipeline.image.train import Diverged, Stopped, reproducible, schedule, train
+from valentina_pipeline.pipelines.train_lora import nodes
 
 NOTES = Notes("v", "b", "d", "c", tiny_bases.SIZE, "v_prediction")
 
@@ -255,8 +246,6 @@ def test_a_run_with_other_inputs_never_sees_these_checkpoints(tmp_path: Path) ->
 
 
 def test_the_node_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
-    nodes = pytest.importorskip("valentina_pipeline.pipelines.train_lora.nodes")
-    pytest.importorskip("valentina_pipeline.integrations.mlflow")
     pictures = {f"{i}" * 64: sample.image for i, sample in enumerate(samples(3))}
     names = list(pictures)
     captions = pd.DataFrame({"sha256": names, "caption": ["photo of v woman"] * 3})

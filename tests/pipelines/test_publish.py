@@ -1,10 +1,16 @@
 """Publish: a folder that another process serves, and the same bytes when it is made again."""
 
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -68,3 +74,54 @@ def test_a_fresh_process_without_this_project_draws_from_it(tmp_path: Path) -> N
     assert said["image"].startswith("iVBOR")  # PNG in base64
     assert said["others"] == []
     assert said["adapters"] == ["default_0"]
+
+
+@pytest.mark.slow
+def test_mlflow_serves_it_and_refuses_what_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    FileFolder(filepath=str(folder)).save(published(tmp_path))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    scripts = str(Path(sys.executable).parent)  # where mlflow looks for uvicorn
+    server = subprocess.Popen(
+        [*command, "--model-uri", str(folder), "--port", str(port)],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": os.pathsep.join([scripts, os.environ["PATH"]])},
+        start_new_session=True,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/ping", server)
+        where = f"http://127.0.0.1:{port}/invocations"
+        status, answer = asked(where, {"prompt": "smiling", "seed": 1, "preset": "draft"})
+        assert status == 200
+        assert answer["predictions"][0]["image"].startswith("iVBOR")
+        status, answer = asked(where, {"prompt": "naked woman"})
+        assert status == 400
+        assert "this prompt is refused" in json.dumps(answer)
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def wait_for(url: str, server: "subprocess.Popen[bytes]") -> None:
+    for _ in range(600):
+        assert server.poll() is None, "the server ended"
+        try:
+            urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise TimeoutError(url)
+
+
+def asked(url: str, row: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    body = json.dumps({"dataframe_records": [row]}).encode()
+    request = Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urlopen(request, timeout=120) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as err:
+        return err.code, json.load(err)

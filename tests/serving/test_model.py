@@ -2,11 +2,12 @@
 
 import base64
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 import packages
 from valentina_pipeline.datasets import FileFolder
@@ -35,22 +36,23 @@ def character(folder: Path) -> Character:
 
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Path:
-    import shutil
-
     return shutil.copytree(folder, tmp_path / "package")
 
 
-def pixels(image: Image.Image | None) -> bytes:
-    assert image is not None
-    return image.tobytes()
+def difference(one: Image.Image | None, other: Image.Image | None) -> int:
+    """Return by how much the two differ where they differ most, of 255."""
+    assert one is not None
+    assert other is not None
+    extremes = ImageChops.difference(one, other).getextrema()
+    return max(int(high) for _, high in extremes)  # type: ignore[misc]
 
 
 def test_a_wish_gives_the_same_image_alone_and_among_others(character: Character) -> None:
     wish = Wish("smiling", 3, "draft")
     (alone,) = character.draw([wish])
     again, other = character.draw([wish, Wish("smiling", 4, "draft")])
-    assert pixels(alone.image) == pixels(again.image)
-    assert pixels(other.image) != pixels(alone.image)
+    assert difference(alone.image, again.image) <= 3  # batches round differently
+    assert difference(alone.image, other.image) > 30
 
 
 def test_the_lora_is_at_work(character: Character) -> None:
@@ -61,7 +63,7 @@ def test_the_lora_is_at_work(character: Character) -> None:
         (bare,) = character.draw([wish])
     finally:
         character._pipe.enable_lora()
-    assert pixels(adapted.image) != pixels(bare.image)
+    assert difference(adapted.image, bare.image) > 30
 
 
 def test_images_say_what_they_are_and_from_what(character: Character) -> None:

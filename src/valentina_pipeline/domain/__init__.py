@@ -1,0 +1,1 @@
+"""What the project speaks of: concepts, rights and manifests; no tool is known here."""

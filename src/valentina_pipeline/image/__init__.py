@@ -1,0 +1,1 @@
+"""The work on images: from taking them in to judging what a LoRA draws."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from valentina_pipeline.image.base import BaseModel, Family
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
     from torch.nn import Parameter
 
@@ -133,17 +132,18 @@ def inject(base: BaseModel, rank: int, alpha: float, targets: Targets, text: boo
     return adapter
 
 
-def adapter_files(adapter: Adapter, notes: Notes, dtype: "torch.dtype | None" = None) -> dict[str, bytes]:
+def adapter_files(adapter: Adapter, notes: Notes, half: bool = False) -> dict[str, bytes]:
     """Return the LoRA as files: diffusers' format and kohya's, byte for byte a function of the arguments.
 
     Args:
         adapter: trained.
         notes: for the metadata.
-        dtype: to store the weights in; None keeps float32.
+        half: store the weights as float16, as is usual where they were trained with it.
     """
     import torch
 
-    tensors = {name: p.detach().to("cpu", dtype or torch.float32) for name, p in adapter.weights().items()}
+    dtype = torch.float16 if half else torch.float32
+    tensors = {name: p.detach().to("cpu", dtype) for name, p in adapter.weights().items()}
     about = _about(adapter, notes)
     configs = {f"{m}.{key}": value for m, config in adapter.configs.items() for key, value in config.items()}
     alike = {"format": "pt", "lora_adapter_metadata": json.dumps(configs, sort_keys=True)}
@@ -247,6 +247,6 @@ def _about(adapter: Adapter, notes: Notes) -> dict[str, str]:
 def code_hash() -> str:
     """Return the sha256 over the files whose code decides what a training results in."""
     here = Path(__file__).parent
-    names = ("base.py", "lora.py", "objective.py", "train.py")
+    names = ("base.py", "encoding.py", "lora.py", "objective.py", "train.py")
     sums = [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in names]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ class _Live:
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), METRICS_AT_ONCE):
             part = waiting[start : start + METRICS_AT_ONCE]
-            self._try(lambda part=part: self.client.log_batch(self.run_id, metrics=part))
+            self._try(partial(self.client.log_batch, self.run_id, metrics=part))
 
     def _try(self, work: Callable[[], object]) -> None:
         if self.broken:
@@ -459,7 +460,7 @@ def _signature() -> Any:
     optional = [ColSpec("long", "seed", required=False), ColSpec("string", "preset", required=False)]
     texts = ("image", "prompt", "preset", "refused")
     outputs = [ColSpec("string", name) for name in texts] + [ColSpec("long", "seed")]
-    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema(outputs))
+    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema([*outputs]))
 
 
 def tracking_uri(root: Path) -> str:

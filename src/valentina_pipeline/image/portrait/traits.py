@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +131,9 @@ class Scene:
 GEOMETRY = tuple(name for name, kind in Identity.__annotations__.items() if kind == "float")
 
 
-def _pick(rng: np.random.Generator, names) -> str:
-    names = tuple(names)
-    return names[int(rng.integers(len(names)))]
+def _pick(rng: np.random.Generator, names: Iterable[str]) -> str:
+    choices = tuple(names)
+    return choices[int(rng.integers(len(choices)))]
 
 
 def random_identity(rng: np.random.Generator) -> Identity:

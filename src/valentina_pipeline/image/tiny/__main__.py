@@ -6,7 +6,7 @@ which neither git nor DVC tracks.
 
 import hashlib
 import json
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,10 @@ def train_unet() -> None:
     words = unet.tokenizer(STATE / "tokenizer")
     network = unet.train(_worlds()[0], coder, words, *_plan("unet"))
     unet.assemble(network, coder, words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
+    for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
+        (WEIGHTS / "base" / name / "tokenizer.json").unlink()
+        for file in ("vocab.json", "merges.txt"):
+            shutil.copy(STATE / "tokenizer" / file, WEIGHTS / "base" / name / file)
 
 
 @main.command("card")
@@ -107,7 +111,7 @@ def write_card() -> None:
     (TINY / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     beside = TINY / "README.part"
     beside.write_text(card.text(figures, _params()), "utf-8")
-    os.replace(beside, TINY / "README.md")
+    beside.replace(TINY / "README.md")
 
 
 if __name__ == "__main__":

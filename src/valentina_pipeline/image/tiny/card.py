@@ -12,7 +12,7 @@ from torch import nn
 from valentina_pipeline.image.faces import find_faces
 from valentina_pipeline.image.tiny import clip, faces, vae
 from valentina_pipeline.image.tiny.world import SIZE, World
-from valentina_pipeline.image.tiny_models import FaceNetTiny
+from valentina_pipeline.image.tiny_models import FaceNetTiny, to_network
 from valentina_pipeline.image.wording import sentence
 
 IMAGES = 200
@@ -114,8 +114,11 @@ def _sheet(pipe: StableDiffusionXLPipeline, held_out: World, drawn: list[Image.I
     rows = np.linspace(0, len(held_out.pixels) - 1, 8).astype(int)
     pixels = held_out.pixels[rows]
     with torch.no_grad():
-        latents = pipe.vae.encode(vae.to_network(torch.from_numpy(pixels))).latent_dist.mean
+        latents = pipe.vae.encode(to_network(torch.from_numpy(pixels))).latent_dist.mean
         seen = pipe.vae.decode(latents).sample.clamp(-1, 1)
     through = ((seen + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    lines = [np.hstack(list(part)) for part in (pixels, through, *np.split(np.stack(drawn[:24]), 3))]
+    lines = [
+        np.hstack(list(part))
+        for part in (pixels, through, *np.split(np.stack([np.asarray(image) for image in drawn[:24]]), 3))
+    ]
     return Image.fromarray(np.vstack(lines))

@@ -37,7 +37,9 @@ def train(world: World, plan: Plan, batch: int, seed: int, state: Path) -> nn.Mo
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         rows = rng.choice(len(world.pixels), size=batch, replace=False)
-        kept = [[t for t in ALL_TRAITS if rng.random() < share] for share in rng.uniform(0.4, 1.2, size=batch)]
+        kept = [
+            [t for t in ALL_TRAITS if rng.random() < share] for share in rng.uniform(0.4, 1.2, size=batch)
+        ]
         captions = [sentence(world.attributes[i], "woman", k) for i, k in zip(rows, kept, strict=True)]
         images, texts, scale = network(to_network(torch.from_numpy(world.pixels[rows])), tokenizer(captions))
         scores = scale * images @ texts.T
@@ -57,7 +59,7 @@ def save(network: nn.Module, folder: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def retrieval(network: nn.Module, world: World, among: int, seed: int) -> float:
+def retrieval(network: Any, world: World, among: int, seed: int) -> float:
     """Return the share of pictures whose own full caption scores highest among `among` captions.
 
     The other captions are those of random other pictures of `world`.
@@ -70,10 +72,15 @@ def retrieval(network: nn.Module, world: World, among: int, seed: int) -> float:
         pixels = to_network(torch.from_numpy(world.pixels))
         images = torch.cat([network.encode_image(part, normalize=True) for part in pixels.split(64)])
         texts = torch.cat(
-            [network.encode_text(tokenizer(captions[i : i + 64]), normalize=True) for i in range(0, len(captions), 64)]
+            [
+                network.encode_text(tokenizer(captions[i : i + 64]), normalize=True)
+                for i in range(0, len(captions), 64)
+            ]
         )
     for i in range(len(images)):
-        rivals = [j for j in rng.permutation(len(images))[: among * 2] if captions[j] != captions[i]][: among - 1]
+        rivals = [j for j in rng.permutation(len(images))[: among * 2] if captions[j] != captions[i]][
+            : among - 1
+        ]
         scores = texts[[i, *rivals]] @ images[i]
         hits.append(int(scores.argmax() == 0))
     return float(np.mean(hits))

@@ -1,7 +1,6 @@
 """One training loop for every network of the recipe: resumable, averaged, seeded by (seed, step)."""
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +37,18 @@ def fit(network: nn.Module, loss: Loss, plan: Plan, seed: int, state: Path, name
     from generators seeded by (seed, k), so that a resumed run repeats the uninterrupted one.
 
     Args:
+        network: with the weights to start from.
         loss: (step, numpy generator, torch generator) -> scalar to minimise.
+        plan: how long and how fast.
+        seed: of every draw.
+        state: the file that a stopped run goes on from.
+        name: for the progress bar.
     """
     network.to(memory_format=torch.channels_last)
     weights = [p for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=plan.rate, weight_decay=plan.decay, betas=(0.9, 0.99), fused=True)
+    optimiser = torch.optim.AdamW(
+        weights, lr=plan.rate, weight_decay=plan.decay, betas=(0.9, 0.99), fused=True
+    )
     mean = [p.detach().clone() for p in weights]
     start = _resume(state, network, optimiser, mean)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -51,7 +57,9 @@ def fit(network: nn.Module, loss: Loss, plan: Plan, seed: int, state: Path, name
         for step in range(start, plan.steps):
             for group in optimiser.param_groups:
                 group["lr"] = plan.rate * _schedule(step, plan.steps)
-            value = loss(step, np.random.default_rng([seed, step]), torch.Generator().manual_seed(seed * 10**6 + step))
+            value = loss(
+                step, np.random.default_rng([seed, step]), torch.Generator().manual_seed(seed * 10**6 + step)
+            )
             value.backward()
             nn.utils.clip_grad_norm_(weights, 1.0)
             optimiser.step()
@@ -76,12 +84,14 @@ def _schedule(step: int, steps: int) -> float:
     return 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
 
 
-def _save(path: Path, step: int, network: nn.Module, optimiser: torch.optim.Optimizer, mean: list[Tensor]) -> None:
+def _save(
+    path: Path, step: int, network: nn.Module, optimiser: torch.optim.Optimizer, mean: list[Tensor]
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     state = {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict(), "mean": mean}
     torch.save(state, beside)
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def _resume(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, mean: list[Tensor]) -> int:

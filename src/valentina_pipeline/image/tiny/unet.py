@@ -17,7 +17,12 @@ from valentina_pipeline.image.tiny_models import to_network
 from valentina_pipeline.image.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
 
 TEXT_WIDTH = 48
-SIGNAL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SIGNAL = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 GAMMA = 5.0
 """Of min-SNR weighting (Hang et al. 2023)."""
 
@@ -126,7 +131,9 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    return tokenizer(captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+    return tokenizer(
+        captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
+    ).input_ids
 
 
 def _caption(attributes: dict[str, str], rng: np.random.Generator) -> str:

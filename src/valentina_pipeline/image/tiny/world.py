@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +76,7 @@ def _render(people: int, scenes: int, seed: int, cache: Path) -> None:
     np.save(cache / "landmarks.npy", np.concatenate([part["landmarks"] for part in saved]))
     beside = cache / "attributes.part"
     beside.write_text(json.dumps(attributes), "utf-8")
-    os.replace(beside, cache / "attributes.json")  # last: its presence says that the rest is whole
+    beside.replace(cache / "attributes.json")  # last: its presence says that the rest is whole
 
 
 def _person(person: int, scenes: int, seed: int, path: Path) -> list[dict[str, str]]:
@@ -90,7 +89,7 @@ def _person(person: int, scenes: int, seed: int, path: Path) -> list[dict[str, s
         shown = [_frame(identity, *each) for each in zip(views, seeds, jitter, strict=True)]
         beside = path.with_suffix(".part.npz")
         np.savez(beside, pixels=np.stack([p for p, _ in shown]), landmarks=np.stack([m for _, m in shown]))
-        os.replace(beside, path)
+        beside.replace(path)
     return [portrait.attributes(identity, view) for view in views]
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
+    from valentina_pipeline.image.encoding import Sample
     from valentina_pipeline.image.lora import Notes
-    from valentina_pipeline.image.train import Sample
 
 LIBRARIES = ("diffusers", "peft", "torch", "transformers")
 """Whose versions round differently: a checkpoint of one is not gone on from with another."""
@@ -63,7 +63,7 @@ def train_adapter(
     from valentina_pipeline.image.base import load_base
     from valentina_pipeline.image.checkpoint import Checkpoints
     from valentina_pipeline.image.lora import adapter_files, inject
-    from valentina_pipeline.integrations.mlflow import active
+    from valentina_pipeline.integrations.tracking import active
 
     person, cfg = validated(Concept, concept, "concept"), validated(TrainConfig, train_lora, "train_lora")
     model, root = validated(BaseConfig, base, "base"), weights.parent.parent
@@ -88,7 +88,7 @@ def train_adapter(
             log=tracker.log,
             sample=_grid(prompts, seed, notes.resolution, tracker.image),
         )
-        files = adapter_files(adapter, notes, _stored(cfg.precision))
+        files = adapter_files(adapter, notes, half=cfg.precision != "fp32")
     checkpoints.remove()
     trainable = sum(parameter.numel() for parameter in adapter.weights().values())
     return files, _curve(losses, cfg), _figures(losses, trainable, files)
@@ -97,7 +97,7 @@ def train_adapter(
 def _samples(
     aligned: "Mapping[str, Image.Image]", captions: "pd.DataFrame", manifest: "pd.DataFrame"
 ) -> "list[Sample]":
-    from valentina_pipeline.image.train import Sample
+    from valentina_pipeline.image.encoding import Sample
 
     chosen = set(manifest.loc[manifest["split"] == TRAIN, "sha256"])
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
@@ -112,8 +112,8 @@ def _samples(
 
 def _notes(trigger: str, folder: Path, samples: "list[Sample]", prediction_type: str) -> "Notes":
     from valentina_pipeline.image.base import base_hash
+    from valentina_pipeline.image.encoding import data_hash
     from valentina_pipeline.image.lora import Notes, code_hash
-    from valentina_pipeline.image.train import data_hash
 
     return Notes(
         trigger=trigger,
@@ -145,13 +145,6 @@ def _grid(
         show(f"samples/step_{step:06d}", contact_sheet(images, prompts, columns=2, cell=max(size, 256)))
 
     return sample
-
-
-def _stored(precision: str) -> Any:
-    """Return the type that the LoRA is stored in: half precision where it was trained with it."""
-    import torch
-
-    return torch.float32 if precision == "fp32" else torch.float16
 
 
 def _curve(losses: list[float], cfg: TrainConfig) -> "pd.DataFrame":

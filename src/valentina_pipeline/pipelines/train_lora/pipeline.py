@@ -11,7 +11,17 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.train_adapter,
-                inputs=["aligned", "captions", "manifest", "weights", "params:concept", "params:base", "params:train_lora", "params:seed", "params:threads"],
+                inputs=[
+                    "aligned",
+                    "captions",
+                    "manifest",
+                    "weights",
+                    "params:concept",
+                    "params:base",
+                    "params:train_lora",
+                    "params:seed",
+                    "params:threads",
+                ],
                 outputs=["lora", "loss", "train_metrics"],
                 name="train_lora",
             )
