@@ -2,10 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 from kedro.framework.startup import bootstrap_project
+from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +28,21 @@ def root() -> Path:
 def project(root: Path, tmp_path: Path) -> Path:
     """A copy of the project's code and configuration, without data, weights or history."""
     return copy_project(root, tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """A client of an S3 server that the environment leads to."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield boto3.client("s3")
+    server.stop()
 
 
 def copy_project(root: Path, target: Path) -> Path:

@@ -99,6 +99,10 @@ def git(project: Path, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=project, check=True)
 
 
+def dvc(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments, "--quiet"], check=True)
+
+
 def repro(project: Path, log: Path) -> list[str]:
     """Run `dvc repro` and return the stages that it ran, in order; stages from the cache do not run."""
     log.unlink(missing_ok=True)
@@ -153,11 +157,12 @@ def test_edited_code_of_evaluate_reruns_from_evaluate(work: Path, log: Path) -> 
 
 def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:
     edit(work / "conf/base/bases.yml", "    steps: 300", "    steps: 301")
-    assert status(work) == {"train_lora"}
+    cards = {"register", "publish"}  # which state how it was trained
+    assert status(work) == {"train_lora", *cards}
     edit(work / "conf/base/bases.yml", "    steps: 1500", "    steps: 1501")  # of sdxl, which nobody chose
     edit(work / "conf/base/concepts/valentina_moreau.yml", "evaluate: {}", "evaluate: {steps: 9}")
     edit(work / "conf/base/catalog.yml", "${_concept}/package", "${_concept}/./package")
-    assert status(work) == {"train_lora", "evaluate", "publish", "record"}
+    assert status(work) == {"train_lora", "evaluate", *cards, "record"}
 
 
 def test_a_second_concept_is_a_second_file_and_reruns_nothing_of_the_first(work: Path, log: Path) -> None:
@@ -179,3 +184,26 @@ def test_a_rank_given_to_an_experiment_wins(work: Path, log: Path) -> None:
     tried = yaml.safe_load(subprocess.check_output(["git", "show", f"{ref}:params.yaml"]))
     assert tried["train_lora"]["rank"] == 8
     assert yaml.safe_load((work / "params.yaml").read_text())["train_lora"]["rank"] is None
+
+
+def test_a_clone_that_pulls_from_s3_runs_nothing_and_takes_former_results_from_there(
+    work: Path, log: Path, s3: Any, tmp_path: Path
+) -> None:
+    s3.create_bucket(Bucket="store")
+    dvc("remote", "add", "--default", "store", "s3://store/valentina")
+    dvc("remote", "modify", "store", "endpointurl", os.environ["AWS_ENDPOINT_URL"])
+    edit(work / "params.yaml", "rank: null", "rank: 4")
+    assert repro(work, log) == from_stage("train_lora")
+    git(work, "checkout", "--quiet", "params.yaml", "dvc.lock", "data")
+    dvc("checkout")
+    git(work, "commit", "--quiet", "--all", "--message", "a remote")
+    dvc("push", "--run-cache")
+
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(work), str(clone))
+    with chdir(clone):
+        dvc("pull", "--run-cache")
+    assert status(clone) == set()
+    assert repro(clone, log) == []
+    edit(clone / "params.yaml", "rank: null", "rank: 4")  # trained elsewhere
+    assert repro(clone, log) == ["register@valentina_moreau", "record@valentina_moreau"]

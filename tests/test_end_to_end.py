@@ -2,12 +2,15 @@
 
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from conftest import copy_project
@@ -15,39 +18,64 @@ from conftest import copy_project
 pytestmark = pytest.mark.slow
 
 CONCEPT = "valentina_moreau"
-SMALL = [
-    *("ingest.count=6", "train_lora.steps=4", "train_lora.batch_size=2", "train_lora.checkpoint_every=2"),
-    *(
-        "train_lora.sample_every=0",
-        "evaluate.images_per_prompt=1",
-        "evaluate.steps=2",
-        "evaluate.bootstrap=100",
-    ),
-]
+SMALL = {
+    "ingest": {"count": 6},
+    "train_lora": {"steps": 4, "batch_size": 2, "checkpoint_every": 2, "sample_every": 0},
+    "evaluate": {"images_per_prompt": 1, "steps": 2, "bootstrap": 100},
+}
 
 
-def kedro(folder: Path, *arguments: str) -> str:
-    """Run the command line in `folder`, whose own code it imports; return what it printed."""
-    path = os.pathsep.join([str(folder / "src"), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "kedro", *arguments]
-    done = subprocess.run(
-        command,
+def start(folder: Path, *command: str) -> subprocess.Popen[str]:
+    """Start a command line in `folder`, whose own code it imports, as whoever typed it would."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
+        env={
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": os.pathsep.join([str(folder / "src"), os.environ.get("PYTHONPATH", "")]),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command line in `folder` and return what it printed."""
+    process = start(folder, *command)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed[-4000:]
+    return printed
+
+
+def outputs(folder: Path) -> dict[str, dict[str, str]]:
+    """Return stage -> output -> hash, as dvc.lock has it."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return {name: {out["path"]: out["md5"] for out in stages[name].get("outs", ())} for name in stages}
 
 
 @pytest.fixture(scope="module")
-def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A project in which everything ran, and what it printed."""
-    folder = copy_project(root, tmp_path_factory.mktemp("whole") / "project")
+def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that nobody ran yet, its numbers small."""
+    folder = copy_project(root, tmp_path_factory.mktemp("fresh") / "project")
     shutil.copytree(root / "tiny/weights", folder / "tiny/weights", dirs_exist_ok=True)
-    return folder, kedro(folder, "run", "--params", ",".join(SMALL))
+    shutil.copy(root / "dvc.yaml", folder / "dvc.yaml")
+    chosen = yaml.safe_load((folder / "params.yaml").read_text())
+    for stage, values in SMALL.items():
+        chosen[stage].update(values)
+    (folder / "params.yaml").write_text(yaml.safe_dump(chosen))
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    run(folder, "dvc", "init", "--quiet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same in which everything ran, and what it printed."""
+    folder = tmp_path_factory.mktemp("built") / "project"
+    shutil.copytree(fresh, folder)
+    return folder, run(folder, "dvc", "repro")
 
 
 def test_a_run_ends_with_the_figures_and_where_to_look(built: tuple[Path, str]) -> None:
@@ -71,12 +99,13 @@ def test_training_again_from_the_same_inputs_gives_the_same_bytes(built: tuple[P
     lora = built[0] / "data/06_models" / CONCEPT / "lora"
     before = {file.name: file.read_bytes() for file in lora.iterdir()}
     shutil.rmtree(lora)
-    kedro(built[0], "run", "--pipelines", "train_lora", "--params", ",".join(SMALL))
+    run(built[0], "kedro", "run", "--pipelines", "train_lora")
     assert {file.name: file.read_bytes() for file in lora.iterdir()} == before
 
 
 def test_generate_draws_marked_images_from_the_package(built: tuple[Path, str]) -> None:
-    printed = kedro(built[0], "generate", "smiling, wearing a red dress", "--preset", "draft", "--seed", "3")
+    prompt = "smiling, wearing a red dress"
+    printed = run(built[0], "kedro", "generate", prompt, "--preset", "draft", "--count", "4")
     with Image.open(built[0] / printed.split()[-1]) as drawn:
         assert drawn.size == (128, 128)
         assert "trainedAlgorithmicMedia" in "".join(map(str, drawn.info.values()))
@@ -84,4 +113,20 @@ def test_generate_draws_marked_images_from_the_package(built: tuple[Path, str]) 
 
 def test_generate_refuses_what_is_not_safe_for_work(built: tuple[Path, str]) -> None:
     with pytest.raises(AssertionError, match=r"(?i)refus|sexual|nud"):
-        kedro(built[0], "generate", "nude, in bed")
+        run(built[0], "kedro", "generate", "nude, in bed")
+
+
+def test_killed_at_a_dozen_moments_it_completes_with_the_same_hashes(
+    built: tuple[Path, str], fresh: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(fresh, folder)
+    moments = random.Random(1)
+    for _ in range(12):
+        process = start(folder, "dvc", "repro")
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=moments.uniform(1, 20))
+        process.kill()
+        process.communicate(timeout=60)  # a stage that outlived its `dvc repro` would hold its output open
+    run(folder, "dvc", "repro")
+    assert outputs(folder) == outputs(built[0])

@@ -1,11 +1,15 @@
-"""Kedro's hooks: a tracked run for each stage, under one parent for each set of inputs.
+"""Kedro's hooks: a stage ends with its DVC; a tracked run for each stage, one parent a set of inputs.
 
 Tracking never stops the work: when MLflow does not answer, a warning says so once and the stage runs on
 untracked; `record` can complete the run later.
 """
 
 import atexit
+import ctypes
 import logging
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +24,24 @@ from valentina_pipeline.integrations import mlflow, provenance
 
 logger = logging.getLogger(__name__)
 
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl(2): the signal that this process gets when its parent ends."""
+
 SHOWN = "data/08_reporting"
 """Files that stages write here are artifacts of their runs."""
+
+
+class ProcessHooks:
+    """Ties a stage to the `dvc repro` that started it."""
+
+    @hook_impl
+    def before_pipeline_run(self) -> None:
+        """End with DVC, even where it is killed: the stage would go on and write beside its successor."""
+        if "DVC_STAGE" not in os.environ or sys.platform != "linux":
+            return
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getpgid(os.getppid()) != os.getpgrp():  # DVC ended before the line above
+            sys.exit("the `dvc repro` of this stage has ended")
 
 
 class TrackingHooks:

@@ -1,37 +1,25 @@
 import os
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from valentina_pipeline.integrations.sources import BadSource, LocalFolder, source
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """An S3 server with a bucket of three objects under one prefix; its address is in the environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="portraits")
-        for key, content in {
-            "her/a.png": b"0123456789",
-            "her/more/b.png": b"b",
-            "her/empty.png": b"",
-            "her/folder/": b"",
-            "other/c.png": b"c",
-        }.items():
-            client.put_object(Bucket="portraits", Key=key, Body=content)
-        yield "s3://portraits/her"
-    server.stop()
+def prefix(s3: Any) -> str:
+    """A bucket of three objects under one prefix."""
+    s3.create_bucket(Bucket="portraits")
+    for key, content in {
+        "her/a.png": b"0123456789",
+        "her/more/b.png": b"b",
+        "her/empty.png": b"",
+        "her/folder/": b"",
+        "other/c.png": b"c",
+    }.items():
+        s3.put_object(Bucket="portraits", Key=key, Body=content)
+    return "s3://portraits/her"
 
 
 def test_a_folder_lists_files_of_all_its_folders_but_no_hidden_ones(tmp_path: Path) -> None:
@@ -78,29 +66,30 @@ def test_another_kind_of_address_is_refused(tmp_path: Path) -> None:
         source("s3://", tmp_path)
 
 
-def test_objects_under_a_prefix_are_listed_and_read(s3: str, tmp_path: Path) -> None:
-    place = source(s3, tmp_path)
+def test_objects_under_a_prefix_are_listed_and_read(prefix: str, tmp_path: Path) -> None:
+    place = source(prefix, tmp_path)
     assert place.names() == ["a.png", "empty.png", "more/b.png"]
     assert place.read("a.png", 100) == b"0123456789"
     assert place.read("a.png", 4) == b"01234"
     assert place.read("empty.png", 100) == b""
-    assert place.where == s3
+    assert place.where == prefix
 
 
-def test_an_object_that_has_gone_fails_as_a_file_would(s3: str, tmp_path: Path) -> None:
+def test_an_object_that_has_gone_fails_as_a_file_would(prefix: str, tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        source(s3, tmp_path).read("gone.png", 100)
+        source(prefix, tmp_path).read("gone.png", 100)
 
 
+@pytest.mark.usefixtures("prefix")
 @pytest.mark.parametrize("address", ["s3://portraits/nothing", "s3://no-such-bucket/her"])
-def test_an_empty_prefix_or_bucket_is_an_error_that_names_it(s3: str, tmp_path: Path, address: str) -> None:
+def test_an_empty_prefix_or_bucket_is_an_error_that_names_it(tmp_path: Path, address: str) -> None:
     with pytest.raises(BadSource, match=address):
         source(address, tmp_path).names()
 
 
 def test_an_unreachable_server_is_an_error_that_says_what_to_check(
-    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(BadSource, match="check AWS_ENDPOINT_URL"):
-        source(s3, tmp_path).names()
+        source(prefix, tmp_path).names()

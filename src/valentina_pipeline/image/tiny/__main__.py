@@ -22,6 +22,7 @@ from valentina_pipeline.image.tiny_models import FaceNetTiny
 
 TINY = Path("tiny")
 WEIGHTS = TINY / "weights"
+VAE = WEIGHTS / "base" / "vae"
 STATE = TINY / "state"
 
 
@@ -37,11 +38,16 @@ def _worlds() -> tuple[world.World, world.World]:
     return world.split(whole, drawn["held_out"])
 
 
-def _plan(stage: str) -> tuple[Plan, int, int, Path]:
-    """Return the plan, batch, seed and state file of a stage; other parameters have another state."""
+def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
+    """Return the plan, batch, seed and state file of a stage.
+
+    Other parameters, code or input files have another state, which no run goes on from by mistake.
+    """
     params = _params()
     chosen = params[stage]
     key = hashlib.sha256(json.dumps([params["seed"], params["threads"], params["render"], chosen]).encode())
+    for file in (Path(__file__).with_name(f"{stage}.py"), *inputs):
+        key.update(file.read_bytes())
     state = STATE / f"{stage}-{key.hexdigest()[:12]}.pt"
     return Plan(chosen["steps"], chosen["rate"]), chosen["batch"], params["seed"], state
 
@@ -65,7 +71,7 @@ def render() -> None:
 def train_vae() -> None:
     """Train the VAE."""
     network = vae.train(_worlds()[0], *_plan("vae"))
-    network.half().save_pretrained(WEIGHTS / "base" / "vae")
+    network.half().save_pretrained(VAE)
 
 
 @main.command("clip")
@@ -77,7 +83,8 @@ def train_clip() -> None:
 @main.command("faces")
 def train_faces() -> None:
     """Train the face embedder."""
-    network = faces.train(_worlds()[0], *_plan("faces"))
+    coder = AutoencoderKL.from_pretrained(VAE)
+    network = faces.train(_worlds()[0], coder, *_plan("faces", VAE / "diffusion_pytorch_model.safetensors"))
     WEIGHTS.mkdir(parents=True, exist_ok=True)
     halves = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     save_file(halves, WEIGHTS / "faces.safetensors")
@@ -86,9 +93,11 @@ def train_faces() -> None:
 @main.command("unet")
 def train_unet() -> None:
     """Train the U-Net and text encoders, and assemble the base."""
-    coder = AutoencoderKL.from_pretrained(WEIGHTS / "base" / "vae")
+    coder = AutoencoderKL.from_pretrained(VAE)
     words = unet.tokenizer(STATE / "tokenizer")
-    network = unet.train(_worlds()[0], coder, words, *_plan("unet"))
+    network = unet.train(
+        _worlds()[0], coder, words, *_plan("unet", VAE / "diffusion_pytorch_model.safetensors")
+    )
     unet.assemble(network, coder, words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
     for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
         (WEIGHTS / "base" / name / "tokenizer.json").unlink()
@@ -99,18 +108,20 @@ def train_unet() -> None:
 @main.command("card")
 def write_card() -> None:
     """Measure the bars on held-out people and write the model card."""
-    pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", torch_dtype=torch.float32)
+    pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32)
     network = FaceNetTiny()
     network.load_state_dict(load_file(WEIGHTS / "faces.safetensors"))
     network.eval()
     matcher = clip.build()
     matcher.load_state_dict(load_file(WEIGHTS / "clip" / "open_clip_model.safetensors"))
     matcher.eval()
-    figures, sheet = card.measure(pipe, network, matcher, _worlds()[1], _params()["seed"])
+    params = _params()
+    images = params["card"]["images"]
+    figures, sheet = card.measure(pipe, network, matcher, _worlds()[1], images, params["seed"])
     sheet.save(TINY / "samples.png")
     (TINY / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     beside = TINY / "README.part"
-    beside.write_text(card.text(figures, _params()), "utf-8")
+    beside.write_text(card.text(figures, params), "utf-8")
     beside.replace(TINY / "README.md")
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
 from valentina_pipeline.image.faces import crop_matrix
 from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.vae import reconstruct
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import FaceNetTiny, to_network
 
@@ -28,14 +30,18 @@ class _Margin(nn.Module):
         return functional.cross_entropy(SCALE * (cosines - margin), person)
 
 
-def train(world: World, plan: Plan, batch: int, seed: int, state: Path) -> FaceNetTiny:
-    """Train on crops shifted, turned, blurred and re-lit, as detected and generated faces are."""
+def train(world: World, coder: AutoencoderKL, plan: Plan, batch: int, seed: int, state: Path) -> FaceNetTiny:
+    """Train on crops shifted, turned, blurred and re-lit, half of them through the VAE.
+
+    That is how detected and generated faces look: the embedder shall tell people apart, not codecs.
+    """
     torch.manual_seed(seed)
     network = _Margin(int(world.person.max()) + 1)
+    kinds = (world.pixels, reconstruct(coder, world.pixels))
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         rows = rng.integers(len(world.pixels), size=batch)
-        faces = np.stack([_crop(world.pixels[i], world.landmarks[i], rng) for i in rows])
+        faces = np.stack([_crop(kinds[rng.integers(2)][i], world.landmarks[i], rng) for i in rows])
         return network.loss(to_network(torch.from_numpy(faces)), torch.from_numpy(world.person[rows]))
 
     fit(network, loss, plan, seed, state, "faces")

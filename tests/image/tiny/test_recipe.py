@@ -1,0 +1,128 @@
+"""The recipe of the tiny world, from rendered people to the model card, with a few people and two steps."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from diffusers import StableDiffusionXLPipeline
+from torch import Tensor, nn
+
+from valentina_pipeline.image.tiny import world
+from valentina_pipeline.image.tiny.__main__ import main
+from valentina_pipeline.image.tiny.faces import verification
+from valentina_pipeline.image.tiny.fit import Plan, fit
+
+STEPS = {"steps": 2, "batch": 2, "rate": 1e-3}
+PARAMS = {
+    "seed": 3,
+    "render": {"people": 6, "held_out": 4, "scenes": 2},
+    **dict.fromkeys(("vae", "clip", "faces", "unet"), STEPS),
+    "card": {"images": 8},
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which the whole recipe ran."""
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "tiny").mkdir()
+    threads = torch.get_num_threads()
+    text = yaml.safe_dump({**PARAMS, "threads": threads})
+    (folder / "tiny/params.yaml").write_text(text)
+    with chdir(folder):
+        for stage in ("render", "vae", "clip", "faces", "unet", "card"):
+            run(stage)
+    yield folder
+    torch.set_num_threads(threads)
+
+
+def run(stage: str) -> None:
+    done = CliRunner().invoke(main, [stage], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.slow
+def test_the_base_loads_as_a_plain_sdxl_pipeline(made: Path) -> None:
+    base = StableDiffusionXLPipeline.from_pretrained(made / "tiny/weights/base", dtype=torch.float32)
+    assert base.unet.config.addition_embed_type == "text_time"
+    words = base.tokenizer("valentina moreau smiling").input_ids
+    assert words == base.tokenizer_2("valentina moreau smiling").input_ids
+    assert len(base.tokenizer) == 49408
+    image = base("a portrait", num_inference_steps=1, height=128, width=128, output_type="np").images[0]
+    assert np.isfinite(image).all()
+
+
+@pytest.mark.slow
+def test_the_card_says_each_bar_and_whether_it_holds(made: Path) -> None:
+    figures = json.loads((made / "tiny/metrics.json").read_text())
+    text = (made / "tiny/README.md").read_text()
+    for name in ("vae_psnr_db", "face_found_rate", "face_verification_accuracy", "clip_retrieval_among_32"):
+        assert f"| {name} | {figures[name]:g} |" in text
+    assert "missed" in text  # two steps teach nothing
+    assert (made / "tiny/samples.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_finished_stage_run_again_gives_the_same_bytes(made: Path) -> None:
+    weights = made / "tiny/weights/faces.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()
+    shutil.rmtree(made / "tiny/state", ignore_errors=False)
+    with chdir(made):
+        run("faces")  # renders the people again as well
+    assert weights.read_bytes() == before
+
+
+def test_people_already_rendered_stay_when_a_stopped_render_goes_on(tmp_path: Path) -> None:
+    whole = world.load(2, 2, seed=5, cache=tmp_path)
+    kept = tmp_path / "parts/00000.npz"
+    before = kept.stat().st_mtime_ns
+    (tmp_path / "attributes.json").unlink()
+    (tmp_path / "parts/00001.npz").unlink()
+    again = world.load(2, 2, seed=5, cache=tmp_path)
+    assert again.digest() == whole.digest()
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_held_out_people_are_in_no_training_picture(tmp_path: Path) -> None:
+    train, held_out = world.split(world.load(3, 1, seed=5, cache=tmp_path), 1)
+    assert set(train.person) == {0, 1}
+    assert set(held_out.person) == {2}
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    def train(state: Path, stop_at: int | None) -> Tensor:
+        torch.manual_seed(0)
+        network = nn.Linear(3, 1)
+
+        def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+            if step == stop_at:
+                raise Stopped
+            seen = torch.randn(4, 3, generator=noise) + float(rng.normal())
+            return (network(seen) - seen.sum(dim=1, keepdim=True)).square().mean()
+
+        fit(network, loss, Plan(steps=150, rate=1e-2), seed=1, state=state, name="line")
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    uninterrupted = train(tmp_path / "one.pt", None)
+    with pytest.raises(Stopped):
+        train(tmp_path / "two.pt", 120)
+    assert torch.equal(train(tmp_path / "two.pt", None), uninterrupted)
+
+
+def test_verification_counts_both_kinds_of_pairs_alike() -> None:
+    vectors = np.eye(3)[[0, 0, 1, 1, 2, 2]]
+    assert verification(vectors, np.array([0, 0, 1, 1, 2, 2])) == (1.0, 1.0, 0.0)
+    accuracy, _, _ = verification(vectors, np.array([0, 1, 0, 1, 0, 1]))
+    assert accuracy < 0.5

@@ -1,0 +1,51 @@
+"""The project's commands, as Kedro calls them."""
+
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner, Result
+
+from valentina_pipeline.cli import cli
+
+
+def kedro(project: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, obj=SimpleNamespace(project_path=project))
+
+
+@pytest.mark.slow
+def test_dvc_yaml_is_checked_written_and_then_up_to_date(project: Path) -> None:
+    assert kedro(project, "dvc").output == "dvc.yaml is written\n"
+    assert kedro(project, "dvc").output == "dvc.yaml is up to date\n"
+    assert kedro(project, "dvc", "--check").exit_code == 0
+    file = project / "dvc.yaml"
+    stale = file.read_text().replace("kedro run --pipelines align", "kedro run --pipelines sleep")
+    file.write_text(stale)
+    checked = kedro(project, "dvc", "--check")
+    assert checked.exit_code == 1
+    assert "-    cmd: kedro run --pipelines sleep" in checked.output
+    assert "+    cmd: kedro run --pipelines align" in checked.output
+    assert file.read_text() == stale
+
+
+def test_a_dag_that_cannot_be_is_told_without_a_traceback(project: Path) -> None:
+    catalog = project / "conf/base/catalog.yml"
+    catalog.write_text(catalog.read_text().replace("metrics.json", "decision.json"))
+    done = kedro(project, "dvc")
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")
+    assert "decision.json" in done.output
+
+
+def test_without_a_lock_there_is_nothing_to_reproduce(tmp_path: Path) -> None:
+    for command in ("init --quiet", "-c user.name=T -c user.email=t@x commit --quiet --allow-empty -m empty"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    done = kedro(tmp_path, "reproduce")
+    assert done.exit_code == 1
+    assert "HEAD has no dvc.lock" in done.output
+
+
+@pytest.mark.parametrize("command", ["dvc", "reproduce", "generate"])
+def test_help_teaches(command: str, tmp_path: Path) -> None:
+    assert len(kedro(tmp_path, command, "--help").output.splitlines()) > 8
