@@ -16,7 +16,7 @@ def _newborn() -> Path:
     folder = Path(mkdtemp(prefix="mlflow-"))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        mlflow._client(folder).search_experiments()
+        mlflow.client(folder).search_experiments()
     return folder / "mlflow.db"
 
 
@@ -25,4 +25,4 @@ def empty_store(root: Path, patch: pytest.MonkeyPatch) -> Any:
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root.mkdir(parents=True, exist_ok=True)
     shutil.copy(_newborn(), root / "mlflow.db")
-    return mlflow._client(root)
+    return mlflow.client(root)

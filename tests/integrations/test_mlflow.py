@@ -11,6 +11,8 @@ from PIL import Image
 
 from stores import empty_store
 from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.integrations.flavours import model_files
+from valentina_pipeline.integrations.registry import Registry
 from valentina_pipeline.integrations.tracking import Silent, use
 
 PARAMS = {"seed": 1, "threads": 2, "train_lora": {"rank": 8}, "concept": {"rights": ["a"]}}
@@ -134,7 +136,7 @@ def test_experiments_in_dvc_s_copies_belong_to_the_project(monkeypatch: pytest.M
 
 
 def test_a_package_is_registered_once_and_found_by_its_tags(tmp_path: Path, client: Any) -> None:
-    registry = mlflow.Registry(tmp_path, "anna")
+    registry = Registry(tmp_path, "anna")
     assert registry.champion() is None
     assert registry.find(content_hash="c") is None
     tags = {"package_sha256": "p", "content_hash": "c", "decision": "candidate"}
@@ -158,8 +160,8 @@ def test_a_package_is_registered_once_and_found_by_its_tags(tmp_path: Path, clie
 
 def test_model_files_are_two_flavours_and_depend_on_their_arguments_alone() -> None:
     arguments = ("valentina_pipeline.serving.model", "some/base", {"prompt": "a", "seed": 1}, "f" * 64)
-    files = mlflow.model_files(*arguments)
-    assert mlflow.model_files(*arguments) == files
+    files = model_files(*arguments)
+    assert model_files(*arguments) == files
     model = yaml.safe_load(files["MLmodel"])
     assert model["flavors"]["python_function"]["loader_module"] == "valentina_pipeline.serving.model"
     assert model["flavors"]["diffusers"]["base_model"] == "some/base"

@@ -9,7 +9,7 @@ import pytest
 import packages
 from stores import empty_store
 from valentina_pipeline.datasets import JsonFile
-from valentina_pipeline.integrations.mlflow import Registry
+from valentina_pipeline.integrations.registry import Registry
 from valentina_pipeline.pipelines.register.nodes import DECISION, register_candidate
 
 NAME = "valentina_moreau"

@@ -1,4 +1,4 @@
-"""The only module that knows MLflow: tracked runs, the registry, and what makes a folder a model.
+"""Tracked runs in MLflow, and the store that they are in.
 
 A set of inputs has one parent run, found again by its tag `inputs` from any process; each stage has one
 child under it. State of this process: the runs that the hook has opened, which `active` speaks for.
@@ -7,22 +7,16 @@ child under it. State of this process: the runs that the hook has opened, which 
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.integrations.tracking import active, use
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from PIL import Image
@@ -31,19 +25,15 @@ logger = logging.getLogger(__name__)
 
 __all__ = [
     "Parent",
-    "Registry",
-    "Version",
     "active",
     "close_parent",
     "close_stage",
-    "model_files",
     "open_parent",
 ]
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
 PARENT = "mlflow.parentRunId"
-CHAMPION = "champion"
 
 SECONDS_BETWEEN_WRITES = 2.0
 """Live metrics are written together: one write a training step would cost more than it shows."""
@@ -183,6 +173,11 @@ _parent: Parent | None = None
 _stage: _Live | None = None
 
 
+def stage_run() -> str | None:
+    """Return the id of the run of the stage that this process tracks."""
+    return None if _stage is None else _stage.run_id
+
+
 def parent() -> Parent | None:
     """Return the parent that this process has opened."""
     return _parent
@@ -202,20 +197,20 @@ def open_parent(root: Path, concept: str, inputs: str, params: Mapping[str, Any]
         mlflow.exceptions.MlflowException: the store does not answer.
     """
     global _parent
-    client = _client(root)
-    experiment = _experiment(client, root, concept)
-    found = client.search_runs([experiment], f"tags.inputs = '{inputs}'", max_results=1)
+    store = client(root)
+    place = experiment(store, root, concept)
+    found = store.search_runs([place], f"tags.inputs = '{inputs}'", max_results=1)
     if found:
         run = found[0]
-        client.update_run(run.info.run_id, status=RUNNING)
+        store.update_run(run.info.run_id, status=RUNNING)
     else:
         tags = {"inputs": inputs, "concept": concept}
-        run = client.create_run(experiment, tags=tags, run_name=_name(inputs))
-        _log_params(client, run.info.run_id, flattened(params))
+        run = store.create_run(place, tags=tags, run_name=_name(inputs))
+        _log_params(store, run.info.run_id, flattened(params))
     for name, value in {"git_commit": commit, "dvc_experiment": os.environ.get("DVC_EXP_NAME", "")}.items():
         if value:
-            client.set_tag(run.info.run_id, name, value)
-    _parent = Parent(client, run.info.run_id, experiment, params, commit)
+            store.set_tag(run.info.run_id, name, value)
+    _parent = Parent(store, run.info.run_id, place, params, commit)
     return _parent
 
 
@@ -265,204 +260,6 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Version:
-    """A version in the registry.
-
-    Attributes:
-        number: MLflow's.
-        tags: as registered.
-    """
-
-    number: str
-    tags: Mapping[str, str]
-
-
-class Registry:
-    """The versions of one character's package.
-
-    Args:
-        root: the project.
-        name: of the registered model.
-    """
-
-    def __init__(self, root: Path, name: str) -> None:
-        self._root = root
-        self._name = name
-        self._client = _client(root)
-
-    def champion(self) -> Version | None:
-        """Return the version that the alias `champion` names."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            found = self._client.get_model_version_by_alias(self._name, CHAMPION)
-        except MlflowException as err:
-            if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
-        return Version(str(found.version), found.tags)
-
-    def find(self, **tags: str) -> Version | None:
-        """Return the latest version that carries all these tags."""
-        where = " and ".join(
-            [f"name = '{self._name}'", *(f"tags.{name} = '{value}'" for name, value in tags.items())]
-        )
-        found = sorted(self._client.search_model_versions(where), key=lambda each: int(each.version))
-        return Version(str(found[-1].version), found[-1].tags) if found else None
-
-    def register(self, files: Mapping[str, bytes | Path], tags: Mapping[str, str]) -> Version:
-        """Register a package, once for each `package_sha256` among the tags.
-
-        Its files become artifacts of the stage's run, or of a run of their own outside a tracked stage.
-        """
-        known = self.find(package_sha256=tags["package_sha256"])
-        if known is not None:
-            for name, value in tags.items():
-                self._client.set_model_version_tag(self._name, known.number, name, value)
-            return Version(known.number, tags)
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._client.create_registered_model(self._name)
-        except MlflowException as err:
-            if err.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        with self._run() as run_id, tempfile.TemporaryDirectory() as folder:
-            _write(files, Path(folder))
-            self._client.log_artifacts(run_id, folder, "package")
-            source = f"{self._client.get_run(run_id).info.artifact_uri}/package"
-            made = self._client.create_model_version(self._name, source, run_id, tags=dict(tags))
-        return Version(str(made.version), tags)
-
-    def crown(self, version: Version) -> None:
-        """Let the alias `champion` name this version."""
-        self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
-
-    @contextmanager
-    def _run(self) -> "Iterator[str]":
-        """Give the id of the run that takes the artifacts."""
-        if _stage is not None:
-            yield _stage.run_id
-            return
-        experiment = _experiment(self._client, self._root, self._name)
-        run = self._client.create_run(experiment, run_name="register", tags={"stage": "register"})
-        try:
-            yield run.info.run_id
-        except BaseException:
-            self._client.set_terminated(run.info.run_id, FAILED)
-            raise
-        self._client.set_terminated(run.info.run_id, FINISHED)
-
-
-REQUIREMENTS = (
-    "accelerate",
-    "diffusers",
-    "mlflow",
-    "nudenet",
-    "numpy",
-    "pandas",
-    "peft",
-    "pillow",
-    "pydantic",
-    "safetensors",
-    "torch",
-    "transformers",
-)
-"""What serving a package needs."""
-
-MODEL_FILES = (
-    "MLmodel",
-    "conda.yaml",
-    "input_example.json",
-    "python_env.yaml",
-    "requirements.txt",
-    "serving_input_example.json",
-)
-"""Of what MLflow saves; the uv project that it copies from the working directory is not the package's."""
-
-PYTHON_ENV = b"""python: '3.11'
-build_dependencies:
-- pip
-dependencies:
-- -r requirements.txt
-"""
-
-
-def model_files(loader: str, base: str, example: Mapping[str, Any], identity: str) -> dict[str, bytes]:
-    """Return the files that make a package's folder an MLflow model of two flavours.
-
-    pyfunc: `loader`, a module under code/, has `_load_pyfunc(folder)`; no pickle. diffusers: the LoRA in
-    lora/ for the base model. The same arguments give the same bytes.
-
-    Args:
-        loader: dotted name.
-        base: the base model's hub id or folder.
-        example: one row of input: prompt, seed, preset.
-        identity: hex; what MLflow would draw at random.
-    """
-    _prepared()
-    import mlflow.pyfunc
-    import pandas as pd
-    from mlflow.models import Model
-
-    # what it says is about the uv project and the pip of the working directory, which are left out
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    folder = Path(tempfile.mkdtemp(prefix="model-"))
-    try:
-        mlflow.pyfunc.save_model(
-            path=folder,
-            loader_module=loader,
-            signature=_signature(),
-            input_example=pd.DataFrame([dict(example)]),
-            pip_requirements=[f"{name}=={installed(name).partition('+')[0]}" for name in REQUIREMENTS],
-            mlflow_model=Model(utc_time_created="1970-01-01 00:00:00", model_uuid=identity[:32]),
-        )
-        files = {name: (folder / name).read_bytes() for name in MODEL_FILES}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return {
-        **files,
-        "MLmodel": _both_flavours(files["MLmodel"], base),
-        # the patch release of Python and what pip was there is the machine's affair
-        "python_env.yaml": PYTHON_ENV,
-        "conda.yaml": files["conda.yaml"].replace(_python_patch(), b"python=3.11"),
-    }
-
-
-def _both_flavours(mlmodel: bytes, base: str) -> bytes:
-    import yaml
-
-    model = yaml.safe_load(mlmodel)
-    model.pop("model_size_bytes", None)
-    model["flavors"]["python_function"] |= {"code": "code", "python_version": "3.11"}
-    model["flavors"]["diffusers"] = {
-        "base_model": base,
-        "adapter_type": "lora",
-        "adapter_weights": "lora",
-        "weight_name": "pytorch_lora_weights.safetensors",
-        "diffusers_version": installed("diffusers"),
-        "code": "code",
-    }
-    return yaml.safe_dump(model, sort_keys=True).encode()
-
-
-def _python_patch() -> bytes:
-    import platform
-
-    return f"python={platform.python_version()}".encode()
-
-
-def _signature() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import ColSpec, Schema
-
-    optional = [ColSpec("long", "seed", required=False), ColSpec("string", "preset", required=False)]
-    texts = ("image", "prompt", "preset", "refused")
-    outputs = [ColSpec("string", name) for name in texts] + [ColSpec("long", "seed")]
-    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema([*outputs]))
-
-
 def tracking_uri(root: Path) -> str:
     """Return MLFLOW_TRACKING_URI, else the project's own sqlite file as an absolute path."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_home(root) / 'mlflow.db'}"
@@ -474,15 +271,16 @@ def _home(root: Path) -> Path:
     return Path(before) if inside else root.resolve()
 
 
-def _client(root: Path) -> "MlflowClient":
-    _prepared()
+def client(root: Path) -> "MlflowClient":
+    """Return a client of the project's store, or of the server that MLFLOW_TRACKING_URI names."""
+    prepared()
     from mlflow import MlflowClient
 
     uri = tracking_uri(root)
     return MlflowClient(uri, uri)
 
 
-def _prepared() -> None:
+def prepared() -> None:
     """Import MLflow without telemetry and impatient, and silence what tells a user nothing."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name, value in PATIENCE.items():
@@ -493,13 +291,14 @@ def _prepared() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _experiment(client: "MlflowClient", root: Path, name: str) -> str:
-    found = client.get_experiment_by_name(name)
+def experiment(store: "MlflowClient", root: Path, name: str) -> str:
+    """Return the id of the experiment of this name, made where it is missing."""
+    found = store.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     place = (_home(root) / "mlruns" / name).as_uri() if local else None  # else the server decides
-    return client.create_experiment(name, artifact_location=place)
+    return store.create_experiment(name, artifact_location=place)
 
 
 def _name(inputs: str) -> str:
@@ -526,13 +325,3 @@ def _entities(metrics: Mapping[str, float], tags: Mapping[str, str], now: int) -
         [Metric(name, float(value), now, 0) for name, value in metrics.items()],
         [RunTag(name, value) for name, value in tags.items()],
     )
-
-
-def _write(files: Mapping[str, bytes | Path], folder: Path) -> None:
-    for name, content in files.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        else:
-            shutil.copyfile(content, file)

@@ -81,7 +81,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
     """
     from valentina_pipeline.image import png
     from valentina_pipeline.image.base import base_folder, base_hash
-    from valentina_pipeline.integrations.mlflow import model_files
+    from valentina_pipeline.integrations.flavours import model_files
     from valentina_pipeline.release.package import Parts, build
 
     base = validated(BaseConfig, material.base, "base")

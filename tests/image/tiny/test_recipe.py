@@ -23,7 +23,8 @@ STEPS = {"steps": 2, "batch": 2, "rate": 1e-3}
 PARAMS = {
     "seed": 3,
     "render": {"people": 6, "held_out": 4, "scenes": 2},
-    **dict.fromkeys(("vae", "clip", "faces", "unet"), STEPS),
+    "vae": {**STEPS, "whole": {"steps": 2, "rate": 1e-3}},
+    **dict.fromkeys(("clip", "faces", "unet"), STEPS),
     "card": {"images": 8},
 }
 

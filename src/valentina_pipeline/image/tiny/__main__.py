@@ -70,7 +70,8 @@ def render() -> None:
 @main.command("vae")
 def train_vae() -> None:
     """Train the VAE."""
-    network = vae.train(_worlds()[0], *_plan("vae"))
+    whole = _params()["vae"]["whole"]
+    network = vae.train(_worlds()[0], *_plan("vae"), Plan(whole["steps"], whole["rate"]))
     network.half().save_pretrained(VAE)
 
 

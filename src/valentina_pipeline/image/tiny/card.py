@@ -71,10 +71,10 @@ def text(figures: dict[str, float], params: dict[str, Any]) -> str:
         for name, bar in BARS.items()
     )
     drawn = params["render"]
+    trained = {stage: params[stage] for stage in ("vae", "faces", "clip", "unet")}
+    trained["vae, whole pictures"] = {**params["vae"]["whole"], "batch": params["vae"]["batch"] // 2}
     steps = "\n".join(
-        f"| {stage} | {p['steps']} | {p['batch']} | {p['rate']:g} |"
-        for stage, p in params.items()
-        if isinstance(p, dict) and "steps" in p
+        f"| {stage} | {p['steps']} | {p['batch']} | {p['rate']:g} |" for stage, p in trained.items()
     )
     return f"""# The tiny world: model card
 
@@ -112,7 +112,7 @@ none of the built-in characters.
 |---|---|---|---|
 {steps}
 
-`uv run dvc repro tiny/dvc.yaml` makes the weights again; each stage goes on after an interruption.
+`uv run dvc repro --force tiny/dvc.yaml` makes the weights again; each stage goes on after an interruption.
 Licence: Apache-2.0.
 """
 

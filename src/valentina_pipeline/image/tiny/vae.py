@@ -12,13 +12,15 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.fit import Loss, Plan, fit
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import to_network
 
 CROP = 64
+"""Pixels, width and height."""
+
 WHOLE_FROM = 0.8
-"""Share of the steps on crops; the rest sees whole pictures, whose group norms it will meet."""
+"""Share of the first plan's steps on crops."""
 
 
 def build() -> AutoencoderKL:
@@ -34,20 +36,34 @@ def build() -> AutoencoderKL:
     )
 
 
-def train(world: World, plan: Plan, batch: int, seed: int, state: Path) -> AutoencoderKL:
-    """Train on crops around faces, then on whole pictures; set the scaling factor from the latents."""
+def train(world: World, plan: Plan, batch: int, seed: int, state: Path, whole: Plan) -> AutoencoderKL:
+    """Train on crops, cheap and full of faces, then on whole pictures; set the scaling factor.
+
+    Args:
+        world: the pictures.
+        plan: of the crops, and of whole pictures for its last steps.
+        batch: crops a step; whole pictures are half as many.
+        seed: of every draw.
+        state: what a stopped run goes on from.
+        whole: plan of whole pictures alone, with a rate of its own: crops seldom reach the rim, and the
+            first plan's rate is too low by then to mend the clothes there.
+    """
     torch.manual_seed(seed)
     network = build()
 
-    def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        whole = step >= WHOLE_FROM * plan.steps
-        pixels = _pick(world, rng, batch // 2 if whole else batch, SIZE if whole else CROP)
-        target = to_network(torch.from_numpy(pixels))
-        latents = network.encode(target).latent_dist
-        draw = latents.mean + latents.std * torch.randn(latents.mean.shape, generator=noise)
-        return _distance(network.decode(draw).sample, target) + 1e-6 * latents.kl().mean()
+    def loss_from(whole_from: float) -> Loss:
+        def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+            crops = step < whole_from
+            pixels = _pick(world, rng, batch if crops else batch // 2, CROP if crops else SIZE)
+            target = to_network(torch.from_numpy(pixels))
+            latents = network.encode(target).latent_dist
+            draw = latents.mean + latents.std * torch.randn(latents.mean.shape, generator=noise)
+            return _distance(network.decode(draw).sample, target) + 1e-6 * latents.kl().mean()
 
-    fit(network, loss, plan, seed, state, "vae")
+        return loss
+
+    fit(network, loss_from(WHOLE_FROM * plan.steps), plan, seed, state, "vae, crops")
+    fit(network, loss_from(0), whole, seed + 1, state.with_suffix(".whole.pt"), "vae, whole")
     with torch.no_grad():
         sample = to_network(torch.from_numpy(world.pixels[:: max(1, len(world.pixels) // 256)]))
         spread = torch.cat([network.encode(part).latent_dist.mean for part in sample.split(32)]).std()

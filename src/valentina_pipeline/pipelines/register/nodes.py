@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.integrations.mlflow import Version
+    from valentina_pipeline.integrations.registry import Version
     from valentina_pipeline.release.decide import Champion
 
 DECISION = "data/08_reporting/{concept}/decision.json"
@@ -48,7 +48,7 @@ def register_candidate(
         MissingModel: the base is not on this machine.
         mlflow.exceptions.MlflowException: the registry does not answer.
     """
-    from valentina_pipeline.integrations.mlflow import Registry
+    from valentina_pipeline.integrations.registry import Registry
     from valentina_pipeline.release.decide import CHAMPION, Candidate, decide
 
     material = Material(

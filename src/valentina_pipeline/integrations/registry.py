@@ -1,0 +1,116 @@
+"""MLflow's model registry: the versions of a character's package, and which of them is champion."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valentina_pipeline.integrations import mlflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version in the registry.
+
+    Attributes:
+        number: MLflow's.
+        tags: as registered.
+    """
+
+    number: str
+    tags: Mapping[str, str]
+
+
+class Registry:
+    """The versions of one character's package.
+
+    Args:
+        root: the project.
+        name: of the registered model.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self._root = root
+        self._name = name
+        self._client = mlflow.client(root)
+
+    def champion(self) -> Version | None:
+        """Return the version that the alias `champion` names."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            found = self._client.get_model_version_by_alias(self._name, CHAMPION)
+        except MlflowException as err:
+            if err.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+        return Version(str(found.version), found.tags)
+
+    def find(self, **tags: str) -> Version | None:
+        """Return the latest version that carries all these tags."""
+        where = " and ".join(
+            [f"name = '{self._name}'", *(f"tags.{name} = '{value}'" for name, value in tags.items())]
+        )
+        found = sorted(self._client.search_model_versions(where), key=lambda each: int(each.version))
+        return Version(str(found[-1].version), found[-1].tags) if found else None
+
+    def register(self, files: Mapping[str, bytes | Path], tags: Mapping[str, str]) -> Version:
+        """Register a package, once for each `package_sha256` among the tags.
+
+        Its files become artifacts of the stage's run, or of a run of their own outside a tracked stage.
+        """
+        known = self.find(package_sha256=tags["package_sha256"])
+        if known is not None:
+            for name, value in tags.items():
+                self._client.set_model_version_tag(self._name, known.number, name, value)
+            return Version(known.number, tags)
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self._name)
+        except MlflowException as err:
+            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        with self._run() as run_id, tempfile.TemporaryDirectory() as folder:
+            _write(files, Path(folder))
+            self._client.log_artifacts(run_id, folder, "package")
+            source = f"{self._client.get_run(run_id).info.artifact_uri}/package"
+            made = self._client.create_model_version(self._name, source, run_id, tags=dict(tags))
+        return Version(str(made.version), tags)
+
+    def crown(self, version: Version) -> None:
+        """Let the alias `champion` name this version."""
+        self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
+
+    @contextmanager
+    def _run(self) -> "Iterator[str]":
+        """Give the id of the run that takes the artifacts."""
+        if (tracked := mlflow.stage_run()) is not None:
+            yield tracked
+            return
+        place = mlflow.experiment(self._client, self._root, self._name)
+        run = self._client.create_run(place, run_name="register", tags={"stage": "register"})
+        try:
+            yield run.info.run_id
+        except BaseException:
+            self._client.set_terminated(run.info.run_id, mlflow.FAILED)
+            raise
+        self._client.set_terminated(run.info.run_id, mlflow.FINISHED)
+
+
+def _write(files: Mapping[str, bytes | Path], folder: Path) -> None:
+    for name, content in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            file.write_bytes(content)
+        else:
+            shutil.copyfile(content, file)
