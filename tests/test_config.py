@@ -38,9 +38,10 @@ def test_a_null_in_params_leaves_what_the_base_implies(params, bases, concept) -
 
 def test_the_concept_wins_over_the_base_and_params_win_over_both(params, bases, concept) -> None:
     concept["overrides"]["train_lora"] = {"rank": 4, "steps": 50}
-    params["train_lora"]["rank"] = 16
+    params["train_lora"]["rank"] = 24
     made = effective(params, bases, concept)["train_lora"]
-    assert (made["rank"], made["steps"], made["alpha"]) == (16, 50, 8)
+    assert (made["rank"], made["steps"]) == (24, 50)
+    assert made["alpha"] == bases["tiny"]["train_lora"]["alpha"]
 
 
 def test_zero_is_a_choice(params, bases, concept) -> None:
