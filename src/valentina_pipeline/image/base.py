@@ -131,7 +131,8 @@ def pipeline(base: BaseModel, lora: Path | None = None) -> Any:
     base.pipe.unload_lora_weights()
     if lora is not None:
         file = lora / DIFFUSERS_NAME if lora.is_dir() else lora
-        base.pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
+        with _quiet():
+            base.pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
     return base.pipe
 
 

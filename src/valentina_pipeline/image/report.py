@@ -273,7 +273,7 @@ svg { width: 100%; max-width: 720px; font-size: 14px; fill: currentColor; }
 .lora .bar { stroke: var(--lora); } .lora circle { fill: var(--lora); }
 .ceiling .bar { stroke: var(--real); } .ceiling circle { fill: var(--real); }
 .strip { display: flex; flex-wrap: wrap; gap: .75rem; } .pair { display: flex; gap: .25rem; }
-figure { margin: 0; width: 160px; } figure img { width: 160px; display: block; border-radius: 4px; }
+figure { margin: 0; width: 148px; } figure img { width: 148px; display: block; border-radius: 4px; }
 figure.lora img { outline: 2px solid var(--lora); } figcaption { line-height: 1.3; margin-top: .3rem; }
 .thumb { width: 64px; display: block; border-radius: 3px; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }

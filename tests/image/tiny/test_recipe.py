@@ -16,15 +16,17 @@ from torch import Tensor, nn
 
 from valentina_pipeline.image.tiny import world
 from valentina_pipeline.image.tiny.__main__ import main
-from valentina_pipeline.image.tiny.faces import verification
+from valentina_pipeline.image.tiny.faces import MARGIN, SCALE, margin_loss, verification
 from valentina_pipeline.image.tiny.fit import Plan, fit
 
-STEPS = {"steps": 2, "batch": 2, "rate": 1e-3}
+MORE = {"steps": 2, "rate": 1e-3}
+STEPS = {**MORE, "batch": 4}
 PARAMS = {
     "seed": 3,
-    "render": {"people": 6, "held_out": 4, "scenes": 2},
-    "vae": {**STEPS, "whole": {"steps": 2, "rate": 1e-3}},
-    **dict.fromkeys(("clip", "faces", "unet"), STEPS),
+    "render": {"people": 6, "held_out": 4, "scenes": 2, "strangers": {"people": 2, "scenes": 2}},
+    "vae": {**STEPS, "whole": MORE},
+    **dict.fromkeys(("clip", "faces"), STEPS),
+    "unet": {**STEPS, "strangers": MORE},
     "card": {"images": 8},
 }
 
@@ -82,20 +84,28 @@ def test_a_finished_stage_run_again_gives_the_same_bytes(made: Path) -> None:
 
 
 def test_people_already_rendered_stay_when_a_stopped_render_goes_on(tmp_path: Path) -> None:
-    whole = world.load(2, 2, seed=5, cache=tmp_path)
+    whole = world.load(range(2), 2, seed=5, cache=tmp_path)
     kept = tmp_path / "parts/00000.npz"
     before = kept.stat().st_mtime_ns
     (tmp_path / "attributes.json").unlink()
     (tmp_path / "parts/00001.npz").unlink()
-    again = world.load(2, 2, seed=5, cache=tmp_path)
+    again = world.load(range(2), 2, seed=5, cache=tmp_path)
     assert again.digest() == whole.digest()
     assert kept.stat().st_mtime_ns == before
 
 
 def test_held_out_people_are_in_no_training_picture(tmp_path: Path) -> None:
-    train, held_out = world.split(world.load(3, 1, seed=5, cache=tmp_path), 1)
+    train, held_out = world.split(world.load(range(3), 1, seed=5, cache=tmp_path), 1)
     assert set(train.person) == {0, 1}
     assert set(held_out.person) == {2}
+
+
+def test_a_person_is_the_same_in_any_range(tmp_path: Path) -> None:
+    both = world.load(range(2), 1, seed=5, cache=tmp_path / "both")
+    second = world.load(range(1, 2), 1, seed=5, cache=tmp_path / "second")
+    assert np.array_equal(both.people(np.array([1])).pixels, second.pixels)
+    assert list(second.person) == [1]
+    assert (both + second).attributes == both.attributes + second.attributes
 
 
 class Stopped(Exception):
@@ -120,6 +130,17 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         train(tmp_path / "two.pt", 120)
     assert torch.equal(train(tmp_path / "two.pt", None), uninterrupted)
+
+
+def test_the_margin_loss_is_least_where_each_person_s_two_pictures_alone_are_alike() -> None:
+    alike = torch.eye(3).repeat(2, 1)
+    mixed_up = torch.cat([torch.eye(3), torch.eye(3).roll(1, dims=0)])
+    assert margin_loss(alike) < 0.01 < 5 < margin_loss(mixed_up)
+
+
+def test_the_margin_counts_against_the_person_s_own_picture() -> None:
+    all_alike = torch.ones(6, 1)
+    assert margin_loss(all_alike) == pytest.approx(np.log(1 + 4 * np.exp(SCALE * MARGIN)))
 
 
 def test_verification_counts_both_kinds_of_pairs_alike() -> None:

@@ -33,9 +33,20 @@ def _params() -> dict[str, Any]:
 def _worlds() -> tuple[world.World, world.World]:
     params = _params()
     drawn = params["render"]
-    cache = STATE / f"world-{params['seed']}-{drawn['people']}x{drawn['scenes']}"
-    whole = world.load(drawn["people"], drawn["scenes"], params["seed"], cache)
-    return world.split(whole, drawn["held_out"])
+    return world.split(_people(range(drawn["people"]), drawn["scenes"]), drawn["held_out"])
+
+
+def _strangers() -> world.World:
+    """Return the further people whom only the face embedder meets: it needs many, few pictures of each."""
+    drawn = _params()["render"]
+    first, more = drawn["people"], drawn["strangers"]
+    return _people(range(first, first + more["people"]), more["scenes"])
+
+
+def _people(people: range, scenes: int) -> world.World:
+    seed = _params()["seed"]
+    cache = STATE / f"world-{seed}-{people.start}-{people.stop}x{scenes}"
+    return world.load(people, scenes, seed, cache)
 
 
 def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
@@ -62,9 +73,9 @@ def main() -> None:
 def render() -> None:
     """Render the people and write down what came out."""
     train, held_out = _worlds()
-    figures = {"train": len(train.pixels), "held_out": len(held_out.pixels)}
-    digests = {"train_sha256": train.digest(), "held_out_sha256": held_out.digest()}
-    (TINY / "world.json").write_text(json.dumps({**figures, **digests}, indent=2) + "\n", "utf-8")
+    parts = {"train": train, "held_out": held_out, "strangers": _strangers()}
+    facts = {name: {"pictures": len(part.pixels), "sha256": part.digest()} for name, part in parts.items()}
+    (TINY / "world.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
 
 
 @main.command("vae")
@@ -85,7 +96,8 @@ def train_clip() -> None:
 def train_faces() -> None:
     """Train the face embedder."""
     coder = AutoencoderKL.from_pretrained(VAE)
-    network = faces.train(_worlds()[0], coder, *_plan("faces", VAE / "diffusion_pytorch_model.safetensors"))
+    people = _worlds()[0] + _strangers()
+    network = faces.train(people, coder, *_plan("faces", VAE / "diffusion_pytorch_model.safetensors"))
     WEIGHTS.mkdir(parents=True, exist_ok=True)
     halves = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     save_file(halves, WEIGHTS / "faces.safetensors")
@@ -96,9 +108,9 @@ def train_unet() -> None:
     """Train the U-Net and text encoders, and assemble the base."""
     coder = AutoencoderKL.from_pretrained(VAE)
     words = unet.tokenizer(STATE / "tokenizer")
-    network = unet.train(
-        _worlds()[0], coder, words, *_plan("unet", VAE / "diffusion_pytorch_model.safetensors")
-    )
+    plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors")
+    more = _params()["unet"]["strangers"]
+    network = unet.train(_worlds()[0], _strangers(), coder, words, *plan, Plan(more["steps"], more["rate"]))
     unet.assemble(network, coder, words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
     for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
         (WEIGHTS / "base" / name / "tokenizer.json").unlink()

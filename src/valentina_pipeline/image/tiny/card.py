@@ -71,8 +71,10 @@ def text(figures: dict[str, float], params: dict[str, Any]) -> str:
         for name, bar in BARS.items()
     )
     drawn = params["render"]
+    strangers = drawn["strangers"]
     trained = {stage: params[stage] for stage in ("vae", "faces", "clip", "unet")}
     trained["vae, whole pictures"] = {**params["vae"]["whole"], "batch": params["vae"]["batch"] // 2}
+    trained["unet, strangers too"] = {**params["unet"]["strangers"], "batch": params["unet"]["batch"]}
     steps = "\n".join(
         f"| {stage} | {p['steps']} | {p['batch']} | {p['rate']:g} |" for stage, p in trained.items()
     )
@@ -103,8 +105,9 @@ Mean cosine of two pictures of one person {figures["face_cosine_same"]:g}, of tw
 ## Data
 
 {drawn["people"] - drawn["held_out"]} random people with {drawn["scenes"]} scenes each, from the portrait
-renderer (`image/portrait.py`), captioned with their true attributes. No photograph, no real person, and
-none of the built-in characters.
+renderer (`image/portrait`), captioned with their true attributes; for the face embedder and the last steps
+of the U-Net {strangers["people"]} more with {strangers["scenes"]} scenes each. No photograph, no real
+person, and none of the built-in characters.
 
 ## Training
 

@@ -1,4 +1,4 @@
-"""Training of the tiny face embedder with an additive margin softmax (CosFace, Wang et al. 2018)."""
+"""Training of the tiny face embedder with an additive margin among the pictures of a batch."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from valentina_pipeline.image.faces import crop_matrix
@@ -15,37 +15,43 @@ from valentina_pipeline.image.tiny.vae import reconstruct
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import FaceNetTiny, to_network
 
-SCALE, MARGIN = 24.0, 0.25
-
-
-class _Margin(nn.Module):
-    def __init__(self, people: int) -> None:
-        super().__init__()
-        self.embedder = FaceNetTiny()
-        self.centres = nn.Parameter(torch.randn(people, 128))
-
-    def loss(self, faces: Tensor, person: Tensor) -> Tensor:
-        cosines = self.embedder(faces) @ functional.normalize(self.centres, dim=1).T
-        margin = MARGIN * functional.one_hot(person, len(self.centres))
-        return functional.cross_entropy(SCALE * (cosines - margin), person)
+SCALE, MARGIN = 10.0, 0.2
 
 
 def train(world: World, coder: AutoencoderKL, plan: Plan, batch: int, seed: int, state: Path) -> FaceNetTiny:
-    """Train on crops shifted, turned, blurred and re-lit, half of them through the VAE.
+    """Train on crops shifted, turned, blurred and re-lit, half of the pictures through the VAE.
 
-    That is how detected and generated faces look: the embedder shall tell people apart, not codecs.
+    That is how detected and generated faces look: the embedder shall tell people apart, not codecs. A batch
+    shows each of its people twice.
     """
     torch.manual_seed(seed)
-    network = _Margin(int(world.person.max()) + 1)
-    kinds = (world.pixels, reconstruct(coder, world.pixels))
+    network = FaceNetTiny()
+    people = [np.flatnonzero(world.person == person) for person in np.unique(world.person)]
+    pixels = world.pixels.copy()
+    pixels[::2] = reconstruct(coder, pixels[::2])
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        rows = rng.integers(len(world.pixels), size=batch)
-        faces = np.stack([_crop(kinds[rng.integers(2)][i], world.landmarks[i], rng) for i in rows])
-        return network.loss(to_network(torch.from_numpy(faces)), torch.from_numpy(world.person[rows]))
+        chosen = rng.choice(len(people), size=batch // 2, replace=False)
+        rows = np.stack([rng.choice(people[i], size=2, replace=False) for i in chosen], axis=1).ravel()
+        faces = np.stack([_crop(pixels[i], world.landmarks[i], rng) for i in rows])
+        return margin_loss(network(to_network(torch.from_numpy(faces))))
 
     fit(network, loss, plan, seed, state, "faces")
-    return network.embedder
+    return network
+
+
+def margin_loss(vectors: Tensor) -> Tensor:
+    """Return the loss of unit `vectors` (2 n, d) in which rows i and i + n show one person.
+
+    Cross-entropy of picking the person's other picture among all of the batch by cosine, less a margin
+    (additive margin softmax, Wang et al. 2018, over a batch: Yang et al. 2019). Thousands of people with few
+    pictures each would hardly move a centre of their own.
+    """
+    size = len(vectors)
+    other = torch.arange(size).roll(size // 2)
+    cosines = vectors @ vectors.T - MARGIN * functional.one_hot(other, size)
+    themselves = torch.eye(size, dtype=torch.bool)
+    return functional.cross_entropy(SCALE * cosines.masked_fill(themselves, -torch.inf), other)
 
 
 def embed(network: FaceNetTiny, world: World) -> np.ndarray:
@@ -80,4 +86,8 @@ def _crop(pixels: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator | 
     if blur > 0.3:
         face = cv2.GaussianBlur(face, (0, 0), blur)
     light = rng.uniform(0.85, 1.15, size=3) * rng.uniform(0.85, 1.15)
-    return np.clip(face * light + rng.normal(0, 4, size=face.shape), 0, 255).astype(np.uint8)
+    face = np.clip(face * light + rng.normal(0, 4, size=face.shape), 0, 255).astype(np.uint8)
+    if rng.random() < 0.5:  # no single trait shall decide (random erasing, Zhong et al. 2020)
+        x, y, width, height = rng.integers((0, 0, 8, 8), (48, 48, 25, 25))
+        face[y : y + height, x : x + width] = rng.integers(256, size=3)
+    return face

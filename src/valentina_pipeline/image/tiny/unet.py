@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.fit import Loss, Plan, fit
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import to_network
 from valentina_pipeline.image.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
@@ -64,34 +64,48 @@ class Denoiser(nn.Module):
 
 
 def train(
-    world: World, vae: AutoencoderKL, tokenizer: CLIPTokenizer, plan: Plan, batch: int, seed: int, state: Path
+    world: World,
+    strangers: World,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    plan: Plan,
+    batch: int,
+    seed: int,
+    state: Path,
+    more: Plan,
 ) -> Denoiser:
-    """Train on the world's latents and captions with v-prediction.
+    """Train on the world's latents and captions with v-prediction; then, by `more`, on the strangers' too.
 
     Timesteps are drawn as often as min-SNR weighting would count them (Hang et al. 2023), a fifth of them
     uniformly: the same objective from a sample of less variance than weights would give.
     """
     torch.manual_seed(seed)
     network = Denoiser()
-    latents = encode(vae, world.pixels)
     signal = scheduler().alphas_cumprod
     snr = signal / (1 - signal)
     weight = (snr.clamp(max=GAMMA) / (snr + 1)).double().numpy()
     often = 0.8 * weight / weight.sum() + 0.2 / len(weight)
     often /= often.sum()
 
-    def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        rows = rng.integers(len(latents), size=batch)
-        tokens = _tokens(tokenizer, [_caption(world.attributes[i], rng) for i in rows])
-        timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often))
-        clean = latents[rows]
-        eps = torch.randn(clean.shape, generator=noise)
-        a = signal[timesteps].sqrt()[:, None, None, None]
-        s = (1 - signal[timesteps]).sqrt()[:, None, None, None]
-        noisy = (a * clean + s * eps).contiguous(memory_format=torch.channels_last)
-        return functional.mse_loss(network(noisy, timesteps, tokens), a * eps - s * clean)
+    everyone = world + strangers
+    latents = encode(vae, everyone.pixels)
 
-    fit(network, loss, plan, seed, state, "unet")
+    def denoise(pictures: int) -> Loss:
+        def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+            rows = rng.integers(pictures, size=batch)
+            tokens = _tokens(tokenizer, [_caption(everyone.attributes[i], rng) for i in rows])
+            timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often))
+            clean = latents[rows]
+            eps = torch.randn(clean.shape, generator=noise)
+            a = signal[timesteps].sqrt()[:, None, None, None]
+            s = (1 - signal[timesteps]).sqrt()[:, None, None, None]
+            noisy = (a * clean + s * eps).contiguous(memory_format=torch.channels_last)
+            return functional.mse_loss(network(noisy, timesteps, tokens), a * eps - s * clean)
+
+        return loss
+
+    fit(network, denoise(len(world.pixels)), plan, seed, state, "unet")
+    fit(network, denoise(len(latents)), more, seed + 1, state.with_suffix(".more.pt"), "unet, strangers too")
     return network
 
 

@@ -73,12 +73,12 @@ def train(world: World, plan: Plan, batch: int, seed: int, state: Path, whole: P
 
 def reconstruct(network: AutoencoderKL, pixels: np.ndarray) -> np.ndarray:
     """Return uint8 `pixels` (n, h, w, 3) as they come back from the latents' means, uint8."""
+    parts = []
     with torch.no_grad():
-        parts = [
-            network.decode(network.encode(to_network(part)).latent_dist.mean).sample.clamp(-1, 1)
-            for part in torch.from_numpy(pixels).split(16)
-        ]
-    return ((torch.cat(parts) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        for part in torch.from_numpy(pixels).split(16):
+            back = network.decode(network.encode(to_network(part)).latent_dist.mean).sample.clamp(-1, 1)
+            parts.append(((back + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
+    return torch.cat(parts).numpy()
 
 
 def psnr(network: AutoencoderKL, pixels: np.ndarray) -> float:

@@ -40,6 +40,11 @@ class World:
             self.pixels[rows], self.landmarks[rows], self.person[rows], [self.attributes[i] for i in rows]
         )
 
+    def __add__(self, other: "World") -> "World":
+        """Return both worlds in one."""
+        parts = [(getattr(self, name), getattr(other, name)) for name in ("pixels", "landmarks", "person")]
+        return World(*map(np.concatenate, parts), self.attributes + other.attributes)
+
     def digest(self) -> str:
         """Return the sha256 of everything in it."""
         words = json.dumps(self.attributes, sort_keys=True).encode()
@@ -52,26 +57,29 @@ def split(world: World, held_out: int) -> tuple[World, World]:
     return world.people(np.arange(last)), world.people(np.arange(last, last + held_out))
 
 
-def load(people: int, scenes: int, seed: int, cache: Path) -> World:
-    """Render `people` x `scenes` portraits, or read them from `cache` where they were rendered before."""
+def load(people: range, scenes: int, seed: int, cache: Path) -> World:
+    """Render `scenes` portraits of each of `people`, or read them from `cache`, rendered before.
+
+    A person is a function of (seed, number): ranges that do not overlap hold different people.
+    """
     if not (cache / "attributes.json").exists():
         _render(people, scenes, seed, cache)
     return World(
         np.load(cache / "pixels.npy"),
         np.load(cache / "landmarks.npy"),
-        np.repeat(np.arange(people), scenes),
+        np.repeat(np.array(people), scenes),
         json.loads((cache / "attributes.json").read_text("utf-8")),
     )
 
 
-def _render(people: int, scenes: int, seed: int, cache: Path) -> None:
+def _render(people: range, scenes: int, seed: int, cache: Path) -> None:
     """Render person by person, so that a stopped run goes on where it was."""
     parts = cache / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     attributes = []
-    for person in track(range(people), description="render people"):
+    for person in track(people, description="render people"):
         attributes += _person(person, scenes, seed, parts / f"{person:05d}.npz")
-    saved = [np.load(parts / f"{person:05d}.npz") for person in range(people)]
+    saved = [np.load(parts / f"{person:05d}.npz") for person in people]
     np.save(cache / "pixels.npy", np.concatenate([part["pixels"] for part in saved]))
     np.save(cache / "landmarks.npy", np.concatenate([part["landmarks"] for part in saved]))
     beside = cache / "attributes.part"
