@@ -42,8 +42,12 @@ class World:
 
     def __add__(self, other: "World") -> "World":
         """Return both worlds in one."""
-        parts = [(getattr(self, name), getattr(other, name)) for name in ("pixels", "landmarks", "person")]
-        return World(*map(np.concatenate, parts), self.attributes + other.attributes)
+        return World(
+            np.concatenate([self.pixels, other.pixels]),
+            np.concatenate([self.landmarks, other.landmarks]),
+            np.concatenate([self.person, other.person]),
+            self.attributes + other.attributes,
+        )
 
     def digest(self) -> str:
         """Return the sha256 of everything in it."""
