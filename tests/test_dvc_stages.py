@@ -156,10 +156,13 @@ def test_edited_code_of_evaluate_reruns_from_evaluate(work: Path, log: Path) -> 
 
 
 def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:
-    edit(work / "conf/base/bases.yml", "    steps: 300", "    steps: 301")
+    bases = yaml.safe_load((work / "conf/base/bases.yml").read_text())
+    bases["tiny"]["train_lora"]["steps"] += 1
+    (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
     cards = {"register", "publish"}  # which state how it was trained
     assert status(work) == {"train_lora", *cards}
-    edit(work / "conf/base/bases.yml", "    steps: 1500", "    steps: 1501")  # of sdxl, which nobody chose
+    bases["sdxl"]["train_lora"]["steps"] += 1  # which nobody chose
+    (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
     edit(work / "conf/base/concepts/valentina_moreau.yml", "evaluate: {}", "evaluate: {steps: 9}")
     edit(work / "conf/base/catalog.yml", "${_concept}/package", "${_concept}/./package")
     assert status(work) == {"train_lora", "evaluate", *cards, "record"}
