@@ -31,13 +31,12 @@ def _params() -> dict[str, Any]:
 
 
 def _worlds() -> tuple[world.World, world.World]:
-    params = _params()
-    drawn = params["render"]
+    drawn = _params()["render"]
     return world.split(_people(range(drawn["people"]), drawn["scenes"]), drawn["held_out"])
 
 
 def _strangers() -> world.World:
-    """Return the further people whom only the face embedder meets: it needs many, few pictures of each."""
+    """Return the further people, few pictures of each: for the face embedder, and the U-Net's last steps."""
     drawn = _params()["render"]
     first, more = drawn["people"], drawn["strangers"]
     return _people(range(first, first + more["people"]), more["scenes"])
