@@ -87,6 +87,7 @@ class TrainConfig(Frozen):
     text_encoder_learning_rate: float = Field(ge=0, le=1)
     targets: Literal["attention", "attention+conv"]
     min_snr_gamma: float = Field(ge=0, le=100)
+    face_weight: float = Field(ge=1, le=100)
     warmup_steps: int = Field(ge=0)
     checkpoint_every: int = Field(ge=1)
     sample_every: int = Field(ge=0)

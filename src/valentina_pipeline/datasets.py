@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
@@ -18,6 +18,7 @@ from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 
 from valentina_pipeline.image import png
+from valentina_pipeline.integrations import files
 
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
@@ -170,15 +171,7 @@ class FileFolder(_OnDisk[Mapping[str, bytes | Path], Path]):
     def save(self, data: Mapping[str, bytes | Path]) -> None:
         """Replace the folder by these files; a path that leaves it is refused."""
         with _replacing_folder(self._path) as folder:
-            for name, content in sorted(data.items()):
-                if not _stays_inside(name):
-                    raise DatasetError(f"{name!r} is not a plain relative path inside {self._path}")
-                file = folder / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(content, bytes):
-                    file.write_bytes(content)
-                else:
-                    shutil.copyfile(content, file)
+            files.write(data, folder)
 
 
 class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
@@ -248,17 +241,6 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
         path.rename(former)  # a folder cannot be renamed onto one that holds files
     partial.rename(path)
     shutil.rmtree(former, ignore_errors=True)
-
-
-def _stays_inside(name: str) -> bool:
-    plain = PurePosixPath(name)
-    return (
-        bool(name)
-        and plain.as_posix() == name
-        and not plain.is_absolute()
-        and not {"..", "."} & set(plain.parts)
-        and "\\" not in name
-    )
 
 
 def _rounded(value: Any, where: str) -> Any:

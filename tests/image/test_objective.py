@@ -1,6 +1,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,8 +88,26 @@ def test_the_loss_is_the_weighted_mean_of_each_images_error() -> None:
         torch.zeros(2, 1, 2, 2),
         torch.ones(2, 1, 2, 2) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1),
     )
-    loss = objective.loss(predicted, wanted, torch.tensor([1.0, 0.5]))
+    everywhere = torch.ones(2, 1, 2, 2)
+    loss = objective.loss(predicted, wanted, torch.tensor([1.0, 0.5]), everywhere)
     assert math.isclose(loss.item(), (1 * 1 + 9 * 0.5) / 2)
+
+
+def test_an_error_in_the_face_counts_as_often_as_the_weight_says() -> None:
+    places = objective.face_weights(np.array([[0.5, 0.5, 1, 1]]), 4.0, 4, 4)
+    at_rest = torch.zeros(1, 1, 4, 4)
+    inside, outside = at_rest.clone(), at_rest.clone()
+    inside[..., 3, 3], outside[..., 0, 0] = 1, 1
+    once = torch.ones(1)
+    ratio = objective.loss(inside, at_rest, once, places) / objective.loss(outside, at_rest, once, places)
+    assert math.isclose(ratio.item(), 4, rel_tol=1e-6)
+    assert math.isclose(places.mean().item(), 1, rel_tol=1e-6)
+
+
+def test_a_place_that_the_face_covers_in_part_counts_in_part() -> None:
+    places = objective.face_weights(np.array([[0, 0, 0.75, 1], [0, 0, 1, 1]]), 3.0, 1, 2)
+    assert places[0, 0, 0].tolist() == pytest.approx([1.2, 0.8])  # 3 and 2, over their mean
+    assert places[1, 0, 0].tolist() == [1, 1]
 
 
 def test_a_base_that_predicts_something_else_is_refused_by_name() -> None:

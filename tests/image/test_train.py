@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ def config(**changes: object) -> TrainConfig:
         "text_encoder_learning_rate": 1e-3,
         "targets": "attention",
         "min_snr_gamma": 5.0,
+        "face_weight": 2.0,
         "warmup_steps": 2,
         "checkpoint_every": 2,
         "sample_every": 0,
@@ -43,11 +45,16 @@ def config(**changes: object) -> TrainConfig:
     return TrainConfig.model_validate({**values, **changes})
 
 
+FACE = (8.0, 4.0, 24.0, 28.0)
+
+
 def samples(count: int = 3) -> list[Sample]:
     rng = np.random.default_rng(0)
     size = (tiny_bases.SIZE, tiny_bases.SIZE, 3)
     pixels = [rng.integers(0, 255, size, dtype=np.uint8) for _ in range(count)]
-    return [Sample(f"{i}", Image.fromarray(p), f"photo of v woman, dress {i}") for i, p in enumerate(pixels)]
+    return [
+        Sample(f"{i}", Image.fromarray(p), f"photo of v woman, dress {i}", FACE) for i, p in enumerate(pixels)
+    ]
 
 
 def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Adapter]:
@@ -168,7 +175,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
 def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:
     for family in ("sdxl", "sd15"):
         base, _ = made(config(text_encoder_learning_rate=0.0), family)
-        data = encode_samples(base, samples(2), text=True)
+        data = encode_samples(base, samples(2), 1.0, text=True)
         assert isinstance(data, Encoded)
         assert data.text is not None
         with torch.no_grad():
@@ -186,31 +193,45 @@ def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:
 
 def test_pictures_of_several_sizes_or_none_are_refused() -> None:
     base, _ = made(config())
-    odd = Sample("odd", Image.new("RGB", (32, 64)), "")
+    odd = Sample("odd", Image.new("RGB", (32, 64)), "", FACE)
     for wrong in ([*samples(1), odd], []):
         with pytest.raises(ValueError, match="pictures of one size"):
-            encode_samples(base, wrong, text=False)
+            encode_samples(base, wrong, 1.0, text=False)
 
 
-def test_the_rate_warms_up_then_falls_to_a_tenth() -> None:
+def test_a_face_counts_where_it_is_in_each_picture() -> None:
+    base, _ = made(config())
+    left = samples(1)[0]
+    half = tiny_bases.SIZE / 2
+    right = replace(left, face=(half, 0.0, tiny_bases.SIZE, tiny_bases.SIZE))
+    left = replace(left, face=(0.0, 0.0, half, tiny_bases.SIZE))
+    places = encode_samples(base, [left, right], 3.0, text=False).places
+    assert places.shape[1:] == (1, tiny_bases.SIZE // 8, tiny_bases.SIZE // 8)
+    middle = places.shape[-1] // 2
+    assert places[0, ..., :middle].unique().tolist() == places[1, ..., middle:].unique().tolist() == [1.5]
+    assert places[0, ..., middle:].unique().tolist() == places[1, ..., :middle].unique().tolist() == [0.5]
+
+
+def test_the_rate_warms_up_then_falls_to_nothing() -> None:
     cfg = config(steps=100, warmup_steps=10)
     rates = [schedule(step, cfg) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert rates[-1] == pytest.approx(0, abs=0.001)
 
 
-def test_the_data_hash_changes_with_a_pixel_and_with_a_caption() -> None:
+def test_the_data_hash_changes_with_a_pixel_a_caption_and_a_face() -> None:
     plain = samples(2)
     brighter = plain[0].image.copy()
     brighter.putpixel((0, 0), (1, 2, 3))
     changed = [
-        [Sample("0", brighter, plain[0].caption), plain[1]],
-        [Sample("0", plain[0].image, "other words"), plain[1]],
+        [replace(plain[0], image=brighter), plain[1]],
+        [replace(plain[0], caption="other words"), plain[1]],
+        [replace(plain[0], face=(0.0, 0.0, 8.0, 8.0)), plain[1]],
     ]
     assert data_hash(plain) == data_hash(samples(2))
-    assert len({data_hash(plain), *map(data_hash, changed)}) == 3
+    assert len({data_hash(plain), *map(data_hash, changed)}) == 4
 
 
 def test_a_torn_checkpoint_is_passed_over_with_a_message(

@@ -11,15 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 from valentina_pipeline.image.base import BaseModel, encode
+from valentina_pipeline.image.objective import face_weights
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One training picture, RGB, and its caption."""
+    """One training picture, RGB, its caption, and its face: left, top, right, bottom in pixels."""
 
     name: str
     image: Image.Image
     caption: str
+    face: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Encoded:
 
     Attributes:
         latents: float32 (n, c, h, w).
+        places: float32 (n, 1, h, w), how much each place of them counts, 1 on average.
         tokens: int64 (n + 1, 77) for each text encoder.
         text: their embeddings (n + 1, 77, d) and, for SDXL, pooled (n + 1, p), where the text encoders
             are frozen; else None.
@@ -35,13 +38,16 @@ class Encoded:
     """
 
     latents: Tensor
+    places: Tensor
     tokens: list[Tensor]
     text: tuple[Tensor, Tensor | None] | None
     sizes: Tensor
 
 
-def encode_samples(base: BaseModel, samples: Sequence[Sample], text: bool) -> Encoded:
+def encode_samples(base: BaseModel, samples: Sequence[Sample], face_weight: float, text: bool) -> Encoded:
     """Encode pictures, and with `text` captions, once: neither network moves while the LoRA learns.
+
+    A place in the face counts `face_weight` times as much as one outside.
 
     Raises:
         ValueError: no samples, or of several sizes.
@@ -55,13 +61,15 @@ def encode_samples(base: BaseModel, samples: Sequence[Sample], text: bool) -> En
         pixels = torch.from_numpy(np.array(sample.image.convert("RGB"))).permute(2, 0, 1)[None]
         scaled = pixels.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
         latents.append(encode(base.vae, scaled))
+    boxes = np.array([sample.face for sample in samples]) / (width, height, width, height)
+    places = face_weights(boxes, face_weight, *latents[0].shape[2:]).to(base.device)
     tokens = [_tokens(tokenizer, [s.caption for s in samples] + [""]) for tokenizer in base.tokenizers]
     tokens = [ids.to(base.device) for ids in tokens]
     with torch.no_grad():
         embedded = encode_text(base, tokens) if text else None
     # SDXL's (original height, width, top, left, target height, width)
     conditions = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=base.device)
-    return Encoded(torch.cat(latents), tokens, embedded, conditions)
+    return Encoded(torch.cat(latents), places, tokens, embedded, conditions)
 
 
 def encode_text(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -82,11 +90,12 @@ def encode_text(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tens
 
 
 def data_hash(samples: Sequence[Sample]) -> str:
-    """Return the sha256 over names, pixels and captions."""
+    """Return the sha256 over names, pixels, captions and faces."""
     total = hashlib.sha256()
     for sample in samples:
         pixels = hashlib.sha256(sample.image.convert("RGB").tobytes()).hexdigest()
-        total.update(f"{sample.name}\0{sample.image.size}\0{pixels}\0{sample.caption}\0".encode())
+        row = (sample.name, sample.image.size, pixels, sample.caption, sample.face)
+        total.update("".join(f"{each}\0" for each in row).encode())
     return total.hexdigest()
 
 

@@ -103,10 +103,42 @@ def weights(kept: Tensor, gamma: float, prediction_type: str) -> Tensor:
     return snr.clamp(max=gamma) / (snr + 1)
 
 
-def loss(predicted: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """Return the weighted mean squared error, a scalar; every image counts the same before its weight."""
-    error = (predicted.float() - wanted.float()).square().mean(dim=(1, 2, 3))
-    return (error * weight).mean()
+def face_weights(boxes: np.ndarray, weight: float, height: int, width: int) -> Tensor:
+    """Return how much each place of a latent counts (n, 1, h, w): `weight` times as much within the face.
+
+    A cell that the box covers in part counts in part; the mean over each picture is 1, so that a picture
+    with a large face counts no more than one with a small face.
+
+    Args:
+        boxes: (n, 4), left, top, right and bottom in [0, 1] of width and height.
+        weight: 1 or more; 1 lets every place count the same.
+        height: of the latents.
+        width: of the latents.
+    """
+    left, top, right, bottom = np.asarray(boxes, dtype=np.float64).T[:, :, None]
+    across = _covered(left * width, right * width, width)
+    down = _covered(top * height, bottom * height, height)
+    raw = 1 + (weight - 1) * down[:, :, None] * across[:, None, :]
+    return torch.from_numpy(raw / raw.mean(axis=(1, 2), keepdims=True)).float()[:, None]
+
+
+def _covered(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
+    """Return which share (n, cells) of each cell of a line lies between start and end, both (n, 1)."""
+    edges = np.arange(cells)
+    return np.clip(np.minimum(edges + 1, end) - np.maximum(edges, start), 0, 1)
+
+
+def loss(predicted: Tensor, wanted: Tensor, weight: Tensor, places: Tensor) -> Tensor:
+    """Return the weighted mean squared error, a scalar.
+
+    Args:
+        predicted: (n, c, h, w).
+        wanted: as large.
+        weight: (n,), of each image.
+        places: (n, 1, h, w), of each place in it, such as `face_weights` gives.
+    """
+    error = (predicted.float() - wanted.float()).square() * places
+    return (error.mean(dim=(1, 2, 3)) * weight).mean()
 
 
 def _scales(kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,9 +31,6 @@ logger = logging.getLogger(__name__)
 LARGEST_GRADIENT = 1.0
 """Norm that gradients are clipped to."""
 
-LAST_RATE = 0.1
-"""Where the cosine ends, as a share of the learning rate."""
-
 WEIGHT_DECAY = 0.01
 
 Log = Callable[[dict[str, float], int], None]
@@ -79,7 +76,8 @@ def train(
         ValueError: no samples, or of several sizes.
     """
     weights = adapter.weights()
-    data = encode_samples(base, samples, text=not any(name.startswith("text") for name in adapter.modules))
+    frozen_text = not any(name.startswith("text") for name in adapter.modules)
+    data = encode_samples(base, samples, cfg.face_weight, text=frozen_text)
     noise = _Noise.of(base)
     optimiser, rates = _optimiser(adapter, cfg)
     scaler = torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16)
@@ -120,11 +118,11 @@ def train(
 
 
 def schedule(step: int, cfg: TrainConfig) -> float:
-    """Return the share of the learning rate at `step`: a linear warm-up, then a cosine to a tenth."""
+    """Return the share of the learning rate at `step`: a linear warm-up, then a cosine towards 0."""
     if step < cfg.warmup_steps:
         return (step + 1) / cfg.warmup_steps
     progress = (step - cfg.warmup_steps) / max(1, cfg.steps - cfg.warmup_steps)
-    return LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * progress)) / 2
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 @contextmanager
@@ -175,7 +173,7 @@ def _step_loss(
     predicted = base.unet(noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=conditions).sample
     wanted = objective.target(clean, eps, kept, noise.prediction_type)
     weight = objective.weights(kept, cfg.min_snr_gamma, noise.prediction_type)
-    return objective.loss(predicted, wanted, weight)
+    return objective.loss(predicted, wanted, weight, data.places[rows])
 
 
 def _conditions(

@@ -1,6 +1,5 @@
 """MLflow's model registry: the versions of a character's package, and which of them is champion."""
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.integrations.files import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ class Registry:
             if err.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         with self._run() as run_id, tempfile.TemporaryDirectory() as folder:
-            _write(files, Path(folder))
+            write(files, Path(folder))
             self._client.log_artifacts(run_id, folder, "package")
             source = f"{self._client.get_run(run_id).info.artifact_uri}/package"
             made = self._client.create_model_version(self._name, source, run_id, tags=dict(tags))
@@ -104,13 +104,3 @@ class Registry:
             self._client.set_terminated(run.info.run_id, mlflow.FAILED)
             raise
         self._client.set_terminated(run.info.run_id, mlflow.FINISHED)
-
-
-def _write(files: Mapping[str, bytes | Path], folder: Path) -> None:
-    for name, content in files.items():
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        else:
-            shutil.copyfile(content, file)

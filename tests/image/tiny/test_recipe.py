@@ -25,8 +25,7 @@ PARAMS = {
     "seed": 3,
     "render": {"people": 6, "held_out": 4, "scenes": 2, "strangers": {"people": 2, "scenes": 2}},
     "vae": {**STEPS, "whole": MORE},
-    **dict.fromkeys(("clip", "faces"), STEPS),
-    "unet": {**STEPS, "strangers": MORE},
+    **dict.fromkeys(("clip", "faces", "unet"), STEPS),
     "card": {"images": 8},
 }
 

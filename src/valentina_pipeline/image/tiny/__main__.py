@@ -16,6 +16,7 @@ import yaml
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
+from valentina_pipeline.image import objective
 from valentina_pipeline.image.tiny import card, clip, faces, unet, vae, world
 from valentina_pipeline.image.tiny.fit import Plan
 from valentina_pipeline.image.tiny_models import FaceNetTiny
@@ -36,7 +37,7 @@ def _worlds() -> tuple[world.World, world.World]:
 
 
 def _strangers() -> world.World:
-    """Return the further people, few pictures of each: for the face embedder, and the U-Net's last steps."""
+    """Return the further people, few pictures of each: for the face embedder and the U-Net."""
     drawn = _params()["render"]
     first, more = drawn["people"], drawn["strangers"]
     return _people(range(first, first + more["people"]), more["scenes"])
@@ -107,9 +108,8 @@ def train_unet() -> None:
     """Train the U-Net and text encoders, and assemble the base."""
     coder = AutoencoderKL.from_pretrained(VAE)
     words = unet.tokenizer(STATE / "tokenizer")
-    plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors")
-    more = _params()["unet"]["strangers"]
-    network = unet.train(_worlds()[0], _strangers(), coder, words, *plan, Plan(more["steps"], more["rate"]))
+    plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors", Path(objective.__file__))
+    network = unet.train(_worlds()[0] + _strangers(), coder, words, *plan)
     unet.assemble(network, coder, words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
     for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
         (WEIGHTS / "base" / name / "tokenizer.json").unlink()

@@ -74,7 +74,6 @@ def text(figures: dict[str, float], params: dict[str, Any]) -> str:
     strangers = drawn["strangers"]
     trained = {stage: params[stage] for stage in ("vae", "faces", "clip", "unet")}
     trained["vae, whole pictures"] = {**params["vae"]["whole"], "batch": params["vae"]["batch"] // 2}
-    trained["unet, strangers too"] = {**params["unet"]["strangers"], "batch": params["unet"]["batch"]}
     steps = "\n".join(
         f"| {stage} | {p['steps']} | {p['batch']} | {p['rate']:g} |" for stage, p in trained.items()
     )
@@ -105,9 +104,9 @@ Mean cosine of two pictures of one person {figures["face_cosine_same"]:g}, of tw
 ## Data
 
 {drawn["people"] - drawn["held_out"]} random people with {drawn["scenes"]} scenes each, from the portrait
-renderer (`image/portrait`), captioned with their true attributes; for the face embedder and the last steps
-of the U-Net {strangers["people"]} more with {strangers["scenes"]} scenes each. No photograph, no real
-person, and none of the built-in characters.
+renderer (`image/portrait`), captioned with their true attributes; for the face embedder and the
+U-Net {strangers["people"]} more with {strangers["scenes"]} scenes each. No photograph, no real person, and
+none of the built-in characters.
 
 ## Training
 

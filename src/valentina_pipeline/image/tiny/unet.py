@@ -9,10 +9,10 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from valentina_pipeline.image.tiny.fit import Loss, Plan, fit
+from valentina_pipeline.image import objective
+from valentina_pipeline.image.tiny.fit import Plan, fit
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import to_network
 from valentina_pipeline.image.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
@@ -26,6 +26,12 @@ SIGNAL = {
 }
 GAMMA = 5.0
 """Of min-SNR weighting."""
+
+FACE_WEIGHT = 5.0
+"""How many times as much a place in the face counts: hair and background are most of a picture, and easy."""
+
+FACE_MARGIN = 0.5
+"""How far a face goes beyond its landmarks, as a share of the way from eyes to mouth."""
 
 
 class Denoiser(nn.Module):
@@ -65,16 +71,14 @@ class Denoiser(nn.Module):
 
 def train(
     world: World,
-    strangers: World,
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     plan: Plan,
     batch: int,
     seed: int,
     state: Path,
-    more: Plan,
 ) -> Denoiser:
-    """Train on the world's latents and captions with v-prediction; then, by `more`, on the strangers' too.
+    """Train on the world's latents and captions with v-prediction.
 
     Timesteps are drawn as often as min-SNR weighting would count them (Hang et al. 2023), a fifth of them
     uniformly: the same objective from a sample of less variance than weights would give.
@@ -82,31 +86,33 @@ def train(
     torch.manual_seed(seed)
     network = Denoiser()
     signal = scheduler().alphas_cumprod
-    snr = signal / (1 - signal)
-    weight = (snr.clamp(max=GAMMA) / (snr + 1)).double().numpy()
+    weight = objective.weights(signal, GAMMA, "v_prediction").double().numpy()
     often = 0.8 * weight / weight.sum() + 0.2 / len(weight)
     often /= often.sum()
 
-    everyone = world + strangers
-    latents = encode(vae, everyone.pixels)
+    latents = encode(vae, world.pixels)
+    places = objective.face_weights(_faces(world.landmarks), FACE_WEIGHT, *latents.shape[2:])
+    alike = torch.ones(batch)
 
-    def denoise(pictures: int) -> Loss:
-        def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-            rows = rng.integers(pictures, size=batch)
-            tokens = _tokens(tokenizer, [_caption(everyone.attributes[i], rng) for i in rows])
-            timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often))
-            clean = latents[rows]
-            eps = torch.randn(clean.shape, generator=noise)
-            a = signal[timesteps].sqrt()[:, None, None, None]
-            s = (1 - signal[timesteps]).sqrt()[:, None, None, None]
-            noisy = (a * clean + s * eps).contiguous(memory_format=torch.channels_last)
-            return functional.mse_loss(network(noisy, timesteps, tokens), a * eps - s * clean)
+    def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        rows = rng.integers(len(latents), size=batch)
+        tokens = _tokens(tokenizer, [_caption(world.attributes[i], rng) for i in rows])
+        timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often))
+        clean, kept = latents[rows], signal[timesteps]
+        eps = torch.randn(clean.shape, generator=noise)
+        noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
+        wanted = objective.target(clean, eps, kept, "v_prediction")
+        return objective.loss(network(noisy, timesteps, tokens), wanted, alike, places[rows])
 
-        return loss
-
-    fit(network, denoise(len(world.pixels)), plan, seed, state, "unet")
-    fit(network, denoise(len(latents)), more, seed + 1, state.with_suffix(".more.pt"), "unet, strangers too")
+    fit(network, loss, plan, seed, state, "unet")
     return network
+
+
+def _faces(landmarks: np.ndarray) -> np.ndarray:
+    """Return boxes (n, 4), brows to chin, around landmarks (n, 5, 2)."""
+    low, high = landmarks.min(axis=1), landmarks.max(axis=1)
+    grown = FACE_MARGIN * (high - low)[:, 1:]
+    return np.concatenate([low - grown, high + grown], axis=1)
 
 
 def encode(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:

@@ -30,6 +30,7 @@ class NothingToTrainOn(ValueError):
 
 def train_adapter(
     aligned: "Mapping[str, Image.Image]",
+    faces: "pd.DataFrame",
     captions: "pd.DataFrame",
     manifest: "pd.DataFrame",
     weights: Path,
@@ -43,6 +44,7 @@ def train_adapter(
 
     Args:
         aligned: pictures of kept faces by sha256, all of one size.
+        faces: align's rows: where the face is.
         captions: [sha256, caption].
         manifest: see domain/manifest.py; only rows of the split "train" are learned from.
         weights: tiny/weights; a base's relative path counts from two folders above.
@@ -67,7 +69,7 @@ def train_adapter(
 
     person, cfg = validated(Concept, concept, "concept"), validated(TrainConfig, train_lora, "train_lora")
     model, root = validated(BaseConfig, base, "base"), weights.parent.parent
-    samples = _samples(aligned, captions, manifest)
+    samples = _samples(aligned, faces, captions, manifest)
     with training.reproducible(threads):
         loaded = load_base(model, root, cfg.precision)
         rate = cfg.text_encoder_learning_rate
@@ -95,7 +97,10 @@ def train_adapter(
 
 
 def _samples(
-    aligned: "Mapping[str, Image.Image]", captions: "pd.DataFrame", manifest: "pd.DataFrame"
+    aligned: "Mapping[str, Image.Image]",
+    faces: "pd.DataFrame",
+    captions: "pd.DataFrame",
+    manifest: "pd.DataFrame",
 ) -> "list[Sample]":
     from valentina_pipeline.image.encoding import Sample
 
@@ -107,7 +112,9 @@ def _samples(
     for name in names:
         if not words.get(name):
             raise NothingToTrainOn(f"picture {name} has no caption: run the stage caption again")
-    return [Sample(name, aligned[name].convert("RGB"), words[name]) for name in names]
+    sides = (faces[side].astype(float) for side in ("x0", "y0", "x1", "y1"))
+    boxes = dict(zip(faces["sha256"], zip(*sides, strict=True), strict=True))
+    return [Sample(name, aligned[name].convert("RGB"), words[name], boxes[name]) for name in names]
 
 
 def _notes(trigger: str, folder: Path, samples: "list[Sample]", prediction_type: str) -> "Notes":
