@@ -38,7 +38,7 @@ def test_outside_a_tracked_run_the_tracker_does_nothing(tmp_path: Path) -> None:
     tracker = mlflow.active()
     assert isinstance(tracker, Silent)
     tracker.log({"loss": 1.0}, 1)
-    tracker.image("grid", Image.new("RGB", (2, 2)))
+    tracker.image("grid", Image.new("RGB", (2, 2)), 1)
     tracker.file(tmp_path / "not there")
 
 
@@ -60,7 +60,7 @@ def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path
     tracker = mlflow.active()
     for step in (1, 2):
         tracker.log({"loss": 1 / step}, step)
-    tracker.image("samples/step_2", Image.new("RGB", (2, 2)))
+    tracker.image("samples", Image.new("RGB", (2, 2)), 2)
     tracker.file(file)
     mlflow.close_stage(mlflow.FINISHED)
     assert isinstance(mlflow.active(), Silent)
@@ -68,7 +68,10 @@ def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert run.data.params == {"train_lora.rank": "8", "seed": "1", "threads": "2"}
     assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [1.0, 0.5]
-    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"samples", "report.html"}
+    assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"images", "report.html"}
+    assert {a.path[:21] for a in client.list_artifacts(run.info.run_id, "images")} == {
+        "images/samples+step+2"
+    }
     assert run.info.status == "FINISHED"
     assert (tmp_path / "mlruns/anna" / run.info.run_id / "artifacts/report.html").is_file()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import packages
 from stores import empty_store
@@ -48,6 +49,7 @@ def test_stages_from_the_cache_get_a_child_and_the_parent_the_figures(tmp_path: 
     reporting = tmp_path / "data/08_reporting" / NAME
     reporting.mkdir(parents=True)
     (reporting / "report.html").write_text("<p>")
+    (reporting / ".gitignore").write_text("/report.html")
     run = parent(tmp_path)
     run.open_stage("evaluate")
     mlflow.close_stage(mlflow.FINISHED)
@@ -68,11 +70,19 @@ def test_stages_from_the_cache_get_a_child_and_the_parent_the_figures(tmp_path: 
 
 
 def test_recording_again_changes_nothing(tmp_path: Path, client: Any) -> None:
+    reporting = tmp_path / "data/08_reporting" / NAME
+    reporting.mkdir(parents=True)
+    Image.new("RGB", (2, 2)).save(reporting / "grid.png")
     for _ in range(2):
         run = parent(tmp_path)
         recorded(tmp_path)
     assert len(client.search_runs([run.experiment_id])) == 1 + len(STAGE_NAMES)
     assert len(client.get_metric_history(run.run_id, "identity.lora.mean")) == 1
+    shown = client.list_artifacts(run.run_id, "images")
+    assert sorted((each.path[:18], each.path[-4:]) for each in shown) == [
+        ("images/grid+step+0", ".png"),
+        ("images/grid+step+0", "webp"),
+    ]
     assert client.get_run(run.run_id).info.status == "FINISHED"
 
 

@@ -13,7 +13,7 @@ def write(files: Mapping[str, bytes | Path], folder: Path) -> None:
     """
     for name, content in sorted(files.items()):
         if not _stays_inside(name):
-            raise ValueError(f"{name!r} is not a plain relative path inside {folder}")
+            raise ValueError(f"{name!r} is not a plain relative path: it could leave its folder")
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):

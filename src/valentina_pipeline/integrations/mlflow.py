@@ -71,10 +71,9 @@ class _Live:
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self.flush()
 
-    def image(self, name: str, image: "Image.Image") -> None:
-        """Log an image as PNG."""
-        file = name if name.endswith(".png") else f"{name}.png"
-        self._try(lambda: self.client.log_image(self.run_id, image, artifact_file=file))
+    def image(self, name: str, image: "Image.Image", step: int) -> None:
+        """Log an image of a step: MLflow's charts show it beside that step of other runs."""
+        self._try(lambda: self.client.log_image(self.run_id, image, key=name, step=step))
 
     def file(self, path: Path) -> None:
         """Log a file under its name."""
@@ -153,9 +152,18 @@ class Parent:
         self.client.log_batch(run.info.run_id, metrics=entities[0], tags=entities[1])
 
     def files(self, paths: Sequence[Path]) -> None:
-        """Log files to the parent."""
+        """Log files to the parent; PNGs as images, which MLflow's charts set side by side, once each."""
+        from PIL import Image
+
+        known = {
+            Path(each.path).name.split("+")[0] for each in self.client.list_artifacts(self.run_id, "images")
+        }
         for path in paths:
-            self.client.log_artifact(self.run_id, str(path))
+            if path.suffix != ".png":
+                self.client.log_artifact(self.run_id, str(path))
+            elif path.stem not in known:  # their artifacts' names are new each time
+                with Image.open(path) as image:
+                    self.client.log_image(self.run_id, image, key=path.stem, step=0)
 
     def end(self, status: str) -> None:
         """End the parent."""

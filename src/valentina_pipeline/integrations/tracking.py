@@ -17,8 +17,8 @@ class Tracker(Protocol):
     def log(self, metrics: Mapping[str, float], step: int | None) -> None:
         """Log figures, of a step or once."""
 
-    def image(self, name: str, image: "Image.Image") -> None:
-        """Log an image under a name, with or without .png."""
+    def image(self, name: str, image: "Image.Image", step: int) -> None:
+        """Log an image of a step."""
 
     def file(self, path: Path) -> None:
         """Log a file under its name."""
@@ -30,7 +30,7 @@ class Silent:
     def log(self, metrics: Mapping[str, float], step: int | None) -> None:
         """Do nothing."""
 
-    def image(self, name: str, image: "Image.Image") -> None:
+    def image(self, name: str, image: "Image.Image", step: int) -> None:
         """Do nothing."""
 
     def file(self, path: Path) -> None:

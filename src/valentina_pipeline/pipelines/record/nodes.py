@@ -73,7 +73,7 @@ def complete(
     }
     run.log(None, together, tags)
     reporting = root / "data/08_reporting" / trigger
-    run.files([file for file in sorted(reporting.glob("*")) if file.is_file()])
+    run.files([file for file in sorted(reporting.glob("[!.]*")) if file.is_file()])
     close_parent(FINISHED)
 
 

@@ -140,7 +140,7 @@ def _prompts(captions: "pd.DataFrame", manifest: "pd.DataFrame", samples: "list[
 
 
 def _grid(
-    prompts: list[str], seed: int, size: int, show: "Callable[[str, Image.Image], None]"
+    prompts: list[str], seed: int, size: int, show: "Callable[[str, Image.Image, int], None]"
 ) -> Callable[[int, Any], None]:
     from valentina_pipeline.image.generate import Request, draw
     from valentina_pipeline.image.sheet import contact_sheet
@@ -149,7 +149,7 @@ def _grid(
 
     def sample(step: int, pipe: Any) -> None:
         images = draw(pipe, requests, GRID_STEPS, GRID_GUIDANCE, size)
-        show(f"samples/step_{step:06d}", contact_sheet(images, prompts, columns=2, cell=max(size, 256)))
+        show("samples", contact_sheet(images, prompts, columns=2, cell=max(size, 256)), step)
 
     return sample
 
