@@ -4,6 +4,7 @@ Every stage goes on after an interruption: rendered people and training states a
 which neither git nor DVC tracks.
 """
 
+import ctypes
 import hashlib
 import json
 import shutil
@@ -25,6 +26,9 @@ TINY = Path("tiny")
 WEIGHTS = TINY / "weights"
 VAE = WEIGHTS / "base" / "vae"
 STATE = TINY / "state"
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's mallopt(3)."""
 
 
 def _params() -> dict[str, Any]:
@@ -65,8 +69,11 @@ def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Fix what rounding depends on."""
+    """Fix what rounding depends on, and keep freed memory: each step would have its pages zeroed again."""
     torch.set_num_threads(_params()["threads"])
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's alone
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @main.command()
