@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from valentina_pipeline.image.tiny import world
 from valentina_pipeline.image.tiny.__main__ import main
 from valentina_pipeline.image.tiny.faces import MARGIN, SCALE, margin_loss, verification
-from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.fit import Plan, choose_optimisers, fit, orthogonal
 
-MORE = {"steps": 2, "rate": 1e-3}
+MORE = {"steps": 2, "rate": 1e-3, "optimiser": "adamw"}
 STEPS = {**MORE, "batch": 4}
 PARAMS = {
     "seed": 3,
@@ -111,24 +112,46 @@ class Stopped(Exception):
     pass
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    tmp_path: Path, optimiser: Literal["adamw", "muon"]
+) -> None:
     def train(state: Path, stop_at: int | None) -> Tensor:
         torch.manual_seed(0)
-        network = nn.Linear(3, 1)
+        network = nn.Sequential(nn.Linear(3, 16), nn.Conv1d(16, 16, 1), nn.Linear(16, 1))
 
         def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
             if step == stop_at:
                 raise Stopped
             seen = torch.randn(4, 3, generator=noise) + float(rng.normal())
-            return (network(seen) - seen.sum(dim=1, keepdim=True)).square().mean()
+            hidden = network[1](network[0](seen)[..., None])[..., 0]
+            return (network[2](hidden) - seen.sum(dim=1, keepdim=True)).square().mean()
 
-        fit(network, loss, Plan(steps=150, rate=1e-2), seed=1, state=state, name="line")
+        fit(network, loss, Plan(steps=150, rate=1e-2, optimiser=optimiser), seed=1, state=state, name="line")
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
     uninterrupted = train(tmp_path / "one.pt", None)
     with pytest.raises(Stopped):
         train(tmp_path / "two.pt", 120)
     assert torch.equal(train(tmp_path / "two.pt", None), uninterrupted)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 40), (3, 40, 16)])
+def test_orthogonalising_keeps_directions_and_evens_out_their_strengths(shape: tuple[int, int, int]) -> None:
+    u, s, v = torch.linalg.svd(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    wide = torch.zeros(shape).diagonal_scatter(s * torch.logspace(0, -1, s.shape[1]), dim1=1, dim2=2)
+    strengths = u.mT @ orthogonal(u @ wide @ v) @ v.mT
+    even = strengths.diagonal(dim1=1, dim2=2)
+    assert even.min() > 0.5 and even.max() < 1.3
+    assert torch.allclose(strengths, torch.zeros(shape).diagonal_scatter(even, dim1=1, dim2=2), atol=1e-4)
+
+
+def test_muon_moves_kernels_and_leaves_embeddings_and_narrow_layers_to_adamw() -> None:
+    network = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(16, 4))
+    network.add_module("embedding", nn.Embedding(16, 16))
+    muon, adamw = choose_optimisers(network, Plan(steps=1, rate=1.0, optimiser="muon"))
+    assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 16, 3, 3)]
+    assert len(adamw.param_groups[0]["params"]) == len(list(network.parameters())) - 1
 
 
 def test_the_margin_loss_is_least_where_each_person_s_two_pictures_alone_are_alike() -> None:

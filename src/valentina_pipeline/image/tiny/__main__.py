@@ -64,7 +64,8 @@ def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
     for file in (Path(__file__).with_name(f"{stage}.py"), *inputs):
         key.update(file.read_bytes())
     state = STATE / f"{stage}-{key.hexdigest()[:12]}.pt"
-    return Plan(chosen["steps"], chosen["rate"]), chosen["batch"], params["seed"], state
+    plan = Plan(chosen["steps"], chosen["rate"], chosen["optimiser"])
+    return plan, chosen["batch"], params["seed"], state
 
 
 @click.group(help=__doc__)
@@ -88,8 +89,7 @@ def render() -> None:
 @main.command("vae")
 def train_vae() -> None:
     """Train the VAE."""
-    whole = _params()["vae"]["whole"]
-    network = vae.train(_worlds()[0], *_plan("vae"), Plan(whole["steps"], whole["rate"]))
+    network = vae.train(_worlds()[0], *_plan("vae"), Plan(**_params()["vae"]["whole"]))
     network.half().save_pretrained(VAE)
 
 

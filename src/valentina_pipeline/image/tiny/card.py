@@ -75,7 +75,8 @@ def text(figures: dict[str, float], params: dict[str, Any]) -> str:
     trained = {stage: params[stage] for stage in ("vae", "faces", "clip", "unet")}
     trained["vae, whole pictures"] = {**params["vae"]["whole"], "batch": params["vae"]["batch"] // 2}
     steps = "\n".join(
-        f"| {stage} | {p['steps']} | {p['batch']} | {p['rate']:g} |" for stage, p in trained.items()
+        f"| {stage} | {p['steps']} | {p['batch']} | {p['optimiser']} | {p['rate']:g} |"
+        for stage, p in trained.items()
     )
     return f"""# The tiny world: model card
 
@@ -110,8 +111,8 @@ none of the built-in characters.
 
 ## Training
 
-| network | steps | batch | peak rate |
-|---|---|---|---|
+| network | steps | batch | optimiser | peak rate |
+|---|---|---|---|---|
 {steps}
 
 `uv run dvc repro --force tiny/dvc.yaml` makes the weights again; each stage goes on after an interruption.
