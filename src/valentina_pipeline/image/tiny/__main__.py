@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from valentina_pipeline.image import objective
 from valentina_pipeline.image.tiny import card, clip, faces, unet, vae, world
-from valentina_pipeline.image.tiny.fit import Plan
+from valentina_pipeline.image.tiny.fit import DEVICE, Plan
 from valentina_pipeline.image.tiny_models import FaceNetTiny
 
 TINY = Path("tiny")
@@ -102,7 +102,7 @@ def train_clip() -> None:
 @main.command("faces")
 def train_faces() -> None:
     """Train the face embedder."""
-    coder = AutoencoderKL.from_pretrained(VAE)
+    coder = AutoencoderKL.from_pretrained(VAE).to(DEVICE)
     people = _worlds()[0] + _strangers()
     network = faces.train(people, coder, *_plan("faces", VAE / "diffusion_pytorch_model.safetensors"))
     WEIGHTS.mkdir(parents=True, exist_ok=True)
@@ -113,11 +113,11 @@ def train_faces() -> None:
 @main.command("unet")
 def train_unet() -> None:
     """Train the U-Net and text encoders, and assemble the base."""
-    coder = AutoencoderKL.from_pretrained(VAE)
+    coder = AutoencoderKL.from_pretrained(VAE).to(DEVICE)
     words = unet.tokenizer(STATE / "tokenizer")
     plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors", Path(objective.__file__))
     network = unet.train(_worlds()[0] + _strangers(), coder, words, *plan)
-    unet.assemble(network, coder, words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
+    unet.assemble(network, coder.cpu(), words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
     for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
         (WEIGHTS / "base" / name / "tokenizer.json").unlink()
         for file in ("vocab.json", "merges.txt"):
@@ -127,7 +127,7 @@ def train_unet() -> None:
 @main.command("card")
 def write_card() -> None:
     """Measure the bars on held-out people and write the model card."""
-    pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32)
+    pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32).to(DEVICE)
     network = FaceNetTiny()
     network.load_state_dict(load_file(WEIGHTS / "faces.safetensors"))
     network.eval()

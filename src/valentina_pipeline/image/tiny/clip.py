@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.fit import DEVICE, Plan, fit
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import to_network
 from valentina_pipeline.image.wording import ALL_TRAITS, sentence
@@ -41,9 +41,10 @@ def train(world: World, plan: Plan, batch: int, seed: int, state: Path) -> nn.Mo
             [t for t in ALL_TRAITS if rng.random() < share] for share in rng.uniform(0.4, 1.2, size=batch)
         ]
         captions = [sentence(world.attributes[i], "woman", k) for i, k in zip(rows, kept, strict=True)]
-        images, texts, scale = network(to_network(torch.from_numpy(world.pixels[rows])), tokenizer(captions))
+        pixels = to_network(torch.from_numpy(world.pixels[rows])).to(DEVICE)
+        images, texts, scale = network(pixels, tokenizer(captions).to(DEVICE))
         scores = scale * images @ texts.T
-        truth = torch.arange(batch)
+        truth = torch.arange(batch, device=DEVICE)
         return (functional.cross_entropy(scores, truth) + functional.cross_entropy(scores.T, truth)) / 2
 
     fit(network, loss, plan, seed, state, "clip")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from valentina_pipeline.image.faces import crop_matrix
-from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.fit import DEVICE, Plan, fit
 from valentina_pipeline.image.tiny.vae import reconstruct
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import FaceNetTiny, to_network
@@ -34,7 +34,7 @@ def train(world: World, coder: AutoencoderKL, plan: Plan, batch: int, seed: int,
         chosen = rng.choice(len(people), size=batch // 2, replace=False)
         rows = np.stack([rng.choice(people[i], size=2, replace=False) for i in chosen], axis=1).ravel()
         faces = np.stack([_crop(pixels[i], world.landmarks[i], rng) for i in rows])
-        return margin_loss(network(to_network(torch.from_numpy(faces))))
+        return margin_loss(network(to_network(torch.from_numpy(faces)).to(DEVICE)))
 
     fit(network, loss, plan, seed, state, "faces")
     return network
@@ -48,9 +48,9 @@ def margin_loss(vectors: Tensor) -> Tensor:
     pictures each would hardly move a centre of their own.
     """
     size = len(vectors)
-    other = torch.arange(size).roll(size // 2)
+    other = torch.arange(size, device=vectors.device).roll(size // 2)
     cosines = vectors @ vectors.T - MARGIN * functional.one_hot(other, size)
-    themselves = torch.eye(size, dtype=torch.bool)
+    themselves = torch.eye(size, dtype=torch.bool, device=vectors.device)
     return functional.cross_entropy(SCALE * cosines.masked_fill(themselves, -torch.inf), other)
 
 

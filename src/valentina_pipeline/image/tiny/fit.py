@@ -15,6 +15,10 @@ from torch import Tensor, nn
 Loss = Callable[[int, np.random.Generator, torch.Generator], Tensor]
 
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where networks are trained. Every draw is made on the CPU: a GPU sees the same numbers, and only rounds."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast to train.
@@ -35,20 +39,20 @@ class Plan:
 
 
 def fit(network: nn.Module, loss: Loss, plan: Plan, seed: int, state: Path, name: str) -> None:
-    """Train `network` in place and leave it with its averaged weights, in eval mode.
+    """Train `network` in place on DEVICE and leave it on the CPU with its averaged weights, in eval mode.
 
     A run that was stopped goes on from `state`; a finished one has nothing left to do. Step k draws only
     from generators seeded by (seed, k), so that a resumed run repeats the uninterrupted one.
 
     Args:
         network: with the weights to start from.
-        loss: (step, numpy generator, torch generator) -> scalar to minimise.
+        loss: (step, numpy generator, torch generator of the CPU) -> scalar to minimise.
         plan: how long and how fast.
         seed: of every draw.
         state: the file that a stopped run goes on from.
         name: for the progress bar.
     """
-    network.to(memory_format=torch.channels_last)
+    network.to(DEVICE).to(memory_format=torch.channels_last)
     weights = [p for p in network.parameters() if p.requires_grad]
     optimisers = choose_optimisers(network, plan)
     mean = [p.detach().clone() for p in weights]
@@ -76,7 +80,7 @@ def fit(network: nn.Module, loss: Loss, plan: Plan, seed: int, state: Path, name
     with torch.no_grad():
         for parameter, averaged in zip(weights, mean, strict=True):
             parameter.copy_(averaged)
-    network.eval()
+    network.cpu().eval()
 
 
 class Muon(torch.optim.Optimizer):
@@ -168,7 +172,7 @@ def _resume(
 ) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=DEVICE)
     network.load_state_dict(state["network"])
     for optimiser, moments in zip(optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(moments)

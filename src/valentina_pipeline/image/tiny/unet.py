@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from valentina_pipeline.image import objective
-from valentina_pipeline.image.tiny.fit import Plan, fit
+from valentina_pipeline.image.tiny.fit import DEVICE, Plan, fit
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import to_network
 from valentina_pipeline.image.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
@@ -64,7 +64,7 @@ class Denoiser(nn.Module):
         first = self.text_encoder(tokens, output_hidden_states=True).hidden_states[-2]
         second = self.text_encoder_2(tokens, output_hidden_states=True)
         context = torch.cat([first, second.hidden_states[-2]], dim=-1)
-        sizes = torch.tensor([SIZE, SIZE, 0, 0, SIZE, SIZE], dtype=torch.float32).expand(len(noisy), -1)
+        sizes = noisy.new_tensor([SIZE, SIZE, 0, 0, SIZE, SIZE]).expand(len(noisy), -1)
         conditions = {"text_embeds": second.text_embeds, "time_ids": sizes}
         return self.unet(noisy, timesteps, context, added_cond_kwargs=conditions).sample
 
@@ -90,16 +90,16 @@ def train(
     often = 0.8 * weight / weight.sum() + 0.2 / len(weight)
     often /= often.sum()
 
-    latents = encode(vae, world.pixels)
-    places = objective.face_weights(_faces(world.landmarks), FACE_WEIGHT, *latents.shape[2:])
-    alike = torch.ones(batch)
+    latents, signal = encode(vae, world.pixels).to(DEVICE), signal.to(DEVICE)
+    places = objective.face_weights(_faces(world.landmarks), FACE_WEIGHT, *latents.shape[2:]).to(DEVICE)
+    alike = torch.ones(batch, device=DEVICE)
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         rows = rng.integers(len(latents), size=batch)
-        tokens = _tokens(tokenizer, [_caption(world.attributes[i], rng) for i in rows])
-        timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often))
+        tokens = _tokens(tokenizer, [_caption(world.attributes[i], rng) for i in rows]).to(DEVICE)
+        timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often)).to(DEVICE)
         clean, kept = latents[rows], signal[timesteps]
-        eps = torch.randn(clean.shape, generator=noise)
+        eps = torch.randn(clean.shape, generator=noise).to(DEVICE)
         noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
         wanted = objective.target(clean, eps, kept, "v_prediction")
         return objective.loss(network(noisy, timesteps, tokens), wanted, alike, places[rows])
@@ -118,7 +118,8 @@ def _faces(landmarks: np.ndarray) -> np.ndarray:
 def encode(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:
     """Return the scaled latent means (n, 8, 16, 16) of uint8 `pixels` (n, 128, 128, 3)."""
     with torch.no_grad():
-        parts = [vae.encode(to_network(part)).latent_dist.mean for part in torch.from_numpy(pixels).split(32)]
+        images = (to_network(part).to(vae.device) for part in torch.from_numpy(pixels).split(32))
+        parts = [vae.encode(part).latent_dist.mean for part in images]
     return torch.cat(parts) * vae.config.scaling_factor
 
 

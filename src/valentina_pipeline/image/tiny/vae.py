@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from valentina_pipeline.image.tiny.fit import Loss, Plan, fit
+from valentina_pipeline.image.tiny.fit import DEVICE, Loss, Plan, fit
 from valentina_pipeline.image.tiny.world import SIZE, World
 from valentina_pipeline.image.tiny_models import to_network
 
@@ -55,9 +55,10 @@ def train(world: World, plan: Plan, batch: int, seed: int, state: Path, whole: P
         def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
             crops = step < whole_from
             pixels = _pick(world, rng, batch if crops else batch // 2, CROP if crops else SIZE)
-            target = to_network(torch.from_numpy(pixels))
+            target = to_network(torch.from_numpy(pixels)).to(DEVICE)
             latents = network.encode(target).latent_dist
-            draw = latents.mean + latents.std * torch.randn(latents.mean.shape, generator=noise)
+            eps = torch.randn(latents.mean.shape, generator=noise).to(DEVICE)
+            draw = latents.mean + latents.std * eps
             return _distance(network.decode(draw).sample, target) + 1e-6 * latents.kl().mean()
 
         return loss
@@ -76,8 +77,9 @@ def reconstruct(network: AutoencoderKL, pixels: np.ndarray) -> np.ndarray:
     parts = []
     with torch.no_grad():
         for part in torch.from_numpy(pixels).split(16):
-            back = network.decode(network.encode(to_network(part)).latent_dist.mean).sample.clamp(-1, 1)
-            parts.append(((back + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1))
+            latents = network.encode(to_network(part).to(network.device)).latent_dist.mean
+            back = network.decode(latents).sample.clamp(-1, 1)
+            parts.append(((back + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
     return torch.cat(parts).numpy()
 
 
