@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import hypothesis
 import pytest
 from kedro.framework.startup import bootstrap_project
 from moto.server import ThreadedMotoServer
@@ -15,6 +16,10 @@ ROOT = Path(__file__).parents[1]
 
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# the same examples in every run, whatever the machine's speed
+hypothesis.settings.register_profile("exact", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("exact")
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,7 @@ def pipeline(base: BaseModel, lora: Path | None = None) -> Any:
 
     An adapter loaded before is unloaded first.
     """
-    from valentina_pipeline.image.lora import DIFFUSERS_NAME
+    from valentina_pipeline.image.lora_files import DIFFUSERS_NAME
 
     base.pipe.unload_lora_weights()
     if lora is not None:

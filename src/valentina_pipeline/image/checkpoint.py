@@ -47,8 +47,8 @@ class Checkpoints:
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return cls(parent / key[:32])
 
-    def save(self, state: State) -> None:
-        """Write a checkpoint that survives a power cut, then remove all but the last two."""
+    def save(self, state: State, keep: int | None = None) -> None:
+        """Write a checkpoint that survives a power cut, then remove all but the last two and that of step `keep`."""
         from safetensors.torch import save
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,17 +58,34 @@ class Checkpoints:
         _write(path, content)
         _write(path.with_suffix(".json"), json.dumps(facts).encode())
         for old in self._steps()[KEPT:]:
-            self._remove(old)
+            if old != keep:
+                self._remove(old)
 
     def latest(self) -> State | None:
         """Return the last whole checkpoint; a torn one is removed with a message. None: start anew."""
         for step in self._steps():
             try:
-                return self._read(step)
+                return self.read(step)
             except (OSError, ValueError, KeyError) as err:
                 logger.warning("checkpoint %s is damaged (%s): going back one", self._path(step), err)
                 self._remove(step)
         return None
+
+    def read(self, step: int) -> State:
+        """Return the checkpoint of a step.
+
+        Raises:
+            OSError: there is none.
+            ValueError: it is damaged.
+        """
+        from safetensors.torch import load
+
+        path = self._path(step)
+        facts = json.loads(path.with_suffix(".json").read_bytes())
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+            raise ValueError("its sha256 differs from the one written beside it")
+        return State(facts["step"], load(content), facts["facts"])
 
     def last_path(self) -> Path | None:
         """Return the file of the last checkpoint, for messages."""
@@ -90,16 +107,6 @@ class Checkpoints:
     def _remove(self, step: int) -> None:
         for suffix in (".json", ".safetensors"):  # the mark of wholeness goes first
             self._path(step).with_suffix(suffix).unlink(missing_ok=True)
-
-    def _read(self, step: int) -> State:
-        from safetensors.torch import load
-
-        path = self._path(step)
-        facts = json.loads(path.with_suffix(".json").read_bytes())
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-            raise ValueError("its sha256 differs from the one written beside it")
-        return State(facts["step"], load(content), facts["facts"])
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,75 +1,143 @@
-"""Pictures and captions as the networks see them, computed once: neither moves while the LoRA learns."""
+"""Pictures and captions as the networks see them."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from valentina_pipeline.image.base import BaseModel, encode
+from valentina_pipeline.image.batches import Size, bucket_sizes, cover, nearest_bucket
 from valentina_pipeline.image.objective import face_weights
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One training picture, RGB, its caption, and its face: left, top, right, bottom in pixels."""
+    """One training picture.
+
+    Attributes:
+        name: of its file.
+        image: RGB, both sides multiples of 8 pixels once it is fitted.
+        caption: comma-separated tags or a sentence.
+        face: left, top, right, bottom in pixels of `image`.
+        repeats: how many times as often as others it is shown.
+        weight: of its loss; that of class images is DreamBooth's prior loss weight.
+        original: SDXL's condition: width and height before it was scaled; None: as it is.
+        corner: likewise: left and top of what was cut from the scaled picture.
+    """
 
     name: str
     image: Image.Image
     caption: str
-    face: tuple[float, float, float, float]
+    face: Box
+    repeats: int = 1
+    weight: float = 1.0
+    original: Size | None = None
+    corner: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The training set as the networks see it; row n of the texts is the empty caption.
+    """The training set as the networks see it, a row each sample.
 
     Attributes:
-        latents: float32 (n, c, h, w).
-        places: float32 (n, 1, h, w), how much each place of them counts, 1 on average.
-        tokens: int64 (n + 1, 77) for each text encoder.
-        text: their embeddings (n + 1, 77, d) and, for SDXL, pooled (n + 1, p), where the text encoders
-            are frozen; else None.
-        sizes: float32 (6,), SDXL's size conditions: original, crop and target in pixels.
+        latents: float32 (c, h, w) each.
+        places: float32 (1, h, w) each, how much each place of them counts, 1 on average.
+        captions: of the samples.
+        conditions: float32 (n, 6), SDXL's: original height and width, crop's top and left, height and width.
+        weight: float32 (n,), of each sample's loss.
+        groups: rows of one size each, a row as many times as it repeats.
     """
 
-    latents: Tensor
-    places: Tensor
-    tokens: list[Tensor]
-    text: tuple[Tensor, Tensor | None] | None
-    sizes: Tensor
+    latents: list[Tensor]
+    places: list[Tensor]
+    captions: list[str]
+    conditions: Tensor
+    weight: Tensor
+    groups: list[list[int]]
 
 
-def encode_samples(base: BaseModel, samples: Sequence[Sample], face_weight: float, text: bool) -> Encoded:
-    """Encode pictures, and with `text` captions, once: neither network moves while the LoRA learns.
+@dataclass
+class Texts:
+    """What the U-Net attends to, by caption, computed once each: the text encoders stand still."""
 
-    A place in the face counts `face_weight` times as much as one outside.
+    base: BaseModel
+    known: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+
+    def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Return (n, 77, d), and for SDXL the pooled embeddings (n, p)."""
+        for caption in captions:  # one by one: an embedding must not depend on its neighbours
+            if caption not in self.known:
+                with torch.no_grad():
+                    self.known[caption] = encode_text(self.base, tokenise(self.base, [caption]))
+        found = [self.known[caption] for caption in captions]
+        pooled = [p for _, p in found if p is not None]
+        return torch.cat([context for context, _ in found]), torch.cat(pooled) if pooled else None
+
+
+def fit(samples: Sequence[Sample], pixels: int) -> list[Sample]:
+    """Scale and cut pictures of several sizes to buckets of at most `pixels`; those of one size stay.
+
+    Each is scaled so that it just covers the bucket of the nearest shape, and cut at the centre.
+    """
+    if len({sample.image.size for sample in samples}) <= 1:
+        return list(samples)
+    buckets = bucket_sizes(pixels)
+    return [_fit_one(sample, nearest_bucket(sample.image.size, buckets)) for sample in samples]
+
+
+def mirrored(sample: Sample) -> Sample:
+    """Return the sample flipped left to right."""
+    width = sample.image.width
+    left, top, right, bottom = sample.face
+    return replace(
+        sample,
+        name=f"{sample.name} mirrored",
+        image=ImageOps.mirror(sample.image),
+        face=(width - right, top, width - left, bottom),
+    )
+
+
+def encode_samples(
+    base: BaseModel, samples: Sequence[Sample], face_weight: float = 1.0, background_weight: float = 1.0
+) -> Encoded:
+    """Encode pictures once: the VAE does not move while the rest learns.
+
+    A place in the face counts `face_weight` times, one outside `background_weight` times.
 
     Raises:
-        ValueError: no samples, or of several sizes.
+        ValueError: no samples.
     """
-    sizes = {sample.image.size for sample in samples}
-    if len(sizes) != 1:
-        raise ValueError(f"training needs pictures of one size; these are {sorted(sizes) or 'none'}")
-    width, height = sizes.pop()
-    latents = []
+    if not samples:
+        raise ValueError("there is no picture to train on")
+    latents, places = [], []
     for sample in samples:  # one by one: a picture's latents must not depend on its neighbours
         pixels = torch.from_numpy(np.array(sample.image.convert("RGB"))).permute(2, 0, 1)[None]
         scaled = pixels.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        latents.append(encode(base.vae, scaled))
-    boxes = np.array([sample.face for sample in samples]) / (width, height, width, height)
-    places = face_weights(boxes, face_weight, *latents[0].shape[2:]).to(base.device)
-    tokens = [_tokens(tokenizer, [s.caption for s in samples] + [""]) for tokenizer in base.tokenizers]
-    tokens = [ids.to(base.device) for ids in tokens]
-    with torch.no_grad():
-        embedded = encode_text(base, tokens) if text else None
-    # SDXL's (original height, width, top, left, target height, width)
-    conditions = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=base.device)
-    return Encoded(torch.cat(latents), places, tokens, embedded, conditions)
+        latents.append(encode(base.vae, scaled)[0])
+        box = np.array([sample.face]) / (sample.image.size * 2)
+        counted = face_weights(box, face_weight, *latents[-1].shape[1:], outside=background_weight)
+        places.append(counted[0].to(base.device))
+    conditions = torch.tensor([_conditions(s) for s in samples], dtype=torch.float32, device=base.device)
+    weight = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=base.device)
+    groups: dict[Size, list[int]] = defaultdict(list)
+    for row, sample in enumerate(samples):
+        groups[sample.image.size] += [row] * sample.repeats
+    ordered = [groups[size] for size in sorted(groups)]
+    return Encoded(latents, places, [s.caption for s in samples], conditions, weight, ordered)
+
+
+def tokenise(base: BaseModel, captions: Sequence[str]) -> list[Tensor]:
+    """Return int64 (n, 77) for each text encoder."""
+    tokens = (_tokens(tokenizer, captions) for tokenizer in base.tokenizers)
+    return [ids.to(base.device) for ids in tokens]
 
 
 def encode_text(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -89,18 +157,56 @@ def encode_text(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tens
     return torch.cat([out.hidden_states[-2] for out in outputs], dim=-1), outputs[1].text_embeds
 
 
+def vary(caption: str, chance: float, keep: int, dropout: float) -> str:
+    """Return a caption with its tags in another order, and some left out.
+
+    Args:
+        caption: tags between commas.
+        chance: in [0, 1): the same number gives the same order.
+        keep: so many tags in front stay where they are; -1 leaves the order alone.
+        dropout: probability of each tag behind them to be left out; with `keep` -1, of each but the first.
+    """
+    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    rng = np.random.default_rng(int(chance * 2**53))
+    first = 1 if keep < 0 else keep
+    rest = [tag for tag, drawn in zip(tags[first:], rng.random(len(tags[first:])), strict=True) if drawn >= dropout]
+    if keep >= 0:
+        rest = [rest[i] for i in rng.permutation(len(rest))]
+    return ", ".join([*tags[:first], *rest])
+
+
 def data_hash(samples: Sequence[Sample]) -> str:
-    """Return the sha256 over names, pixels, captions and faces."""
+    """Return the sha256 over all that is learned from."""
     total = hashlib.sha256()
     for sample in samples:
         pixels = hashlib.sha256(sample.image.convert("RGB").tobytes()).hexdigest()
-        row = (sample.name, sample.image.size, pixels, sample.caption, sample.face)
+        row = (
+            sample.name, sample.image.size, pixels, sample.caption, sample.face,
+            sample.repeats, sample.weight, sample.original, sample.corner,
+        )  # fmt: skip
         total.update("".join(f"{each}\0" for each in row).encode())
     return total.hexdigest()
 
 
-def _tokens(tokenizer: Any, texts: list[str]) -> Tensor:
+def _fit_one(sample: Sample, bucket: Size) -> Sample:
+    (width, height), (left, top) = cover(sample.image.size, bucket)
+    scale = width / sample.image.width, height / sample.image.height
+    box = (left, top, left + bucket[0], top + bucket[1])
+    image = sample.image.resize((width, height), Image.Resampling.LANCZOS).crop(box)
+    x0, y0, x1, y1 = sample.face
+    face = (x0 * scale[0] - left, y0 * scale[1] - top, x1 * scale[0] - left, y1 * scale[1] - top)
+    original = sample.original or sample.image.size
+    return replace(sample, image=image, face=face, original=original, corner=(left, top))
+
+
+def _conditions(sample: Sample) -> list[int]:
+    width, height = sample.image.size
+    original = sample.original or (width, height)
+    return [original[1], original[0], sample.corner[1], sample.corner[0], height, width]
+
+
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     length = tokenizer.model_max_length
     return tokenizer(
-        texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     ).input_ids

@@ -1,65 +1,69 @@
 """What training minimises, and every random draw it makes, as pure functions of (seed, step, slot)."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-CAPTION_DROPOUT = 0.1
-"""Share of samples trained without their caption, so that guidance keeps its unconditional side."""
-
 
 @dataclass(frozen=True)
 class Draw:
-    """The random part of one step.
+    """The random part of some samples of one step.
 
     Attributes:
-        rows: int64 (n,), which training images.
-        timesteps: int64 (n,), in [0, number of timesteps).
-        noise: float32 (n, c, h, w), standard normal.
-        dropped: bool (n,), whose caption is left out.
+        timesteps: int64 (n,).
+        noise: float32 (n, c, h, w), standard normal, plus an offset of each channel where one is asked for.
+        dropout: float32 (n,), uniform in [0, 1): below the share of dropped captions, this one is left out.
+        order: float64 (n,), uniform in [0, 1): decides the order of a caption's tags.
     """
 
-    rows: Tensor
     timesteps: Tensor
     noise: Tensor
-    dropped: Tensor
+    dropout: Tensor
+    order: Tensor
 
 
-def draw(seed: int, step: int, batch: int, images: int, shape: tuple[int, ...], timesteps: int) -> Draw:
-    """Draw step `step` of a run, whatever ran before it.
+def draw(
+    seed: int,
+    step: int,
+    slots: Sequence[int],
+    shape: tuple[int, ...],
+    timesteps: tuple[int, int],
+    offset: float = 0.0,
+) -> Draw:
+    """Draw for some samples of a step, whatever was drawn before and in whatever company.
 
-    Each slot of each batch has a generator of its own, and images come in epochs, each a new order.
+    Each slot of each step has a generator of its own, so that neither the number of processes, nor how a
+    batch is cut into parts that fit the memory, changes a single draw.
 
     Args:
         seed: of the run.
         step: from 0.
-        batch: n.
-        images: how many there are to train on.
+        slots: places in the step's whole batch, over all its parts and processes.
         shape: of one latent (c, h, w).
-        timesteps: of the noise schedule.
+        timesteps: from the first to before the second.
+        offset: standard deviation of a constant that is added to each channel of the noise (Guttenberg 2023,
+            "Diffusion with offset noise"): it lets a picture's mean brightness be learned.
     """
-    rows, times, noise, dropped = [], [], [], []
-    for slot in range(batch):
+    times, dropout, noise, order = [], [], [], []
+    for slot in slots:
         generator = _generator(f"{seed}/{step}/{slot}")
-        times.append(torch.randint(timesteps, (), generator=generator))
-        dropped.append(torch.rand((), generator=generator) < CAPTION_DROPOUT)
+        times.append(torch.randint(*timesteps, (), generator=generator))
+        dropout.append(torch.rand((), generator=generator))
         noise.append(torch.randn(shape, generator=generator))
-        epoch, place = divmod(step * batch + slot, images)
-        rows.append(int(_order(seed, epoch, images)[place]))
-    return Draw(torch.tensor(rows), torch.stack(times), torch.stack(noise), torch.stack(dropped))
+        if offset:
+            noise[-1] += offset * torch.randn(shape[0], 1, 1, generator=generator)
+        order.append(torch.rand((), generator=generator, dtype=torch.float64))
+    return Draw(*(torch.stack(drawn) for drawn in (times, noise, dropout, order)))
 
 
 def _generator(key: str) -> torch.Generator:
     # a hash, since nearby seeds of a generator may give correlated draws
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(seed)
-
-
-def _order(seed: int, epoch: int, images: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(images)
 
 
 def corrupt(clean: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
@@ -103,7 +107,20 @@ def weights(kept: Tensor, gamma: float, prediction_type: str) -> Tensor:
     return snr.clamp(max=gamma) / (snr + 1)
 
 
-def face_weights(boxes: np.ndarray, weight: float, height: int, width: int) -> Tensor:
+def debiased_weights(kept: Tensor, prediction_type: str) -> Tensor:
+    """Return the weights (n,) of Yu et al. 2024, "Debias the training of diffusion models", eq. 9.
+
+    1 / sqrt(SNR) where eps is predicted, never more than at an SNR of 0.001. Where v is, that times
+    SNR / (SNR + 1): the same error of x_0 counts the same.
+    """
+    snr = kept / (1 - kept).clamp(min=1e-8)
+    debiased = snr.clamp(min=1e-3).rsqrt()
+    return debiased if prediction_type == "epsilon" else debiased * snr / (snr + 1)
+
+
+def face_weights(
+    boxes: np.ndarray, weight: float, height: int, width: int, outside: float = 1.0
+) -> Tensor:
     """Return how much each place of a latent counts (n, 1, h, w): `weight` times as much within the face.
 
     A cell that the box covers in part counts in part; the mean over each picture is 1, so that a picture
@@ -111,14 +128,15 @@ def face_weights(boxes: np.ndarray, weight: float, height: int, width: int) -> T
 
     Args:
         boxes: (n, 4), left, top, right and bottom in [0, 1] of width and height.
-        weight: 1 or more; 1 lets every place count the same.
+        weight: of a place in the face, above 0.
         height: of the latents.
         width: of the latents.
+        outside: of a place outside it; 0 masks everything but the face.
     """
     left, top, right, bottom = np.asarray(boxes, dtype=np.float64).T[:, :, None]
     across = _covered(left * width, right * width, width)
     down = _covered(top * height, bottom * height, height)
-    raw = 1 + (weight - 1) * down[:, :, None] * across[:, None, :]
+    raw = outside + (weight - outside) * down[:, :, None] * across[:, None, :]
     return torch.from_numpy(raw / raw.mean(axis=(1, 2), keepdims=True)).float()[:, None]
 
 

@@ -1,7 +1,7 @@
-"""The training loop: freeze the base, encode the pictures once, and move only the LoRA.
+"""The training loop: freeze the base, encode the pictures once, and move only what is to learn.
 
-Every random draw is a function of (seed, step), so that a run which was killed and goes on from its
-checkpoint ends in the same bytes as one that was not.
+Every random draw is a function of (seed, step, slot), so that a run which was killed and goes on from its
+checkpoint ends in the same bytes as one that was not, and two processes draw what one would have drawn.
 """
 
 import logging
@@ -11,30 +11,25 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
 
 from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.image import objective
 from valentina_pipeline.image.base import BaseModel
-from valentina_pipeline.image.checkpoint import Checkpoints, State
-from valentina_pipeline.image.encoding import Encoded, Sample, encode_samples, encode_text
-from valentina_pipeline.image.lora import Adapter
+from valentina_pipeline.image.checkpoint import Checkpoints
+from valentina_pipeline.image.choose import best_look, had_enough
+from valentina_pipeline.image.encoding import Encoded, Texts
+from valentina_pipeline.image.learned import Learned
+from valentina_pipeline.image.processes import Processes
+from valentina_pipeline.image.step import Mover, Noise, Objective, Run
 
 logger = logging.getLogger(__name__)
 
-LARGEST_GRADIENT = 1.0
-"""Norm that gradients are clipped to."""
-
-WEIGHT_DECAY = 0.01
-
-Log = Callable[[dict[str, float], int], None]
-Sampler = Callable[[int, Any], None]
+Metrics = dict[str, float]
 
 
 class Stopped(KeyboardInterrupt):
@@ -45,84 +40,107 @@ class Diverged(ArithmeticError):
     """The loss is no longer a number."""
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who is told about a run, and who looks at it on the way.
+
+    Attributes:
+        log: gets loss, learning_rate and steps_per_second after each step, and each look's figures.
+        sample: gets the pipeline with what was learned, every `sample_every` steps.
+        looks: every so many steps, figures of the pipeline: held-out loss, identity, CLIP-T.
+    """
+
+    log: Callable[[Metrics, int], None] = lambda metrics, step: None
+    sample: Callable[[int, Any], None] = lambda step, pipe: None
+    looks: Sequence[tuple[int, Callable[[], Metrics]]] = ()
+
+
 def train(
     base: BaseModel,
-    adapter: Adapter,
-    samples: Sequence[Sample],
+    learned: Learned,
+    data: Encoded,
     cfg: TrainConfig,
     seed: int,
     checkpoints: Checkpoints,
-    log: Log = lambda metrics, step: None,
-    sample: Sampler = lambda step, pipe: None,
-) -> list[float]:
-    """Train `adapter` in place on `samples`, going on from the last checkpoint if there is one.
+    watch: Watch = Watch(),
+    processes: Processes = Processes(),
+) -> Run:
+    """Move what is `learned` in place on `data`, going on from the last checkpoint if there is one.
 
     Args:
-        base: carries the adapter; the rest of it stays as it is.
-        adapter: untrained.
-        samples: pictures of one size, multiples of 8 pixels.
+        base: carries it; the rest of the base stays as it is.
+        learned: see learned.py.
+        data: see encoding.py.
         cfg: see config.py.
         seed: of every draw.
         checkpoints: of exactly these inputs.
-        log: gets loss, learning_rate and steps_per_second after each step.
-        sample: gets the pipeline, LoRA included, every `cfg.sample_every` steps.
+        watch: see there.
+        processes: that share each step's batches.
 
     Returns:
-        The loss of each step.
+        The run. The weights are the last ones or their average, or those of the best look.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM came; the next run goes on from there.
         Diverged: the loss is not finite; the weights of that step are not kept.
-        ValueError: no samples, or of several sizes.
+        OutOfMemory: one picture at a time is too much.
     """
-    weights = adapter.weights()
-    frozen_text = not any(name.startswith("text") for name in adapter.modules)
-    data = encode_samples(base, samples, cfg.face_weight, text=frozen_text)
-    noise = _Noise.of(base)
-    optimiser, rates = _optimiser(adapter, cfg)
-    scaler = torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16)
-    done, losses = _resume(checkpoints, weights, optimiser, scaler)
-    if base.device.type == "cuda":
-        base.unet.enable_gradient_checkpointing()
-    base.unet.train()  # for gradient checkpointing alone: there is no dropout
+    still = not any(rate > 0 and name.startswith("text") for name, rate in learned.rates.items())
+    loss_of = Objective(base, data, Noise.of(base), cfg, seed, Texts(base) if still else None)
+    mover = Mover.of(learned.weights, learned.rates, learned.spans, loss_of, processes)
+    _prepare(base, cfg)
+    state = checkpoints.latest()
+    run = Run() if state is None else mover.restore(state)
+    done = len(run.losses)
+    if done:
+        logger.info("going on from step %d: %s", done, checkpoints.last_path())
     with _progress(cfg.steps, done) as show, _stop_request() as stop:
-        for step in range(done, cfg.steps):
+        while done < cfg.steps and not had_enough(run.looks, cfg.keep, cfg.patience):
             began = time.perf_counter()
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * schedule(step, cfg)
-            with _autocast(base, cfg):
-                loss = _step_loss(base, data, noise, cfg, seed, step)
-            losses.append(loss.item())
-            _check_finite(losses[-1], step, checkpoints)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_(weights.values(), LARGEST_GRADIENT)
-            scaler.step(optimiser)
-            scaler.update()
-            optimiser.zero_grad(set_to_none=True)
-            done = step + 1
-            speed = 1 / (time.perf_counter() - began)
-            rate_now = optimiser.param_groups[0]["lr"]
-            log({"loss": losses[-1], "learning_rate": rate_now, "steps_per_second": speed}, done)
-            show(done, f"loss {losses[-1]:.4f}, {speed:.2f} steps/s")
-            if stop.is_set() or (done % cfg.checkpoint_every == 0 and done < cfg.steps):
-                checkpoints.save(_state(done, losses, weights, optimiser, scaler))
-            if stop.is_set():
+            loss, asked = processes.agree(mover.step(done, run), stop.is_set())
+            _check_finite(loss, done, checkpoints)
+            run.losses.append(loss)
+            done += 1
+            rate, seconds = mover.optimiser.param_groups[0]["lr"], time.perf_counter() - began
+            found = _look(mover, watch, done, run, cfg)
+            watch.log({"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds, **found}, done)
+            show(done, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")
+            best = best_look(run.looks, cfg.keep)
+            due = done % cfg.checkpoint_every == 0 and done < cfg.steps
+            if asked or due or best == done:
+                checkpoints.save(mover.state(done, run), keep=best)
+            if asked:
                 raise Stopped(f"stopped after step {done} of {cfg.steps}: `dvc repro` goes on from there")
-            if cfg.sample_every and done % cfg.sample_every == 0:
-                base.unet.eval()
-                sample(done, base.pipe)
-                base.unet.train()
+    best = best_look(run.looks, cfg.keep)
+    if best is not None:
+        mover.restore(checkpoints.read(best))
+    mover.settle()
     base.unet.eval()
-    return losses
+    return run
 
 
-def schedule(step: int, cfg: TrainConfig) -> float:
-    """Return the share of the learning rate at `step`: a linear warm-up, then a cosine towards 0."""
-    if step < cfg.warmup_steps:
-        return (step + 1) / cfg.warmup_steps
-    progress = (step - cfg.warmup_steps) / max(1, cfg.steps - cfg.warmup_steps)
-    return (1 + math.cos(math.pi * progress)) / 2
+def _look(mover: Mover, watch: Watch, done: int, run: Run, cfg: TrainConfig) -> Metrics:
+    looks = [look for every, look in watch.looks if every and done % every == 0]
+    sampled = bool(cfg.sample_every) and done % cfg.sample_every == 0
+    if not looks and not sampled:
+        return {}
+    with mover.shown():
+        found = {name: value for look in looks for name, value in look().items()}
+        if sampled:
+            watch.sample(done, mover.base.pipe)
+    if found:
+        run.looks[done] = found
+    return found
+
+
+def _prepare(base: BaseModel, cfg: TrainConfig) -> None:
+    wanted = cfg.gradient_checkpointing
+    if base.device.type == "cuda" if wanted == "auto" else wanted:
+        base.unet.enable_gradient_checkpointing()
+    if cfg.compile:
+        torch._dynamo.config.suppress_errors = True  # what does not compile runs as it is, with a message
+        base.unet.compile()
+    base.unet.train()  # for gradient checkpointing alone: there is no dropout
 
 
 @contextmanager
@@ -143,118 +161,11 @@ def reproducible(threads: int) -> Iterator[None]:
         filling.fill_uninitialized_memory = filled
 
 
-@dataclass(frozen=True)
-class _Noise:
-    """The base's noise schedule: the cumulated alphas (timesteps,), and what the denoiser predicts."""
-
-    kept: Tensor
-    prediction_type: str
-
-    @classmethod
-    def of(cls, base: BaseModel) -> "_Noise":
-        from diffusers import DDPMScheduler
-
-        # whatever samples, training needs the plain schedule of the same configuration (zero-SNR rescale too)
-        scheduler = DDPMScheduler.from_config(base.pipe.scheduler.config)
-        return cls(scheduler.alphas_cumprod.float().to(base.device), base.prediction_type)
-
-
-def _step_loss(
-    base: BaseModel, data: Encoded, noise: _Noise, cfg: TrainConfig, seed: int, step: int
-) -> Tensor:
-    images, *shape = data.latents.shape
-    drawn = objective.draw(seed, step, cfg.batch_size, images, tuple(shape), len(noise.kept))
-    rows, timesteps = drawn.rows.to(base.device), drawn.timesteps.to(base.device)
-    eps, dropped = drawn.noise.to(base.device), drawn.dropped.to(base.device)
-    clean, kept = data.latents[rows], noise.kept[timesteps]
-    context, conditions = _conditions(base, data, torch.where(dropped, images, rows), dropped)
-    noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
-    dtype = base.unet.dtype
-    predicted = base.unet(noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=conditions).sample
-    wanted = objective.target(clean, eps, kept, noise.prediction_type)
-    weight = objective.weights(kept, cfg.min_snr_gamma, noise.prediction_type)
-    return objective.loss(predicted, wanted, weight, data.places[rows])
-
-
-def _conditions(
-    base: BaseModel, data: Encoded, rows: Tensor, dropped: Tensor
-) -> tuple[Tensor, dict[str, Tensor] | None]:
-    """Return what the U-Net attends to (n, 77, d), and SDXL's further conditions."""
-    if data.text is None:
-        context, pooled = encode_text(base, [ids[rows] for ids in data.tokens])
-    else:
-        context, pooled = data.text[0][rows], None if data.text[1] is None else data.text[1][rows]
-    if pooled is None:
-        return context, None
-    if base.pipe.config.force_zeros_for_empty_prompt:  # SDXL's own unconditional side is zeros, not ""
-        context = context.masked_fill(dropped[:, None, None], 0)
-        pooled = pooled.masked_fill(dropped[:, None], 0)
-    dtype = base.unet.dtype
-    return context, {"text_embeds": pooled.to(dtype), "time_ids": data.sizes.to(dtype).expand(len(rows), -1)}
-
-
-def _optimiser(adapter: Adapter, cfg: TrainConfig) -> tuple[torch.optim.AdamW, list[float]]:
-    groups, rates = [], []
-    for module in adapter.modules:
-        groups.append({"params": list(adapter.parameters(module).values())})
-        rates.append(cfg.learning_rate if module == "unet" else cfg.text_encoder_learning_rate)
-    return torch.optim.AdamW(groups, lr=rates[0], weight_decay=WEIGHT_DECAY, fused=True), rates
-
-
-def _amp_dtype(base: BaseModel, cfg: TrainConfig) -> torch.dtype:
-    if base.device.type == "cpu" and cfg.precision == "fp16":
-        return torch.float32  # CPUs have no float16 arithmetic to gain from
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cfg.precision]
-
-
-def _autocast(base: BaseModel, cfg: TrainConfig) -> AbstractContextManager[Any]:
-    dtype = _amp_dtype(base, cfg)
-    return nullcontext() if dtype == torch.float32 else torch.autocast(base.device.type, dtype)
-
-
 def _check_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
     if not math.isfinite(loss):
         last = checkpoints.last_path()
         good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
         raise Diverged(f"the loss of step {step + 1} is {loss}: lower train_lora.learning_rate; {good}")
-
-
-def _state(
-    done: int,
-    losses: list[float],
-    weights: dict[str, nn.Parameter],
-    optimiser: torch.optim.AdamW,
-    scaler: torch.amp.GradScaler,
-) -> State:
-    tensors: dict[str, Tensor] = {f"weight/{name}": p for name, p in weights.items()}
-    for name, parameter in weights.items():
-        for key, value in optimiser.state[parameter].items():
-            tensors[f"{key}/{name}"] = value
-    return State(done, tensors, {"losses": losses, "scaler": scaler.state_dict()})
-
-
-def _resume(
-    checkpoints: Checkpoints,
-    weights: dict[str, nn.Parameter],
-    optimiser: torch.optim.AdamW,
-    scaler: torch.amp.GradScaler,
-) -> tuple[int, list[float]]:
-    """Restore the last checkpoint; return how many steps are done and their losses."""
-    state = checkpoints.latest()
-    if state is None:
-        return 0, []
-    for label, saved in state.tensors.items():
-        key, name = label.split("/", 1)
-        parameter = weights[name]
-        if key == "weight":
-            parameter.data.copy_(saved)
-        elif key == "step":
-            optimiser.state[parameter][key] = saved.to(parameter.device)
-        else:  # in the parameter's own memory layout, as AdamW makes it
-            optimiser.state[parameter][key] = torch.empty_like(parameter).copy_(saved).detach()
-    scaler.load_state_dict(state.facts["scaler"])
-    logger.info("going on from step %d: %s", state.step, checkpoints.last_path())
-    return state.step, list(state.facts["losses"])
 
 
 @contextmanager

@@ -134,7 +134,7 @@ def _located(path: str, root: Path) -> str:
 def _lora_hash(lora: Path) -> str:
     import hashlib
 
-    from valentina_pipeline.image.lora import DIFFUSERS_NAME
+    from valentina_pipeline.image.lora_files import DIFFUSERS_NAME
 
     with (lora / DIFFUSERS_NAME).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.encoding import Sample
-    from valentina_pipeline.image.lora import Notes
+    from valentina_pipeline.image.base import BaseModel
+    from valentina_pipeline.image.encoding import Encoded, Sample
+    from valentina_pipeline.image.learned import Learned
+    from valentina_pipeline.image.lora_files import Notes
+    from valentina_pipeline.image.step import Run
 
 LIBRARIES = ("diffusers", "peft", "torch", "transformers")
 """Whose versions round differently: a checkpoint of one is not gone on from with another."""
@@ -64,79 +67,95 @@ def train_adapter(
     from valentina_pipeline.image import train as training
     from valentina_pipeline.image.base import load_base
     from valentina_pipeline.image.checkpoint import Checkpoints
-    from valentina_pipeline.image.lora import adapter_files, inject
+    from valentina_pipeline.image.encoding import encode_samples
+    from valentina_pipeline.image.learned import set_up
+    from valentina_pipeline.image.processes import Processes
     from valentina_pipeline.integrations.tracking import active
 
     person, cfg = validated(Concept, concept, "concept"), validated(TrainConfig, train_lora, "train_lora")
     model, root = validated(BaseConfig, base, "base"), weights.parent.parent
-    samples = _samples(aligned, faces, captions, manifest)
+    processes = Processes.joined()
+    pictures = {
+        split: _samples(aligned, faces, captions, set(manifest.loc[manifest["split"] == split, "sha256"]))
+        for split in (TRAIN, HELD_OUT)
+    }
+    if not pictures[TRAIN]:
+        raise NothingToTrainOn("no aligned picture belongs to the training split: see faces and rejections")
     with training.reproducible(threads):
         loaded = load_base(model, root, cfg.precision)
-        rate = cfg.text_encoder_learning_rate
-        adapter = inject(loaded, cfg.rank, cfg.alpha, cfg.targets, text=rate > 0, seed=seed)
-        notes = _notes(person.trigger, loaded.folder, samples, loaded.prediction_type)
+        learned = set_up(loaded, cfg, person.trigger, person.class_word, seed)
+        samples = _fitted(pictures[TRAIN], model.resolution, learned, cfg.flip)
+        unseen = _fitted(pictures[HELD_OUT], model.resolution, learned)
+        notes = _notes(person, loaded.folder, samples, loaded.prediction_type)
         inputs = {**vars(notes), "config": cfg.model_dump(), "seed": seed, "threads": threads}
         inputs |= {library: version(library) for library in LIBRARIES}
+        inputs |= {"processes": processes.count}
         checkpoints = Checkpoints.of(root / "data/06_models" / person.trigger / "checkpoints", inputs)
+        data = encode_samples(loaded, samples, cfg.face_weight, cfg.background_weight)
+        held_out = encode_samples(loaded, unseen) if unseen and cfg.look_every else None
         tracker = active()
-        prompts = _prompts(captions, manifest, samples)
-        losses = training.train(
-            loaded,
-            adapter,
-            samples,
-            cfg,
-            seed,
-            checkpoints,
+        prompts = [sample.caption for sample in [*unseen, *samples]][:GRID_PROMPTS]
+        watch = training.Watch(
             log=tracker.log,
             sample=_grid(prompts, seed, notes.resolution, tracker.image),
+            looks=_looks(loaded, held_out, data, cfg, seed),
         )
-        files = adapter_files(adapter, notes, half=cfg.precision != "fp32")
+        run = training.train(loaded, learned, data, cfg, seed, checkpoints, watch, processes)
+        files = learned.files(notes)
     checkpoints.remove()
-    trainable = sum(parameter.numel() for parameter in adapter.weights().values())
-    return files, _curve(losses, cfg), _figures(losses, trainable, files)
+    trainable = sum(weight.numel() for name, weight in learned.weights.items() if learned.rates[name] > 0)
+    return files, _curve(run, cfg), _figures(run, trainable, files)
 
 
 def _samples(
-    aligned: "Mapping[str, Image.Image]",
-    faces: "pd.DataFrame",
-    captions: "pd.DataFrame",
-    manifest: "pd.DataFrame",
+    aligned: "Mapping[str, Image.Image]", faces: "pd.DataFrame", captions: "pd.DataFrame", chosen: set[str]
 ) -> "list[Sample]":
     from valentina_pipeline.image.encoding import Sample
 
-    chosen = set(manifest.loc[manifest["split"] == TRAIN, "sha256"])
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
-    names = [name for name in sorted(aligned) if name in chosen]
-    if not names:
-        raise NothingToTrainOn("no aligned picture belongs to the training split: see faces and rejections")
+    sides = (faces[side].astype(float) for side in ("x0", "y0", "x1", "y1"))
+    boxes = dict(zip(faces["sha256"], zip(*sides, strict=True), strict=True))
+    names = sorted(chosen & set(aligned))
     for name in names:
         if not words.get(name):
             raise NothingToTrainOn(f"picture {name} has no caption: run the stage caption again")
-    sides = (faces[side].astype(float) for side in ("x0", "y0", "x1", "y1"))
-    boxes = dict(zip(faces["sha256"], zip(*sides, strict=True), strict=True))
     return [Sample(name, aligned[name].convert("RGB"), words[name], boxes[name]) for name in names]
 
 
-def _notes(trigger: str, folder: Path, samples: "list[Sample]", prediction_type: str) -> "Notes":
+def _fitted(samples: "list[Sample]", side: int, learned: "Learned", flip: bool = False) -> "list[Sample]":
+    """Return the samples in sizes of one budget, worded for the tokenizers, and mirrored ones where asked for."""
+    from dataclasses import replace
+
+    from valentina_pipeline.image.encoding import fit, mirrored
+
+    worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in fit(samples, side**2)]
+    return worded + [mirrored(sample) for sample in worded] if flip else worded
+
+
+def _looks(
+    base: "BaseModel", held_out: "Encoded | None", training: "Encoded", cfg: TrainConfig, seed: int
+) -> "list[tuple[int, Callable[[], dict[str, float]]]]":
+    from valentina_pipeline.image.validate import held_out_figures
+
+    if held_out is None:
+        return []
+    return [(cfg.look_every, lambda: held_out_figures(base, held_out, training, seed))]
+
+
+def _notes(person: Concept, folder: Path, samples: "list[Sample]", prediction_type: str) -> "Notes":
     from valentina_pipeline.image.base import base_hash
     from valentina_pipeline.image.encoding import data_hash
-    from valentina_pipeline.image.lora import Notes, code_hash
+    from valentina_pipeline.image.lora_files import Notes, code_hash
 
     return Notes(
-        trigger=trigger,
+        trigger=person.trigger,
         base_sha256=base_hash(folder),
         data_sha256=data_hash(samples),
         code_sha256=code_hash(),
-        resolution=samples[0].image.width,
+        resolution=max(samples[0].image.size),
         prediction_type=prediction_type,
+        captions=tuple(sample.caption for sample in samples),
     )
-
-
-def _prompts(captions: "pd.DataFrame", manifest: "pd.DataFrame", samples: "list[Sample]") -> list[str]:
-    """Return a few captions for the sample grids, of held-out pictures first: those were not learned."""
-    held_out = set(manifest.loc[manifest["split"] == HELD_OUT, "sha256"])
-    unseen = sorted(captions.loc[captions["sha256"].isin(held_out), "caption"])
-    return [*unseen, *(sample.caption for sample in samples)][:GRID_PROMPTS]
 
 
 def _grid(
@@ -154,23 +173,26 @@ def _grid(
     return sample
 
 
-def _curve(losses: list[float], cfg: TrainConfig) -> "pd.DataFrame":
+def _curve(run: "Run", cfg: TrainConfig) -> "pd.DataFrame":
     import pandas as pd
 
-    from valentina_pipeline.image.train import schedule
+    from valentina_pipeline.image.optimise import schedule
 
-    rates = [cfg.learning_rate * schedule(step, cfg) for step in range(len(losses))]
-    return pd.DataFrame({"step": range(1, len(losses) + 1), "loss": losses, "learning_rate": rates})
+    steps = range(1, len(run.losses) + 1)
+    rates = [cfg.learning_rate * schedule(step - 1, cfg) for step in steps]
+    curve = pd.DataFrame({"step": steps, "loss": run.losses, "learning_rate": rates})
+    looks = pd.DataFrame.from_dict(run.looks, orient="index").rename_axis("step").reset_index()
+    return curve if looks.empty else curve.merge(looks, on="step", how="left")
 
 
-def _figures(losses: list[float], trainable: int, files: dict[str, bytes]) -> dict[str, float]:
-    from valentina_pipeline.image.lora import DIFFUSERS_NAME
-
-    last = losses[-50:]
+def _figures(run: "Run", trainable: int, files: dict[str, bytes]) -> dict[str, float]:
+    last = run.losses[-50:]
+    looks = [run.looks[step] for step in sorted(run.looks)]
     return {
-        "steps": len(losses),
-        "final_loss": losses[-1],
+        "steps": len(run.losses),
+        "final_loss": run.losses[-1],
         "mean_loss_last_50": sum(last) / len(last),
         "trainable_parameters": trainable,
-        "file_bytes": len(files[DIFFUSERS_NAME]),
+        "file_bytes": max(map(len, files.values())),
+        **(looks[-1] if looks else {}),
     }

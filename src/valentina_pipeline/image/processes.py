@@ -1,0 +1,52 @@
+"""Several processes, on one machine or more, that share the batches of each step."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that `accelerate launch` started; alone by default.
+
+    Attributes:
+        rank: 0 is the one that writes files and tells the tracker.
+        count: of them.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def joined(cls) -> "Processes":
+        """Join the others, where `accelerate launch` (or torchrun) started several."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        from accelerate import PartialState
+
+        state = PartialState(cpu=not torch.cuda.is_available())
+        return cls(state.process_index, state.num_processes)
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes and tells."""
+        return self.rank == 0
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace tensors by their mean over the processes."""
+        if self.count == 1:
+            return
+        apart = list(tensors)
+        flat = torch.cat([tensor.flatten() for tensor in apart])  # one message, not hundreds
+        torch.distributed.all_reduce(flat)
+        for tensor, mean in zip(apart, flat.div_(self.count).split([t.numel() for t in apart]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def agree(self, loss: Tensor, asked: bool) -> tuple[float, bool]:
+        """Return the mean loss, and whether any process was asked to stop: all stop at the same step."""
+        both = torch.stack([loss.detach(), loss.new_tensor(float(asked))])
+        self.average([both])
+        return both[0].item(), both[1].item() > 0

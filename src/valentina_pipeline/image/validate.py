@@ -1,0 +1,60 @@
+"""A loss that means something: of held-out pictures, always at the same timesteps and noise."""
+
+from collections.abc import Iterator
+
+import torch
+
+from valentina_pipeline.image import objective
+from valentina_pipeline.image.base import BaseModel
+from valentina_pipeline.image.encoding import Encoded, encode_text, tokenise
+from valentina_pipeline.image.step import Noise
+
+TIMESTEPS = 8
+"""Evenly spaced over the schedule."""
+
+
+def held_out_figures(base: BaseModel, held_out: Encoded, training: Encoded, seed: int) -> dict[str, float]:
+    """Return held_out_loss, training_loss of as many training pictures, and overfitting: by how much the first is larger.
+
+    What training itself reports differs from step to step by its timesteps and noise more than by what was
+    learned; this differs by what was learned alone.
+    """
+    count = len(held_out.latents)
+    unseen, seen = (stable_loss(base, data, seed, count) for data in (held_out, training))
+    return {"held_out_loss": unseen, "training_loss": seen, "overfitting": unseen - seen}
+
+
+@torch.no_grad()
+def stable_loss(base: BaseModel, data: Encoded, seed: int, count: int) -> float:
+    """Return the mean squared error over the first `count` pictures and TIMESTEPS timesteps, all alike weighted."""
+    noise = Noise.of(base)
+    steps = torch.linspace(0, len(noise.kept) - 1, TIMESTEPS + 2)[1:-1].long()
+    losses = [_loss(base, data, noise, row, steps, seed) for row in _spread(len(data.latents), count)]
+    return sum(losses) / len(losses)
+
+
+def _loss(base: BaseModel, data: Encoded, noise: Noise, row: int, steps: torch.Tensor, seed: int) -> float:
+    clean = data.latents[row].expand(len(steps), *data.latents[row].shape)
+    # the row's own noise, which no step of the training draws
+    eps = objective.draw(seed, -1 - row, range(len(steps)), tuple(clean.shape[1:]), (0, 1)).noise.to(base.device)
+    kept = noise.kept[steps.to(base.device)]
+    context, pooled = encode_text(base, tokenise(base, [data.captions[row]]))
+    dtype = base.unet.dtype
+    extra = None
+    if pooled is not None:
+        sizes = data.conditions[row].expand(len(steps), -1).to(dtype)
+        extra = {"text_embeds": pooled.expand(len(steps), -1).to(dtype), "time_ids": sizes}
+    predicted = base.unet(
+        objective.corrupt(clean, eps, kept).to(dtype),
+        steps.to(base.device),
+        context.expand(len(steps), -1, -1).to(dtype),
+        added_cond_kwargs=extra,
+    ).sample
+    wanted = objective.target(clean, eps, kept, noise.prediction_type)
+    return (predicted.float() - wanted).square().mean().item()
+
+
+def _spread(length: int, count: int) -> Iterator[int]:
+    """Yield at most `count` rows, evenly spaced."""
+    kept = min(length, count)
+    return (index * length // kept for index in range(kept))
