@@ -88,7 +88,7 @@ def train(
     still = not any(rate > 0 and name.startswith("text") for name, rate in learned.rates.items())
     loss_of = Objective(base, data, Noise.of(base), cfg, seed, Texts(base) if still else None)
     mover = Mover.of(learned.weights, learned.rates, learned.spans, loss_of, processes)
-    _prepare(base, cfg)
+    prepare(base, cfg)
     state = checkpoints.latest()
     run = Run() if state is None else mover.restore(state)
     done = len(run.losses)
@@ -133,7 +133,7 @@ def _look(mover: Mover, watch: Watch, done: int, run: Run, cfg: TrainConfig) -> 
     return found
 
 
-def _prepare(base: BaseModel, cfg: TrainConfig) -> None:
+def prepare(base: BaseModel, cfg: TrainConfig) -> None:
     wanted = cfg.gradient_checkpointing
     if base.device.type == "cuda" if wanted == "auto" else wanted:
         base.unet.enable_gradient_checkpointing()
