@@ -40,13 +40,18 @@ def main() -> None:
         for loop, results in rounds.items():
             results.append(in_a_process(loop))
     where = torch.cuda.get_device_name() if args.full else "CPU"
-    print(f"{where}, {args.side} px, batch {args.batch}, rank {RANK}, {args.precision}, torch {torch.__version__}")
+    print(
+        f"{where}, {args.side} px, batch {args.batch}, rank {RANK}, {args.precision}, torch {torch.__version__}"
+    )
     seconds = {}
     for loop, results in rounds.items():
         seconds[loop] = statistics.median(result["seconds"] for result in results)
         memory = max(result["memory"] for result in results)
         spread = max(result["seconds"] for result in results) - min(result["seconds"] for result in results)
-        print(f"{loop:8} {seconds[loop]:.3f} s a step (spread {spread:.3f}), peak {memory / 2**30:.2f} GiB", end="")
+        print(
+            f"{loop:8} {seconds[loop]:.3f} s a step (spread {spread:.3f}), peak {memory / 2**30:.2f} GiB",
+            end="",
+        )
         flops = results[0]["flops"]
         used = f", {flops / seconds[loop] / args.peak_tflops / 1e12:.1%} of {args.peak_tflops} TFLOP/s"
         print(f", {flops / 1e12:.3f} TFLOP" + (used if args.full else ""))
@@ -56,7 +61,9 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="SDXL's width at 1024 px in bf16: needs a GPU")
     parser.add_argument("--side", type=int, help="pixels; default 1024 with --full, else 256")
     parser.add_argument("--batch", type=int, default=4)
@@ -65,7 +72,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loops", default=",".join(LOOPS), help="which, between commas")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, in all loops")
     parser.add_argument("--compile", action="store_true", help="torch.compile, in ours")
-    parser.add_argument("--peak-tflops", type=float, default=989.0, help="of the GPU: 989 is an H100's or H200's")
+    parser.add_argument(
+        "--peak-tflops", type=float, default=989.0, help="of the GPU: 989 is an H100's or H200's"
+    )
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.side = args.side or (1024 if args.full else 256)
@@ -113,7 +122,10 @@ def plain(base: Any, pictures: list[Image.Image], args: argparse.Namespace) -> C
     from torch.nn import functional
     from torchvision import transforms
 
-    unet, vae = base.unet.to(memory_format=torch.contiguous_format), base.vae.to(memory_format=torch.contiguous_format)
+    unet, vae = (
+        base.unet.to(memory_format=torch.contiguous_format),
+        base.vae.to(memory_format=torch.contiguous_format),
+    )
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_k", "to_q", "to_v", "to_out.0"]))
     weights = [p for p in unet.parameters() if p.requires_grad]
     for weight in weights:
@@ -136,7 +148,11 @@ def plain(base: Any, pictures: list[Image.Image], args: argparse.Namespace) -> C
         with torch.no_grad():
             for tokenizer, encoder in zip(base.tokenizers, base.text_encoders.values(), strict=True):
                 ids = tokenizer(
-                    [CAPTION] * count, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+                    [CAPTION] * count,
+                    padding="max_length",
+                    max_length=77,
+                    truncation=True,
+                    return_tensors="pt",
                 ).input_ids.to(encoder.device)
                 out = encoder(ids, output_hidden_states=True)
                 context.append(out.hidden_states[-2])
@@ -154,7 +170,9 @@ def plain(base: Any, pictures: list[Image.Image], args: argparse.Namespace) -> C
         noise = torch.randn_like(clean)
         timesteps = torch.randint(0, noising.config.num_train_timesteps, (args.batch,), device=clean.device)
         noisy = noising.add_noise(clean, noise, timesteps)
-        ids = torch.tensor([[args.side, args.side, 0, 0, args.side, args.side]] * args.batch, device=clean.device)
+        ids = torch.tensor(
+            [[args.side, args.side, 0, 0, args.side, args.side]] * args.batch, device=clean.device
+        )
         extra = {"text_embeds": pooled, "time_ids": ids.to(context.dtype)}
         with torch.autocast(clean.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
             predicted = unet(noisy, timesteps, context, added_cond_kwargs=extra).sample
@@ -202,7 +220,12 @@ def random_base(width: float, on_gpu: bool) -> Any:
     """Return a BaseModel of SDXL's architecture, random weights, at a share of its width."""
     from pathlib import Path
 
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        EulerDiscreteScheduler,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     from valentina_pipeline.image.base import BaseModel

@@ -77,11 +77,12 @@ def lora(seed: int = 1) -> Path:
     import torch
 
     from valentina_pipeline.image.base import base_hash, load_base
-    from valentina_pipeline.image.lora import Notes, adapter_files, inject
+    from valentina_pipeline.image.lora import Plan, inject
+    from valentina_pipeline.image.lora_files import Notes, adapter_files
 
     folder = tiny_bases.sdxl_folder()
     base = load_base(tiny_bases.config("sdxl", folder), ROOT)
-    adapter = inject(base, 2, 4, "attention", text=True, seed=seed)
+    adapter = inject(base, Plan("lora", 2, 4, "attention"), text=True, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for weights in adapter.weights().values():

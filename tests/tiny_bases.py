@@ -46,10 +46,11 @@ def config(family: str, path: Path | str) -> BaseConfig:
     )
 
 
-def loaded(family: str) -> BaseModel:
-    """A base of one's own to inject into: a copy, since reading a folder's tokenizers takes seconds."""
+def loaded(family: str, own_tokenizers: bool = False) -> BaseModel:
+    """A base of one's own to change: a copy, since reading a folder's tokenizers takes seconds."""
     base = _loaded(family)
-    return deepcopy(base, {id(tokenizer): tokenizer for tokenizer in base.tokenizers})
+    shared = [] if own_tokenizers else base.tokenizers
+    return deepcopy(base, {id(tokenizer): tokenizer for tokenizer in shared})
 
 
 @lru_cache(maxsize=2)

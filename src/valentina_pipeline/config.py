@@ -137,7 +137,9 @@ class TrainConfig(Frozen):
             says = {"last": "patience needs keep: loss or identity", "loss": "keep: loss needs look_every"}
             raise ValueError(says.get(self.keep, "keep: identity needs draw_every"))
         if self.debiased and self.min_snr_gamma:
-            raise ValueError("debiased and min_snr_gamma are two weightings of one loss: set one of them to 0 or false")
+            raise ValueError(
+                "debiased and min_snr_gamma are two weightings of one loss: set one of them to 0 or false"
+            )
         if self.optimiser == "schedule_free" and self.schedule != "constant":
             raise ValueError("schedule_free needs no schedule: set schedule to constant")
         try:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +8,15 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_bases
-from valentina_pipeline.image.base import BaseModel, pipeline
-from valentina_pipeline.image.lora import (
+from valentina_pipeline.image.adapted import pipeline
+from valentina_pipeline.image.base import BaseModel
+from valentina_pipeline.image.lora import Adapter, Block, Kind, Plan, inject
+from valentina_pipeline.image.lora_algebra import resize, weighted_sum
+from valentina_pipeline.image.lora_files import (
     DIFFUSERS_NAME,
-    Adapter,
     Notes,
-    Targets,
     adapter_files,
     code_hash,
-    inject,
     read_metadata,
     serialise,
 )
@@ -24,13 +25,23 @@ NOTES = Notes("valentina", "b" * 64, "d" * 64, "c" * 64, tiny_bases.SIZE, "v_pre
 KOHYA_NAME = "valentina.kohya.safetensors"
 
 
-def trained(model: BaseModel, targets: Targets, alpha: float = 2.0, text: bool = True) -> Adapter:
+def trained(
+    model: BaseModel,
+    targets: str,
+    alpha: float = 2.0,
+    text: bool = True,
+    kind: Kind = "lora",
+    blocks: tuple[Block, ...] = (),
+) -> Adapter:
     """An adapter of rank 4 with random numbers in place of what training would find."""
-    adapter = inject(model, 4, alpha, targets, text, seed=5)
+    adapter = inject(model, Plan(kind, 4, alpha, targets, blocks), text, seed=5)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for weight in adapter.weights().values():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+        for name, weight in adapter.weights().items():
+            if "magnitude" in name:
+                weight.mul_(1 + 0.3 * torch.rand(weight.shape, generator=generator))
+            else:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
     return adapter
 
 
@@ -42,15 +53,27 @@ def picture(model: BaseModel) -> np.ndarray:
 
 def written(files: dict[str, bytes], folder: Path) -> Path:
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
 
 
-@pytest.mark.parametrize(("family", "targets"), [("sdxl", "attention+conv"), ("sd15", "attention")])
-def test_both_formats_come_back_as_what_was_trained(family: str, targets: Targets, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "targets", "kind"),
+    [
+        ("sdxl", "attention+conv", "lora"),
+        ("sd15", "attention", "rslora"),
+        ("sdxl", "all-linear", "lora"),
+        ("sd15", r".*attn2\.to_[qk]|.*q_proj", "lora"),
+    ],
+)
+def test_both_formats_come_back_as_what_was_trained(
+    family: str, targets: str, kind: Kind, tmp_path: Path
+) -> None:
     model = tiny_bases.loaded(family)
     bare = picture(model)
-    folder = written(adapter_files(trained(model, targets), NOTES), tmp_path)
+    blocks = (Block("up_blocks", 2, 1.0), Block(r"layers\.0", 3, 1.0))
+    folder = written(adapter_files(trained(model, targets, kind=kind, blocks=blocks), NOTES), tmp_path)
     live = picture(model)
     assert np.abs(live - bare).max() > 0.01
     again = tiny_bases.loaded(family)
@@ -59,6 +82,91 @@ def test_both_formats_come_back_as_what_was_trained(family: str, targets: Target
         np.testing.assert_allclose(picture(again), live, atol=1e-4)
     pipeline(again)
     np.testing.assert_allclose(picture(again), bare, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["dora", "lokr"])
+def test_kin_of_lora_come_back_from_diffusers_format(kind: Kind, tmp_path: Path) -> None:
+    model = tiny_bases.loaded("sdxl")
+    bare = picture(model)
+    folder = written(adapter_files(trained(model, "attention", kind=kind), NOTES), tmp_path)
+    live = picture(model)
+    assert np.abs(live - bare).max() > 0.01
+    again = tiny_bases.loaded("sdxl")
+    pipeline(again, folder)
+    np.testing.assert_allclose(picture(again), live, atol=1e-4)
+    pipeline(again)
+    np.testing.assert_allclose(picture(again), bare, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "rslora", "lokr"])
+def test_peft_reads_its_own_format(kind: Kind, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    model = tiny_bases.loaded("sdxl")
+    adapter = trained(model, "attention", kind=kind)
+    written(adapter_files(adapter, NOTES, formats=["peft"]), tmp_path)
+    live = picture(model)
+    again = tiny_bases.loaded("sdxl")
+    for name in adapter.modules:
+        PeftModel.from_pretrained(getattr(again.pipe, name), tmp_path / "peft" / name)
+    np.testing.assert_allclose(picture(again), live, atol=1e-4)
+
+
+def test_the_kohya_form_of_a_dora_follows_lycoris_formula(tmp_path: Path) -> None:
+    model = tiny_bases.loaded("sd15")
+    adapter = trained(model, "attention", kind="dora", text=False)
+    folder = written(adapter_files(adapter, NOTES), tmp_path)
+    tensors = load_file(folder / KOHYA_NAME)
+    layer = model.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
+    flat = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    up, down = tensors[f"{flat}.lora_up.weight"], tensors[f"{flat}.lora_down.weight"]
+    weight = layer.base_layer.weight + tensors[f"{flat}.alpha"] / len(down) * up @ down
+    weight = weight * (tensors[f"{flat}.dora_scale"] / weight.norm(dim=1, keepdim=True))
+    x = torch.randn(3, weight.shape[1])
+    torch.testing.assert_close(layer(x), x @ weight.T, atol=1e-4, rtol=1e-4)
+
+
+def test_the_kohya_form_of_a_lokr_is_the_kronecker_product_of_its_factors(tmp_path: Path) -> None:
+    model = tiny_bases.loaded("sd15")
+    adapter = trained(model, "attention", kind="lokr", text=False)
+    folder = written(adapter_files(adapter, NOTES), tmp_path)
+    tensors = load_file(folder / KOHYA_NAME)
+    layer = model.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
+    flat = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    parts = {n.removeprefix(f"{flat}."): t for n, t in tensors.items() if n.startswith(f"{flat}.")}
+    first, second = (
+        parts[w] if w in parts else parts[f"{w}_a"] @ parts[f"{w}_b"] for w in ("lokr_w1", "lokr_w2")
+    )
+    dim = next((t.shape[0] for n, t in parts.items() if n.endswith("_b")), None)
+    scale = 1.0 if dim is None else parts["alpha"].item() / dim
+    torch.testing.assert_close(layer.get_delta_weight("default"), torch.kron(first, second) * scale)
+
+
+def test_blocks_have_ranks_and_rates_of_their_own_at_the_scale_of_the_others() -> None:
+    model = tiny_bases.loaded("sdxl")
+    blocks = (Block("unet.mid_block", 2, 0.5), Block("text_encoder_2", None, 0.0))
+    adapter = trained(model, "attention", blocks=blocks)
+    ranks = {name: len(pair.down) for name, pair in adapter.pairs().items()}
+    assert {rank for name, rank in ranks.items() if "mid_block" in name} == {2}
+    assert {rank for name, rank in ranks.items() if "mid_block" not in name} == {4}
+    assert set(adapter.scales().values()) == {0.5}
+    assert adapter.rate("unet.mid_block.x") == 0.5
+    assert adapter.rate("unet.up_blocks.x") == 1
+    assert adapter.rate("text_encoder_2.x") == 0
+    with pytest.raises(ValueError, match="'no_such_block' is found in no layer"):
+        trained(tiny_bases.loaded("sdxl"), "attention", blocks=(Block("no_such_block", 2, 1.0),))
+
+
+def test_a_lora_s_pairs_can_be_summed_and_resized_where_its_kin_s_cannot() -> None:
+    adapter = trained(tiny_bases.loaded("sd15"), "attention+conv", text=False)
+    pairs = adapter.pairs()
+    assert set(pairs) == set(adapter.scales())
+    double = weighted_sum([(pairs, 1.5), (pairs, 0.5)])
+    name = next(iter(pairs))
+    torch.testing.assert_close(double[name].update(), 2 * pairs[name].update())
+    assert {pair.rank for pair in resize(double, 2).values()} == {2}
+    with pytest.raises(ValueError, match="a lokr is no product of two matrices"):
+        trained(tiny_bases.loaded("sd15"), "attention", text=False, kind="lokr").pairs()
 
 
 def test_alpha_travels_in_both_formats(tmp_path: Path) -> None:
@@ -88,7 +196,8 @@ def test_the_same_seed_gives_the_same_untrained_adapter_which_changes_nothing() 
     bare = picture(models[0])
     before = torch.get_rng_state()
     first, same, other = (
-        inject(m, 2, 2, "attention", False, seed) for m, seed in zip(models, (3, 3, 4), strict=True)
+        inject(m, Plan("lora", 2, 2, "attention"), False, seed)
+        for m, seed in zip(models, (3, 3, 4), strict=True)
     )
     assert torch.equal(torch.get_rng_state(), before)
     weights = [adapter_files(adapter, NOTES) for adapter in (first, same, other)]
@@ -98,7 +207,7 @@ def test_the_same_seed_gives_the_same_untrained_adapter_which_changes_nothing() 
 
 def test_only_the_adapter_is_trainable_and_in_float32() -> None:
     model = tiny_bases.loaded("sdxl")
-    adapter = inject(model, 2, 2, "attention", False, 0)
+    adapter = inject(model, Plan("lora", 2, 2, "attention"), False, 0)
     assert list(adapter.modules) == ["unet"]
     trainable = [p for p in model.unet.parameters() if p.requires_grad]
     assert len(trainable) == len(adapter.weights()) > 0
@@ -117,6 +226,21 @@ def test_files_tell_where_they_come_from_and_repeat_byte_for_byte(tmp_path: Path
         assert (about["rank"], about["alpha"], about["ss_network_alpha"]) == ("4", "2", "2")
         assert about["modelspec.architecture"] == "stable-diffusion-v1/lora"
         assert about["modelspec.resolution"] == "64x64"
+
+
+def test_metadata_tells_tags_and_rights_unless_they_are_private(tmp_path: Path) -> None:
+    told = replace(NOTES, captions=("v woman, smiling", "v woman, hat"), rights=("studio: training",))
+    adapter = trained(tiny_bases.loaded("sd15"), "attention", text=False)
+    about = [
+        read_metadata(written(adapter_files(adapter, notes), tmp_path) / KOHYA_NAME)
+        for notes in (told, replace(told, private=True))
+    ]
+    tags = {"valentina": {"hat": 1, "smiling": 1, "v woman": 2}}
+    assert json.loads(about[0]["ss_tag_frequency"]) == tags
+    assert json.loads(about[0]["rights"]) == ["studio: training"]
+    assert about[0].keys() - about[1].keys() == {
+        "data_sha256", "rights", "ss_num_train_images", "ss_tag_frequency",
+    }  # fmt: skip
 
 
 def test_half_precision_halves_the_files() -> None:

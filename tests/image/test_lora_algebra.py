@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from valentina_pipeline.image.lora_algebra import Pair, kept_energy, resize, weighted_sum
 
 
-
 @st.composite
 def pairs(draw: st.DrawFn, out: int = 6, inner: int = 5, kernel: int = 1) -> Pair:
     rank, seed = draw(st.integers(1, 8)), draw(st.integers(0, 2**31))
@@ -56,7 +55,7 @@ def test_resizing_twice_gives_the_same_bytes_and_keeps_less_energy_at_a_smaller_
 
 def test_loras_of_different_bases_and_empty_sums_are_refused() -> None:
     one, other = Pair(torch.ones(1, 4), torch.ones(3, 1), 1.0), Pair(torch.ones(1, 5), torch.ones(3, 1), 1.0)
-    with pytest.raises(ValueError, match="layer x has the shapes 3 x 4 and 3 x 5: .* different bases"):
+    with pytest.raises(ValueError, match=r"layer x has the shapes 3 x 4 and 3 x 5: .* different bases"):
         weighted_sum([({"x": one}, 1.0), ({"x": other}, 1.0)])
     with pytest.raises(ValueError, match="at least one"):
         weighted_sum([])

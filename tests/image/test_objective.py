@@ -10,37 +10,43 @@ from valentina_pipeline.image import objective
 SHAPE = (8, 4, 4)
 
 
+def draws(seed: int, step: int, slots: range, **options: Any) -> objective.Draw:
+    return objective.draw(seed, step, slots, SHAPE, (0, 1000), **options)
+
+
 def test_a_draw_depends_on_seed_step_and_slot_alone() -> None:
-    whole = objective.draw(7, 3, batch=4, images=6, shape=SHAPE, timesteps=1000)
+    whole = draws(7, 3, range(4))
     torch.manual_seed(99)  # the global generator has no say
-    fewer = objective.draw(7, 3, batch=2, images=6, shape=SHAPE, timesteps=1000)
-    assert torch.equal(whole.noise[:2], fewer.noise)
-    assert torch.equal(whole.timesteps[:2], fewer.timesteps)
-    for other in (objective.draw(8, 3, 4, 6, SHAPE, 1000), objective.draw(7, 4, 4, 6, SHAPE, 1000)):
+    part = draws(7, 3, range(1, 3))
+    for name in ("timesteps", "noise", "dropout", "order"):
+        assert torch.equal(getattr(whole, name)[1:3], getattr(part, name))
+    for other in (draws(8, 3, range(4)), draws(7, 4, range(4))):
         assert not torch.equal(whole.noise, other.noise)
 
 
 def test_slots_of_one_step_draw_different_noise() -> None:
-    noise = objective.draw(7, 0, batch=3, images=1, shape=SHAPE, timesteps=10).noise
+    noise = draws(7, 0, range(3)).noise
     assert not torch.equal(noise[0], noise[1])
     assert not torch.equal(noise[1], noise[2])
 
 
-def test_every_epoch_shows_each_image_once_in_a_new_order() -> None:
-    rows = torch.cat([objective.draw(1, step, 2, 6, SHAPE, 10).rows for step in range(6)]).tolist()
-    first, second = rows[:6], rows[6:]
-    assert sorted(first) == sorted(second) == list(range(6))
-    assert first != second
-
-
-def test_about_a_tenth_of_the_captions_is_dropped_and_timesteps_cover_the_schedule() -> None:
-    draws = [objective.draw(1, step, 8, 24, (1, 1, 1), 1000) for step in range(200)]
-    share = torch.cat([d.dropped for d in draws]).float().mean().item()
-    times = torch.cat([d.timesteps for d in draws])
-    assert 0.07 < share < 0.13
-    assert times.min() < 20
-    assert times.max() > 980
+def test_timesteps_cover_their_span_and_the_chances_are_even() -> None:
+    drawn = [objective.draw(1, step, range(8), (1, 1, 1), (100, 900)) for step in range(200)]
+    times = torch.cat([d.timesteps for d in drawn])
+    assert 100 <= times.min() < 120
+    assert 880 < times.max() < 900
     assert abs(times.float().mean().item() - 500) < 30
+    for name in ("dropout", "order"):
+        chance = torch.cat([getattr(d, name) for d in drawn])
+        assert 0.07 < (chance < 0.1).float().mean() < 0.13
+
+
+def test_offset_noise_shifts_whole_channels_and_leaves_the_other_draws_as_they_are() -> None:
+    plain, offset = draws(7, 3, range(2)), draws(7, 3, range(2), offset=0.5)
+    shift = offset.noise - plain.noise
+    assert torch.equal(offset.timesteps, plain.timesteps)
+    assert shift.std(dim=(0, 1)).max() > 0.1
+    torch.testing.assert_close(shift, shift[..., :1, :1].expand_as(shift), atol=1e-6, rtol=0)
 
 
 def test_v_and_noise_recover_the_clean_latents() -> None:
@@ -73,6 +79,16 @@ def test_min_snr_weights_are_those_of_the_paper() -> None:
     torch.testing.assert_close(objective.weights(kept, 5.0, "epsilon"), torch.tensor([1.0, 1.0, 0.1]))
     by_v = torch.tensor([0.5 / 1.5, 5 / 6, 5 / 51])
     torch.testing.assert_close(objective.weights(kept, 5.0, "v_prediction"), by_v)
+
+
+def test_debiased_weights_count_an_error_of_the_picture_the_same_whatever_is_predicted() -> None:
+    snr = torch.tensor([0.01, 1.0, 100.0])
+    kept = snr / (1 + snr)
+    by_eps, by_v = (objective.debiased_weights(kept, kind) for kind in ("epsilon", "v_prediction"))
+    torch.testing.assert_close(by_eps, torch.tensor([10.0, 1.0, 0.1]))
+    # an error e of x_0 is one of sqrt(SNR) e in eps and of sqrt(SNR + 1) e in v
+    torch.testing.assert_close(by_eps * snr, by_v * (snr + 1))
+    assert objective.debiased_weights(torch.tensor([0.0, 1.0]), "epsilon").isfinite().all()
 
 
 def test_weights_are_finite_at_both_ends_of_the_schedule_and_off_at_gamma_zero() -> None:

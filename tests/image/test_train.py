@@ -4,32 +4,48 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import tiny_bases
+from conftest import ROOT
 from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.checkpoint import Checkpoints, State
-from valentina_pipeline.image.encoding import Encoded, Sample, data_hash, encode_samples, encode_text
-from valentina_pipeline.image.lora import Adapter, Notes, adapter_files, inject
-from valentina_pipeline.image.train import Diverged, Stopped, reproducible, schedule, train
+from valentina_pipeline.image.encoding import (
+    Sample,
+    Texts,
+    data_hash,
+    encode_samples,
+    encode_text,
+    fit,
+    mirrored,
+    tokenise,
+)
+from valentina_pipeline.image.learned import Learned, set_up
+from valentina_pipeline.image.lora_files import Notes
+from valentina_pipeline.image.optimise import schedule
+from valentina_pipeline.image.train import Diverged, Stopped, Watch, reproducible, train
+from valentina_pipeline.image.validate import held_out_figures
 from valentina_pipeline.pipelines.train_lora import nodes
 
 NOTES = Notes("v", "b", "d", "c", tiny_bases.SIZE, "v_prediction")
 
 
 def config(**changes: object) -> TrainConfig:
-    values = {
+    implied = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text())["tiny"]["train_lora"]
+    small = {
         "rank": 2,
         "alpha": 4.0,
+        "vectors": 2,
         "steps": 4,
         "batch_size": 2,
         "learning_rate": 1e-3,
@@ -40,9 +56,9 @@ def config(**changes: object) -> TrainConfig:
         "warmup_steps": 2,
         "checkpoint_every": 2,
         "sample_every": 0,
-        "precision": "fp32",
+        "look_every": 0,
     }
-    return TrainConfig.model_validate({**values, **changes})
+    return TrainConfig.model_validate({**implied, **small, **changes})
 
 
 FACE = (8.0, 4.0, 24.0, 28.0)
@@ -57,18 +73,22 @@ def samples(count: int = 3) -> list[Sample]:
     ]
 
 
-def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Adapter]:
-    base = tiny_bases.loaded(family)
-    text = cfg.text_encoder_learning_rate > 0
-    return base, inject(base, cfg.rank, cfg.alpha, cfg.targets, text, seed=1)
+def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Learned]:
+    new_words = cfg.method in ("textual_inversion", "pivotal")
+    base = tiny_bases.loaded(family, own_tokenizers=new_words)
+    return base, set_up(base, cfg, "v", "woman", seed=1)
 
 
-def run(folder: Path, cfg: TrainConfig, family: str = "sdxl", **callbacks: object) -> dict[str, bytes]:
-    """Train in `folder` and return the LoRA files, and the losses as a file of their own."""
+def run(folder: Path, cfg: TrainConfig, family: str = "sdxl", **watch: object) -> dict[str, bytes]:
+    """Train in `folder` and return the files that came of it, and the run as a file of its own."""
     with reproducible(1):
-        base, adapter = made(cfg, family)
-        losses = train(base, adapter, samples(), cfg, 9, Checkpoints(folder), **callbacks)  # type: ignore[arg-type]
-    return {**adapter_files(adapter, NOTES), "losses": json.dumps(losses).encode()}
+        base, learned = made(cfg, family)
+        worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in samples()]
+        data = encode_samples(base, worded, cfg.face_weight, cfg.background_weight)
+        looks = [(cfg.look_every, lambda: held_out_figures(base, data, data, 9))]
+        seen = Watch(looks=looks, **watch)  # type: ignore[arg-type]
+        came = train(base, learned, data, cfg, 9, Checkpoints(folder), seen)
+    return {**learned.files(NOTES), "run": json.dumps(asdict(came)).encode()}
 
 
 @pytest.mark.parametrize(
@@ -84,14 +104,42 @@ def test_training_lowers_the_loss_on_what_it_sees(family: str, changes: dict, tm
     cfg = config(steps=24, learning_rate=1e-2, checkpoint_every=100, **changes)
     logged: list[float] = []
     files = run(tmp_path, cfg, family, log=lambda metrics, step: logged.append(metrics["loss"]))
-    losses = json.loads(files["losses"])
+    losses = json.loads(files["run"])["losses"]
     assert losses == logged
     still = {"learning_rate": 1e-12, "text_encoder_learning_rate": cfg.text_encoder_learning_rate * 1e-12}
     unmoved = run(tmp_path / "still", cfg.model_copy(update=still), family)
-    frozen = json.loads(unmoved["losses"])
+    frozen = json.loads(unmoved["run"])["losses"]
     # draw by draw against the untrained network: timesteps differ in loss more than training changes it
     assert losses[0] == pytest.approx(frozen[0], rel=1e-2)
     assert sum(losses[4:]) < sum(frozen[4:])
+
+
+EXACT: list[dict[str, object]] = [
+    {"method": "dora", "accumulate": 2, "ema": 0.9},
+    {"method": "rslora", "optimiser": "adafactor", "schedule": "one_cycle"},
+    {"method": "lokr", "optimiser": "prodigy", "learning_rate": 1.0, "text_encoder_learning_rate": 0.0},
+    {"method": "textual_inversion", "keep_tags": 1, "tag_dropout": 0.5},
+    {"method": "pivotal", "noise_offset": 0.1, "debiased": True, "min_snr_gamma": 0.0},
+    {"method": "full", "timesteps": (100, 900), "text_encoder_learning_rate": 0.0},
+    {"optimiser": "schedule_free", "schedule": "constant", "look_every": 2, "keep": "loss"},
+]
+
+
+@pytest.mark.parametrize("changes", EXACT, ids=lambda changes: ", ".join(map(str, changes.values())))
+def test_every_method_and_optimiser_goes_on_exactly_where_it_was_stopped(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    cfg = config(steps=6, checkpoint_every=100, **changes)
+    expected = run(tmp_path / "whole", cfg)
+
+    def interrupt(metrics: dict[str, float], step: int) -> None:
+        if step in (2, 4):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for already in (2, 4):
+        with pytest.raises(Stopped, match=f"after step {already}"):
+            run(tmp_path / "stopped", cfg, log=interrupt)
+    assert run(tmp_path / "stopped", cfg) == expected
 
 
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
@@ -162,50 +210,67 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
     def spoil(metrics: dict[str, float], step: int) -> None:
         if step == 3:
             with torch.no_grad():
-                next(iter(adapter.weights().values())).fill_(float("nan"))
+                next(iter(learned.weights.values())).fill_(float("nan"))
 
     cfg = config()
-    base, adapter = made(cfg)
+    base, learned = made(cfg)
+    data = encode_samples(base, samples())
     with pytest.raises(
         Diverged, match=r"loss of step 4 is nan: lower train_lora.learning_rate.*step-0000002"
     ):
-        train(base, adapter, samples(), cfg, 9, Checkpoints(tmp_path), log=spoil)
+        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), Watch(log=spoil))
 
 
 def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:
     for family in ("sdxl", "sd15"):
-        base, _ = made(config(text_encoder_learning_rate=0.0), family)
-        data = encode_samples(base, samples(2), 1.0, text=True)
-        assert isinstance(data, Encoded)
-        assert data.text is not None
+        base = tiny_bases.loaded(family)
+        captions = [*(s.caption for s in samples(2)), ""]
+        context, pooled = Texts(base)(captions)
         with torch.no_grad():
             own = base.pipe.encode_prompt(
-                prompt=[*(s.caption for s in samples(2)), ""],
+                prompt=captions,
                 device=base.device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=False,
             )
-        torch.testing.assert_close(data.text[0], own[0])
-        torch.testing.assert_close(encode_text(base, data.tokens)[0], own[0])
+        torch.testing.assert_close(context, own[0])
+        torch.testing.assert_close(encode_text(base, tokenise(base, captions))[0], own[0])
         if family == "sdxl":
-            torch.testing.assert_close(data.text[1], own[2])
+            torch.testing.assert_close(pooled, own[2])
 
 
-def test_pictures_of_several_sizes_or_none_are_refused() -> None:
-    base, _ = made(config())
-    odd = Sample("odd", Image.new("RGB", (32, 64)), "", FACE)
-    for wrong in ([*samples(1), odd], []):
-        with pytest.raises(ValueError, match="pictures of one size"):
-            encode_samples(base, wrong, 1.0, text=False)
+def test_pictures_of_several_sizes_go_to_buckets_that_batches_do_not_mix() -> None:
+    tall = Sample("tall", Image.new("RGB", (300, 600)), "tall", (100.0, 100.0, 200.0, 300.0))
+    square = Sample("square", Image.new("RGB", (500, 500)), "square", (0.0, 0.0, 500.0, 500.0))
+    fitted = fit([tall, square, tall], 256 * 256)
+    assert [sample.image.size for sample in fitted] == [(192, 320), (256, 256), (192, 320)]
+    assert fitted[0].original == (300, 600)
+    assert fitted[0].corner == (0, 32)
+    assert fitted[0].face == pytest.approx((64, 32, 128, 160))
+    base = tiny_bases.loaded("sdxl")
+    data = encode_samples(base, fitted)
+    assert data.groups == [[0, 2], [1]]
+    assert data.conditions[0].tolist() == [600, 300, 32, 0, 320, 192]
+    assert fit([square], 64 * 64) == [square]
+    with pytest.raises(ValueError, match="no picture"):
+        encode_samples(base, [])
+
+
+def test_a_mirrored_sample_has_its_face_on_the_other_side() -> None:
+    sample = samples(1)[0]
+    flipped = mirrored(sample)
+    assert flipped.face == (tiny_bases.SIZE - 24.0, 4.0, tiny_bases.SIZE - 8.0, 28.0)
+    assert np.array_equal(np.array(flipped.image), np.array(sample.image)[:, ::-1])
+    assert mirrored(flipped).face == sample.face
 
 
 def test_a_face_counts_where_it_is_in_each_picture() -> None:
-    base, _ = made(config())
+    base = tiny_bases.loaded("sdxl")
     left = samples(1)[0]
     half = tiny_bases.SIZE / 2
     right = replace(left, face=(half, 0.0, tiny_bases.SIZE, tiny_bases.SIZE))
     left = replace(left, face=(0.0, 0.0, half, tiny_bases.SIZE))
-    places = encode_samples(base, [left, right], 3.0, text=False).places
+    places = torch.stack(encode_samples(base, [left, right], 3.0).places)
     assert places.shape[1:] == (1, tiny_bases.SIZE // 8, tiny_bases.SIZE // 8)
     middle = places.shape[-1] // 2
     assert places[0, ..., :middle].unique().tolist() == places[1, ..., middle:].unique().tolist() == [1.5]
@@ -229,9 +294,11 @@ def test_the_data_hash_changes_with_a_pixel_a_caption_and_a_face() -> None:
         [replace(plain[0], image=brighter), plain[1]],
         [replace(plain[0], caption="other words"), plain[1]],
         [replace(plain[0], face=(0.0, 0.0, 8.0, 8.0)), plain[1]],
+        [replace(plain[0], repeats=2), plain[1]],
+        [replace(plain[0], weight=0.5), plain[1]],
     ]
     assert data_hash(plain) == data_hash(samples(2))
-    assert len({data_hash(plain), *map(data_hash, changed)}) == 4
+    assert len({data_hash(plain), *map(data_hash, changed)}) == 6
 
 
 def test_a_torn_checkpoint_is_passed_over_with_a_message(

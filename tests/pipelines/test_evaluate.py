@@ -14,7 +14,8 @@ from portraits import CONCEPT, picture
 from tiny_bases import SIZE, clip_folder, config, sd15_folder, sdxl_folder
 from valentina_pipeline import dag
 from valentina_pipeline.image.base import base_hash, load_base
-from valentina_pipeline.image.lora import Notes, adapter_files, inject
+from valentina_pipeline.image.lora import Plan, inject
+from valentina_pipeline.image.lora_files import Notes, adapter_files
 from valentina_pipeline.image.prompts import VARIANTS
 from valentina_pipeline.image.tiny_models import FaceNetTiny
 from valentina_pipeline.pipelines.evaluate.nodes import evaluate_adapter
@@ -65,7 +66,7 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
 
 def lora(family: str, folder: Path, target: Path) -> Path:
     base = load_base(config(family, folder), Path("/"))
-    adapter = inject(base, 2, 2.0, "attention", False, 0)
+    adapter = inject(base, Plan("lora", 2, 2.0, "attention"), text=False, seed=0)
     with torch.no_grad():
         for parameter in adapter.weights().values():
             parameter.copy_(torch.full_like(parameter, 0.3))

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,11 +49,13 @@ class BaseModel:
         family: "sdxl" (two text encoders, pooled text, size conditions) or "sd15".
         folder: where it was read from.
         pipe: StableDiffusionXLPipeline or StableDiffusionPipeline.
+        replaced: networks' own weights, while fully trained ones stand in for them.
     """
 
     family: Family
     folder: Path
     pipe: Any
+    replaced: "dict[str, dict[str, Tensor]]" = field(default_factory=dict)
 
     @property
     def unet(self) -> Any:
@@ -104,7 +106,7 @@ def load_base(base: BaseConfig, root: Path, precision: Precision | None = None) 
     import torch
 
     folder = base_folder(base, root)
-    with _quiet():
+    with quiet():
         pipe = getattr(diffusers, PIPELINES[base.family]).from_pretrained(
             folder,
             dtype={"default": _dtype(precision), "vae": torch.float32},
@@ -119,21 +121,6 @@ def load_base(base: BaseConfig, root: Path, precision: Precision | None = None) 
     for name in ("unet", "vae"):  # several times faster convolutions on CPUs and tensor cores
         getattr(pipe, name).to(memory_format=torch.channels_last)
     return BaseModel(base.family, folder, pipe)
-
-
-def pipeline(base: BaseModel, lora: Path | None = None) -> Any:
-    """Return the base's pipeline, ready to draw: bare, or with the LoRA of one file or folder.
-
-    An adapter loaded before is unloaded first.
-    """
-    from valentina_pipeline.image.lora_files import DIFFUSERS_NAME
-
-    base.pipe.unload_lora_weights()
-    if lora is not None:
-        file = lora / DIFFUSERS_NAME if lora.is_dir() else lora
-        with _quiet():
-            base.pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
-    return base.pipe
 
 
 def base_folder(base: BaseConfig, root: Path) -> Path:
@@ -197,7 +184,7 @@ def _cached(base: BaseConfig) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Show no progress bar for each component: loading takes seconds."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers

@@ -41,7 +41,7 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
 
 
 def cover(size: Size, bucket: Size) -> tuple[Size, tuple[int, int]]:
-    """Return the size a picture is scaled to so that it just covers a bucket, and the centred crop's left, top."""
+    """Return the size at which a picture just covers a bucket, and left and top of the centred crop."""
     scale = max(bucket[0] / size[0], bucket[1] / size[1])
     scaled = (max(bucket[0], round(size[0] * scale)), max(bucket[1], round(size[1] * scale)))
     return scaled, ((scaled[0] - bucket[0]) // 2, (scaled[1] - bucket[1]) // 2)

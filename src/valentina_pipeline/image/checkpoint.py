@@ -48,7 +48,7 @@ class Checkpoints:
         return cls(parent / key[:32])
 
     def save(self, state: State, keep: int | None = None) -> None:
-        """Write a checkpoint that survives a power cut, then remove all but the last two and that of step `keep`."""
+        """Write a checkpoint that survives a power cut, then remove all but the last two and `keep`."""
         from safetensors.torch import save
 
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,19 @@ Looks = Mapping[int, Mapping[str, float]]
 """Figures by step."""
 
 CLIP_T_KEPT = 0.9
-"""Share of the first look's CLIP-T that a later one must keep: likeness at the price of all else is no gain."""
+"""Share of the first look's CLIP-T that a later one must keep: likeness is not all."""
 
 
 def best_look(looks: Looks, keep: Keep) -> int | None:
     """Return the step to keep, or None for the last one.
 
-    "loss": the lowest held-out loss. "identity": the highest identity among the looks whose CLIP-T is at least
-    nine tenths of the first's. Of two as good, the earlier.
+    "loss": the lowest held-out loss. "identity": the highest identity among the looks whose CLIP-T is at
+    least nine tenths of the first's. Of two as good, the earlier.
     """
     if keep == "loss":
-        losses = {step: figures["held_out_loss"] for step, figures in looks.items() if "held_out_loss" in figures}
+        losses = {
+            step: figures["held_out_loss"] for step, figures in looks.items() if "held_out_loss" in figures
+        }
         return min(losses, key=lambda step: (losses[step], step), default=None)
     if keep == "identity":
         drawn = {step: figures for step, figures in sorted(looks.items()) if "identity" in figures}

@@ -169,7 +169,11 @@ def vary(caption: str, chance: float, keep: int, dropout: float) -> str:
     tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
     rng = np.random.default_rng(int(chance * 2**53))
     first = 1 if keep < 0 else keep
-    rest = [tag for tag, drawn in zip(tags[first:], rng.random(len(tags[first:])), strict=True) if drawn >= dropout]
+    rest = [
+        tag
+        for tag, drawn in zip(tags[first:], rng.random(len(tags[first:])), strict=True)
+        if drawn >= dropout
+    ]
     if keep >= 0:
         rest = [rest[i] for i in rng.permutation(len(rest))]
     return ", ".join([*tags[:first], *rest])

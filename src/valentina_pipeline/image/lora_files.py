@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from valentina_pipeline.image.base import Family
 from valentina_pipeline.image.lora import Adapter
@@ -37,7 +37,12 @@ ARCHITECTURES: dict[Family, tuple[str, str]] = {  # in modelspec's and in kohya'
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
     "sd15": ("stable-diffusion-v1/lora", "sd_v1"),
 }
-NETWORKS = {"lora": "networks.lora", "dora": "networks.lora", "rslora": "networks.lora", "lokr": "lycoris.kohya"}
+NETWORKS = {
+    "lora": "networks.lora",
+    "dora": "networks.lora",
+    "rslora": "networks.lora",
+    "lokr": "lycoris.kohya",
+}
 """What trains such a file in kohya's scripts: readers tell the formats apart by it."""
 
 

@@ -9,7 +9,10 @@ from torch import nn
 logger = logging.getLogger(__name__)
 
 ADVICE = (
-    ("train_lora.gradient_checkpointing: true", "activations are computed twice instead of kept: a third more time"),
+    (
+        "train_lora.gradient_checkpointing: true",
+        "activations are computed twice instead of kept: a third more time",
+    ),
     ("train_lora.precision: bf16, quantise: nf4", "the frozen base takes an eighth of its float32 memory"),
     ("align.resolution: a quarter less", "activations shrink with the square"),
 )
@@ -40,7 +43,9 @@ def halve_when_full(part: Callable[[int], None], micro: int, networks: dict[str,
             if micro == 1:
                 raise OutOfMemory(_message(networks)) from err
             micro = (micro + 1) // 2
-            logger.warning("out of memory: going on with %d pictures at a time, as many a step as before", micro)
+            logger.warning(
+                "out of memory: going on with %d pictures at a time, as many a step as before", micro
+            )
         torch.cuda.empty_cache()
 
 
@@ -50,11 +55,16 @@ def _is_full(err: Exception) -> bool:
 
 
 def _message(networks: dict[str, nn.Module]) -> str:
-    sizes = {name: sum(p.numel() * p.element_size() for p in network.parameters()) for name, network in networks.items()}
+    sizes = {
+        name: sum(p.numel() * p.element_size() for p in network.parameters())
+        for name, network in networks.items()
+    }
     held = ", ".join(f"{name} {size / 2**30:.1f} GiB" for name, size in sizes.items())
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 2**30
         rest = peak - sum(sizes.values()) / 2**30
-        held += f"; activations, gradients and the optimiser's state {rest:.1f} GiB of {peak:.1f} GiB at the peak"
+        held += (
+            f"; activations, gradients and the optimiser's state {rest:.1f} GiB of {peak:.1f} GiB at the peak"
+        )
     helps = "; ".join(f"{setting} ({why})" for setting, why in ADVICE)
     return f"the memory does not hold a step on one picture: {held}. What helps most: {helps}"

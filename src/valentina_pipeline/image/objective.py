@@ -118,9 +118,7 @@ def debiased_weights(kept: Tensor, prediction_type: str) -> Tensor:
     return debiased if prediction_type == "epsilon" else debiased * snr / (snr + 1)
 
 
-def face_weights(
-    boxes: np.ndarray, weight: float, height: int, width: int, outside: float = 1.0
-) -> Tensor:
+def face_weights(boxes: np.ndarray, weight: float, height: int, width: int, outside: float = 1.0) -> Tensor:
     """Return how much each place of a latent counts (n, 1, h, w): `weight` times as much within the face.
 
     A cell that the box covers in part counts in part; the mean over each picture is 1, so that a picture

@@ -68,13 +68,17 @@ def make_optimiser(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> tor
 
         return AdamWScheduleFree(made, weight_decay=decay)
     if not torch.cuda.is_available():
-        raise MissingModel("a GPU for 8-bit AdamW", "MIT", "set train_lora.optimiser to adamw: a CPU has the memory")
+        raise MissingModel(
+            "a GPU for 8-bit AdamW", "MIT", "set train_lora.optimiser to adamw: a CPU has the memory"
+        )
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(made, weight_decay=decay)
 
 
-def optimiser_state(optimiser: torch.optim.Optimizer, names: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def optimiser_state(
+    optimiser: torch.optim.Optimizer, names: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return all that an optimiser remembers: tensors by "parameter/key", and the rest as JSON.
 
     Args:

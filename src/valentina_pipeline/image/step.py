@@ -85,7 +85,9 @@ class Objective:
         context, extra = self._conditions(rows, drawn)
         noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
         dtype = self.base.unet.dtype
-        predicted = self.base.unet(noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=extra).sample
+        predicted = self.base.unet(
+            noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=extra
+        ).sample
         wanted = objective.target(clean, eps, kept, ptype)
         if cfg.debiased:
             weight = objective.debiased_weights(kept, ptype)
@@ -189,7 +191,9 @@ class Mover:
         if self.mean:
             # short runs: an average over no more than what there was
             keep = min(cfg.ema, (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(self.mean.values()), [w.detach() for w in self.weights.values()], 1 - keep)
+            torch._foreach_lerp_(
+                list(self.mean.values()), [w.detach() for w in self.weights.values()], 1 - keep
+            )
         return total
 
     @contextmanager
@@ -222,7 +226,9 @@ class Mover:
         tensors |= {f"mean/{name}": average for name, average in self.mean.items()}
         moments, facts = optimiser_state(self.optimiser, self._names())
         tensors |= {f"optimiser/{label}": tensor for label, tensor in moments.items()}
-        return State(done, tensors, {"run": asdict(run), "optimiser": facts, "scaler": self.scaler.state_dict()})
+        return State(
+            done, tensors, {"run": asdict(run), "optimiser": facts, "scaler": self.scaler.state_dict()}
+        )
 
     def restore(self, state: State) -> Run:
         """Go back to where `state` was."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from valentina_pipeline.image.base import BaseModel, Family
 
 FILE_KEYS: dict[Family, tuple[str, ...]] = {"sdxl": ("clip_l", "clip_g"), "sd15": ("emb_params",)}
-"""Names of the text encoders' embeddings in a file, as ComfyUI, the WebUIs and diffusers' guides have them."""
+"""Names of the text encoders' embeddings in a file, as ComfyUI and the WebUIs read them."""
 
 
 class Grown(nn.Module):
@@ -80,14 +80,21 @@ def grow(base: BaseModel, trigger: str, like: str, count: int) -> Tokens:
         start = tokenizer(like, add_special_tokens=False, return_tensors="pt").input_ids[0]
         if tokenizer.add_tokens(list(names)) != count:
             raise ValueError(f"the vocabulary of {name} knows {trigger!r} already: choose another trigger")
-        # CLIPs of before transformers 4.31 take the largest id for the end of the text: no longer true now
-        _text_model(encoder).eos_token_id = encoder.config.eos_token_id = tokenizer.eos_token_id
+        end_at_its_own_token(encoder, tokenizer)
         table = encoder.get_input_embeddings()
         mean = table.weight.detach()[start.to(table.weight.device)].float().mean(dim=0)
         grown = Grown(table, mean.expand(count, -1).clone())
         _text_model(encoder).embeddings.token_embedding = grown
         rows[name] = grown.rows
     return Tokens(base.family, names, rows)
+
+
+def end_at_its_own_token(encoder: Any, tokenizer: Any) -> None:
+    """Have a text encoder find the end of the text by its id.
+
+    CLIPs configured before transformers 4.31 take the largest id for it, which a new token now has.
+    """
+    _text_model(encoder).eos_token_id = encoder.config.eos_token_id = tokenizer.eos_token_id
 
 
 def _text_model(encoder: Any) -> Any:

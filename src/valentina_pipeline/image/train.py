@@ -55,6 +55,9 @@ class Watch:
     looks: Sequence[tuple[int, Callable[[], Metrics]]] = ()
 
 
+SILENT, ALONE = Watch(), Processes()
+
+
 def train(
     base: BaseModel,
     learned: Learned,
@@ -62,8 +65,8 @@ def train(
     cfg: TrainConfig,
     seed: int,
     checkpoints: Checkpoints,
-    watch: Watch = Watch(),
-    processes: Processes = Processes(),
+    watch: Watch = SILENT,
+    processes: Processes = ALONE,
 ) -> Run:
     """Move what is `learned` in place on `data`, going on from the last checkpoint if there is one.
 
@@ -134,6 +137,7 @@ def _look(mover: Mover, watch: Watch, done: int, run: Run, cfg: TrainConfig) -> 
 
 
 def prepare(base: BaseModel, cfg: TrainConfig) -> None:
+    """Set the U-Net up as the run wants it: checkpointed, compiled, in training mode."""
     wanted = cfg.gradient_checkpointing
     if base.device.type == "cuda" if wanted == "auto" else wanted:
         base.unet.enable_gradient_checkpointing()

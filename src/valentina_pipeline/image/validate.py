@@ -14,7 +14,7 @@ TIMESTEPS = 8
 
 
 def held_out_figures(base: BaseModel, held_out: Encoded, training: Encoded, seed: int) -> dict[str, float]:
-    """Return held_out_loss, training_loss of as many training pictures, and overfitting: by how much the first is larger.
+    """Return held_out_loss, training_loss of as many training pictures, and overfitting, their difference.
 
     What training itself reports differs from step to step by its timesteps and noise more than by what was
     learned; this differs by what was learned alone.
@@ -26,7 +26,7 @@ def held_out_figures(base: BaseModel, held_out: Encoded, training: Encoded, seed
 
 @torch.no_grad()
 def stable_loss(base: BaseModel, data: Encoded, seed: int, count: int) -> float:
-    """Return the mean squared error over the first `count` pictures and TIMESTEPS timesteps, all alike weighted."""
+    """Return the mean squared error over `count` of the pictures, at TIMESTEPS timesteps each."""
     noise = Noise.of(base)
     steps = torch.linspace(0, len(noise.kept) - 1, TIMESTEPS + 2)[1:-1].long()
     losses = [_loss(base, data, noise, row, steps, seed) for row in _spread(len(data.latents), count)]
@@ -36,7 +36,9 @@ def stable_loss(base: BaseModel, data: Encoded, seed: int, count: int) -> float:
 def _loss(base: BaseModel, data: Encoded, noise: Noise, row: int, steps: torch.Tensor, seed: int) -> float:
     clean = data.latents[row].expand(len(steps), *data.latents[row].shape)
     # the row's own noise, which no step of the training draws
-    eps = objective.draw(seed, -1 - row, range(len(steps)), tuple(clean.shape[1:]), (0, 1)).noise.to(base.device)
+    eps = objective.draw(seed, -1 - row, range(len(steps)), tuple(clean.shape[1:]), (0, 1)).noise.to(
+        base.device
+    )
     kept = noise.kept[steps.to(base.device)]
     context, pooled = encode_text(base, tokenise(base, [data.captions[row]]))
     dtype = base.unet.dtype

@@ -153,7 +153,7 @@ class Character:
     """
 
     def __init__(self, about: About, base: str | None = None, root: Path | None = None) -> None:
-        from valentina_pipeline.image.base import pipeline
+        from valentina_pipeline.image.adapted import pipeline
 
         self.about = about
         self._pipe = pipeline(_loaded(about, base, root), about.folder / "lora")

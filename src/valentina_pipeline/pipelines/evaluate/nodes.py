@@ -95,7 +95,7 @@ def painter(
     """
     from itertools import groupby
 
-    from valentina_pipeline.image.base import pipeline
+    from valentina_pipeline.image.adapted import pipeline
     from valentina_pipeline.image.generate import Request, draw
 
     batch = max(1, min(8, PIXELS_AT_ONCE // size**2))

@@ -123,7 +123,7 @@ def _samples(
 
 
 def _fitted(samples: "list[Sample]", side: int, learned: "Learned", flip: bool = False) -> "list[Sample]":
-    """Return the samples in sizes of one budget, worded for the tokenizers, and mirrored ones where asked for."""
+    """Return the samples in sizes of one budget, worded for the tokenizers, by option mirrored ones too."""
     from dataclasses import replace
 
     from valentina_pipeline.image.encoding import fit, mirrored

@@ -1,0 +1,96 @@
+"""A base with what was learned: any method's files, read back by the libraries' own readers."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.image.base import BaseModel, quiet
+from valentina_pipeline.image.lora_files import DIFFUSERS_NAME, read_metadata
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EMBEDDINGS = "*.embeddings.safetensors"
+
+
+def pipeline(base: BaseModel, learned: Path | None = None) -> Any:
+    """Return the base's pipeline, ready to draw: bare, or with what is in one LoRA file or train_lora's folder.
+
+    What was loaded before is unloaded first.
+    """
+    _unload(base)
+    if learned is None:
+        return base.pipe
+    if learned.is_file():
+        _load_adapter(base, learned)
+        return base.pipe
+    for name in ("unet", *base.text_encoders):
+        if (learned / f"{name}.safetensors").is_file():
+            _replace(base, name, learned / f"{name}.safetensors")
+    for file in learned.glob(EMBEDDINGS):
+        _load_tokens(base, file)
+    if (learned / DIFFUSERS_NAME).is_file():
+        _load_adapter(base, learned / DIFFUSERS_NAME)
+    return base.pipe
+
+
+def _load_adapter(base: BaseModel, file: Path) -> None:
+    with quiet():
+        if "lokr" in read_metadata(file).get("method", ""):
+            _load_lokr(base, file)
+        else:
+            base.pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
+
+
+def _load_lokr(base: BaseModel, file: Path) -> None:
+    """Load a LoKr, which diffusers' models read and its pipelines for SDXL and SD 1.5 refuse."""
+    from peft import LoKrConfig
+    from safetensors.torch import load_file
+
+    tensors, configs = load_file(file), json.loads(read_metadata(file)["lora_adapter_metadata"])
+    for name in ("unet", *base.text_encoders):
+        config = _below(configs, name)
+        if not config:
+            continue
+        network, mine = getattr(base.pipe, name), _below(tensors, name)
+        if name == "unet":
+            network.load_lora_adapter(mine, prefix=None, metadata=config)
+        else:
+            if not hasattr(network, "text_model"):  # as transformers names them since version 5
+                mine = {key.removeprefix("text_model."): value for key, value in mine.items()}
+            network.load_adapter(adapter_state_dict=mine, peft_config=LoKrConfig(**config))
+
+
+def _load_tokens(base: BaseModel, file: Path) -> None:
+    from safetensors.torch import load_file
+
+    from valentina_pipeline.image.tokens import FILE_KEYS, end_at_its_own_token
+
+    trigger, tensors = read_metadata(file)["trigger"], load_file(file)
+    keys = FILE_KEYS[base.family]
+    for key, tokenizer, encoder in zip(keys, base.tokenizers, base.text_encoders.values(), strict=True):
+        end_at_its_own_token(encoder, tokenizer)
+        base.pipe.load_textual_inversion(
+            tensors[key], token=trigger, text_encoder=encoder, tokenizer=tokenizer
+        )
+
+
+def _replace(base: BaseModel, name: str, file: Path) -> None:
+    from safetensors.torch import load_file
+
+    network = getattr(base.pipe, name)
+    base.replaced[name] = {key: value.clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(load_file(file))
+
+
+def _unload(base: BaseModel) -> None:
+    base.pipe.unload_lora_weights()
+    for tokenizer, encoder in zip(base.tokenizers, base.text_encoders.values(), strict=True):
+        if len(tokenizer) > tokenizer.vocab_size:
+            base.pipe.unload_textual_inversion(text_encoder=encoder, tokenizer=tokenizer)
+    for name in list(base.replaced):
+        getattr(base.pipe, name).load_state_dict(base.replaced.pop(name))
+
+
+def _below(values: "dict[str, Any] | dict[str, Tensor]", name: str) -> dict[str, Any]:
+    return {key.removeprefix(f"{name}."): v for key, v in values.items() if key.startswith(f"{name}.")}
