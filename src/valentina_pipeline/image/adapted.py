@@ -14,9 +14,9 @@ EMBEDDINGS = "*.embeddings.safetensors"
 
 
 def pipeline(base: BaseModel, learned: Path | None = None) -> Any:
-    """Return the base's pipeline, ready to draw: bare, or with what is in one LoRA file or train_lora's folder.
+    """Return the base's pipeline, ready to draw: bare, or with what was learned.
 
-    What was loaded before is unloaded first.
+    What was loaded before is unloaded first. `learned` is one LoRA file, or train_lora's folder.
     """
     _unload(base)
     if learned is None:

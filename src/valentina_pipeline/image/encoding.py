@@ -4,6 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from valentina_pipeline.image.base import BaseModel, encode
 from valentina_pipeline.image.batches import Size, bucket_sizes, cover, nearest_bucket
+from valentina_pipeline.image.cache import NO_CACHE, Cache
 from valentina_pipeline.image.objective import face_weights
 
 Box = tuple[float, float, float, float]
@@ -69,17 +71,18 @@ class Texts:
     """What the U-Net attends to, by caption, computed once each: the text encoders stand still."""
 
     base: BaseModel
-    known: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+    cache: Cache = NO_CACHE
+    known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Return (n, 77, d), and for SDXL the pooled embeddings (n, p)."""
         for caption in captions:  # one by one: an embedding must not depend on its neighbours
             if caption not in self.known:
-                with torch.no_grad():
-                    self.known[caption] = encode_text(self.base, tokenise(self.base, [caption]))
+                made = self.cache.get(f"text {caption}", partial(_embedded, self.base, caption))
+                self.known[caption] = {name: tensor.to(self.base.device) for name, tensor in made.items()}
         found = [self.known[caption] for caption in captions]
-        pooled = [p for _, p in found if p is not None]
-        return torch.cat([context for context, _ in found]), torch.cat(pooled) if pooled else None
+        pooled = [each["pooled"] for each in found if "pooled" in each]
+        return torch.cat([each["context"] for each in found]), torch.cat(pooled) if pooled else None
 
 
 def fit(samples: Sequence[Sample], pixels: int) -> list[Sample]:
@@ -106,7 +109,11 @@ def mirrored(sample: Sample) -> Sample:
 
 
 def encode_samples(
-    base: BaseModel, samples: Sequence[Sample], face_weight: float = 1.0, background_weight: float = 1.0
+    base: BaseModel,
+    samples: Sequence[Sample],
+    face_weight: float = 1.0,
+    background_weight: float = 1.0,
+    cache: Cache = NO_CACHE,
 ) -> Encoded:
     """Encode pictures once: the VAE does not move while the rest learns.
 
@@ -119,9 +126,8 @@ def encode_samples(
         raise ValueError("there is no picture to train on")
     latents, places = [], []
     for sample in samples:  # one by one: a picture's latents must not depend on its neighbours
-        pixels = torch.from_numpy(np.array(sample.image.convert("RGB"))).permute(2, 0, 1)[None]
-        scaled = pixels.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
-        latents.append(encode(base.vae, scaled)[0])
+        made = cache.get(f"latents of {_pixel_hash(sample.image)}", partial(_latents, base, sample.image))
+        latents.append(made["latents"].to(base.device))
         box = np.array([sample.face]) / (sample.image.size * 2)
         counted = face_weights(box, face_weight, *latents[-1].shape[1:], outside=background_weight)
         places.append(counted[0].to(base.device))
@@ -183,13 +189,28 @@ def data_hash(samples: Sequence[Sample]) -> str:
     """Return the sha256 over all that is learned from."""
     total = hashlib.sha256()
     for sample in samples:
-        pixels = hashlib.sha256(sample.image.convert("RGB").tobytes()).hexdigest()
         row = (
-            sample.name, sample.image.size, pixels, sample.caption, sample.face,
+            sample.name, _pixel_hash(sample.image), sample.caption, sample.face,
             sample.repeats, sample.weight, sample.original, sample.corner,
         )  # fmt: skip
         total.update("".join(f"{each}\0" for each in row).encode())
     return total.hexdigest()
+
+
+def _latents(base: BaseModel, image: Image.Image) -> dict[str, Tensor]:
+    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+    scaled = pixels.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+    return {"latents": encode(base.vae, scaled)[0]}
+
+
+def _embedded(base: BaseModel, caption: str) -> dict[str, Tensor]:
+    with torch.no_grad():
+        context, pooled = encode_text(base, tokenise(base, [caption]))
+    return {"context": context} if pooled is None else {"context": context, "pooled": pooled}
+
+
+def _pixel_hash(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.size}".encode() + image.convert("RGB").tobytes()).hexdigest()
 
 
 def _fit_one(sample: Sample, bucket: Size) -> Sample:
