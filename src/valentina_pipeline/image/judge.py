@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
 
+from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.image.faces import Face, face_crop
 from valentina_pipeline.image.prompts import Take
@@ -116,6 +118,25 @@ class Measured:
     content: np.ndarray
 
 
+def load_judges(base: BaseConfig, root: Path) -> Judges:
+    """Return the judges that a base names; relative paths count from `root`.
+
+    Raises:
+        MissingModel: one of them is not on this machine.
+    """
+    from valentina_pipeline.image.clip import load_clip
+    from valentina_pipeline.image.faces import embedder, find_faces
+
+    def located(path: str) -> str:
+        # other values are names that the loaders know
+        return str(root / path) if (root / path).exists() else path
+
+    faces, clip = base.face_embedder, base.clip
+    return Judges(
+        find_faces, embedder(faces.kind, located(faces.path)), load_clip(clip.kind, located(clip.path))
+    )
+
+
 def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: ContentJudge) -> Portraits:
     """Return the kept portraits with what they are compared by.
 
@@ -175,7 +196,7 @@ def measure(
                 "variant": take.variant,
                 "prompt": take.prompt.scene,
                 "seed": take.seed,
-                **_face(image, real, judges),
+                **face_scores(image, real.identity[real.references], judges),
                 "clip_t": float(seen @ texts[number]),
                 "clip_i": float((real.content[real.references] @ seen).mean()),
                 **_nearest(seen, layout(image), real, limits),
@@ -223,7 +244,8 @@ def _nearest(
     }
 
 
-def _face(image: Image.Image, real: Portraits, judges: Judges) -> dict[str, float]:
+def face_scores(image: Image.Image, known: np.ndarray, judges: Judges) -> dict[str, float]:
+    """Return identity, the mean cosine of the face to `known` (n, d), NaN without one; and face_probability."""
     found = judges.find([image])[0]
     sure = [face for face in found if face.probability >= FACE_PROBABILITY]
     if not sure:
@@ -233,7 +255,7 @@ def _face(image: Image.Image, real: Portraits, judges: Judges) -> dict[str, floa
         }
     face = sure[0]  # the largest
     vector = judges.faces.embed([face_crop(image, face, judges.faces.size)])[0].astype(np.float64)
-    identity = float((real.identity[real.references] @ vector).mean())
+    identity = float((known @ vector).mean())
     return {"identity": identity, "face_probability": face.probability}
 
 

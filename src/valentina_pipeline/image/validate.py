@@ -1,12 +1,15 @@
 """A loss that means something: of held-out pictures, always at the same timesteps and noise."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from PIL import Image
 
 from valentina_pipeline.image import objective
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.encoding import Encoded, encode_text, tokenise
+from valentina_pipeline.image.judge import Judges, face_scores
 from valentina_pipeline.image.step import Noise
 
 TIMESTEPS = 8
@@ -22,6 +25,22 @@ def held_out_figures(base: BaseModel, held_out: Encoded, training: Encoded, seed
     count = len(held_out.latents)
     unseen, seen = (stable_loss(base, data, seed, count) for data in (held_out, training))
     return {"held_out_loss": unseen, "training_loss": seen, "overfitting": unseen - seen}
+
+
+def drawn_figures(
+    images: Sequence[Image.Image], captions: Sequence[str], known: np.ndarray, judges: Judges
+) -> dict[str, float]:
+    """Return the mean identity and clip_t of drawn images; one without a face counts 0 as identity.
+
+    Args:
+        images: drawn from the captions.
+        captions: without the trigger, which no CLIP knows.
+        known: identity vectors (n, d) of training pictures: the held-out ones are the evaluation's.
+        judges: see judge.py.
+    """
+    identity = [np.nan_to_num(face_scores(image, known, judges)["identity"]) for image in images]
+    seen, words = judges.clip.images(list(images)), judges.clip.texts(list(captions))
+    return {"identity": float(np.mean(identity)), "clip_t": float((seen * words).sum(axis=1).mean())}
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from valentina_pipeline.image.base import BaseModel
-    from valentina_pipeline.image.judge import Judges
     from valentina_pipeline.image.prompts import Take
 
 PIXELS_AT_ONCE = 2**21
@@ -57,6 +56,7 @@ def evaluate_adapter(
     from valentina_pipeline.image.base import base_hash, load_base
     from valentina_pipeline.image.evaluate import Known, Models, use_threads
     from valentina_pipeline.image.evaluate import evaluate as measured
+    from valentina_pipeline.image.judge import load_judges
     from valentina_pipeline.image.safety import ContentFilter
 
     person = validated(Concept, concept, "concept")
@@ -69,7 +69,7 @@ def evaluate_adapter(
     draw = painter(model, lora, cfg, where.resolution, hashes)
     known = Known(aligned, faces, dict(zip(captions["sha256"], captions["caption"], strict=True)))
     settings = {**_settings(person, where, cfg), **hashes, "seed": str(seed), "torch threads": str(threads)}
-    models = Models(draw, ContentFilter().unsafe, _judges(where, root))
+    models = Models(draw, ContentFilter().unsafe, load_judges(where, root))
     result = measured(prompts, person, known, models, cfg, seed, settings)
     return (
         result.evaluation_images,
@@ -111,24 +111,6 @@ def painter(
                 yield from draw(pipe, part, cfg.steps, cfg.guidance, size, batch, marks)
 
     return paint
-
-
-def _judges(base: BaseConfig, root: Path) -> "Judges":
-    from valentina_pipeline.image.clip import load_clip
-    from valentina_pipeline.image.faces import embedder, find_faces
-    from valentina_pipeline.image.judge import Judges
-
-    faces, clip = base.face_embedder, base.clip
-    return Judges(
-        find_faces,
-        embedder(faces.kind, _located(faces.path, root)),
-        load_clip(clip.kind, _located(clip.path, root)),
-    )
-
-
-def _located(path: str, root: Path) -> str:
-    """Return what is in the project as an absolute path; other values are names that the loaders know."""
-    return str(root / path) if (root / path).exists() else path
 
 
 def _lora_hash(lora: Path) -> str:

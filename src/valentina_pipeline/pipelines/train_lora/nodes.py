@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.lora_files import Notes
     from valentina_pipeline.image.step import Run
 
+Look = tuple[int, "Callable[[], dict[str, float]]"]
+
 LIBRARIES = ("diffusers", "peft", "torch", "transformers")
 """Whose versions round differently: a checkpoint of one is not gone on from with another."""
 
@@ -98,7 +100,10 @@ def train_adapter(
         watch = training.Watch(
             log=tracker.log,
             sample=_grid(prompts, seed, notes.resolution, tracker.image),
-            looks=_looks(loaded, held_out, data, cfg, seed),
+            looks=[
+                *_losses(loaded, held_out, data, cfg, seed),
+                *_drawn(loaded, prompts, faces, person, model, root, cfg, seed),
+            ],
         )
         run = training.train(loaded, learned, data, cfg, seed, checkpoints, watch, processes)
         files = learned.files(notes)
@@ -132,14 +137,45 @@ def _fitted(samples: "list[Sample]", side: int, learned: "Learned", flip: bool =
     return worded + [mirrored(sample) for sample in worded] if flip else worded
 
 
-def _looks(
+def _losses(
     base: "BaseModel", held_out: "Encoded | None", training: "Encoded", cfg: TrainConfig, seed: int
-) -> "list[tuple[int, Callable[[], dict[str, float]]]]":
+) -> "list[Look]":
     from valentina_pipeline.image.validate import held_out_figures
 
     if held_out is None:
         return []
     return [(cfg.look_every, lambda: held_out_figures(base, held_out, training, seed))]
+
+
+def _drawn(
+    base: "BaseModel",
+    prompts: list[str],
+    faces: "pd.DataFrame",
+    person: Concept,
+    model: BaseConfig,
+    root: Path,
+    cfg: TrainConfig,
+    seed: int,
+) -> "list[Look]":
+    if not cfg.draw_every:
+        return []
+    import numpy as np
+
+    from valentina_pipeline.image.generate import Request, draw
+    from valentina_pipeline.image.judge import load_judges
+    from valentina_pipeline.image.validate import drawn_figures
+
+    judges = load_judges(model, root)
+    known = np.stack(faces.loc[faces["kept"].astype(bool) & (faces["split"] == TRAIN), "embedding"].to_list())
+    chosen = [prompts[index % len(prompts)] for index in range(cfg.draw_images)]
+    words = [prompt.replace(f"{person.trigger} ", "") for prompt in chosen]
+    requests = [Request(prompt, seed + index) for index, prompt in enumerate(chosen)]
+
+    def look() -> dict[str, float]:
+        images = draw(base.pipe, requests, GRID_STEPS, GRID_GUIDANCE, model.resolution)
+        return drawn_figures(images, words, known, judges)
+
+    return [(cfg.draw_every, look)]
 
 
 def _notes(person: Concept, folder: Path, samples: "list[Sample]", prediction_type: str) -> "Notes":
