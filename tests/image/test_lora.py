@@ -64,7 +64,8 @@ def written(files: dict[str, bytes], folder: Path) -> Path:
         ("sdxl", "attention+conv", "lora"),
         ("sd15", "attention", "rslora"),
         ("sdxl", "all-linear", "lora"),
-        ("sd15", r".*attn2\.to_[qk]|.*q_proj", "lora"),
+        # diffusers tells kohya's text encoders by their out_proj
+        ("sd15", r".*attn2\.to_[qk]|.*(q|out)_proj", "lora"),
     ],
 )
 def test_both_formats_come_back_as_what_was_trained(

@@ -35,7 +35,10 @@ UNET["attention+conv"] = (
 TEXT: dict[str, tuple[str, ...]] = {"attention": ("k_proj", "out_proj", "q_proj", "v_proj")}
 TEXT["attention+conv"] = (*TEXT["attention"], "fc1", "fc2")
 ALL_LINEAR = "all-linear"
-"""Every linear layer; any other name of a target that is no preset is a pattern for whole layer names."""
+"""Every linear layer of the blocks; a target that is no preset is a pattern for whole layer names."""
+
+OUTSIDE_BLOCKS = r"(time_embedding|add_embedding|text_projection)(\..*)?"
+"""Linear layers for which kohya's format has no name that all readers know."""
 
 
 @dataclass(frozen=True)
@@ -166,21 +169,35 @@ def _config(base: BaseModel, name: str, network: "Module", plan: Plan) -> dict[s
     targets = presets.get(plan.targets)
     config: dict[str, Any] = {"r": plan.rank, alpha_key: _plain(plan.alpha), **CONFIGS[plan.kind][1]}
     config["target_modules"] = plan.targets if targets is None else list(targets)
+    left_out = [OUTSIDE_BLOCKS] if plan.targets == ALL_LINEAR else []
     if base.family == "sdxl" and name == "text_encoder":
         # SDXL reads this encoder before its last layer: training that one would change nothing
-        config["exclude_modules"] = rf".*\blayers\.{network.config.num_hidden_layers - 1}\..*"
-    ranks = {f"^{layer}": rank for layer, rank in _ranks(name, network, plan).items()}
+        left_out.append(rf".*\blayers\.{network.config.num_hidden_layers - 1}\..*")
+    if left_out:
+        config["exclude_modules"] = "|".join(left_out)
+    ranks = {f"^{layer}": rank for layer, rank in _ranks(name, network, plan, config).items()}
     # their updates keep the scale of the others
     alphas = {layer: _plain(plan.alpha * rank / plan.rank) for layer, rank in ranks.items()}
     return {**config, "rank_pattern": ranks, "alpha_pattern": alphas} if ranks else config
 
 
-def _ranks(name: str, network: "Module", plan: Plan) -> dict[str, int]:
-    """Return the layers for which a block has another rank."""
+def _ranks(name: str, network: "Module", plan: Plan, config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the layers, of those that `config` targets, for which a block has another rank."""
+    import peft
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from torch.nn import Linear
+
+    targeted = getattr(peft, CONFIGS[plan.kind][0])(**config)
     found = {}
     for layer, module in network.named_modules():
         block = next((b for b in plan.blocks if re.search(b.pattern, f"{name}.{layer}")), None)
-        if block is not None and block.rank is not None and hasattr(module, "weight"):
+        if block is None or block.rank is None:
+            continue
+        if plan.targets == ALL_LINEAR:
+            hit = isinstance(module, Linear) and not re.fullmatch(targeted.exclude_modules, layer)
+        else:
+            hit = bool(check_target_module_exists(targeted, layer))
+        if hit:
             found[layer] = block.rank
     return found
 

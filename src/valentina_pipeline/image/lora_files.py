@@ -143,22 +143,23 @@ def _published(name: str) -> str:
 def _kohya(tensors: "Mapping[str, Tensor]", adapter: Adapter) -> "dict[str, Tensor]":
     import torch
 
-    scales, prefixes = adapter.scales(), KOHYA_PREFIXES[adapter.family]
+    scales, prefixes, alpha = adapter.scales(), KOHYA_PREFIXES[adapter.family], adapter.plan.alpha
     converted = {}
     for layer, parts in _by_layer(tensors, scales).items():
         module, rest = _published(layer).split(".", 1)
         flat = f"{prefixes[module]}_{rest.replace('.', '_')}"
-        rank, scale = _rank(parts), scales[layer]
-        if adapter.plan.kind == "lokr":  # LyCORIS reads no alpha where neither factor is decomposed
-            first = "lokr_w1" if "lokr_w1" in parts else "lokr_w1_a"
-            parts, scale = {**parts, first: parts[first] * scale}, 1.0
-        for part, tensor in parts.items():
+        # one alpha for all layers, since diffusers reads no other; what a layer's own scale is beyond
+        # alpha / rank goes into its weights. LyCORIS reads no alpha where neither factor is decomposed
+        lokr = adapter.plan.kind == "lokr"
+        beyond = scales[layer] if lokr else scales[layer] * _rank(parts) / alpha
+        last = ("lokr_w1" if "lokr_w1" in parts else "lokr_w1_a") if lokr else "lora_B.weight"
+        for part, tensor in {**parts, last: parts[last] * beyond}.items():
             name = KOHYA_NAMES.get(part, part)
             # LyCORIS's magnitude is a column, (out, 1, ...), so that it divides by a norm of that shape
             column = name == "dora_scale" and tensor.ndim == 1
             converted[f"{flat}.{name}"] = tensor[:, None] if column else tensor
         # diffusers' own conversion writes the rank here, which rescales every LoRA of another alpha
-        converted[f"{flat}.alpha"] = torch.tensor(scale * rank)
+        converted[f"{flat}.alpha"] = torch.tensor(float(_rank(parts) if lokr else alpha))
     return converted
 
 

@@ -150,12 +150,15 @@ class Mover:
         base, cfg = loss.base, loss.cfg
         groups = parameter_groups(weights, rates, spans)
         learning = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        optimiser = make_optimiser(groups, cfg)
+        if hasattr(optimiser, "train"):
+            optimiser.train()
         return cls(
             base,
             learning,
             loss,
             processes,
-            make_optimiser(groups, cfg),
+            optimiser,
             [group["lr"] for group in groups],
             {name: weight.detach().clone() for name, weight in learning.items()} if cfg.ema else {},
             torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16),
