@@ -40,9 +40,7 @@ def main() -> None:
         for loop, results in rounds.items():
             results.append(in_a_process(loop))
     where = torch.cuda.get_device_name() if args.full else "CPU"
-    print(
-        f"{where}, {args.side} px, batch {args.batch}, rank {RANK}, {args.precision}, torch {torch.__version__}"
-    )
+    print(f"{where}, {args.side} px, batch {args.batch}, rank {RANK}, {args.precision}, {torch.__version__}")
     seconds = {}
     for loop, results in rounds.items():
         seconds[loop] = statistics.median(result["seconds"] for result in results)

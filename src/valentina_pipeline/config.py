@@ -43,7 +43,11 @@ class BaseConfig(Frozen):
     """A base model: where it is, what it is, and the networks that judge its images."""
 
     family: Literal["sdxl", "sd15"]
-    path: str = Field(description="a folder in diffusers' layout, or a hub id")
+    path: str = Field(description="a folder in diffusers' layout, a .safetensors file, or a hub id")
+    config: str = Field(
+        default="",
+        description="folder or hub id whose configuration and tokenizers a base in one file has",
+    )
     resolution: int = Field(ge=64, le=2048, multiple_of=8)
     licence: str
     obtain: str = Field(description="what to do when it is not at hand")
@@ -84,6 +88,13 @@ class BlockConfig(Frozen):
     rate: float = Field(default=1, ge=0, le=100, description="times the learning rate; 0 leaves it as it is")
 
 
+class CompanionConfig(Frozen):
+    """How further pictures, of other concepts or of the class, take part in a run."""
+
+    repeats: int = Field(default=1, ge=1, le=1000, description="times as often as her own are shown")
+    weight: float = Field(default=1, ge=0, le=100, description="of their loss")
+
+
 class TrainConfig(Frozen):
     """A run of one method, on pictures of one concept."""
 
@@ -93,8 +104,11 @@ class TrainConfig(Frozen):
     targets: str = Field(description="attention, attention+conv, all-linear, or a pattern of layer names")
     blocks: dict[str, BlockConfig] = Field(description="by a pattern found in layer names; the first counts")
     vectors: int = Field(ge=1, le=32, description="new tokens of textual inversion and pivotal tuning")
-    start_from: str = Field(description="a LoRA file to go on training; empty: from nothing")
-    steps: int = Field(ge=1, le=1_000_000)
+    start_from: str = Field(description="a LoRA of data/05_model_input to go on from; empty: from nothing")
+    also: dict[str, CompanionConfig] = Field(description="folders of data/05_model_input that train along")
+    class_images: int = Field(ge=0, le=10_000, description="of the class word, for prior preservation")
+    prior_weight: float = Field(ge=0, le=100, description="of the loss of class images")
+    steps: int = Field(ge=0, le=1_000_000, description="0 takes start_from as it is")
     batch_size: int = Field(ge=1, le=1024)
     accumulate: int = Field(ge=1, le=1024, description="batches in a step")
     learning_rate: float = Field(gt=0, le=10)
@@ -122,11 +136,14 @@ class TrainConfig(Frozen):
     compile: bool
     checkpoint_every: int = Field(ge=1)
     sample_every: int = Field(ge=0)
+    sample_steps: int = Field(ge=1, le=1000)
+    sample_guidance: float = Field(ge=0, le=30)
     look_every: int = Field(ge=0, description="steps between looks at the held-out loss; 0: never")
     draw_every: int = Field(ge=0, description="steps between identity and CLIP-T of drawn images; 0: never")
     draw_images: int = Field(ge=1, le=64)
     keep: Literal["last", "loss", "identity"] = Field(description="the weights of which look")
     patience: int = Field(ge=0, description="looks without a better one before the run stops; 0: never")
+    private: bool = Field(description="leave out of the files what tells about the pictures")
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainConfig":
@@ -140,6 +157,12 @@ class TrainConfig(Frozen):
             raise ValueError(
                 "debiased and min_snr_gamma are two weightings of one loss: set one of them to 0 or false"
             )
+        if self.steps == 0 and not self.start_from:
+            raise ValueError("steps: 0 needs start_from: there is nothing to keep")
+        if self.start_from and self.method not in ("lora", "dora", "rslora"):
+            raise ValueError(f"start_from goes on with a LoRA, not with method {self.method}")
+        if self.method == "full" and self.quantise != "none":
+            raise ValueError("full training moves the base's own weights: set quantise to none")
         if self.optimiser == "schedule_free" and self.schedule != "constant":
             raise ValueError("schedule_free needs no schedule: set schedule to constant")
         try:

@@ -57,6 +57,8 @@ class TrackingHooks:
         """Open the parent run of these inputs, if a stage of the project is to run."""
         if not {node.name for node in pipeline.nodes} & {*STAGE_NAMES, "record"}:
             return
+        if os.environ.get("RANK", "0") != "0":
+            return  # of the processes that share a training, the first one tells
         self._catalog, self._root = catalog, Path(run_params["project_path"])
         atexit.register(_close, mlflow.KILLED)  # Ctrl-C is no Exception: Kedro calls no hook for it
         _tolerant(self._open)

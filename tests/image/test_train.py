@@ -8,15 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 import tiny_bases
-from runs import FACE, config, samples
+from runs import config, samples
 from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.checkpoint import Checkpoints, State
 from valentina_pipeline.image.encoding import (
@@ -34,7 +32,6 @@ from valentina_pipeline.image.lora_files import Notes
 from valentina_pipeline.image.optimise import schedule
 from valentina_pipeline.image.train import Diverged, Stopped, Watch, reproducible, train
 from valentina_pipeline.image.validate import held_out_figures
-from valentina_pipeline.pipelines.train_lora import nodes
 
 NOTES = Notes("v", "b", "d", "c", tiny_bases.SIZE, "v_prediction")
 
@@ -297,33 +294,3 @@ def test_a_run_with_other_inputs_never_sees_these_checkpoints(tmp_path: Path) ->
     other.save(State(1, {"t": torch.zeros(1)}, {}))
     other.remove()
     assert one.latest() is not None
-
-
-def test_the_node_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
-    pictures = {f"{i}" * 64: sample.image for i, sample in enumerate(samples(3))}
-    names = list(pictures)
-    faces = pd.DataFrame([FACE] * 3, columns=["x0", "y0", "x1", "y1"]).assign(sha256=names)
-    captions = pd.DataFrame({"sha256": names, "caption": ["photo of v woman"] * 3})
-    manifest = pd.DataFrame({"sha256": names, "split": ["train", "train", "held_out"]})
-    (tmp_path / "tiny/weights").mkdir(parents=True)
-    concept = {
-        "kind": "character", "name": "V", "trigger": "vee", "class_word": "woman", "adult": True,
-        "source": "renderer", "fixed_traits": [], "variable_traits": [], "description": "a woman",
-        "identity": {}, "rights": [],
-        "overrides": {stage: {} for stage in STAGE_NAMES},
-    }  # fmt: skip
-    base = tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump()
-    cfg = config(steps=2, sample_every=2, checkpoint_every=1).model_dump()
-    arguments = (pictures, faces, captions, manifest, tmp_path / "tiny/weights", concept, base, cfg, 3, 1)
-    files, loss, figures = nodes.train_adapter(*arguments)
-    assert sorted(files) == ["pytorch_lora_weights.safetensors", "vee.kohya.safetensors"]
-    assert loss["step"].tolist() == [1, 2]
-    assert figures["steps"] == 2
-    assert figures["trainable_parameters"] > 0
-    assert not (tmp_path / "data/06_models/vee/checkpoints").exists()
-    again, _, _ = nodes.train_adapter(*arguments)
-    assert again == files
-    with pytest.raises(nodes.NothingToTrainOn, match="no caption"):
-        nodes.train_adapter(pictures, faces, captions[:1], *arguments[3:])
-    with pytest.raises(nodes.NothingToTrainOn, match="training split"):
-        nodes.train_adapter({}, *arguments[1:])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.base import BaseModel, quiet
-from valentina_pipeline.image.lora_files import DIFFUSERS_NAME, read_metadata
+from valentina_pipeline.image.lora_files import DIFFUSERS_NAME, evenly_scaled, read_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ def pipeline(base: BaseModel, learned: Path | None = None) -> Any:
     if learned is None:
         return base.pipe
     if learned.is_file():
-        _load_adapter(base, learned)
+        load_adapter(base, learned)
         return base.pipe
     for name in ("unet", *base.text_encoders):
         if (learned / f"{name}.safetensors").is_file():
@@ -30,16 +30,32 @@ def pipeline(base: BaseModel, learned: Path | None = None) -> Any:
     for file in learned.glob(EMBEDDINGS):
         _load_tokens(base, file)
     if (learned / DIFFUSERS_NAME).is_file():
-        _load_adapter(base, learned / DIFFUSERS_NAME)
+        load_adapter(base, learned / DIFFUSERS_NAME)
     return base.pipe
 
 
-def _load_adapter(base: BaseModel, file: Path) -> None:
+def load_adapter(base: BaseModel, file: Path) -> None:
+    """Load a LoRA, DoRA or LoKr into a bare base, as the adapter "default".
+
+    Args:
+        base: changed in place.
+        file: in diffusers' format, or a LoRA or DoRA in kohya's.
+
+    Raises:
+        ValueError: it is no safetensors file.
+    """
+    from safetensors.torch import load_file
+
+    metadata = read_metadata(file)
     with quiet():
-        if "lokr" in read_metadata(file).get("method", ""):
+        if "lokr" in metadata.get("method", ""):
             _load_lokr(base, file)
+        elif "lora_adapter_metadata" in metadata:  # which is read from files only
+            base.pipe.load_lora_weights(
+                file.parent, weight_name=file.name, use_safetensors=True, adapter_name="default"
+            )
         else:
-            base.pipe.load_lora_weights(file.parent, weight_name=file.name, use_safetensors=True)
+            base.pipe.load_lora_weights(evenly_scaled(load_file(file)), adapter_name="default")
 
 
 def _load_lokr(base: BaseModel, file: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Family = Literal["sdxl", "sd15"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Quantise = Literal["none", "int8", "nf4"]
 
 DOWNLOAD = "VALENTINA_DOWNLOAD"
 """Environment variable: 1 lets a hub id that is not in the local cache be downloaded."""
@@ -27,6 +28,15 @@ DOWNLOAD = "VALENTINA_DOWNLOAD"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 PIPELINES: dict[Family, str] = {"sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline"}
+CONFIGURED_AS: dict[Family, str] = {
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+"""Whose configuration and tokenizers a base in one file has, where it names no other."""
+
+ORIGINAL_TEXT: dict[Family, str] = {"sdxl": "conditioner.embedders.1.", "sd15": "cond_stage_model."}
+"""How the names of the text encoder's tensors begin in a base of one file."""
+
 TEXT_ENCODERS: dict[Family, tuple[str, ...]] = {
     "sdxl": ("text_encoder", "text_encoder_2"),
     "sd15": ("text_encoder",),
@@ -47,7 +57,7 @@ class BaseModel:
 
     Attributes:
         family: "sdxl" (two text encoders, pooled text, size conditions) or "sd15".
-        folder: where it was read from.
+        folder: where it was read from; the file, where all of it is in one.
         pipe: StableDiffusionXLPipeline or StableDiffusionPipeline.
         replaced: networks' own weights, while fully trained ones stand in for them.
     """
@@ -89,56 +99,127 @@ class BaseModel:
         return str(self.pipe.scheduler.config.prediction_type)
 
 
-def load_base(base: BaseConfig, root: Path, precision: Precision | None = None) -> BaseModel:
+def load_base(
+    base: BaseConfig, root: Path, precision: Precision | None = None, quantise: Quantise = "none"
+) -> BaseModel:
     """Load a base model, frozen and in eval mode, onto the GPU where there is one.
 
     Args:
-        base: `path` is a folder in diffusers' layout, absolute or below `root`, or a hub id in the cache.
+        base: `path` is a folder in diffusers' layout or a .safetensors file, absolute or below `root`, or a
+            hub id in the cache.
         root: the project's folder.
         precision: of the weights on a GPU; None takes bf16 where the GPU has it, else fp16. Always
             float32 on a CPU.
+        quantise: store the U-Net and the text encoders in 8 or 4 bits, by bitsandbytes on a GPU.
 
     Raises:
-        MissingModel: it, or a part of it, is not on this machine.
-        ValueError: the folder holds a pipeline of another family.
+        MissingModel: it, a part of it, or the GPU that `quantise` needs is not on this machine.
+        ValueError: it is of another family.
     """
-    import diffusers
     import torch
 
-    folder = base_folder(base, root)
+    where = base_folder(base, root)
     with quiet():
-        pipe = getattr(diffusers, PIPELINES[base.family]).from_pretrained(
-            folder,
-            dtype={"default": _dtype(precision), "vae": torch.float32},
-            use_safetensors=True,
-            local_files_only=True,
-            **NO_EXTRAS[base.family],
-        )
+        pipe = (_from_file if where.is_file() else _from_folder)(base, where, root, precision, quantise)
     pipe.set_progress_bar_config(disable=True)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         getattr(pipe, name).requires_grad_(False).eval()
-    for name in ("unet", "vae"):  # several times faster convolutions on CPUs and tensor cores
+    for name in ("vae",) if quantise != "none" else ("unet", "vae"):
+        # several times faster convolutions on CPUs and tensor cores
         getattr(pipe, name).to(memory_format=torch.channels_last)
-    return BaseModel(base.family, folder, pipe)
+    return BaseModel(base.family, where, pipe)
+
+
+def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, quantise: Quantise) -> Any:
+    import diffusers
+    import torch
+
+    dtype = _dtype(precision)
+    more = {} if quantise == "none" else {"quantization_config": _quantisation(base, quantise, dtype)}
+    return getattr(diffusers, PIPELINES[base.family]).from_pretrained(
+        folder,
+        dtype={"default": dtype, "vae": torch.float32},
+        use_safetensors=True,
+        local_files_only=True,
+        **NO_EXTRAS[base.family],
+        **more,
+    )
+
+
+def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantise: Quantise) -> Any:
+    """Load what is in one file, as kohya's scripts, ComfyUI and the WebUIs keep a base."""
+    import diffusers
+    import torch
+    from safetensors import safe_open
+
+    if quantise != "none":
+        raise ValueError(f"train_lora.quantise needs a base in diffusers' layout; {file} is one file")
+    with safe_open(file, framework="pt") as opened:
+        if not any(name.startswith(ORIGINAL_TEXT[base.family]) for name in opened.keys()):  # noqa: SIM118
+            raise ValueError(f"{file} holds no tensors {ORIGINAL_TEXT[base.family]}*: it is no {base.family}")
+    path = base.config or CONFIGURED_AS[base.family]
+    pipe = getattr(diffusers, PIPELINES[base.family]).from_single_file(
+        file,
+        config=str(_pipeline_folder(base.model_copy(update={"path": path}), root)),
+        dtype=torch.float32,
+        local_files_only=True,
+        **NO_EXTRAS[base.family],
+    )
+    for name in ("unet", *TEXT_ENCODERS[base.family]):
+        getattr(pipe, name).to(_dtype(precision))
+    return pipe
+
+
+def _quantisation(base: BaseConfig, quantise: Quantise, dtype: "torch.dtype") -> Any:
+    import torch
+    from diffusers import PipelineQuantizationConfig
+
+    if not torch.cuda.is_available():
+        raise MissingModel(
+            f"a GPU for a base in {quantise}", "MIT", "set train_lora.quantise to none: a CPU has the memory"
+        )
+    bits = {
+        "int8": ("bitsandbytes_8bit", {"load_in_8bit": True}),
+        "nf4": (
+            "bitsandbytes_4bit",
+            {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype},
+        ),
+    }
+    backend, settings = bits[quantise]
+    return PipelineQuantizationConfig(
+        quant_backend=backend,
+        quant_kwargs=settings,
+        components_to_quantize=["unet", *TEXT_ENCODERS[base.family]],
+    )
 
 
 def base_folder(base: BaseConfig, root: Path) -> Path:
-    """Return the folder of a base's weights.
+    """Return the folder of a base's weights, or the one file that holds them.
 
     Raises:
         MissingModel: there is none, or a part of it is missing.
-        ValueError: the folder holds a pipeline of another family.
+        ValueError: the folder holds a pipeline of another family, or the file's format is not read.
     """
+    file = root / base.path
+    if file.is_file():
+        if file.suffix != ".safetensors":
+            raise ValueError(f"{file}: only .safetensors is read; a pickle may run code when it is opened")
+        return file
+    folder = _pipeline_folder(base, root)
+    for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
+        if not any((folder / part).glob("*.safetensors")):
+            raise MissingModel(f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain)
+    return folder
+
+
+def _pipeline_folder(base: BaseConfig, root: Path) -> Path:
     folder = root / base.path
     if not (folder / "model_index.json").is_file():
         folder = _cached(base)
     name = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name")
     if name != PIPELINES[base.family]:
         raise ValueError(f"{folder} holds a {name}; family {base.family} needs {PIPELINES[base.family]}")
-    for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
-        if not any((folder / part).glob("*.safetensors")):
-            raise MissingModel(f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain)
     return folder
 
 
@@ -146,13 +227,16 @@ def base_hash(folder: Path) -> str:
     """Return the sha256 over the names and sha256 sums of a base's weights.
 
     Only what a pipeline loads counts: safetensors in the components' folders, without variants such as
-    `.fp16.`, so that other files that a hub repository carries change nothing. Cached per process.
+    `.fp16.`, so that other files that a hub repository carries change nothing; of a base in one file it is
+    the file's sha256. Cached per process.
     """
     return _weights_hash(folder.resolve())
 
 
 @lru_cache(maxsize=8)
 def _weights_hash(folder: Path) -> str:
+    if folder.is_file():
+        return _sha256(folder)
     files = sorted(f for f in folder.glob("*/*.safetensors") if f.name.count(".") == 1)
     if not files:
         raise FileNotFoundError(f"{folder} holds no weights: */*.safetensors")

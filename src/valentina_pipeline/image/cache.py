@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
 
@@ -46,6 +47,17 @@ class Cache:
         beside.write_bytes(save(made))
         beside.replace(path)
         return made
+
+    def image(self, of: str, draw: "Callable[[], list[Image.Image]]") -> "Image.Image":
+        """Return the one RGB picture that `draw` makes of `of`, from its file where there is one."""
+        import numpy as np
+        import torch
+        from PIL import Image
+
+        def pixels() -> "dict[str, Tensor]":
+            return {"rgb": torch.from_numpy(np.array(draw()[0].convert("RGB")))}
+
+        return Image.fromarray(self.get(of, pixels)["rgb"].numpy())
 
 
 NO_CACHE = Cache()

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class Sample:
         name: of its file.
         image: RGB, both sides multiples of 8 pixels once it is fitted.
         caption: comma-separated tags or a sentence.
-        face: left, top, right, bottom in pixels of `image`.
+        face: left, top, right, bottom in pixels of `image`; None: all places count alike.
         repeats: how many times as often as others it is shown.
         weight: of its loss; that of class images is DreamBooth's prior loss weight.
         original: SDXL's condition: width and height before it was scaled; None: as it is.
@@ -38,7 +38,7 @@ class Sample:
     name: str
     image: Image.Image
     caption: str
-    face: Box
+    face: Box | None
     repeats: int = 1
     weight: float = 1.0
     original: Size | None = None
@@ -56,6 +56,7 @@ class Encoded:
         conditions: float32 (n, 6), SDXL's: original height and width, crop's top and left, height and width.
         weight: float32 (n,), of each sample's loss.
         groups: rows of one size each, a row as many times as it repeats.
+        cache: of what frozen networks make of a picture or a caption.
     """
 
     latents: list[Tensor]
@@ -64,23 +65,31 @@ class Encoded:
     conditions: Tensor
     weight: Tensor
     groups: list[list[int]]
+    cache: Cache = NO_CACHE
 
 
 @dataclass
 class Texts:
-    """What the U-Net attends to, by caption, computed once each: the text encoders stand still."""
+    """What the U-Net attends to, by caption, computed once each: the text encoders stand still.
 
+    Of captions without end, as varied tags give, the last MOST are remembered.
+    """
+
+    MOST: ClassVar[int] = 1024
     base: BaseModel
     cache: Cache = NO_CACHE
     known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
         """Return (n, 77, d), and for SDXL the pooled embeddings (n, p)."""
+        found = []
         for caption in captions:  # one by one: an embedding must not depend on its neighbours
             if caption not in self.known:
+                if len(self.known) >= self.MOST:
+                    del self.known[next(iter(self.known))]
                 made = self.cache.get(f"text {caption}", partial(_embedded, self.base, caption))
                 self.known[caption] = {name: tensor.to(self.base.device) for name, tensor in made.items()}
-        found = [self.known[caption] for caption in captions]
+            found.append(self.known[caption])
         pooled = [each["pooled"] for each in found if "pooled" in each]
         return torch.cat([each["context"] for each in found]), torch.cat(pooled) if pooled else None
 
@@ -98,14 +107,11 @@ def fit(samples: Sequence[Sample], pixels: int) -> list[Sample]:
 
 def mirrored(sample: Sample) -> Sample:
     """Return the sample flipped left to right."""
-    width = sample.image.width
-    left, top, right, bottom = sample.face
-    return replace(
-        sample,
-        name=f"{sample.name} mirrored",
-        image=ImageOps.mirror(sample.image),
-        face=(width - right, top, width - left, bottom),
-    )
+    face = sample.face
+    if face is not None:
+        left, top, right, bottom = face
+        face = (sample.image.width - right, top, sample.image.width - left, bottom)
+    return replace(sample, name=f"{sample.name} mirrored", image=ImageOps.mirror(sample.image), face=face)
 
 
 def encode_samples(
@@ -128,16 +134,19 @@ def encode_samples(
     for sample in samples:  # one by one: a picture's latents must not depend on its neighbours
         made = cache.get(f"latents of {_pixel_hash(sample.image)}", partial(_latents, base, sample.image))
         latents.append(made["latents"].to(base.device))
-        box = np.array([sample.face]) / (sample.image.size * 2)
-        counted = face_weights(box, face_weight, *latents[-1].shape[1:], outside=background_weight)
-        places.append(counted[0].to(base.device))
+        height, width = latents[-1].shape[1:]
+        counted = torch.ones(1, height, width)
+        if sample.face is not None:
+            box = np.array([sample.face]) / (sample.image.size * 2)
+            counted = face_weights(box, face_weight, height, width, background_weight)[0]
+        places.append(counted.to(base.device))
     conditions = torch.tensor([_conditions(s) for s in samples], dtype=torch.float32, device=base.device)
     weight = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=base.device)
     groups: dict[Size, list[int]] = defaultdict(list)
     for row, sample in enumerate(samples):
         groups[sample.image.size] += [row] * sample.repeats
     ordered = [groups[size] for size in sorted(groups)]
-    return Encoded(latents, places, [s.caption for s in samples], conditions, weight, ordered)
+    return Encoded(latents, places, [s.caption for s in samples], conditions, weight, ordered, cache)
 
 
 def tokenise(base: BaseModel, captions: Sequence[str]) -> list[Tensor]:
@@ -218,8 +227,10 @@ def _fit_one(sample: Sample, bucket: Size) -> Sample:
     scale = width / sample.image.width, height / sample.image.height
     box = (left, top, left + bucket[0], top + bucket[1])
     image = sample.image.resize((width, height), Image.Resampling.LANCZOS).crop(box)
-    x0, y0, x1, y1 = sample.face
-    face = (x0 * scale[0] - left, y0 * scale[1] - top, x1 * scale[0] - left, y1 * scale[1] - top)
+    face = sample.face
+    if face is not None:
+        x0, y0, x1, y1 = face
+        face = (x0 * scale[0] - left, y0 * scale[1] - top, x1 * scale[0] - left, y1 * scale[1] - top)
     original = sample.original or sample.image.size
     return replace(sample, image=image, face=face, original=original, corner=(left, top))
 

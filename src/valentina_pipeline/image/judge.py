@@ -245,7 +245,7 @@ def _nearest(
 
 
 def face_scores(image: Image.Image, known: np.ndarray, judges: Judges) -> dict[str, float]:
-    """Return identity, the mean cosine of the face to `known` (n, d), NaN without one; and face_probability."""
+    """Return identity, the face's mean cosine to `known` (n, d), NaN without a face; and face_probability."""
     found = judges.find([image])[0]
     sure = [face for face in found if face.probability >= FACE_PROBABILITY]
     if not sure:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import TrainConfig
+from valentina_pipeline.image.adapted import load_adapter
 from valentina_pipeline.image.base import BaseModel
-from valentina_pipeline.image.lora import CONFIGS, Block, Plan, inject
+from valentina_pipeline.image.lora import CONFIGS, Block, Plan, adopted, inject
 from valentina_pipeline.image.lora_files import Notes, adapter_files, serialise
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ class Learned:
     files: Callable[[Notes], dict[str, bytes]]
 
 
-def set_up(base: BaseModel, cfg: TrainConfig, trigger: str, like: str, seed: int) -> Learned:
+def set_up(
+    base: BaseModel, cfg: TrainConfig, trigger: str, like: str, seed: int, start: Path | None = None
+) -> Learned:
     """Make a base ready for `cfg.method`.
 
     Args:
@@ -44,6 +48,7 @@ def set_up(base: BaseModel, cfg: TrainConfig, trigger: str, like: str, seed: int
         trigger: the word that calls the concept.
         like: what it is, such as "woman".
         seed: of initial weights.
+        start: a LoRA to go on from: its kind, ranks and alpha count, not those of `cfg`.
     """
     if cfg.method == "full":
         return _whole(base, cfg)
@@ -52,14 +57,20 @@ def set_up(base: BaseModel, cfg: TrainConfig, trigger: str, like: str, seed: int
     if cfg.method == "pivotal":
         tokens = _tokens(base, cfg, trigger, like, (0.0, PIVOT))
         return _both(tokens, _adapter(base, cfg, seed, (PIVOT, 1.0)))
-    return _adapter(base, cfg, seed, (0.0, 1.0))
+    return _adapter(base, cfg, seed, (0.0, 1.0), start)
 
 
-def _adapter(base: BaseModel, cfg: TrainConfig, seed: int, span: tuple[float, float]) -> Learned:
-    kind = cfg.method if cfg.method in CONFIGS else "lora"
+def _adapter(
+    base: BaseModel, cfg: TrainConfig, seed: int, span: tuple[float, float], start: Path | None = None
+) -> Learned:
     blocks = tuple(Block(pattern, each.rank, each.rate) for pattern, each in cfg.blocks.items())
-    plan = Plan(kind, cfg.rank, cfg.alpha, cfg.targets, blocks)
-    adapter = inject(base, plan, cfg.text_encoder_learning_rate > 0, seed)
+    if start is None:
+        kind = cfg.method if cfg.method in CONFIGS else "lora"
+        plan = Plan(kind, cfg.rank, cfg.alpha, cfg.targets, blocks)
+        adapter = inject(base, plan, cfg.text_encoder_learning_rate > 0, seed)
+    else:
+        load_adapter(base, start)
+        adapter = adopted(base, blocks)
     weights = adapter.weights()
     rates = {name: _rate(name, cfg) * adapter.rate(name) for name in weights}
     half = cfg.precision != "fp32"

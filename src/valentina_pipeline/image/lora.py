@@ -163,7 +163,48 @@ def inject(base: BaseModel, plan: Plan, text: bool, seed: int) -> Adapter:
     return adapter
 
 
-def _config(base: BaseModel, name: str, network: "Module", plan: Plan) -> dict[str, Any]:
+def adopted(base: BaseModel, blocks: tuple[Block, ...] = ()) -> Adapter:
+    """Return the LoRA that was loaded into a base, as one to go on training.
+
+    Args:
+        base: its pipeline has loaded a LoRA under the name "default".
+        blocks: rates of their own; ranks are those of the LoRA.
+
+    Raises:
+        ValueError: it changes no layer of the U-Net.
+    """
+    networks = {"unet": base.unet, **base.text_encoders}
+    loaded = {name: getattr(network, "peft_config", {}).get("default") for name, network in networks.items()}
+    if loaded["unet"] is None:
+        raise ValueError("this LoRA changes no layer of the U-Net that this base has")
+    configs = {name: _kept(config) for name, config in loaded.items() if config is not None}
+    first = loaded["unet"]
+    kind: Kind = "dora" if first.use_dora else "rslora" if first.use_rslora else "lora"
+    plan = Plan(kind, first.r, float(first.lora_alpha), "as loaded", blocks)
+    for name in configs:
+        for label, parameter in networks[name].named_parameters():
+            if ".lora_" in label:
+                parameter.requires_grad_(True).data = parameter.data.float()
+    return Adapter(base.family, plan, {name: networks[name] for name in configs}, configs)
+
+
+def _kept(config: Any) -> dict[str, Any]:
+    """Return what peft needs to build a loaded LoRA again, as JSON."""
+    targets = config.target_modules
+    kept = {
+        "r": config.r,
+        "lora_alpha": _plain(config.lora_alpha),
+        "target_modules": targets if isinstance(targets, str) else sorted(targets),
+        "exclude_modules": config.exclude_modules,
+        "use_dora": config.use_dora,
+        "use_rslora": config.use_rslora,
+        "rank_pattern": dict(config.rank_pattern),
+        "alpha_pattern": dict(config.alpha_pattern),
+    }
+    return {name: value for name, value in kept.items() if value}
+
+
+def _config(base: BaseModel, name: str, network: Any, plan: Plan) -> dict[str, Any]:
     presets = UNET if name == "unet" else TEXT
     alpha_key = "alpha" if plan.kind == "lokr" else "lora_alpha"
     targets = presets.get(plan.targets)

@@ -45,6 +45,12 @@ NETWORKS = {
 }
 """What trains such a file in kohya's scripts: readers tell the formats apart by it."""
 
+DECIDING = (
+    "adapted", "base", "batches", "choose", "encoding", "learned", "lora", "objective", "optimise", "step",
+    "tokens", "train", "validate",
+)  # fmt: skip
+"""Modules whose code decides what a training results in."""
+
 
 @dataclass(frozen=True)
 class Notes:
@@ -132,6 +138,23 @@ def read_metadata(file: Path) -> dict[str, str]:
             return dict(opened.metadata() or {})
     except SafetensorError as err:
         raise ValueError(f"{file} is no safetensors file: {err}") from err
+
+
+def evenly_scaled(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """Return a LoRA in kohya's format with one alpha for all layers and the same updates.
+
+    Of several alphas diffusers 0.42 applies the most frequent one to all layers.
+    """
+    alphas = {name.removesuffix(".alpha"): t.item() for name, t in tensors.items() if name.endswith(".alpha")}
+    if len(set(alphas.values())) < 2:
+        return dict(tensors)
+    common = Counter(alphas.values()).most_common(1)[0][0]
+    changed = {}
+    for layer, alpha in alphas.items():
+        up = f"{layer}.lora_up.weight"
+        changed[up] = tensors[up] * (alpha / common)
+        changed[f"{layer}.alpha"] = tensors[f"{layer}.alpha"].new_tensor(common)
+    return {**tensors, **changed}
 
 
 def _published(name: str) -> str:
@@ -249,6 +272,5 @@ def _tensor_hash(tensors: "Mapping[str, Tensor]") -> str:
 def code_hash() -> str:
     """Return the sha256 over the files whose code decides what a training results in."""
     here = Path(__file__).parent
-    names = ("base.py", "batches.py", "encoding.py", "lora.py", "objective.py", "optimise.py", "train.py")
-    sums = [hashlib.sha256((here / name).read_bytes()).hexdigest() for name in names]
+    sums = [hashlib.sha256((here / f"{name}.py").read_bytes()).hexdigest() for name in DECIDING]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()

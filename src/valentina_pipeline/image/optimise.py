@@ -85,7 +85,8 @@ def optimiser_state(
         optimiser: of any of `make_optimiser`'s.
         names: of its parameters, in the order of its groups.
     """
-    tensors, facts = {}, {}
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {}
     for index, state in optimiser.state_dict()["state"].items():
         for key, value in state.items():
             (tensors if isinstance(value, Tensor) else facts)[f"{names[index]}/{key}"] = value

@@ -1,11 +1,14 @@
 """Several processes, on one machine or more, that share the batches of each step."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,27 @@ class Processes:
         torch.distributed.all_reduce(flat)
         for tensor, mean in zip(apart, flat.div_(self.count).split([t.numel() for t in apart]), strict=True):
             tensor.copy_(mean.view_as(tensor))
+
+    def told(self, work: Callable[[], Found]) -> Found:
+        """Return what `work` gives in the first process, in all of them."""
+        if self.count == 1:
+            return work()
+        found: list[Any] = [work() if self.first else None]
+        torch.distributed.broadcast_object_list(found)
+        return found[0]
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+    def leave(self) -> None:
+        """Wait for all, then end every process but the first, which has the rest to do."""
+        if self.count > 1:
+            self.wait()
+            torch.distributed.destroy_process_group()
+            if not self.first:
+                raise SystemExit(0)
 
     def agree(self, loss: Tensor, asked: bool) -> tuple[float, bool]:
         """Return the mean loss, and whether any process was asked to stop: all stop at the same step."""

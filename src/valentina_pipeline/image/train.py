@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.image.base import BaseModel
+from valentina_pipeline.image.cache import NO_CACHE
 from valentina_pipeline.image.checkpoint import Checkpoints
 from valentina_pipeline.image.choose import best_look, had_enough
 from valentina_pipeline.image.encoding import Encoded, Texts
@@ -88,8 +89,7 @@ def train(
         Diverged: the loss is not finite; the weights of that step are not kept.
         OutOfMemory: one picture at a time is too much.
     """
-    still = not any(rate > 0 and name.startswith("text") for name, rate in learned.rates.items())
-    loss_of = Objective(base, data, Noise.of(base), cfg, seed, Texts(base) if still else None)
+    loss_of = Objective(base, data, Noise.of(base), cfg, seed, _texts(base, learned, data, cfg))
     mover = Mover.of(learned.weights, learned.rates, learned.spans, loss_of, processes)
     prepare(base, cfg)
     state = checkpoints.latest()
@@ -97,29 +97,40 @@ def train(
     done = len(run.losses)
     if done:
         logger.info("going on from step %d: %s", done, checkpoints.last_path())
-    with _progress(cfg.steps, done) as show, _stop_request() as stop:
+    with _progress(cfg.steps, done, processes.first) as show, _stop_request() as stop:
         while done < cfg.steps and not had_enough(run.looks, cfg.keep, cfg.patience):
             began = time.perf_counter()
             loss, asked = processes.agree(mover.step(done, run), stop.is_set())
             _check_finite(loss, done, checkpoints)
             run.losses.append(loss)
             done += 1
-            rate, seconds = mover.optimiser.param_groups[0]["lr"], time.perf_counter() - began
+            seconds = time.perf_counter() - began
             found = _look(mover, watch, done, run, cfg)
-            watch.log({"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds, **found}, done)
+            if processes.first:
+                rate = max(group["lr"] for group in mover.optimiser.param_groups)
+                figures = {"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
+                watch.log({**figures, **found}, done)
             show(done, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")
             best = best_look(run.looks, cfg.keep)
             due = done % cfg.checkpoint_every == 0 and done < cfg.steps
-            if asked or due or best == done:
+            if processes.first and (asked or due or best == done):
                 checkpoints.save(mover.state(done, run), keep=best)
             if asked:
                 raise Stopped(f"stopped after step {done} of {cfg.steps}: `dvc repro` goes on from there")
     best = best_look(run.looks, cfg.keep)
     if best is not None:
+        processes.wait()  # for the first to have written it
         mover.restore(checkpoints.read(best))
     mover.settle()
     base.unet.eval()
     return run
+
+
+def _texts(base: BaseModel, learned: Learned, data: Encoded, cfg: TrainConfig) -> Texts | None:
+    """Return the embedded captions, where no text encoder moves; on disk only those that come again."""
+    if any(rate > 0 and name.startswith("text") for name, rate in learned.rates.items()):
+        return None
+    return Texts(base, NO_CACHE if cfg.keep_tags >= 0 or cfg.tag_dropout > 0 else data.cache)
 
 
 def _look(mover: Mover, watch: Watch, done: int, run: Run, cfg: TrainConfig) -> Metrics:
@@ -127,10 +138,14 @@ def _look(mover: Mover, watch: Watch, done: int, run: Run, cfg: TrainConfig) -> 
     sampled = bool(cfg.sample_every) and done % cfg.sample_every == 0
     if not looks and not sampled:
         return {}
-    with mover.shown():
-        found = {name: value for look in looks for name, value in look().items()}
+
+    def seen() -> Metrics:
         if sampled:
             watch.sample(done, mover.base.pipe)
+        return {name: value for look in looks for name, value in look().items()}
+
+    with mover.shown():
+        found = mover.processes.told(seen)
     if found:
         run.looks[done] = found
     return found
@@ -173,7 +188,7 @@ def _check_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
 
 
 @contextmanager
-def _progress(steps: int, done: int) -> Iterator[Callable[[int, str], None]]:
+def _progress(steps: int, done: int, shown: bool) -> Iterator[Callable[[int, str], None]]:
     columns = (
         TextColumn("train_lora"),
         BarColumn(),
@@ -181,7 +196,7 @@ def _progress(steps: int, done: int) -> Iterator[Callable[[int, str], None]]:
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not shown) as progress:
         bar = progress.add_task("", total=steps, completed=done)
         yield lambda completed, words: progress.update(bar, completed=completed, description=words)
 

@@ -179,8 +179,14 @@ def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
         "class_word": person.class_word,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
-        "lora_sha256": sha256(lora["lora/pytorch_lora_weights.safetensors"]),
+        "lora_sha256": sha256(lora[_drawing(lora)]),
     }
+
+
+def _drawing(lora: Mapping[str, Path]) -> str:
+    """Return the name of the LoRA, or of the first of what else was learned."""
+    found = sorted(name for name in lora if name.endswith(".safetensors"))
+    return min(found, key=lambda name: (not name.endswith("/pytorch_lora_weights.safetensors"), name))
 
 
 def _joined(

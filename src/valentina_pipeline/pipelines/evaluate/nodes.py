@@ -114,11 +114,13 @@ def painter(
 
 
 def _lora_hash(lora: Path) -> str:
+    """Return the sha256 of what draws: the LoRA, or the first of what else was learned."""
     import hashlib
 
     from valentina_pipeline.image.lora_files import DIFFUSERS_NAME
 
-    with (lora / DIFFUSERS_NAME).open("rb") as file:
+    files = sorted(lora.glob("*.safetensors"), key=lambda file: (file.name != DIFFUSERS_NAME, file.name))
+    with files[0].open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

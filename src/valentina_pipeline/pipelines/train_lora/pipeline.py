@@ -17,13 +17,15 @@ def create_pipeline(**_: object) -> Pipeline:
                     "captions",
                     "manifest",
                     "weights",
+                    "extras",
                     "params:concept",
                     "params:base",
+                    "params:ingest",
                     "params:train_lora",
                     "params:seed",
                     "params:threads",
                 ],
-                outputs=["lora", "loss", "train_metrics"],
+                outputs=["lora", "loss", "looks", "train_metrics", "class_images"],
                 name="train_lora",
             )
         ]

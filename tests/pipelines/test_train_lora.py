@@ -1,0 +1,207 @@
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.numpy import load
+
+import tiny_bases
+from packages import stage
+from runs import FACE, config, samples
+from valentina_pipeline.domain.concept import STAGE_NAMES
+from valentina_pipeline.image.lora_files import read_metadata
+from valentina_pipeline.pipelines.train_lora import nodes, pictures
+
+LORA, KOHYA = "pytorch_lora_weights.safetensors", "vee.kohya.safetensors"
+RIGHTS = """
+- id: garden-2026
+  holder: Jane Doe
+  covers: "*"
+  uses: [training]
+  licence: CC-BY-4.0
+  synthetic: false
+  evidence: contract
+"""
+
+
+@dataclass
+class Result:
+    files: dict[str, bytes]
+    loss: pd.DataFrame
+    looks: pd.DataFrame
+    figures: dict[str, float]
+    class_images: dict[str, Image.Image]
+
+
+def trained(root: Path, **changes: Any) -> Result:
+    """Run the node in `root` on three pictures; `changes` are arguments of it or of train_lora."""
+    images = {f"{i}" * 64: sample.image for i, sample in enumerate(samples(3))}
+    names = list(images)
+    record = {
+        "id": "own", "holder": "Acme", "covers": "*", "uses": ["training"], "licence": "CC0-1.0",
+        "synthetic": True, "evidence": "made",
+    }  # fmt: skip
+    concept = {
+        "kind": "character", "name": "V", "trigger": "vee", "class_word": "woman", "adult": True,
+        "source": "renderer", "fixed_traits": [], "variable_traits": [], "description": "a woman",
+        "identity": {}, "rights": [record],
+        "overrides": {name: {} for name in STAGE_NAMES},
+    }  # fmt: skip
+    for folder in ("tiny/weights", "data/05_model_input"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    arguments: dict[str, Any] = {
+        "aligned": images,
+        "faces": pd.DataFrame([FACE] * 3, columns=["x0", "y0", "x1", "y1"]).assign(sha256=names),
+        "captions": pd.DataFrame({"sha256": names, "caption": ["photo of vee woman"] * 3}),
+        "manifest": pd.DataFrame(
+            {"sha256": names, "split": ["train", "train", "held_out"], "rights_id": "own"}
+        ),
+        "weights": root / "tiny/weights",
+        "extras": root / "data/05_model_input",
+        "concept": concept,
+        "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
+        "ingest": {**stage("ingest"), "min_side": 64},
+        "seed": 3,
+        "threads": 1,
+    }
+    own = {name: changes.pop(name) for name in list(changes) if name in arguments}
+    small = {"steps": 2, "checkpoint_every": 1, "sample_steps": 2}
+    settings = config(**{**small, **changes}).model_dump()
+    return Result(*nodes.train_adapter(**{**arguments, **own}, train_lora=settings))
+
+
+def metadata(files: dict[str, bytes], folder: Path) -> dict[str, str]:
+    file = folder / "some.safetensors"
+    file.write_bytes(files[LORA])
+    return read_metadata(file)
+
+
+def garden(root: Path) -> Path:
+    folder = root / "data/05_model_input/garden"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(1).integers(0, 255, (96, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "rose.png")
+    (folder / "rose.txt").write_text("photo of a rose garden\n")
+    (folder / "rights.yml").write_text(RIGHTS)
+    return folder
+
+
+def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
+    result = trained(tmp_path, sample_every=2, look_every=1)
+    assert sorted(result.files) == [LORA, KOHYA]
+    assert result.loss["step"].tolist() == result.looks["step"].tolist() == [1, 2]
+    gap = result.looks["held_out_loss"] - result.looks["training_loss"]
+    np.testing.assert_allclose(result.looks["overfitting"], gap)
+    assert result.figures["steps"] == 2
+    assert result.figures["trainable_parameters"] > 0
+    assert result.class_images == {}
+    assert metadata(result.files, tmp_path)["rights"] == '["own: Acme, CC0-1.0"]'
+    assert not (tmp_path / "data/06_models/vee/checkpoints").exists()
+    assert trained(tmp_path, sample_every=2, look_every=1).files == result.files  # from the cache
+    assert trained(tmp_path / "other").looks.empty
+
+
+def test_nothing_to_train_on_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
+    captions = pd.DataFrame({"sha256": ["0" * 64], "caption": ["photo of vee woman"]})
+    with pytest.raises(pictures.NothingToTrainOn, match="no caption"):
+        trained(tmp_path, captions=captions)
+    with pytest.raises(pictures.NothingToTrainOn, match="training split"):
+        trained(tmp_path, aligned={})
+
+
+def test_private_files_say_nothing_of_the_pictures(tmp_path: Path) -> None:
+    about = metadata(trained(tmp_path, private=True).files, tmp_path)
+    assert about["trigger"] == "vee"
+    assert not {"rights", "data_sha256", "ss_tag_frequency", "ss_num_train_images"} & set(about)
+
+
+def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) -> None:
+    garden(tmp_path)
+    result = trained(tmp_path, also={"garden": {"repeats": 2, "weight": 0.5}})
+    about = metadata(result.files, tmp_path)
+    assert about["rights"] == '["own: Acme, CC0-1.0", "garden-2026: Jane Doe, CC-BY-4.0"]'
+    assert about["ss_num_train_images"] == "3"
+    assert "rose garden" in about["ss_tag_frequency"]
+    assert result.files[LORA] != trained(tmp_path / "alone").files[LORA]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("rights.yml", None, "rights.yml is missing: say there whose"),
+        ("rights.yml", RIGHTS.replace("[training]", "[generation]"), "no rights record"),
+        ("rights.yml", RIGHTS + "  expires: 2020-01-01", "rights expired"),
+        ("rights.yml", "- id: [", "rights.yml"),
+        ("rose.txt", None, "needs its caption in rose.txt"),
+        ("rose.txt", " ", "rose.txt is empty"),
+        ("rose.png", "no picture", "not an image"),
+    ],
+)
+def test_what_trains_along_is_refused_where_anything_is_wrong(
+    file: str, content: str | None, said: str, tmp_path: Path
+) -> None:
+    path = garden(tmp_path) / file
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    with pytest.raises(pictures.BadCompanion, match=said):
+        trained(tmp_path, also={"garden": {}})
+
+
+@pytest.mark.parametrize("name", ["../06_models", ".", "/etc"])
+def test_nothing_outside_its_folder_trains_along(name: str, tmp_path: Path) -> None:
+    with pytest.raises(pictures.BadCompanion, match="only what lies there"):
+        trained(tmp_path, also={name: {}})
+
+
+def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from valentina_pipeline.image import generate
+
+    drawn: list[object] = []
+    real = generate.draw
+    monkeypatch.setattr(generate, "draw", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
+    first = trained(tmp_path, class_images=3, method="full", text_encoder_learning_rate=0.0)
+    assert len(drawn) == 3
+    assert list(first.class_images) == ["00000", "00001", "00002"]
+    assert first.class_images["00001"].info["text"]["synthetic"] == "true"
+    assert list(first.files) == ["unet.safetensors"]
+    again = trained(tmp_path, class_images=3, method="full", text_encoder_learning_rate=0.0)
+    assert len(drawn) == 3
+    assert again.files == first.files
+
+
+def test_a_prior_is_shown_as_often_as_the_concept() -> None:
+    own = samples(2)
+    images = {f"{n}": own[0].image for n in range(6)}
+    both = pictures.with_prior(own, images, "woman", 0.3)
+    assert [sample.repeats for sample in both] == [3, 3, 1, 1, 1, 1, 1, 1]
+    assert {sample.weight for sample in both[2:]} == {0.3}
+    assert {sample.caption for sample in both[2:]} == {"photo of a woman"}
+    assert pictures.with_prior(own * 3, {"0": own[0].image}, "woman", 1)[-1].repeats == 6
+    assert pictures.with_prior(own, {}, "woman", 1.0) == own
+
+
+@pytest.mark.parametrize("form", [LORA, KOHYA])
+def test_a_lora_is_gone_on_from_and_taken_as_it_is_with_no_steps(form: str, tmp_path: Path) -> None:
+    first = trained(tmp_path, learning_rate=0.1, alpha=1.0)
+    (tmp_path / "data/05_model_input/theirs.safetensors").write_bytes(first.files[form])
+    kept = trained(tmp_path, start_from="theirs.safetensors", steps=0)
+    assert kept.loss.empty
+    assert kept.figures["trainable_parameters"] == first.figures["trainable_parameters"]
+    about = metadata(kept.files, tmp_path)
+    assert (about["rank"], about["alpha"]) == ("2", "1")
+    before, after = load(first.files[LORA]), load(kept.files[LORA])
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        np.testing.assert_allclose(after[name], tensor, atol=1e-7)
+    on = load(trained(tmp_path, start_from="theirs.safetensors", learning_rate=0.1).files[LORA])
+    assert any(not np.array_equal(on[name], tensor) for name, tensor in before.items())
+
+
+def test_a_start_that_is_no_lora_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(pictures.BadCompanion, match=r"absent.safetensors has to be a .safetensors file"):
+        trained(tmp_path, start_from="absent.safetensors")
