@@ -28,7 +28,8 @@ from valentina_pipeline.image.base import BaseModel, load_base
 SIZE = 64
 """Pixels: latents are 8 x 8."""
 
-WIDTH = 32
+WIDTH, WIDTH_2 = 32, 48
+"""Of the text encoders: loaders tell SDXL's two apart by it."""
 SIGNAL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
@@ -66,16 +67,16 @@ def sdxl_folder() -> Path:
     pipe = StableDiffusionXLPipeline(
         vae=_vae(8),
         text_encoder=CLIPTextModel(_text()),
-        text_encoder_2=CLIPTextModelWithProjection(_text()),
+        text_encoder_2=CLIPTextModelWithProjection(_text(WIDTH_2)),
         tokenizer=tokenizer(),
         tokenizer_2=tokenizer(),
         unet=_unet(
             8,
-            cross_attention_dim=2 * WIDTH,
+            cross_attention_dim=WIDTH + WIDTH_2,
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
-            projection_class_embeddings_input_dim=WIDTH + 6 * 8,
+            projection_class_embeddings_input_dim=WIDTH_2 + 6 * 8,
         ),
         scheduler=EulerDiscreteScheduler(
             **SIGNAL,
@@ -165,15 +166,15 @@ def _vae(channels: int) -> AutoencoderKL:
     )
 
 
-def _text() -> CLIPTextConfig:
+def _text(width: int = WIDTH) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=49408,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=77,
-        projection_dim=WIDTH,
+        projection_dim=width,
         hidden_act="quick_gelu",
         bos_token_id=49406,
         eos_token_id=49407,

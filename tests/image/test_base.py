@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import single_file
 import tiny_bases
 from valentina_pipeline.image import base as bases
 from valentina_pipeline.image.missing import MissingModel
@@ -85,3 +87,38 @@ def test_the_scheduler_is_the_one_of_the_folder() -> None:
     name = json.loads((folder / "model_index.json").read_text())["scheduler"][1]
     loaded = tiny_bases.loaded("sdxl")
     assert type(loaded.pipe.scheduler).__name__ == name == "EulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15"])
+def test_a_base_in_one_file_is_the_same_as_in_a_folder(family: str, tmp_path: Path) -> None:
+    known = tiny_bases.loaded(family)
+    single_file.write(known.pipe, tmp_path / "base.safetensors")
+    folder = {"sdxl": tiny_bases.sdxl_folder, "sd15": tiny_bases.sd15_folder}[family]()
+    config = tiny_bases.config(family, "base.safetensors").model_copy(update={"config": str(folder)})
+    loaded = bases.load_base(config, tmp_path)
+    for name in ("unet", "vae", *known.text_encoders):
+        ours, theirs = (getattr(each.pipe, name).state_dict() for each in (loaded, known))
+        assert ours.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            assert torch.equal(ours[key], tensor), (name, key)
+    assert loaded.prediction_type == known.prediction_type
+    content = (tmp_path / "base.safetensors").read_bytes()
+    assert bases.base_hash(loaded.folder) == hashlib.sha256(content).hexdigest()
+    other = {"sdxl": "sd15", "sd15": "sdxl"}[family]
+    with pytest.raises(ValueError, match=f"it is no {other}"):
+        bases.load_base(config.model_copy(update={"family": other}), tmp_path)
+    with pytest.raises(ValueError, match="needs a base in diffusers' layout"):
+        bases.load_base(config, tmp_path, quantise="nf4")
+
+
+def test_a_pickled_base_in_one_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "base.ckpt").write_bytes(b"\x80\x02.")
+    with pytest.raises(ValueError, match=r"only .safetensors is read; a pickle may run code"):
+        bases.load_base(tiny_bases.config("sdxl", "base.ckpt"), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_quantised_base_needs_a_gpu_and_says_so() -> None:
+    config = tiny_bases.config("sdxl", tiny_bases.sdxl_folder())
+    with pytest.raises(MissingModel, match=r"set train_lora.quantise to none"):
+        bases.load_base(config, Path(), quantise="int8")

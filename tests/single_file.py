@@ -1,0 +1,136 @@
+"""A base of one file, named as Stability's own code names it: diffusers' names turned back."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+OUTER = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+VAE = {
+    "conv_shortcut": "nin_shortcut",
+    "conv_norm_out": "norm_out",
+    "mid_block.attentions.0": "mid.attn_1",
+    "mid_block.resnets.0": "mid.block_1",
+    "mid_block.resnets.1": "mid.block_2",
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+OPEN_CLIP = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+
+def write(pipe: Any, file: Path) -> None:
+    """Write StableDiffusionXLPipeline or StableDiffusionPipeline into one file."""
+    xl = hasattr(pipe, "text_encoder_2")
+    tensors = {f"model.diffusion_model.{k}": v for k, v in _unet(pipe.unet).items()}
+    tensors |= {f"first_stage_model.{k}": v for k, v in _vae(pipe.vae).items()}
+    first = "conditioner.embedders.0.transformer." if xl else "cond_stage_model.transformer."
+    tensors |= {first + _prefixed(k): v for k, v in pipe.text_encoder.state_dict().items()}
+    if xl:
+        tensors |= {
+            f"conditioner.embedders.1.model.{k}": v for k, v in _open_clip(pipe.text_encoder_2).items()
+        }
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+
+
+def _prefixed(name: str) -> str:
+    return name if name.startswith("text_model.") else f"text_model.{name}"
+
+
+def _unet(unet: Any) -> dict[str, Tensor]:
+    size = unet.config.layers_per_block + 1
+    crossed = ["CrossAttn" in kind for kind in unet.config.up_block_types]
+
+    def renamed(name: str) -> str:
+        for ours, theirs in OUTER.items():
+            if name.startswith(f"{ours}."):
+                return theirs + name.removeprefix(ours)
+        if found := re.match(r"down_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
+            block, kind, index, rest = found.groups()
+            where = f"input_blocks.{size * int(block) + int(index) + 1}.{int(kind == 'attentions')}"
+        elif found := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.*)", name):
+            return f"input_blocks.{size * (int(found[1]) + 1)}.0.op.{found[2]}"
+        elif found := re.match(r"up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
+            block, kind, index, rest = found.groups()
+            where = f"output_blocks.{size * int(block) + int(index)}.{int(kind == 'attentions')}"
+        elif found := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.(.*)", name):
+            block = int(found[1])
+            return f"output_blocks.{size * block + size - 1}.{1 + crossed[block]}.{found[2]}"
+        else:
+            found = re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", name)
+            assert found, name
+            kind, index, rest = found.groups()
+            where = f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}"
+        if kind == "resnets":
+            layer, leaf = rest.rsplit(".", 1)
+            rest = f"{RESNET[layer]}.{leaf}"
+        return f"{where}.{rest}"
+
+    return {renamed(name): tensor for name, tensor in unet.state_dict().items()}
+
+
+def _vae(vae: Any) -> dict[str, Tensor]:
+    last = len(vae.config.block_out_channels) - 1
+    renamed = {}
+    for name, tensor in vae.state_dict().items():
+        new = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", name)
+        new = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", new)
+        new = re.sub(
+            r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{last - int(m[1])}.block.{m[2]}", new
+        )
+        new = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{last - int(m[1])}.upsample", new)
+        attention = "attentions" in new
+        for ours, theirs in VAE.items():
+            new = re.sub(rf"(?<=\.){re.escape(ours)}(?=\.)", theirs, new)
+        # the original's attention is made of 1 x 1 convolutions
+        renamed[new] = tensor[..., None, None] if attention and tensor.ndim == 2 else tensor
+    return renamed
+
+
+def _open_clip(encoder: Any) -> dict[str, Tensor]:
+    state = {_prefixed(k) if "projection" not in k else k: v for k, v in encoder.state_dict().items()}
+    outer = {
+        "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+        "text_model.embeddings.position_embedding.weight": "positional_embedding",
+        "text_model.final_layer_norm.weight": "ln_final.weight",
+        "text_model.final_layer_norm.bias": "ln_final.bias",
+    }
+    renamed = {theirs: state[ours] for ours, theirs in outer.items()}
+    renamed["text_projection"] = state["text_projection.weight"].T
+    for name, tensor in state.items():
+        found = re.match(r"text_model\.encoder\.layers\.(\d+)\.(.*)\.(weight|bias)", name)
+        if not found or re.search(r"self_attn\.[qkv]_proj", name):
+            continue
+        renamed[f"transformer.resblocks.{found[1]}.{OPEN_CLIP[found[2]]}.{found[3]}"] = tensor
+    for layer in range(encoder.config.num_hidden_layers):
+        for leaf in ("weight", "bias"):
+            parts = [state[f"text_model.encoder.layers.{layer}.self_attn.{p}_proj.{leaf}"] for p in "qkv"]
+            renamed[f"transformer.resblocks.{layer}.attn.in_proj_{leaf}"] = torch.cat(parts)
+    return renamed
