@@ -1,13 +1,25 @@
 """Pictures and settings of small training runs."""
 
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import numpy as np
 import yaml
 from PIL import Image
 
 import tiny_bases
-from conftest import ROOT
 from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.image.encoding import Sample
+from valentina_pipeline.image.base import BaseModel
+from valentina_pipeline.image.checkpoint import Checkpoints
+from valentina_pipeline.image.encoding import Sample, encode_samples
+from valentina_pipeline.image.learned import Learned, set_up
+from valentina_pipeline.image.lora_files import Notes
+from valentina_pipeline.image.processes import Processes
+from valentina_pipeline.image.train import ALONE, Watch, reproducible, train
+from valentina_pipeline.image.validate import held_out_figures
+
+ROOT = Path(__file__).parents[1]
 
 
 def config(**changes: object) -> TrainConfig:
@@ -41,3 +53,30 @@ def samples(count: int = 3) -> list[Sample]:
     return [
         Sample(f"{i}", Image.fromarray(p), f"photo of v woman, dress {i}", FACE) for i, p in enumerate(pixels)
     ]
+
+
+NOTES = Notes("v", "b", "d", "c", tiny_bases.SIZE, "v_prediction")
+
+
+def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Learned]:
+    new_words = cfg.method in ("textual_inversion", "pivotal")
+    base = tiny_bases.loaded(family, own_tokenizers=new_words)
+    return base, set_up(base, cfg, "v", "woman", seed=1)
+
+
+def run(
+    folder: Path,
+    cfg: TrainConfig,
+    family: str = "sdxl",
+    processes: Processes = ALONE,
+    **watch: object,
+) -> dict[str, bytes]:
+    """Train in `folder` and return the files that came of it, and the run as a file of its own."""
+    with reproducible(1):
+        base, learned = made(cfg, family)
+        worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in samples()]
+        data = encode_samples(base, worded, cfg.face_weight, cfg.background_weight)
+        looks = [(cfg.look_every, lambda: held_out_figures(base, data, data, 9))]
+        seen = Watch(looks=looks, **watch)  # type: ignore[arg-type]
+        came = train(base, learned, data, cfg, 9, Checkpoints(folder), seen, processes)
+    return {**learned.files(NOTES), "run": json.dumps(asdict(came)).encode()}

@@ -3,19 +3,21 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load
 
 import tiny_bases
-from runs import config, samples
+from runs import config, made, run, samples
 from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.checkpoint import Checkpoints, State
 from valentina_pipeline.image.encoding import (
     Sample,
@@ -27,31 +29,8 @@ from valentina_pipeline.image.encoding import (
     mirrored,
     tokenise,
 )
-from valentina_pipeline.image.learned import Learned, set_up
-from valentina_pipeline.image.lora_files import Notes
 from valentina_pipeline.image.optimise import schedule
-from valentina_pipeline.image.train import Diverged, Stopped, Watch, reproducible, train
-from valentina_pipeline.image.validate import held_out_figures
-
-NOTES = Notes("v", "b", "d", "c", tiny_bases.SIZE, "v_prediction")
-
-
-def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Learned]:
-    new_words = cfg.method in ("textual_inversion", "pivotal")
-    base = tiny_bases.loaded(family, own_tokenizers=new_words)
-    return base, set_up(base, cfg, "v", "woman", seed=1)
-
-
-def run(folder: Path, cfg: TrainConfig, family: str = "sdxl", **watch: object) -> dict[str, bytes]:
-    """Train in `folder` and return the files that came of it, and the run as a file of its own."""
-    with reproducible(1):
-        base, learned = made(cfg, family)
-        worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in samples()]
-        data = encode_samples(base, worded, cfg.face_weight, cfg.background_weight)
-        looks = [(cfg.look_every, lambda: held_out_figures(base, data, data, 9))]
-        seen = Watch(looks=looks, **watch)  # type: ignore[arg-type]
-        came = train(base, learned, data, cfg, 9, Checkpoints(folder), seen)
-    return {**learned.files(NOTES), "run": json.dumps(asdict(came)).encode()}
+from valentina_pipeline.image.train import Diverged, Stopped, Watch, train
 
 
 @pytest.mark.parametrize(
@@ -105,18 +84,18 @@ def test_every_method_and_optimiser_goes_on_exactly_where_it_was_stopped(
     assert run(tmp_path / "stopped", cfg) == expected
 
 
-def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    cfg = config(steps=24)
+def test_a_run_that_is_killed_twenty_times_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    cfg = config(steps=50, checkpoint_every=1)  # 17 epochs of 3 pictures, so that batches cross their ends
     expected = run(tmp_path / "whole", cfg)
     folder, out = tmp_path / "killed", tmp_path / "out"
     # forked, so that a killed process costs a few steps and not the imports too
     context = multiprocessing.get_context("fork")
-    for already in (2, 10, 16):
+    for already in range(0, 40, 2):
         process = context.Process(target=run_into, args=(out, folder, cfg))
         process.start()
         while process.is_alive() and not reached(folder, already):
             time.sleep(0.002)
-        time.sleep(random.uniform(0, 0.1))
+        time.sleep(random.uniform(0, 0.2))  # while it loads, steps, writes or removes
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -294,3 +273,22 @@ def test_a_run_with_other_inputs_never_sees_these_checkpoints(tmp_path: Path) ->
     other.save(State(1, {"t": torch.zeros(1)}, {}))
     other.remove()
     assert one.latest() is not None
+
+
+def test_two_processes_learn_what_one_does_with_twice_the_accumulation(tmp_path: Path) -> None:
+    # without a GPU, too, that is the flag for several processes on one machine: they talk by gloo
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    ended = subprocess.run(
+        [*launch, str(Path(__file__).parents[1] / "two_processes.py"), str(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    both = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    alone = run(tmp_path / "alone", config(accumulate=2, look_every=2))
+    shared, single = (json.loads(files["run"]) for files in (both, alone))
+    np.testing.assert_allclose(shared["losses"], single["losses"], rtol=1e-5)
+    assert shared["looks"].keys() == single["looks"].keys()
+    weights = [load(files["pytorch_lora_weights.safetensors"]) for files in (both, alone)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-5)
