@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load
 
 import tiny_bases
-from runs import config, made, run, samples
+from runs import ROOT, config, made, run, samples
 from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.image.checkpoint import Checkpoints, State
 from valentina_pipeline.image.encoding import (
@@ -280,7 +280,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(tmp_path:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
     launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
     ended = subprocess.run(
-        [*launch, str(Path(__file__).parents[1] / "two_processes.py"), str(tmp_path)],
+        [*launch, str(ROOT / "tests/two_processes.py"), str(tmp_path), str(tiny_bases.sdxl_folder())],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
