@@ -87,7 +87,7 @@ def test_an_unknown_top_level_key_is_named(params, bases, concept) -> None:
 
 
 def test_an_unknown_base_is_answered_with_those_there_are(params, bases, concept) -> None:
-    with pytest.raises(BadParameter, match="'sd3' is not one of sd15, sdxl, tiny"):
+    with pytest.raises(BadParameter, match="'sd3' is not one of sd15, sdxl, sdxl_turbo, tiny"):
         effective(params | {"base": "sd3"}, bases, concept)
 
 

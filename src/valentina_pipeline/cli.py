@@ -6,7 +6,10 @@ import click
 from kedro.framework.cli.utils import LazyGroup
 from kedro.framework.startup import ProjectMetadata
 
-LAZY = {"generate": "valentina_pipeline.serving.generate.generate"}
+LAZY = {
+    "generate": "valentina_pipeline.serving.generate.generate",
+    "lora": "valentina_pipeline.loras.lora",
+}
 """Commands that live elsewhere: name -> module.attribute, imported only when used."""
 
 

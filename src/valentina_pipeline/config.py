@@ -265,7 +265,7 @@ def effective(
     for stage, model in STAGES.items():
         chosen = {k: v for k, v in params.get(stage, {}).items() if v is not None}
         merged = {**implied[stage], **person.overrides.get(stage, {}), **chosen}
-        stages[stage] = validated(model, merged, stage).model_dump()
+        stages[stage] = validated(model, merged, stage).model_dump(mode="json")
     return {
         "concept": person.model_dump(mode="json"),
         "base": base.model_dump(),

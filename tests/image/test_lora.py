@@ -8,54 +8,17 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_bases
+from loras import KOHYA_NAME, NOTES, picture, trained, written
 from valentina_pipeline.image.adapted import pipeline
-from valentina_pipeline.image.base import BaseModel
-from valentina_pipeline.image.lora import Adapter, Block, Kind, Plan, inject
+from valentina_pipeline.image.lora import Block, Kind, Plan, inject
 from valentina_pipeline.image.lora_algebra import resize, weighted_sum
 from valentina_pipeline.image.lora_files import (
     DIFFUSERS_NAME,
-    Notes,
     adapter_files,
     code_hash,
     read_metadata,
     serialise,
 )
-
-NOTES = Notes("valentina", "b" * 64, "d" * 64, "c" * 64, tiny_bases.SIZE, "v_prediction")
-KOHYA_NAME = "valentina.kohya.safetensors"
-
-
-def trained(
-    model: BaseModel,
-    targets: str,
-    alpha: float = 2.0,
-    text: bool = True,
-    kind: Kind = "lora",
-    blocks: tuple[Block, ...] = (),
-) -> Adapter:
-    """An adapter of rank 4 with random numbers in place of what training would find."""
-    adapter = inject(model, Plan(kind, 4, alpha, targets, blocks), text, seed=5)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, weight in adapter.weights().items():
-            if "magnitude" in name:
-                weight.mul_(1 + 0.3 * torch.rand(weight.shape, generator=generator))
-            else:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
-    return adapter
-
-
-def picture(model: BaseModel) -> np.ndarray:
-    generator = torch.Generator().manual_seed(1)
-    options = {"num_inference_steps": 2, "height": tiny_bases.SIZE, "width": tiny_bases.SIZE}
-    return model.pipe("a woman", generator=generator, output_type="np", **options).images[0]
-
-
-def written(files: dict[str, bytes], folder: Path) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
 
 
 @pytest.mark.parametrize(

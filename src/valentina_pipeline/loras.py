@@ -1,0 +1,96 @@
+"""The commands `kedro lora ...`: sums, smaller versions and merges of LoRA files of any tool."""
+
+from pathlib import Path
+
+import click
+from kedro.framework.startup import ProjectMetadata
+
+
+class Weighted(click.ParamType):
+    """FILE or FILE:WEIGHT."""
+
+    name = "file[:weight]"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path, float]:
+        """Return the file and its weight, 1 where none is given."""
+        path, _, weight = value.rpartition(":")
+        try:
+            file, number = (Path(path), float(weight)) if path else (Path(value), 1.0)
+        except ValueError:
+            file, number = Path(value), 1.0
+        if not file.is_file():
+            self.fail(f"{file} is not a file", param, ctx)
+        return file, number
+
+
+PARTS = click.argument("parts", nargs=-1, required=True, type=Weighted(), metavar="FILE[:WEIGHT]...")
+
+
+@click.group()
+def lora() -> None:
+    """Sum, shrink and merge LoRA files of this and other tools."""
+
+
+@lora.command(name="sum")
+@click.argument("output", type=click.Path(path_type=Path))
+@PARTS
+@click.option("--rank", type=click.IntRange(min=1), help="Make it smaller: the best of this rank, by SVD.")
+def add(output: Path, parts: list[tuple[Path, float]], rank: int | None) -> None:
+    r"""Write the weighted sum of LoRAs to OUTPUT, in the format that ComfyUI, WebUIs and diffusers read.
+
+    \b
+    Exactly, at the sum of their ranks; or as near as --rank allows:
+      kedro lora sum both.safetensors her.safetensors:0.8 style.safetensors:0.5 --rank 16
+    Of one LoRA, a smaller version:
+      kedro lora sum small.safetensors her.safetensors --rank 4
+    """
+    from valentina_pipeline.image.lora_algebra import kept_energy, resize, weighted_sum
+    from valentina_pipeline.image.lora_merge import kohya_file, read_pairs
+
+    try:
+        whole = weighted_sum([(read_pairs(file), weight) for file, weight in parts])
+    except ValueError as err:
+        raise click.ClickException(str(err)) from err
+    small = whole if rank is None else resize(whole, rank)
+    names = ", ".join(f"{file.name}:{weight:g}" for file, weight in parts)
+    partial = output.with_name(f"{output.name}.partial")
+    partial.write_bytes(kohya_file(small, {"sum_of": names}))
+    partial.replace(output)
+    click.echo(f"{output}: {len(small)} layers, {kept_energy(whole, small):.1%} of the update's energy")
+
+
+@lora.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@PARTS
+@click.option("--base", "name", default="tiny", show_default=True, help="An entry of conf/base/bases.yml.")
+@click.pass_obj
+def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float]], name: str) -> None:
+    r"""Write a base with LoRAs merged into its weights to the new folder OUTPUT, in diffusers' layout.
+
+    \b
+      kedro lora merge merged her.safetensors:0.8 --base sdxl
+    """
+    import yaml
+
+    from valentina_pipeline.config import BaseConfig, validated
+    from valentina_pipeline.image.base import load_base
+    from valentina_pipeline.image.lora_merge import merge as merged
+    from valentina_pipeline.image.missing import MissingModel
+
+    root = metadata.project_path
+    bases = yaml.safe_load((root / "conf/base/bases.yml").read_text("utf-8"))
+    if name not in bases:
+        raise click.ClickException(f"--base {name}: not one of {', '.join(bases)}")
+    if output.exists():
+        raise click.ClickException(f"{output} is there already: choose another folder")
+    try:
+        base = load_base(validated(BaseConfig, bases[name]["model"], f"bases.{name}.model"), root)
+        pipe = merged(base, parts)
+    except (MissingModel, ValueError) as err:
+        raise click.ClickException(str(err)) from err
+    partial = output.with_name(f"{output.name}.partial")
+    pipe.save_pretrained(partial)
+    partial.replace(output)
+    click.echo(f"{output}: {name} with {len(parts)} merged")

@@ -1,0 +1,97 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+import tiny_bases
+from loras import KOHYA_NAME, NOTES, picture, trained, written
+from valentina_pipeline.image.adapted import pipeline
+from valentina_pipeline.image.lora import Block, Kind
+from valentina_pipeline.image.lora_algebra import weighted_sum
+from valentina_pipeline.image.lora_files import DIFFUSERS_NAME, adapter_files
+from valentina_pipeline.image.lora_merge import kohya_file, merge, read_pairs
+from valentina_pipeline.loras import lora
+
+BLOCKS = (Block("up_blocks", 2, 1.0),)
+
+
+def folder_of(tmp_path: Path, name: str, kind: Kind = "lora", family: str = "sdxl") -> Path:
+    adapter = trained(tiny_bases.loaded(family), "attention", kind=kind, blocks=BLOCKS)
+    (tmp_path / name).mkdir()
+    return written(adapter_files(adapter, NOTES), tmp_path / name)
+
+
+@pytest.mark.parametrize(("family", "kind"), [("sdxl", "rslora"), ("sd15", "lora")])
+def test_both_formats_are_read_as_the_same_updates(family: str, kind: Kind, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "a", kind, family)
+    ours, theirs = (read_pairs(folder / name) for name in (DIFFUSERS_NAME, KOHYA_NAME))
+    assert ours.keys() == theirs.keys()
+    for layer, pair in ours.items():
+        torch.testing.assert_close(pair.update(), theirs[layer].update())
+
+
+def test_a_sum_draws_what_both_draw_together(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "a")
+    file, output = folder / KOHYA_NAME, tmp_path / "sum.safetensors"
+    done = CliRunner().invoke(lora, ["sum", str(output), f"{file}:0.25", f"{folder / DIFFUSERS_NAME}:0.75"])
+    assert done.exit_code == 0, done.output
+    assert "100.0% of the update's energy" in done.output
+    model = tiny_bases.loaded("sdxl")
+    pipeline(model, file)
+    expected = picture(model)
+    pipeline(model, output)
+    np.testing.assert_allclose(picture(model), expected, atol=1e-4)
+
+
+def test_a_smaller_version_says_what_it_keeps(tmp_path: Path) -> None:
+    file = folder_of(tmp_path, "a") / KOHYA_NAME
+    output = tmp_path / "small.safetensors"
+    done = CliRunner().invoke(lora, ["sum", str(output), str(file), "--rank", "1"])
+    assert done.exit_code == 0, done.output
+    small = read_pairs(output)
+    assert {pair.rank for pair in small.values()} == {1}
+    assert 10 < float(done.output.split()[3].rstrip("%")) < 99
+
+
+def test_merged_into_the_base_it_draws_the_same_without_a_lora(tmp_path: Path) -> None:
+    file = folder_of(tmp_path, "a") / KOHYA_NAME
+    halves = weighted_sum([(read_pairs(file), 0.5)])
+    (tmp_path / "half.safetensors").write_bytes(kohya_file(halves, {}))
+    model = tiny_bases.loaded("sdxl")
+    pipeline(model, file)
+    expected = picture(model)
+    merged = tiny_bases.loaded("sdxl")
+    merge(merged, [(file, 0.5), (tmp_path / "half.safetensors", 1.0)])
+    assert not getattr(merged.unet, "peft_config", None)
+    np.testing.assert_allclose(picture(merged), expected, atol=1e-4)
+
+
+def test_kohya_files_of_several_alphas_are_read_at_each_layers_own(tmp_path: Path) -> None:
+    file = folder_of(tmp_path, "a") / KOHYA_NAME
+    model = tiny_bases.loaded("sdxl")
+    pipeline(model, file)
+    expected = picture(model)
+    tensors = load_file(file)
+    for index, name in enumerate(sorted(n for n in tensors if n.endswith(".alpha"))):
+        times = 1 + index % 3  # the same update at another alpha
+        tensors[name] = tensors[name] * times
+        up = name.replace(".alpha", ".lora_up.weight")
+        tensors[up] = tensors[up] / times
+    save_file(tensors, tmp_path / "theirs.safetensors")
+    pipeline(model, tmp_path / "theirs.safetensors")
+    np.testing.assert_allclose(picture(model), expected, atol=1e-4)
+
+
+def test_what_has_no_sum_is_refused_by_name(tmp_path: Path) -> None:
+    file = folder_of(tmp_path, "a", "dora") / DIFFUSERS_NAME
+    done = CliRunner().invoke(lora, ["sum", str(tmp_path / "sum.safetensors"), str(file)])
+    assert done.exit_code == 1
+    assert "is no plain LoRA" in done.output
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="holds no LoRA"):
+        read_pairs(tmp_path / "other.safetensors")
+    gone = CliRunner().invoke(lora, ["sum", "x", "absent.safetensors:0.5"])
+    assert "absent.safetensors is not a file" in gone.output
