@@ -63,10 +63,10 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--full", action="store_true", help="SDXL's width at 1024 px in bf16: needs a GPU")
-    parser.add_argument("--side", type=int, help="pixels; default 1024 with --full, else 256")
+    parser.add_argument("--side", type=int, help="pixels; default 1024 with --full, else 128")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=8, help="timed, after two that are not")
-    parser.add_argument("--rounds", type=int, default=3, help="of each loop, taking turns")
+    parser.add_argument("--steps", type=int, default=12, help="timed, after two that are not")
+    parser.add_argument("--rounds", type=int, default=2, help="of each loop, taking turns")
     parser.add_argument("--loops", default=",".join(LOOPS), help="which, between commas")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, in all loops")
     parser.add_argument("--compile", action="store_true", help="torch.compile, in ours")
@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.side = args.side or (1024 if args.full else 256)
+    args.side = args.side or (1024 if args.full else 128)
     args.precision = "bf16" if args.full else "fp32"
     return args
 
@@ -94,18 +94,19 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
     step = ours(base, pictures, args) if args.loop == "ours" else plain(base, pictures, args)
     for index in range(2):
         step(index)
-    wait()
-    began = time.perf_counter()
+    taken = []
     for index in range(args.steps):
+        wait()
+        began = time.perf_counter()
         step(2 + index)
-    wait()
-    seconds = (time.perf_counter() - began) / args.steps
+        wait()
+        taken.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if args.full:
         peak = torch.cuda.max_memory_allocated()
     with FlopCounterMode(display=False) as counter:
         step(2 + args.steps)
-    return {"seconds": seconds, "memory": peak, "flops": counter.get_total_flops()}
+    return {"seconds": statistics.median(taken), "memory": peak, "flops": counter.get_total_flops()}
 
 
 def wait() -> None:

@@ -84,7 +84,7 @@ class Objective:
         kept = self.noise.kept[timesteps]
         context, extra = self._conditions(rows, drawn)
         noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
-        dtype = self.base.unet.dtype
+        dtype = self.base.dtype
         predicted = self.base.unet(
             noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=extra
         ).sample
@@ -101,7 +101,7 @@ class Objective:
         self, rows: Sequence[int], drawn: objective.Draw
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Return what the U-Net attends to (n, 77, d), and SDXL's further conditions."""
-        cfg, dtype = self.cfg, self.base.unet.dtype
+        cfg, dtype = self.cfg, self.base.dtype
         dropped = drawn.dropout < cfg.caption_dropout
         captions = [self.data.captions[row] for row in rows]
         if cfg.keep_tags >= 0 or cfg.tag_dropout > 0:

@@ -25,6 +25,7 @@ from valentina_pipeline.image.checkpoint import Checkpoints
 from valentina_pipeline.image.choose import best_look, had_enough
 from valentina_pipeline.image.encoding import Encoded, Texts
 from valentina_pipeline.image.learned import Learned
+from valentina_pipeline.image.lora_linear import speed_up
 from valentina_pipeline.image.processes import Processes
 from valentina_pipeline.image.step import Mover, Noise, Objective, Run
 
@@ -152,10 +153,12 @@ def _look(mover: Mover, watch: Watch, done: int, run: Run, cfg: TrainConfig) -> 
 
 
 def prepare(base: BaseModel, cfg: TrainConfig) -> None:
-    """Set the U-Net up as the run wants it: checkpointed, compiled, in training mode."""
+    """Set the networks up as the run wants them: checkpointed, compiled, fast, in training mode."""
     wanted = cfg.gradient_checkpointing
     if base.device.type == "cuda" if wanted == "auto" else wanted:
         base.unet.enable_gradient_checkpointing()
+    for network in (base.unet, *base.text_encoders.values()):
+        speed_up(network)
     if cfg.compile:
         torch._dynamo.config.suppress_errors = True  # what does not compile runs as it is, with a message
         base.unet.compile()

@@ -60,7 +60,7 @@ def _loss(base: BaseModel, data: Encoded, noise: Noise, row: int, steps: torch.T
     )
     kept = noise.kept[steps.to(base.device)]
     context, pooled = encode_text(base, tokenise(base, [data.captions[row]]))
-    dtype = base.unet.dtype
+    dtype = base.dtype
     extra = None
     if pooled is not None:
         sizes = data.conditions[row].expand(len(steps), -1).to(dtype)

@@ -107,7 +107,7 @@ def train_adapter(
             loaded = load_base(model, root, cfg.precision, cfg.quantise)
             about = {library: version(library) for library in LIBRARIES}
             about |= {"base": base_hash(loaded.folder), "code": code_hash(), "threads": str(threads)}
-            about |= {"device": str(loaded.device), "dtype": str(loaded.unet.dtype), "quantise": cfg.quantise}
+            about |= {"device": str(loaded.device), "dtype": str(loaded.dtype), "quantise": cfg.quantise}
             cache = Cache(root / CACHE, about)
         drawn = pictures.class_images(loaded, cfg, person.class_word, model.resolution, unsafe, cache)
         learned = set_up(loaded, cfg, person.trigger, person.class_word, seed, start)
