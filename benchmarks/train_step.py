@@ -1,13 +1,15 @@
 """How fast is a training step, beside the loop that diffusers' SDXL LoRA example performs?
 
     uv run python benchmarks/train_step.py            # small width, on this machine's CPU
-    uv run python benchmarks/train_step.py --full     # SDXL's own width at 1024 px, on a GPU
+    uv run python benchmarks/train_step.py --full     # SDXL's own width at 1024 px, on a GPU: batches 1 and
+                                                      # 4, with and without checkpointing and compile
 
 Three loops take turns on one random-weight model of SDXL's architecture, with the same precision, batch and
 rank: "example" encodes pictures and captions in each step, as the example does; "cached" is the same loop
 with both encoded before; "ours" is image/train.py's. Each runs in a process of its own, so that its peak
-memory is its own. Prints seconds a step, peak memory, and the ratios; with --full also the model FLOP
-utilisation: what torch's FLOP counter counts in a step, of the peak that --peak-tflops names.
+memory is its own. Prints seconds a step, peak memory, and the ratios; with --full also the FLOP utilisation:
+what torch's FLOP counter counts in a step (with checkpointing that includes what is computed twice), of the
+peak that --peak-tflops names.
 """
 
 import argparse
@@ -34,28 +36,36 @@ def main() -> None:
     args = arguments()
     if args.loop:
         print(json.dumps(measured(args)))
-        return
-    rounds: dict[str, list[dict[str, float]]] = {loop: [] for loop in args.loops.split(",")}
+    elif not args.full:
+        compare(args, LOOPS, [])
+    else:
+        for batch in ("1", "4"):
+            compare(args, LOOPS, ["--batch", batch])
+            for flag in ("--checkpointing", "--compile"):
+                compare(args, ("ours",), ["--batch", batch, flag])
+
+
+def compare(args: argparse.Namespace, loops: tuple[str, ...], flags: list[str]) -> None:
+    """Time the loops in turn, each in processes of its own, and print what came of it."""
+    rounds: dict[str, list[dict[str, float]]] = {loop: [] for loop in loops}
     for _ in range(args.rounds):
         for loop, results in rounds.items():
-            results.append(in_a_process(loop))
+            results.append(in_a_process(loop, flags))
     where = torch.cuda.get_device_name() if args.full else "CPU"
-    print(f"{where}, {args.side} px, batch {args.batch}, rank {RANK}, {args.precision}, {torch.__version__}")
+    what = f"{args.side} px, rank {RANK}, {args.precision}, torch {torch.__version__}"
+    print(f"\n{where}, {what} {' '.join(flags)}")
     seconds = {}
     for loop, results in rounds.items():
-        seconds[loop] = statistics.median(result["seconds"] for result in results)
-        memory = max(result["memory"] for result in results)
-        spread = max(result["seconds"] for result in results) - min(result["seconds"] for result in results)
-        print(
-            f"{loop:8} {seconds[loop]:.3f} s a step (spread {spread:.3f}), peak {memory / 2**30:.2f} GiB",
-            end="",
-        )
-        flops = results[0]["flops"]
-        used = f", {flops / seconds[loop] / args.peak_tflops / 1e12:.1%} of {args.peak_tflops} TFLOP/s"
-        print(f", {flops / 1e12:.3f} TFLOP" + (used if args.full else ""))
-    if "ours" in seconds:
-        for loop in [loop for loop in seconds if loop != "ours"]:
-            print(f"ours is {seconds[loop] / seconds['ours']:.2f} times as fast as {loop}")
+        times = [result["seconds"] for result in results]
+        seconds[loop] = statistics.median(times)
+        memory, flops = (max(result[what] for result in results) for what in ("memory", "flops"))
+        line = f"{loop:8} {seconds[loop]:.3f} s a step ({min(times):.3f} to {max(times):.3f})"
+        line += f", peak {memory / 2**30:.2f} GiB, {flops / 1e12:.3f} TFLOP"
+        if args.full:
+            line += f", {flops / seconds[loop] / args.peak_tflops / 1e12:.1%} of {args.peak_tflops} TFLOP/s"
+        print(line)
+    for loop in [loop for loop in loops if loop != "ours"]:
+        print(f"ours is {seconds[loop] / seconds['ours']:.2f} times as fast as {loop}", flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -64,24 +74,24 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--full", action="store_true", help="SDXL's width at 1024 px in bf16: needs a GPU")
     parser.add_argument("--side", type=int, help="pixels; default 1024 with --full, else 128")
-    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--steps", type=int, default=12, help="timed, after two that are not")
     parser.add_argument("--rounds", type=int, default=2, help="of each loop, taking turns")
-    parser.add_argument("--loops", default=",".join(LOOPS), help="which, between commas")
-    parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, in all loops")
-    parser.add_argument("--compile", action="store_true", help="torch.compile, in ours")
     parser.add_argument(
         "--peak-tflops", type=float, default=989.0, help="of the GPU: 989 is an H100's or H200's"
     )
+    # for the processes that this one starts
     parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, default=4, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--compile", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.side = args.side or (1024 if args.full else 128)
     args.precision = "bf16" if args.full else "fp32"
     return args
 
 
-def in_a_process(loop: str) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--loop", loop]
+def in_a_process(loop: str, flags: list[str]) -> dict[str, float]:
+    command = [sys.executable, __file__, *sys.argv[1:], *flags, "--loop", loop]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
 
 

@@ -75,6 +75,29 @@ def test_an_unknown_key_or_a_value_out_of_range_is_named(
         effective(params, bases, concept)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"steps": 0}, "steps: 0 needs start_from"),
+        ({"start_from": "a.safetensors", "method": "full"}, "not with method full"),
+        ({"method": "full", "quantise": "nf4"}, "set quantise to none"),
+        ({"optimiser": "schedule_free"}, "set schedule to constant"),
+        ({"debiased": True, "min_snr_gamma": 5.0}, "two weightings of one loss"),
+        ({"timesteps": [500, 500]}, "must rise from 0 or more"),
+        ({"keep": "identity"}, "keep: identity needs draw_every"),
+        ({"keep": "loss", "look_every": 0}, "keep: loss needs look_every"),
+        ({"patience": 2}, "patience needs keep: loss or identity"),
+        ({"targets": "to_["}, "is no pattern"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused_and_say_why(
+    params, bases, concept, chosen: dict, said: str
+) -> None:
+    params["train_lora"] |= chosen
+    with pytest.raises(BadParameter, match=said):
+        effective(params, bases, concept)
+
+
 def test_a_wrong_override_of_the_concept_is_named(params, bases, concept) -> None:
     concept["overrides"]["evaluate"] = {"step": 3}
     with pytest.raises(BadParameter, match=r"evaluate\.step: "):

@@ -5,12 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig
 from safetensors.torch import load_file
 
 import tiny_bases
 from loras import KOHYA_NAME, NOTES, picture, trained, written
+from runs import ROOT
 from valentina_pipeline.image.adapted import pipeline
-from valentina_pipeline.image.lora import Block, Kind, Plan, inject
+from valentina_pipeline.image.lora import UNET, Block, Kind, Plan, inject
 from valentina_pipeline.image.lora_algebra import resize, weighted_sum
 from valentina_pipeline.image.lora_files import (
     DIFFUSERS_NAME,
@@ -231,3 +235,28 @@ def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
 
 def test_the_code_has_a_hash_of_its_content() -> None:
     assert len(code_hash()) == 64
+
+
+@pytest.mark.parametrize("name", ["sdxl", "sd15"])
+def test_at_the_defaults_a_file_is_below_100_mb(name: str) -> None:
+    xl = {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    }
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**(xl if name == "sdxl" else {"cross_attention_dim": 768}))
+    settings = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text())[name]["train_lora"]
+    config = LoraConfig(r=settings["rank"], target_modules=list(UNET[settings["targets"]]))
+    with torch.device("meta"):
+        unet.add_adapter(config)
+    count = sum(p.numel() for key, p in unet.named_parameters() if "lora_" in key)
+    assert 1e6 < 2 * count < 100e6  # bytes: float16, as they are written where they were trained in half
+    assert settings["precision"] != "fp32"

@@ -1,16 +1,19 @@
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import tiny_bases
 from loras import KOHYA_NAME, NOTES, picture, trained, written
 from valentina_pipeline.image.adapted import pipeline
 from valentina_pipeline.image.lora import Block, Kind
-from valentina_pipeline.image.lora_algebra import weighted_sum
+from valentina_pipeline.image.lora_algebra import Pair, weighted_sum
 from valentina_pipeline.image.lora_files import DIFFUSERS_NAME, adapter_files
 from valentina_pipeline.image.lora_merge import kohya_file, merge, read_pairs
 from valentina_pipeline.loras import lora
@@ -31,6 +34,31 @@ def test_both_formats_are_read_as_the_same_updates(family: str, kind: Kind, tmp_
     assert ours.keys() == theirs.keys()
     for layer, pair in ours.items():
         torch.testing.assert_close(pair.update(), theirs[layer].update())
+
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.floats(0.01, 8))
+
+
+@given(st.lists(SHAPES, min_size=1, max_size=4))
+def test_a_file_of_any_ranks_and_scales_comes_back_as_the_same_updates(
+    shapes: list[tuple[int, int, int, float]],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = {
+        f"lora_unet_layer_{index}": Pair(
+            torch.randn(rank, width, generator=generator),
+            torch.randn(height, rank, generator=generator),
+            scale,
+        )
+        for index, (rank, width, height, scale) in enumerate(shapes)
+    }
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        Path(file.name).write_bytes(kohya_file(pairs, {}))
+        again, tensors = read_pairs(Path(file.name)), load_file(file.name)
+    assert len({t.item() for name, t in tensors.items() if name.endswith(".alpha")}) == 1
+    assert pairs.keys() == again.keys()
+    for name, pair in pairs.items():
+        torch.testing.assert_close(again[name].update(), pair.update())
 
 
 def test_a_sum_draws_what_both_draw_together(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from valentina_pipeline.image.encoding import (
     tokenise,
 )
 from valentina_pipeline.image.optimise import schedule
+from valentina_pipeline.image.step import Objective
 from valentina_pipeline.image.train import Diverged, Stopped, Watch, train
 
 
@@ -292,3 +294,25 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(tmp_path:
     weights = [load(files["pytorch_lora_weights.safetensors"]) for files in (both, alone)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_that_gets_worse_stops_early_and_ends_at_its_best_look(tmp_path: Path) -> None:
+    cfg = config(steps=12, learning_rate=3.0, look_every=1, keep="loss", patience=2)
+    came = json.loads(run(tmp_path, cfg)["run"])
+    looks = {int(step): figures["held_out_loss"] for step, figures in came["looks"].items()}
+    best = min(looks, key=lambda step: looks[step])
+    assert len(came["losses"]) == best + 2 < 12
+
+
+def test_a_loss_a_hundred_times_the_first_ones_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Objective.__call__
+
+    def wild(self: Objective, step: int, rows: Any, slots: Any) -> torch.Tensor:
+        return real(self, step, rows, slots) * (1e6 if step == 22 else 1)
+
+    monkeypatch.setattr(Objective, "__call__", wild)
+    said = r"loss of step 23 is \d.*: lower train_lora.learning_rate; .*step-0000020"
+    with pytest.raises(Diverged, match=said):
+        run(tmp_path, config(steps=30, checkpoint_every=5))

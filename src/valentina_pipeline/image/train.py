@@ -33,13 +33,16 @@ logger = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 
+FIRST, DIVERGED = 20, 100.0
+"""A loss so many times the largest of so many first ones has diverged: timesteps alone differ by less."""
+
 
 class Stopped(KeyboardInterrupt):
     """Somebody stopped the run; a checkpoint was written first."""
 
 
 class Diverged(ArithmeticError):
-    """The loss is no longer a number."""
+    """The loss is no longer a number, or far from where it began."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def train(
 
     Raises:
         Stopped: Ctrl-C or SIGTERM came; the next run goes on from there.
-        Diverged: the loss is not finite; the weights of that step are not kept.
+        Diverged: the loss is not finite or has run away; the weights of that step are not kept.
         OutOfMemory: one picture at a time is too much.
     """
     loss_of = Objective(base, data, Noise.of(base), cfg, seed, _texts(base, learned, data, cfg))
@@ -102,7 +105,7 @@ def train(
         while done < cfg.steps and not had_enough(run.looks, cfg.keep, cfg.patience):
             began = time.perf_counter()
             loss, asked = processes.agree(mover.step(done, run), stop.is_set())
-            _check_finite(loss, done, checkpoints)
+            _check(loss, run.losses, checkpoints)
             run.losses.append(loss)
             done += 1
             seconds = time.perf_counter() - began
@@ -183,11 +186,13 @@ def reproducible(threads: int) -> Iterator[None]:
         filling.fill_uninitialized_memory = filled
 
 
-def _check_finite(loss: float, step: int, checkpoints: Checkpoints) -> None:
-    if not math.isfinite(loss):
-        last = checkpoints.last_path()
-        good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-        raise Diverged(f"the loss of step {step + 1} is {loss}: lower train_lora.learning_rate; {good}")
+def _check(loss: float, before: Sequence[float], checkpoints: Checkpoints) -> None:
+    first = before[:FIRST]
+    if math.isfinite(loss) and (len(first) < FIRST or loss < DIVERGED * max(first)):
+        return
+    last = checkpoints.last_path()
+    good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
+    raise Diverged(f"the loss of step {len(before) + 1} is {loss:g}: lower train_lora.learning_rate; {good}")
 
 
 @contextmanager

@@ -77,18 +77,20 @@ def train_adapter(
         BadCompanion: what is to train along is missing or refused.
         MissingModel: the base is not on this machine.
     """
-    from valentina_pipeline.image import train as training
-    from valentina_pipeline.image.base import base_hash, load_base
-    from valentina_pipeline.image.cache import Cache
-    from valentina_pipeline.image.checkpoint import Checkpoints
-    from valentina_pipeline.image.encoding import data_hash, encode_samples
-    from valentina_pipeline.image.learned import set_up
-    from valentina_pipeline.image.lora_files import Notes, code_hash
-    from valentina_pipeline.image.processes import Processes
-    from valentina_pipeline.image.safety import ContentFilter
-    from valentina_pipeline.integrations.tracking import active
-
     person, cfg = validated(Concept, concept, "concept"), validated(TrainConfig, train_lora, "train_lora")
+    logger.info("%s of %s, %d steps", cfg.method, person.name, cfg.steps)
+    with _timed("libraries are imported"):
+        from valentina_pipeline.image import train as training
+        from valentina_pipeline.image.base import base_hash, load_base
+        from valentina_pipeline.image.cache import Cache
+        from valentina_pipeline.image.checkpoint import Checkpoints
+        from valentina_pipeline.image.encoding import data_hash, encode_samples
+        from valentina_pipeline.image.learned import set_up
+        from valentina_pipeline.image.lora_files import Notes, code_hash
+        from valentina_pipeline.image.processes import Processes
+        from valentina_pipeline.image.safety import ContentFilter
+        from valentina_pipeline.integrations.tracking import active
+
     model, root = validated(BaseConfig, base, "base"), weights.parent.parent
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     own = {
