@@ -143,6 +143,7 @@ class TrainConfig(Frozen):
     draw_images: int = Field(ge=1, le=64)
     keep: Literal["last", "loss", "identity"] = Field(description="the weights of which look")
     patience: int = Field(ge=0, description="looks without a better one before the run stops; 0: never")
+    formats: tuple[Literal["diffusers", "kohya", "peft"], ...] = Field(description="of a LoRA's files")
     private: bool = Field(description="leave out of the files what tells about the pictures")
 
     @model_validator(mode="after")
@@ -157,6 +158,8 @@ class TrainConfig(Frozen):
             raise ValueError(
                 "debiased and min_snr_gamma are two weightings of one loss: set one of them to 0 or false"
             )
+        if "diffusers" not in self.formats:
+            raise ValueError("formats needs diffusers: evaluation and serving read it")
         if self.steps == 0 and not self.start_from:
             raise ValueError("steps: 0 needs start_from: there is nothing to keep")
         if self.start_from and self.method not in ("lora", "dora", "rslora"):

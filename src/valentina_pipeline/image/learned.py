@@ -75,7 +75,11 @@ def _adapter(
     rates = {name: _rate(name, cfg) * adapter.rate(name) for name in weights}
     half = cfg.precision != "fp32"
     return Learned(
-        weights, rates, dict.fromkeys(weights, span), str, lambda notes: adapter_files(adapter, notes, half)
+        weights,
+        rates,
+        dict.fromkeys(weights, span),
+        str,
+        lambda notes: adapter_files(adapter, notes, half, cfg.formats),
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from valentina_pipeline.image.base import BaseModel, Family
-from valentina_pipeline.image.lora_algebra import Pair
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -111,20 +110,6 @@ class Adapter:
                 if "default" in getattr(layer, "scaling", {}):
                     found[f"{module}.{name}"] = float(layer.scaling["default"])
         return found
-
-    def pairs(self) -> dict[str, Pair]:
-        """Return the LoRA by layer, on the CPU.
-
-        Raises:
-            ValueError: it is none of "lora" and "rslora", whose updates alone are a product of two matrices.
-        """
-        if self.plan.kind not in ("lora", "rslora"):
-            raise ValueError(f"a {self.plan.kind} is no product of two matrices: it has no sums and no ranks")
-        weights = {name: p.detach().cpu() for name, p in self.weights().items()}
-        return {
-            layer: Pair(weights[f"{layer}.lora_A.weight"], weights[f"{layer}.lora_B.weight"], scale)
-            for layer, scale in self.scales().items()
-        }
 
     def rate(self, name: str) -> float:
         """Return how many times the learning rate a parameter, named as in `weights`, learns at."""

@@ -121,7 +121,6 @@ def shipped(serving: Path) -> dict[str, Path]:
         base,
         generate,
         lora,
-        lora_algebra,
         lora_files,
         missing,
         png,
@@ -129,7 +128,7 @@ def shipped(serving: Path) -> dict[str, Path]:
         tokens,
     )
 
-    of_images = (adapted, base, generate, lora, lora_algebra, lora_files, missing, png, safety, tokens)
+    of_images = (adapted, base, generate, lora, lora_files, missing, png, safety, tokens)
     modules = (valentina_pipeline, config, domain, concept, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]

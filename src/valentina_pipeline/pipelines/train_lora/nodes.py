@@ -81,12 +81,12 @@ def train_adapter(
     logger.info("%s of %s, %d steps", cfg.method, person.name, cfg.steps)
     with _timed("libraries are imported"):
         from valentina_pipeline.image import train as training
-        from valentina_pipeline.image.base import base_hash, load_base
+        from valentina_pipeline.image.base import load_base
         from valentina_pipeline.image.cache import Cache
         from valentina_pipeline.image.checkpoint import Checkpoints
         from valentina_pipeline.image.encoding import data_hash, encode_samples
         from valentina_pipeline.image.learned import set_up
-        from valentina_pipeline.image.lora_files import Notes, code_hash
+        from valentina_pipeline.image.lora_files import Notes
         from valentina_pipeline.image.processes import Processes
         from valentina_pipeline.image.safety import ContentFilter
         from valentina_pipeline.integrations.tracking import active
@@ -107,9 +107,7 @@ def train_adapter(
     with training.reproducible(threads):
         with _timed("the base is loaded"):
             loaded = load_base(model, root, cfg.precision, cfg.quantise)
-            about = {library: version(library) for library in LIBRARIES}
-            about |= {"base": base_hash(loaded.folder), "code": code_hash(), "threads": str(threads)}
-            about |= {"device": str(loaded.device), "dtype": str(loaded.dtype), "quantise": cfg.quantise}
+            about = _about(loaded, cfg, threads)
             cache = Cache(root / CACHE, about)
         drawn = pictures.class_images(loaded, cfg, person.class_word, model.resolution, unsafe, cache)
         learned = set_up(loaded, cfg, person.trigger, person.class_word, seed, start)
@@ -149,6 +147,22 @@ def train_adapter(
     checkpoints.remove()
     trainable = sum(weight.numel() for name, weight in learned.weights.items() if learned.rates[name] > 0)
     return files, _curve(run, cfg), _looks(run), _figures(run, trainable, files), drawn
+
+
+def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
+    """Return what decides, beside pictures and settings, on every bit that the networks compute."""
+    from valentina_pipeline.image.base import base_hash
+    from valentina_pipeline.image.lora_files import code_hash
+
+    return {
+        **{library: version(library) for library in LIBRARIES},
+        "base": base_hash(base.folder),
+        "code": code_hash(),
+        "threads": str(threads),
+        "device": str(base.device),
+        "dtype": str(base.dtype),
+        "quantise": cfg.quantise,
+    }
 
 
 def _start(extras: Path, name: str) -> Path | None:
