@@ -57,7 +57,7 @@ def copy_project(root: Path, target: Path) -> Path:
         shutil.copytree(root / folder, target / folder, ignore=ignored)
     for file in ("params.yaml", "pyproject.toml", ".telemetry", ".gitignore"):
         shutil.copy(root / file, target / file)
-    for folder in ("conf/local", "data/01_raw", "tiny/weights"):
+    for folder in ("conf/local", "data/01_raw", "data/05_model_input", "tiny/weights"):
         (target / folder).mkdir(parents=True)
         (target / folder / ".gitkeep").touch()
     return target
