@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,28 +80,27 @@ def test_peft_reads_its_own_format(kind: Kind, tmp_path: Path) -> None:
     np.testing.assert_allclose(picture(again), live, atol=1e-4)
 
 
-def test_the_kohya_form_of_a_dora_follows_lycoris_formula(tmp_path: Path) -> None:
+def layer_and_kohya_parts(kind: Kind, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """One layer with an adapter in it, and its tensors in kohya's file, by their last names."""
     model = tiny_bases.loaded("sd15")
-    adapter = trained(model, "attention", kind="dora", text=False)
-    folder = written(adapter_files(adapter, NOTES), tmp_path)
+    written(adapter_files(trained(model, "attention", kind=kind, text=False), NOTES), folder)
+    flat = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q."
     tensors = load_file(folder / KOHYA_NAME)
-    layer = model.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
-    flat = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
-    up, down = tensors[f"{flat}.lora_up.weight"], tensors[f"{flat}.lora_down.weight"]
-    weight = layer.base_layer.weight + tensors[f"{flat}.alpha"] / len(down) * up @ down
-    weight = weight * (tensors[f"{flat}.dora_scale"] / weight.norm(dim=1, keepdim=True))
+    parts = {name.removeprefix(flat): t for name, t in tensors.items() if name.startswith(flat)}
+    return model.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q, parts
+
+
+def test_the_kohya_form_of_a_dora_follows_lycoris_formula(tmp_path: Path) -> None:
+    layer, parts = layer_and_kohya_parts("dora", tmp_path)
+    up, down = parts["lora_up.weight"], parts["lora_down.weight"]
+    weight = layer.base_layer.weight + parts["alpha"] / len(down) * up @ down
+    weight = weight * (parts["dora_scale"] / weight.norm(dim=1, keepdim=True))
     x = torch.randn(3, weight.shape[1])
     torch.testing.assert_close(layer(x), x @ weight.T, atol=1e-4, rtol=1e-4)
 
 
 def test_the_kohya_form_of_a_lokr_is_the_kronecker_product_of_its_factors(tmp_path: Path) -> None:
-    model = tiny_bases.loaded("sd15")
-    adapter = trained(model, "attention", kind="lokr", text=False)
-    folder = written(adapter_files(adapter, NOTES), tmp_path)
-    tensors = load_file(folder / KOHYA_NAME)
-    layer = model.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
-    flat = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
-    parts = {n.removeprefix(f"{flat}."): t for n, t in tensors.items() if n.startswith(f"{flat}.")}
+    layer, parts = layer_and_kohya_parts("lokr", tmp_path)
     first, second = (
         parts[w] if w in parts else parts[f"{w}_a"] @ parts[f"{w}_b"] for w in ("lokr_w1", "lokr_w2")
     )
