@@ -162,7 +162,7 @@ class TrainConfig(Frozen):
             raise ValueError("formats needs diffusers: evaluation and serving read it")
         if self.steps == 0 and not self.start_from:
             raise ValueError("steps: 0 needs start_from: there is nothing to keep")
-        if self.start_from and self.method not in ("lora", "dora", "rslora"):
+        if self.start_from and self.method in ("textual_inversion", "pivotal", "full"):
             raise ValueError(f"start_from goes on with a LoRA, not with method {self.method}")
         if self.method == "full" and self.quantise != "none":
             raise ValueError("full training moves the base's own weights: set quantise to none")

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 import tiny_bases
 from loras import KOHYA_NAME, NOTES, picture, trained, written
 from runs import ROOT
+from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.image.adapted import pipeline
 from valentina_pipeline.image.lora import UNET, Block, Kind, Plan, inject
 from valentina_pipeline.image.lora_files import (
-    DIFFUSERS_NAME,
     adapter_files,
     code_hash,
     read_metadata,
@@ -128,7 +128,7 @@ def test_alpha_travels_in_both_formats(tmp_path: Path) -> None:
     folder = written(
         adapter_files(trained(tiny_bases.loaded("sdxl"), "attention", alpha=2.0), NOTES), tmp_path
     )
-    configs = json.loads(read_metadata(folder / DIFFUSERS_NAME)["lora_adapter_metadata"])
+    configs = json.loads(read_metadata(folder / LORA)["lora_adapter_metadata"])
     assert {configs[f"{m}.lora_alpha"] for m in ("unet", "text_encoder", "text_encoder_2")} == {2}
     alphas = {t.item() for name, t in load_file(folder / KOHYA_NAME).items() if name.endswith(".alpha")}
     assert alphas == {2.0}  # not the rank
@@ -200,7 +200,7 @@ def test_metadata_tells_tags_and_rights_unless_they_are_private(tmp_path: Path) 
 
 def test_half_precision_halves_the_files() -> None:
     adapter = trained(tiny_bases.loaded("sd15"), "attention")
-    whole, halved = (len(adapter_files(adapter, NOTES, half)[DIFFUSERS_NAME]) for half in (False, True))
+    whole, halved = (len(adapter_files(adapter, NOTES, half)[LORA]) for half in (False, True))
     assert halved < 0.7 * whole
 
 

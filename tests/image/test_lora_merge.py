@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 import tiny_bases
 from loras import KOHYA_NAME, NOTES, picture, trained, written
+from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.image.adapted import pipeline
 from valentina_pipeline.image.lora import Block, Kind
 from valentina_pipeline.image.lora_algebra import Pair, weighted_sum
-from valentina_pipeline.image.lora_files import DIFFUSERS_NAME, adapter_files
+from valentina_pipeline.image.lora_files import adapter_files
 from valentina_pipeline.image.lora_merge import kohya_file, merge, read_pairs
 from valentina_pipeline.loras import lora
 
@@ -30,7 +31,7 @@ def folder_of(tmp_path: Path, name: str, kind: Kind = "lora", family: str = "sdx
 @pytest.mark.parametrize(("family", "kind"), [("sdxl", "rslora"), ("sd15", "lora")])
 def test_both_formats_are_read_as_the_same_updates(family: str, kind: Kind, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "a", kind, family)
-    ours, theirs = (read_pairs(folder / name) for name in (DIFFUSERS_NAME, KOHYA_NAME))
+    ours, theirs = (read_pairs(folder / name) for name in (LORA, KOHYA_NAME))
     assert ours.keys() == theirs.keys()
     for layer, pair in ours.items():
         torch.testing.assert_close(pair.update(), theirs[layer].update())
@@ -64,7 +65,7 @@ def test_a_file_of_any_ranks_and_scales_comes_back_as_the_same_updates(
 def test_a_sum_draws_what_both_draw_together(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "a")
     file, output = folder / KOHYA_NAME, tmp_path / "sum.safetensors"
-    done = CliRunner().invoke(lora, ["sum", str(output), f"{file}:0.25", f"{folder / DIFFUSERS_NAME}:0.75"])
+    done = CliRunner().invoke(lora, ["sum", str(output), f"{file}:0.25", f"{folder / LORA}:0.75"])
     assert done.exit_code == 0, done.output
     assert "100.0% of the update's energy" in done.output
     model = tiny_bases.loaded("sdxl")
@@ -114,7 +115,7 @@ def test_kohya_files_of_several_alphas_are_read_at_each_layers_own(tmp_path: Pat
 
 
 def test_what_has_no_sum_is_refused_by_name(tmp_path: Path) -> None:
-    file = folder_of(tmp_path, "a", "dora") / DIFFUSERS_NAME
+    file = folder_of(tmp_path, "a", "dora") / LORA
     done = CliRunner().invoke(lora, ["sum", str(tmp_path / "sum.safetensors"), str(file)])
     assert done.exit_code == 1
     assert "is no plain LoRA" in done.output

@@ -9,13 +9,16 @@ from PIL import Image
 from safetensors.numpy import load
 
 import tiny_bases
+from loras import written
 from packages import stage
 from runs import FACE, config, samples
 from valentina_pipeline.domain.concept import STAGE_NAMES
+from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.image.lora_files import read_metadata
 from valentina_pipeline.pipelines.train_lora import nodes, pictures
 
-LORA, KOHYA = "pytorch_lora_weights.safetensors", "vee.kohya.safetensors"
+KOHYA, PEFT = "vee.kohya.safetensors", "peft"
+KINDS = ("lora", "dora", "rslora", "lokr")
 RIGHTS = """
 - id: garden-2026
   holder: Jane Doe
@@ -108,7 +111,7 @@ def test_nothing_to_train_on_is_an_error_that_says_what_is_missing(tmp_path: Pat
     captions = pd.DataFrame({"sha256": ["0" * 64], "caption": ["photo of vee woman"]})
     with pytest.raises(pictures.NothingToTrainOn, match="no caption"):
         trained(tmp_path, captions=captions)
-    with pytest.raises(pictures.NothingToTrainOn, match="training split"):
+    with pytest.raises(pictures.NothingToTrainOn, match="left to train on"):
         trained(tmp_path, aligned={})
 
 
@@ -185,21 +188,52 @@ def test_a_prior_is_shown_as_often_as_the_concept() -> None:
     assert pictures.with_prior(own, {}, "woman", 1.0) == own
 
 
-@pytest.mark.parametrize("form", [LORA, KOHYA])
-def test_a_lora_is_gone_on_from_and_taken_as_it_is_with_no_steps(form: str, tmp_path: Path) -> None:
-    first = trained(tmp_path, learning_rate=0.1, alpha=1.0)
-    (tmp_path / "data/05_model_input/theirs.safetensors").write_bytes(first.files[form])
-    kept = trained(tmp_path, start_from="theirs.safetensors", steps=0)
+@pytest.mark.parametrize(
+    ("form", "method"), [(LORA, "lora"), (KOHYA, "lora"), (LORA, "lokr"), *((PEFT, kind) for kind in KINDS)]
+)
+def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
+    form: str, method: str, tmp_path: Path
+) -> None:
+    first = trained(
+        tmp_path, learning_rate=0.1, alpha=1.0, method=method, formats=["diffusers", "kohya", "peft"]
+    )
+    start = "theirs" if form == PEFT else "theirs.safetensors"
+    if form == PEFT:
+        written(
+            {name: content for name, content in first.files.items() if name.startswith("peft/")}, tmp_path
+        )
+        (tmp_path / "peft").rename(tmp_path / "data/05_model_input/theirs")
+    else:
+        (tmp_path / "data/05_model_input/theirs.safetensors").write_bytes(first.files[form])
+    kept = trained(tmp_path, start_from=start, steps=0)
     assert kept.loss.empty
     assert kept.figures["trainable_parameters"] == first.figures["trainable_parameters"]
     about = metadata(kept.files, tmp_path)
-    assert (about["rank"], about["alpha"]) == ("2", "1")
+    assert (about["method"], about["rank"], about["alpha"]) == (method, "2", "1")
     before, after = load(first.files[LORA]), load(kept.files[LORA])
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         np.testing.assert_allclose(after[name], tensor, atol=1e-7)
-    on = load(trained(tmp_path, start_from="theirs.safetensors", learning_rate=0.1).files[LORA])
+    on = load(trained(tmp_path, start_from=start, learning_rate=0.1).files[LORA])
     assert any(not np.array_equal(on[name], tensor) for name, tensor in before.items())
+
+
+def test_a_folder_of_the_unet_alone_is_an_adapter_too(tmp_path: Path) -> None:
+    first = trained(tmp_path, learning_rate=0.1, formats=["diffusers", "peft"])
+    (written(first.files, tmp_path / "first") / "peft/unet").rename(tmp_path / "data/05_model_input/theirs")
+    kept = load(trained(tmp_path, start_from="theirs", steps=0).files[LORA])
+    assert kept
+    assert all(name.startswith("unet.") for name in kept)
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_folder_that_is_no_adapter_is_an_error(missing: str, tmp_path: Path) -> None:
+    first = trained(tmp_path, formats=["diffusers", "peft"])
+    theirs = tmp_path / "data/05_model_input/theirs"
+    (written(first.files, tmp_path / "first") / "peft").rename(theirs)
+    (theirs / "unet" / missing).unlink()
+    with pytest.raises(ValueError, match=r"theirs/unet is no adapter of peft's"):
+        trained(tmp_path, start_from="theirs")
 
 
 def test_a_start_that_is_no_lora_file_is_an_error(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.image.base import BaseModel, quiet
-from valentina_pipeline.image.lora_files import DIFFUSERS_NAME, evenly_scaled, read_metadata
+from valentina_pipeline.image.lora_files import evenly_scaled, read_metadata
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +30,14 @@ def pipeline(base: BaseModel, learned: Path | None = None) -> Any:
             _replace(base, name, learned / f"{name}.safetensors")
     for file in learned.glob(EMBEDDINGS):
         _load_tokens(base, file)
-    if (learned / DIFFUSERS_NAME).is_file():
-        load_adapter(base, learned / DIFFUSERS_NAME)
+    if (learned / LORA).is_file():
+        load_adapter(base, learned / LORA)
     return base.pipe
+
+
+def parts(adapter: Path) -> list[Path]:
+    """Return the files of an adapter: itself, or in peft's layout those of its folder, sorted."""
+    return [adapter] if adapter.is_file() else sorted(file for file in adapter.rglob("*") if file.is_file())
 
 
 def load_adapter(base: BaseModel, file: Path) -> None:
@@ -39,13 +45,17 @@ def load_adapter(base: BaseModel, file: Path) -> None:
 
     Args:
         base: changed in place.
-        file: in diffusers' format, or a LoRA or DoRA in kohya's.
+        file: in diffusers' format, or a LoRA or DoRA in kohya's; or a folder in peft's layout, of the U-Net
+            or with a folder for each network.
 
     Raises:
-        ValueError: it is no safetensors file.
+        ValueError: it is no safetensors file, or not of this base.
     """
     from safetensors.torch import load_file
 
+    if file.is_dir():
+        _load_peft(base, file)
+        return
     metadata = read_metadata(file)
     with quiet():
         if "lokr" in metadata.get("method", ""):
@@ -65,16 +75,34 @@ def _load_lokr(base: BaseModel, file: Path) -> None:
 
     tensors, configs = load_file(file), json.loads(read_metadata(file)["lora_adapter_metadata"])
     for name in ("unet", *base.text_encoders):
-        config = _below(configs, name)
-        if not config:
-            continue
-        network, mine = getattr(base.pipe, name), _below(tensors, name)
-        if name == "unet":
-            network.load_lora_adapter(mine, prefix=None, metadata=config)
-        else:
-            if not hasattr(network, "text_model"):  # as transformers names them since version 5
-                mine = {key.removeprefix("text_model."): value for key, value in mine.items()}
-            network.load_adapter(adapter_state_dict=mine, peft_config=LoKrConfig(**config))
+        if config := _below(configs, name):
+            _inject(base, name, LoKrConfig(**config), _below(tensors, name), file)
+
+
+def _load_peft(base: BaseModel, folder: Path) -> None:
+    from peft import PeftConfig
+    from safetensors.torch import load_file
+
+    networks = {name: folder / name for name in ("unet", *base.text_encoders) if (folder / name).is_dir()}
+    for name, place in (networks or {"unet": folder}).items():
+        file = place / "adapter_model.safetensors"
+        if not file.is_file() or not (place / "adapter_config.json").is_file():
+            raise ValueError(f"{place} is no adapter of peft's: adapter_config.json and {file.name} make one")
+        tensors = {key.removeprefix("base_model.model."): value for key, value in load_file(file).items()}
+        _inject(base, name, PeftConfig.from_pretrained(str(place)), tensors, file)
+
+
+def _inject(base: BaseModel, name: str, config: Any, tensors: "dict[str, Tensor]", file: Path) -> None:
+    """Put an adapter into one network, by peft itself."""
+    from peft import set_peft_model_state_dict
+
+    network = getattr(base.pipe, name)
+    if not hasattr(network, "text_model"):  # as transformers names them since version 5
+        tensors = {key.removeprefix("text_model."): value for key, value in tensors.items()}
+    network.add_adapter(config, "default")
+    read: Any = set_peft_model_state_dict(network, tensors, "default")
+    if strange := read.unexpected_keys:
+        raise ValueError(f"{file}: the base's {name} has no layer for {len(strange)} tensors: {strange[0]}")
 
 
 def _load_tokens(base: BaseModel, file: Path) -> None:

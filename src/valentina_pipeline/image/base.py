@@ -1,6 +1,5 @@
 """Base models: found on this machine, or an error that says how to get them; never a silent download."""
 
-import hashlib
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from valentina_pipeline.config import BaseConfig
+from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.missing import MissingModel
 
 if TYPE_CHECKING:
@@ -241,17 +241,12 @@ def base_hash(folder: Path) -> str:
 @lru_cache(maxsize=8)
 def _weights_hash(folder: Path) -> str:
     if folder.is_file():
-        return _sha256(folder)
+        return sha256(folder)
     files = sorted(f for f in folder.glob("*/*.safetensors") if f.name.count(".") == 1)
     if not files:
         raise FileNotFoundError(f"{folder} holds no weights: */*.safetensors")
-    lines = (f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    lines = (f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return sha256("".join(lines).encode())
 
 
 def _cached(base: BaseConfig) -> Path:

@@ -163,30 +163,32 @@ def adopted(base: BaseModel, blocks: tuple[Block, ...] = ()) -> Adapter:
     if loaded["unet"] is None:
         raise ValueError("this LoRA changes no layer of the U-Net that this base has")
     configs = {name: _kept(config) for name, config in loaded.items() if config is not None}
-    first = loaded["unet"]
-    kind: Kind = "dora" if first.use_dora else "rslora" if first.use_rslora else "lora"
-    plan = Plan(kind, first.r, float(first.lora_alpha), "as loaded", blocks)
+    first = configs["unet"]
+    kind: Kind = "dora" if "use_dora" in first else "rslora" if "use_rslora" in first else "lora"
+    kind = "lokr" if "alpha" in first else kind
+    plan = Plan(kind, first["r"], float(first.get("alpha") or first["lora_alpha"]), "as loaded", blocks)
     for name in configs:
         for label, parameter in networks[name].named_parameters():
-            if ".lora_" in label:
+            if ".lora_" in label or ".lokr_" in label:
                 parameter.requires_grad_(True).data = parameter.data.float()
     return Adapter(base.family, plan, {name: networks[name] for name in configs}, configs)
 
 
+KEPT = (
+    "r", "alpha", "lora_alpha", "target_modules", "exclude_modules", "use_dora", "use_rslora", "rank_pattern",
+    "alpha_pattern", "decompose_both", "decompose_factor", "use_effective_conv2d",
+)  # fmt: skip
+"""Settings of peft's configurations that tell how to build an adapter again."""
+
+
 def _kept(config: Any) -> dict[str, Any]:
     """Return what peft needs to build a loaded LoRA again, as JSON."""
-    targets = config.target_modules
-    kept = {
-        "r": config.r,
-        "lora_alpha": _plain(config.lora_alpha),
-        "target_modules": targets if isinstance(targets, str) else sorted(targets),
-        "exclude_modules": config.exclude_modules,
-        "use_dora": config.use_dora,
-        "use_rslora": config.use_rslora,
-        "rank_pattern": dict(config.rank_pattern),
-        "alpha_pattern": dict(config.alpha_pattern),
-    }
-    return {name: value for name, value in kept.items() if value}
+    kept = {name: value for name in KEPT if (value := getattr(config, name, None))}
+    for name in {"alpha", "lora_alpha"} & kept.keys():
+        kept[name] = _plain(kept[name])
+    if not isinstance(kept["target_modules"], str):
+        kept["target_modules"] = sorted(kept["target_modules"])
+    return kept
 
 
 def _config(base: BaseModel, name: str, network: Any, plan: Plan) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from valentina_pipeline.domain.content import LORA, sha256
 from valentina_pipeline.image.base import Family
 from valentina_pipeline.image.lora import Adapter
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Format = Literal["diffusers", "kohya", "peft"]
-
-DIFFUSERS_NAME = "pytorch_lora_weights.safetensors"
 
 KOHYA_PREFIXES: dict[Family, dict[str, str]] = {
     "sdxl": {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
@@ -101,7 +100,7 @@ def adapter_files(
             configs = {f"{m}.{key}": v for m, config in adapter.configs.items() for key, v in config.items()}
             content = {_published(name): t for name, t in tensors.items()}
             metadata = {**about, "lora_adapter_metadata": json.dumps(configs, sort_keys=True)}
-            files[DIFFUSERS_NAME] = serialise(content, metadata)
+            files[LORA] = serialise(content, metadata)
         elif form == "kohya":
             files[f"{notes.trigger}.kohya.safetensors"] = serialise(_kohya(tensors, adapter), about)
         else:
@@ -272,5 +271,5 @@ def _tensor_hash(tensors: "Mapping[str, Tensor]") -> str:
 def code_hash() -> str:
     """Return the sha256 over the files whose code decides what a training results in."""
     here = Path(__file__).parent
-    sums = [hashlib.sha256((here / f"{name}.py").read_bytes()).hexdigest() for name in DECIDING]
-    return hashlib.sha256("\n".join(sums).encode()).hexdigest()
+    sums = [sha256(here / f"{name}.py") for name in DECIDING]
+    return sha256("\n".join(sums).encode())

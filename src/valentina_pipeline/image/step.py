@@ -58,6 +58,32 @@ class Noise:
         return cls(scheduler.alphas_cumprod.float().to(base.device), base.prediction_type)
 
 
+Text = tuple[Tensor, Tensor | None]
+"""What the U-Net attends to (n, 77, d), and SDXL's pooled embeddings (n, p)."""
+
+
+def denoised(
+    base: BaseModel, noise: Noise, clean: Tensor, eps: Tensor, timesteps: Tensor, text: Text, sizes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what the U-Net makes of noised latents and what it should, both (n, c, h, w).
+
+    Args:
+        base: see base.py.
+        noise: the schedule.
+        clean: latents.
+        eps: the noise, of the same shape.
+        timesteps: int64 (n,).
+        text: of n captions.
+        sizes: SDXL's conditions (n, 6).
+    """
+    context, pooled = text
+    kept, dtype = noise.kept[timesteps], base.dtype
+    noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
+    extra = None if pooled is None else {"text_embeds": pooled.to(dtype), "time_ids": sizes.to(dtype)}
+    predicted = base.unet(noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=extra).sample
+    return predicted, objective.target(clean, eps, kept, noise.prediction_type)
+
+
 @dataclass(frozen=True)
 class Objective:
     """The loss of some samples of a step.
@@ -81,14 +107,9 @@ class Objective:
         span = first, min(end, len(self.noise.kept))
         drawn = objective.draw(self.seed, step, slots, tuple(clean.shape[1:]), span, cfg.noise_offset)
         timesteps, eps = drawn.timesteps.to(device), drawn.noise.to(device)
+        text, sizes = self._text(rows, drawn), self.data.conditions[list(rows)]
+        predicted, wanted = denoised(self.base, self.noise, clean, eps, timesteps, text, sizes)
         kept = self.noise.kept[timesteps]
-        context, extra = self._conditions(rows, drawn)
-        noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
-        dtype = self.base.dtype
-        predicted = self.base.unet(
-            noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=extra
-        ).sample
-        wanted = objective.target(clean, eps, kept, ptype)
         if cfg.debiased:
             weight = objective.debiased_weights(kept, ptype)
         else:
@@ -97,11 +118,9 @@ class Objective:
         places = torch.stack([self.data.places[row] for row in rows])
         return objective.loss(predicted, wanted, weight, places)
 
-    def _conditions(
-        self, rows: Sequence[int], drawn: objective.Draw
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Return what the U-Net attends to (n, 77, d), and SDXL's further conditions."""
-        cfg, dtype = self.cfg, self.base.dtype
+    def _text(self, rows: Sequence[int], drawn: objective.Draw) -> Text:
+        """Return the embedded captions as this step shows them: varied, and some left out."""
+        cfg = self.cfg
         dropped = drawn.dropout < cfg.caption_dropout
         captions = [self.data.captions[row] for row in rows]
         if cfg.keep_tags >= 0 or cfg.tag_dropout > 0:
@@ -120,8 +139,7 @@ class Objective:
             left_out = dropped.to(context.device)
             context = context.masked_fill(left_out[:, None, None], 0)
             pooled = pooled.masked_fill(left_out[:, None], 0)
-        sizes = self.data.conditions[list(rows)]
-        return context, {"text_embeds": pooled.to(dtype), "time_ids": sizes.to(dtype)}
+        return context, pooled
 
 
 @dataclass

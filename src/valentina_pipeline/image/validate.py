@@ -10,7 +10,7 @@ from valentina_pipeline.image import objective
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.encoding import Encoded, encode_text, tokenise
 from valentina_pipeline.image.judge import Judges, face_scores
-from valentina_pipeline.image.step import Noise
+from valentina_pipeline.image.step import Noise, denoised
 
 TIMESTEPS = 8
 """Evenly spaced over the schedule."""
@@ -53,25 +53,14 @@ def stable_loss(base: BaseModel, data: Encoded, seed: int, count: int) -> float:
 
 
 def _loss(base: BaseModel, data: Encoded, noise: Noise, row: int, steps: torch.Tensor, seed: int) -> float:
-    clean = data.latents[row].expand(len(steps), *data.latents[row].shape)
+    count, device = len(steps), base.device
+    clean = data.latents[row].expand(count, -1, -1, -1)
     # the row's own noise, which no step of the training draws
-    eps = objective.draw(seed, -1 - row, range(len(steps)), tuple(clean.shape[1:]), (0, 1)).noise.to(
-        base.device
-    )
-    kept = noise.kept[steps.to(base.device)]
+    eps = objective.draw(seed, -1 - row, range(count), tuple(clean.shape[1:]), (0, 1)).noise.to(device)
     context, pooled = encode_text(base, tokenise(base, [data.captions[row]]))
-    dtype = base.dtype
-    extra = None
-    if pooled is not None:
-        sizes = data.conditions[row].expand(len(steps), -1).to(dtype)
-        extra = {"text_embeds": pooled.expand(len(steps), -1).to(dtype), "time_ids": sizes}
-    predicted = base.unet(
-        objective.corrupt(clean, eps, kept).to(dtype),
-        steps.to(base.device),
-        context.expand(len(steps), -1, -1).to(dtype),
-        added_cond_kwargs=extra,
-    ).sample
-    wanted = objective.target(clean, eps, kept, noise.prediction_type)
+    text = context.expand(count, -1, -1), None if pooled is None else pooled.expand(count, -1)
+    sizes = data.conditions[row].expand(count, -1)
+    predicted, wanted = denoised(base, noise, clean, eps, steps.to(device), text, sizes)
     return (predicted.float() - wanted).square().mean().item()
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from valentina_pipeline.domain.content import sha256
+
 logger = logging.getLogger(__name__)
 
 FOLLOWED = (
@@ -66,12 +68,6 @@ def files(root: Path, patterns: Iterable[str]) -> list[Path]:
     """Return the files that match, each once, sorted; caches and hidden files are no content."""
     found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
     return sorted(file for file in found if not _is_incidental(file.relative_to(root)))
-
-
-def sha256(file: Path) -> str:
-    """Return a file's sha256 in hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def locked(root: Path, concept: str) -> dict[str, dict[str, str]]:

@@ -115,7 +115,7 @@ def shipped(serving: Path) -> dict[str, Path]:
     """
     import valentina_pipeline
     from valentina_pipeline import config, domain, image
-    from valentina_pipeline.domain import concept
+    from valentina_pipeline.domain import concept, content
     from valentina_pipeline.image import (
         adapted,
         base,
@@ -129,7 +129,7 @@ def shipped(serving: Path) -> dict[str, Path]:
     )
 
     of_images = (adapted, base, generate, lora, lora_files, missing, png, safety, tokens)
-    modules = (valentina_pipeline, config, domain, concept, image, *of_images)
+    modules = (valentina_pipeline, config, domain, concept, content, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]
     files += [serving / name for name in ("__init__.py", "model.py")]

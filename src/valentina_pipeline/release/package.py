@@ -1,6 +1,5 @@
 """The package: everything that serves a character, byte for byte a function of what it is made from."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
 from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.content import drawing, sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.release.card import card
 
@@ -91,7 +91,7 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
 def content_hash(lora: Path, base_hash: str) -> str:
     """Return the sha256 over the LoRA's files and the base: what draws, whatever is written about it."""
     lines = [f"{sha256(file)}  {file.name}\n" for file in sorted(lora.iterdir()) if _is_content(file)]
-    return hashlib.sha256("".join([*lines, f"{base_hash}  base\n"]).encode()).hexdigest()
+    return sha256("".join([*lines, f"{base_hash}  base\n"]).encode())
 
 
 def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def rights_summary(concept: Concept, manifest: "pd.DataFrame") -> dict[str, Any]
         "images": len(rows),
         "training": sum(split == TRAIN for *_, split in rows),
         "held_out": sum(split == HELD_OUT for *_, split in rows),
-        "manifest_sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
+        "manifest_sha256": sha256("".join(lines).encode()),
     }
 
 
@@ -162,14 +162,6 @@ def sums(files: Mapping[str, bytes | Path]) -> bytes:
     return "".join(lines).encode()
 
 
-def sha256(content: bytes | Path) -> str:
-    """Return the sha256 of bytes or of a file, in hex."""
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
     person = parts.concept
     return {
@@ -179,14 +171,8 @@ def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
         "class_word": person.class_word,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
-        "lora_sha256": sha256(lora[_drawing(lora)]),
+        "lora_sha256": sha256(drawing(lora.values())),
     }
-
-
-def _drawing(lora: Mapping[str, Path]) -> str:
-    """Return the name of the LoRA, or of the first of what else was learned."""
-    found = sorted(name for name in lora if name.endswith(".safetensors"))
-    return min(found, key=lambda name: (not name.endswith("/pytorch_lora_weights.safetensors"), name))
 
 
 def _joined(

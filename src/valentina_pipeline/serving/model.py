@@ -5,7 +5,6 @@ calls. It reads nothing but the package (and, where the package embeds no base, 
 """
 
 import base64
-import hashlib
 import json
 import re
 import secrets
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import BaseConfig
+from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.safety import ContentFilter, refuse_prompt
 
 if TYPE_CHECKING:
@@ -296,6 +296,5 @@ def _check_sums(folder: Path) -> None:
         file = folder / name
         if not file.is_file():
             raise BadPackage(f"{folder} is damaged, {name} is missing: `dvc checkout` brings it back")
-        with file.open("rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != expected:
-                raise BadPackage(f"{folder} is damaged, {name} was changed: `dvc checkout` brings it back")
+        if sha256(file) != expected:
+            raise BadPackage(f"{folder} is damaged, {name} was changed: `dvc checkout` brings it back")

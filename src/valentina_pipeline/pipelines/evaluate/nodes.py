@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import BaseConfig, EvaluateConfig, validated
 from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.content import drawing, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +66,11 @@ def evaluate_adapter(
     use_threads(threads)
     root = weights.parent.parent
     model = load_base(where, root)
-    hashes = {"base": where.path, "base_hash": base_hash(model.folder), "lora": _lora_hash(lora)}
+    hashes = {
+        "base": where.path,
+        "base_hash": base_hash(model.folder),
+        "lora": sha256(drawing(lora.iterdir())),
+    }
     draw = painter(model, lora, cfg, where.resolution, hashes)
     known = Known(aligned, faces, dict(zip(captions["sha256"], captions["caption"], strict=True)))
     settings = {**_settings(person, where, cfg), **hashes, "seed": str(seed), "torch threads": str(threads)}
@@ -111,17 +116,6 @@ def painter(
                 yield from draw(pipe, part, cfg.steps, cfg.guidance, size, batch, marks)
 
     return paint
-
-
-def _lora_hash(lora: Path) -> str:
-    """Return the sha256 of what draws: the LoRA, or the first of what else was learned."""
-    import hashlib
-
-    from valentina_pipeline.image.lora_files import DIFFUSERS_NAME
-
-    files = sorted(lora.glob("*.safetensors"), key=lambda file: (file.name != DIFFUSERS_NAME, file.name))
-    with files[0].open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _settings(person: Concept, base: BaseConfig, cfg: EvaluateConfig) -> dict[str, str]:

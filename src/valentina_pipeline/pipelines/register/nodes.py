@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import RegisterConfig, validated
+from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.pipelines.assembly import Material, assembled, identified
 
 if TYPE_CHECKING:
@@ -105,7 +106,6 @@ def _tags(
     root: Path,
 ) -> dict[str, str]:
     from valentina_pipeline.integrations.provenance import commit
-    from valentina_pipeline.release.package import sha256
 
     return {
         "content_hash": decision["content_hash"],

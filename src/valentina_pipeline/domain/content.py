@@ -1,0 +1,22 @@
+"""Files by their content: the name that their sha256 is, and which of a training's files draws."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+LORA = "pytorch_lora_weights.safetensors"
+"""A LoRA's name in diffusers' format."""
+
+
+def sha256(content: bytes | Path) -> str:
+    """Return the sha256 of bytes or of a file, in hex."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def drawing(files: Iterable[Path]) -> Path:
+    """Return which of train_lora's files draws: the LoRA, or the first of what else was learned."""
+    learned = (file for file in files if file.suffix == ".safetensors")
+    return min(learned, key=lambda file: (file.name != LORA, file.name))
