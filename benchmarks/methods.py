@@ -61,15 +61,17 @@ def run_all() -> None:
 
 def found() -> dict[str, dict[str, Any]]:
     """Return the figures of the experiments that have run, by name."""
-    shown = json.loads(dvc("exp", "show", "--json", capture=True))
+    listed = json.loads(dvc("exp", "show", "--json", capture=True))
     results = {}
-    for commit in shown:
+    for commit in listed:
         for experiment in commit.get("experiments") or []:
             for revision in experiment["revs"]:
-                figures = (revision.get("data") or {}).get("metrics") or {}
-                by_file = {Path(file).name: each.get("data") for file, each in figures.items()}
-                if revision.get("name") and by_file.get("metrics.json"):
-                    results[revision["name"]] = {**by_file["metrics.json"], "train": by_file["train.json"]}
+                files = (revision.get("data") or {}).get("metrics") or {}
+                figures, train = (
+                    (files.get(f"{REPORTS}/{name}.json") or {}).get("data") for name in ("metrics", "train")
+                )
+                if revision.get("name") and figures and train:
+                    results[revision["name"]] = {**figures, "train": train}
     return results
 
 
@@ -92,7 +94,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"{statistics.mean(row['clip_t']['lora']['mean'] for row in rows):.3f}",
             f"{statistics.mean(row['memorisation']['share_memorised'] for row in rows):.1%}",
             f"{min(took):.1f}" if took else "",
-            f"{rows[0]['train']['file_bytes'] / 1e6:.2f} MB",
+            f"{rows[0]['train']['file_bytes'] / 1e6:.2g} MB",
         ]
         lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {len(rows)} |")
     return "\n".join(lines)
