@@ -111,7 +111,7 @@ def test_nothing_to_train_on_is_an_error_that_says_what_is_missing(tmp_path: Pat
     captions = pd.DataFrame({"sha256": ["0" * 64], "caption": ["photo of vee woman"]})
     with pytest.raises(pictures.NothingToTrainOn, match="no caption"):
         trained(tmp_path, captions=captions)
-    with pytest.raises(pictures.NothingToTrainOn, match="left to train on"):
+    with pytest.raises(pictures.NothingToTrainOn, match="training split"):
         trained(tmp_path, aligned={})
 
 
@@ -198,13 +198,7 @@ def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
         tmp_path, learning_rate=0.1, alpha=1.0, method=method, formats=["diffusers", "kohya", "peft"]
     )
     start = "theirs" if form == PEFT else "theirs.safetensors"
-    if form == PEFT:
-        written(
-            {name: content for name, content in first.files.items() if name.startswith("peft/")}, tmp_path
-        )
-        (tmp_path / "peft").rename(tmp_path / "data/05_model_input/theirs")
-    else:
-        (tmp_path / "data/05_model_input/theirs.safetensors").write_bytes(first.files[form])
+    (written(first.files, tmp_path / "first") / form).rename(tmp_path / "data/05_model_input" / start)
     kept = trained(tmp_path, start_from=start, steps=0)
     assert kept.loss.empty
     assert kept.figures["trainable_parameters"] == first.figures["trainable_parameters"]

@@ -93,7 +93,9 @@ def train_adapter(
         for split in (TRAIN, HELD_OUT)
     )
     if not own:
-        raise pictures.NothingToTrainOn("no aligned picture is left to train on: see faces and rejections")
+        raise pictures.NothingToTrainOn(
+            "no aligned picture belongs to the training split: see faces and rejections"
+        )
     limits = validated(IngestConfig, ingest, "ingest")
     beside, records = pictures.companions(extras, cfg.also, limits, unsafe)
     start = _start(extras, cfg.start_from)
@@ -110,8 +112,9 @@ def train_adapter(
         checkpoints = _checkpoints(root, notes, about, cfg, seed, processes.count, start)
         with _timed("pictures and captions are encoded"):
             data = encode_samples(loaded, samples, cfg.face_weight, cfg.background_weight, cache)
-            fitted = _fitted(held_out, model.resolution, learned)
-            unseen = encode_samples(loaded, fitted, cache=cache) if fitted else None
+            unseen = None
+            if held_out and cfg.look_every:
+                unseen = encode_samples(loaded, _fitted(held_out, model.resolution, learned), cache=cache)
         shown = [sample.caption for sample in [*held_out, *own]]
         watched = watch.watch(loaded, model, root, person, cfg, seed, (data, unseen), shown, faces)
         run = training.train(loaded, learned, data, cfg, seed, checkpoints, watched, processes)

@@ -10,12 +10,15 @@ from valentina_pipeline.domain.manifest import TRAIN
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image
 
     from valentina_pipeline.image.base import BaseModel
     from valentina_pipeline.image.encoding import Encoded
+    from valentina_pipeline.image.judge import Judges
     from valentina_pipeline.image.train import Watch
 
 Figures = Callable[[], dict[str, float]]
+Paint = Callable[[Sequence[str]], "list[Image.Image]"]
 
 GRID_PROMPTS = 4
 
@@ -44,9 +47,15 @@ def watch(
         captions: of pictures, the first of which are prompts of drawn images.
         faces: align's rows.
     """
+    from valentina_pipeline.image.generate import Request, draw
+    from valentina_pipeline.image.judge import load_judges
     from valentina_pipeline.image.train import Watch
     from valentina_pipeline.image.validate import held_out_figures
     from valentina_pipeline.integrations.tracking import active
+
+    def paint(prompts: Sequence[str]) -> "list[Image.Image]":
+        requests = [Request(prompt, seed + index) for index, prompt in enumerate(prompts)]
+        return draw(base.pipe, requests, cfg.sample_steps, cfg.sample_guidance, model.resolution)
 
     seen, unseen = data
     prompts = captions[:GRID_PROMPTS]
@@ -54,48 +63,29 @@ def watch(
     if unseen is not None:
         looks.append((cfg.look_every, lambda: held_out_figures(base, unseen, seen, seed)))
     if cfg.draw_every:
-        looks.append((cfg.draw_every, _drawn(base, model, root, person, cfg, seed, prompts, faces)))
-    return Watch(log=active().log, sample=_grid(prompts, cfg, seed, model.resolution), looks=looks)
+        chosen = [prompts[index % len(prompts)] for index in range(cfg.draw_images)]
+        looks.append((cfg.draw_every, _drawn(paint, chosen, person.trigger, faces, load_judges(model, root))))
+    return Watch(log=active().log, sample=_grid(paint, prompts, model.resolution), looks=looks)
 
 
 def _drawn(
-    base: "BaseModel",
-    model: BaseConfig,
-    root: Path,
-    person: Concept,
-    cfg: TrainConfig,
-    seed: int,
-    prompts: Sequence[str],
-    faces: "pd.DataFrame",
+    paint: Paint, prompts: Sequence[str], trigger: str, faces: "pd.DataFrame", judges: "Judges"
 ) -> Figures:
     import numpy as np
 
-    from valentina_pipeline.image.generate import Request, draw
-    from valentina_pipeline.image.judge import load_judges
     from valentina_pipeline.image.validate import drawn_figures
 
-    judges = load_judges(model, root)
-    chosen = [prompts[index % len(prompts)] for index in range(cfg.draw_images)]
-    words = [prompt.replace(f"{person.trigger} ", "") for prompt in chosen]
-    requests = [Request(prompt, seed + index) for index, prompt in enumerate(chosen)]
+    words = [prompt.replace(f"{trigger} ", "") for prompt in prompts]
     known = np.stack(faces.loc[faces["kept"].astype(bool) & (faces["split"] == TRAIN), "embedding"].to_list())
-
-    def look() -> dict[str, float]:
-        images = draw(base.pipe, requests, cfg.sample_steps, cfg.sample_guidance, model.resolution)
-        return drawn_figures(images, words, known, judges)
-
-    return look
+    return lambda: drawn_figures(paint(prompts), words, known, judges)
 
 
-def _grid(prompts: Sequence[str], cfg: TrainConfig, seed: int, size: int) -> Callable[[int, Any], None]:
-    from valentina_pipeline.image.generate import Request, draw
+def _grid(paint: Paint, prompts: Sequence[str], size: int) -> Callable[[int, Any], None]:
     from valentina_pipeline.image.sheet import contact_sheet
     from valentina_pipeline.integrations.tracking import active
 
-    requests = [Request(prompt, seed + index) for index, prompt in enumerate(prompts)]
-
-    def sample(step: int, pipe: Any) -> None:
-        images = draw(pipe, requests, cfg.sample_steps, cfg.sample_guidance, size)
-        active().image("samples", contact_sheet(images, prompts, columns=2, cell=max(size, 256)), step)
+    def sample(step: int, _pipe: Any) -> None:
+        sheet = contact_sheet(paint(prompts), prompts, columns=2, cell=max(size, 256))
+        active().image("samples", sheet, step)
 
     return sample
