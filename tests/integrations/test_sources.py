@@ -4,7 +4,11 @@ from typing import Any
 
 import pytest
 
-from valentina_pipeline.integrations.sources import BadSource, LocalFolder, source
+from valentina_pipeline.integrations.sources import BadSource, Entry, LocalFolder, Source, source
+
+
+def names(place: Source) -> list[str]:
+    return [entry.name for entry in place.entries()]
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +30,18 @@ def test_a_folder_lists_files_of_all_its_folders_but_no_hidden_ones(tmp_path: Pa
     for name in ("b.png", "deep/a.jpg", ".hidden.png", ".git/c.png", "b.png.dvc"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert LocalFolder(tmp_path).names() == ["b.png", "deep/a.jpg"]
+    assert names(LocalFolder(tmp_path)) == ["b.png", "deep/a.jpg"]
 
 
 def test_a_relative_folder_counts_from_the_project(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.png").write_bytes(b"content")
-    assert source("data", tmp_path).read("a.png", 100) == b"content"
+    assert source("data", tmp_path).read(Entry("a.png"), 100) == b"content"
 
 
 def test_no_more_than_one_byte_above_the_limit_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"0123456789")
-    assert LocalFolder(tmp_path).read("a.png", 4) == b"01234"
+    assert LocalFolder(tmp_path).read(Entry("a.png"), 4) == b"01234"
 
 
 def test_what_cannot_be_read_is_listed_and_its_reading_fails(tmp_path: Path) -> None:
@@ -46,21 +50,21 @@ def test_what_cannot_be_read_is_listed_and_its_reading_fails(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "pipe.jpg")
     place = LocalFolder(tmp_path)
 
-    assert place.names() == ["broken.jpg", "folder.jpg", "pipe.jpg"]
-    for name in place.names():
+    assert names(place) == ["broken.jpg", "folder.jpg", "pipe.jpg"]
+    for entry in place.entries():
         with pytest.raises(OSError, match=r"No such file|a folder, a pipe or a device"):
-            place.read(name, 100)
+            place.read(entry, 100)
 
 
 def test_an_empty_or_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match=rf"{tmp_path} is empty: put her portraits there"):
-        LocalFolder(tmp_path).names()
+        LocalFolder(tmp_path).entries()
     with pytest.raises(BadSource, match=r"nowhere is not a folder: create it"):
-        source("nowhere", tmp_path).names()
+        source("nowhere", tmp_path).entries()
 
 
 def test_another_kind_of_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadSource, match=r"'gs://bucket': only a folder or s3://"):
+    with pytest.raises(BadSource, match=r"'gs://bucket': what can be read is a folder, a .zip"):
         source("gs://bucket", tmp_path)
     with pytest.raises(BadSource, match="names no bucket"):
         source("s3://", tmp_path)
@@ -68,23 +72,25 @@ def test_another_kind_of_address_is_refused(tmp_path: Path) -> None:
 
 def test_objects_under_a_prefix_are_listed_and_read(prefix: str, tmp_path: Path) -> None:
     place = source(prefix, tmp_path)
-    assert place.names() == ["a.png", "empty.png", "more/b.png"]
-    assert place.read("a.png", 100) == b"0123456789"
-    assert place.read("a.png", 4) == b"01234"
-    assert place.read("empty.png", 100) == b""
+    first, empty, deep = place.entries()
+    assert [first.name, empty.name, deep.name] == ["a.png", "empty.png", "more/b.png"]
+    assert place.read(first, 100) == b"0123456789"
+    assert place.read(first, 4) == b"01234"
+    assert place.read(empty, 100) == b""
+    assert place.read(deep, 100) == b"b"
     assert place.where == prefix
 
 
 def test_an_object_that_has_gone_fails_as_a_file_would(prefix: str, tmp_path: Path) -> None:
     with pytest.raises(OSError):
-        source(prefix, tmp_path).read("gone.png", 100)
+        source(prefix, tmp_path).read(Entry("gone.png"), 100)
 
 
 @pytest.mark.usefixtures("prefix")
 @pytest.mark.parametrize("address", ["s3://portraits/nothing", "s3://no-such-bucket/her"])
 def test_an_empty_prefix_or_bucket_is_an_error_that_names_it(tmp_path: Path, address: str) -> None:
     with pytest.raises(BadSource, match=address):
-        source(address, tmp_path).names()
+        source(address, tmp_path).entries()
 
 
 def test_an_unreachable_server_is_an_error_that_says_what_to_check(
@@ -92,4 +98,4 @@ def test_an_unreachable_server_is_an_error_that_says_what_to_check(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(BadSource, match="check AWS_ENDPOINT_URL"):
-        source(prefix, tmp_path).names()
+        source(prefix, tmp_path).entries()

@@ -1,0 +1,143 @@
+import ssl
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import trustme
+
+from valentina_pipeline.integrations.sources import BadSource, Entry, Source, source
+
+HOST = "localhost"
+FILES = {"/list.txt": b"", "/a.png": b"0123456789", "/deep/b.png": b"b"}
+
+
+class Server(ThreadingHTTPServer):
+    """Files over TLS, with the faults of real servers at addresses that name them."""
+
+    asked: Counter[str]
+    list: str
+
+
+class Answers(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.server.asked[f"{self.command} {self.path}"] += 1
+        if self.path == "/list.txt":
+            return self._send(self.server.list.encode())
+        if self.path == "/busy.png" and self.server.asked["GET /busy.png"] < 3:
+            return self._send(b"", 503)
+        if self.path == "/cut.png":
+            return self._send(b"cut", length=100)
+        if self.path.startswith("/to/"):
+            return self._send(b"", 302, location=self.path.removeprefix("/to/"))
+        content = FILES.get(self.path, b"late" if self.path == "/busy.png" else None)
+        return self._send(b"", 404) if content is None else self._send(content)
+
+    def _send(self, content: bytes, status: int = 200, length: int | None = None, location: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content) if length is None else length))
+        if location:
+            self.send_header("Location", location)
+        elif status == 200:
+            self.send_header("ETag", f'"{hash(content)}"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+        if length is not None:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(HOST).configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    serving = Server(("127.0.0.1", 0), Answers)
+    serving.socket = context.wrap_socket(serving.socket, server_side=True)
+    serving.asked = Counter()
+    thread = threading.Thread(target=serving.serve_forever, daemon=True)
+    thread.start()
+    yield serving
+    serving.shutdown()
+    serving.server_close()
+    thread.join()
+
+
+def listed(server: Server, *lines: str) -> tuple[Source, list[Entry], str]:
+    """The source of a list of these lines, its entries, and where it is."""
+    server.list = "\n".join(["# her portraits", "", *lines])
+    address = f"https://{HOST}:{server.server_port}"
+    place = source(f"{address}/list.txt", Path(), (HOST,))
+    return place, list(place.entries()), f"{HOST}:{server.server_port}"
+
+
+def test_addresses_are_read_from_a_list_and_files_from_them(server: Server) -> None:
+    place, entries, where = listed(server, "a.png", "/deep/b.png", "a.png")
+    assert [entry.name for entry in entries] == [f"{where}/a.png", f"{where}/deep/b.png"]
+    assert place.read(entries[0], 100) == b"0123456789"
+    assert place.read(entries[0], 4) == b"01234"
+    assert place.read(entries[1], 100) == b"b"
+
+
+def test_a_version_is_the_servers_word_of_the_content(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, (one,), _ = listed(server, "a.png")
+    _, (same,), _ = listed(server, "a.png")
+    monkeypatch.setitem(FILES, "/a.png", b"other")
+    _, (other,), _ = listed(server, "a.png")
+    assert one.version and one.version == same.version != other.version
+
+
+def test_a_busy_server_is_asked_again(server: Server) -> None:
+    place, (busy,), _ = listed(server, "busy.png")
+    assert place.read(busy, 100) == b"late"
+    assert server.asked["GET /busy.png"] >= 3
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("cut.png", "IncompleteRead|was cut"),
+        ("gone.png", "404"),
+        ("/to/https://example.org/a.png", "example.org is not among ingest.hosts"),
+        ("/to/http://localhost/a.png", "is no https:// address"),
+        ("https://example.org/a.png", "example.org is not among ingest.hosts"),
+        ("file:///etc/passwd", "file:///etc/passwd is no https:// address"),
+    ],
+)
+def test_what_is_cut_gone_or_elsewhere_cannot_be_read(server: Server, line: str, said: str) -> None:
+    place, (entry,), _ = listed(server, line)
+    with pytest.raises(OSError, match=said):
+        place.read(entry, 1000)
+    assert entry.version == "" or line == "cut.png"
+
+
+def test_a_redirect_to_an_allowed_host_is_followed_and_a_ring_is_left(server: Server) -> None:
+    place, (moved, ring), _ = listed(server, "/to/../a.png", "/to/ring")
+    server.asked.clear()
+    assert place.read(moved, 100) == b"0123456789"
+    with pytest.raises(OSError, match="more than 5 redirects"):
+        place.read(ring, 100)
+
+
+def test_a_list_that_cannot_be_read_is_an_error_that_names_it(server: Server) -> None:
+    with pytest.raises(BadSource, match="lists no addresses"):
+        listed(server)
+    address = f"https://{HOST}:{server.server_port}/gone.txt"
+    with pytest.raises(BadSource, match=r"gone\.txt cannot be read as a list"):
+        source(address, Path(), (HOST,)).entries()
+    with pytest.raises(BadSource, match=r"is not among ingest\.hosts"):
+        source(address, Path(), ())
