@@ -4,25 +4,43 @@ import io
 import json
 import logging
 import struct
+import tempfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pillow_heif
 import pytest
 from PIL import Image, ImageCms
 
+from packages import stage
 from portraits import noise
 from valentina_pipeline.config import IngestConfig
-from valentina_pipeline.domain.concept import RightsRecord
 from valentina_pipeline.domain.manifest import held_out
+from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.image import ingest as taking_in
+from valentina_pipeline.image import intake as judging
 from valentina_pipeline.image import png
-from valentina_pipeline.image.ingest import Intake, NoImages, Original, Rejection, decode, ingest
+from valentina_pipeline.image.decode import Rejection, decode
+from valentina_pipeline.image.ingest import NoImages
+from valentina_pipeline.image.intake import Intake
+from valentina_pipeline.image.journal import Journal
+from valentina_pipeline.image.originals import Original
 from valentina_pipeline.image.portrait import BACKGROUNDS, EXPRESSIONS
 from valentina_pipeline.image.studio import BadIdentity, identity, scene
+from valentina_pipeline.image.upscale import Upscaler
 
-LIMITS = IngestConfig(count=4, min_side=32, near_duplicate_bits=3, max_pixels=50_000_000, max_bytes=1_000_000)
+LIMITS = IngestConfig.model_validate(
+    {
+        **stage("ingest"), "count": 4, "min_side": 32, "max_bytes": 1_000_000, "min_sharpness": 0,
+        "brightness": (0, 1), "max_clipped": 1, "max_noise": 100, "min_jpeg_quality": 0,
+    }
+)  # fmt: skip
 TODAY = date(2024, 6, 7)
 
 
@@ -43,6 +61,13 @@ def record(**changes: Any) -> RightsRecord:
 
 def intake(*rights: RightsRecord, unsafe: Callable[[Image.Image], str | None] = lambda image: None) -> Intake:
     return Intake(LIMITS, rights or (record(),), TODAY, unsafe)
+
+
+def ingest(originals: list[Original], by: Intake) -> tuple[dict[str, bytes], pd.DataFrame, pd.DataFrame]:
+    """Take in, in this process, what no journal knows."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Journal(Path(folder))) as journal:
+        images, manifest, rejections = taking_in.ingest(originals, by, journal, each=map)
+        return {name: path.read_bytes() for name, path in images.items()}, manifest, rejections
 
 
 def original(name: str, content: bytes) -> Original:
@@ -135,23 +160,26 @@ def test_a_file_above_the_bytes_is_too_large() -> None:
     assert rejections.to_dict("records")[0]["reason"] == "too large"
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "HEIC", "AVIF"])
 def test_each_allowed_format_is_taken_in(file_format: str) -> None:
-    image, found = decode(encoded(noise(1), file_format), LIMITS)
-    assert (image.mode, image.size, found) == ("RGB", (96, 64), file_format)
+    pillow_heif.register_heif_opener()
+    found = decode(encoded(noise(1), {"HEIC": "HEIF"}.get(file_format, file_format)), LIMITS)
+    assert (found.image.mode, found.image.size, found.format) == ("RGB", (96, 64), file_format)
 
 
 def test_a_phones_jpeg_with_a_second_picture_is_a_jpeg() -> None:
     content = encoded(noise(1), "MPO", save_all=True, append_images=[noise(2)])
-    image, found = decode(content, LIMITS)
-    assert found == "JPEG" and np.abs(np.asarray(image, int) - np.asarray(noise(1), int)).mean() < 8
+    found = decode(content, LIMITS)
+    assert (
+        found.format == "JPEG" and np.abs(np.asarray(found.image, int) - np.asarray(noise(1), int)).mean() < 8
+    )
 
 
 def test_an_exif_rotation_is_applied_and_its_metadata_dropped() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     exif[0x010E] = "a secret place"
-    image, _ = decode(encoded(noise(1), "PNG", exif=exif), LIMITS)
+    image = decode(encoded(noise(1), "PNG", exif=exif), LIMITS).image
 
     assert image.size == (64, 96) and image.info == {}
     assert same(image, noise(1).transpose(Image.Transpose.ROTATE_270))
@@ -159,7 +187,7 @@ def test_an_exif_rotation_is_applied_and_its_metadata_dropped() -> None:
 
 
 def test_cmyk_becomes_rgb_of_the_same_colours() -> None:
-    image, _ = decode(encoded(noise(1).convert("CMYK"), "JPEG", quality=95), LIMITS)
+    image = decode(encoded(noise(1).convert("CMYK"), "JPEG", quality=95), LIMITS).image
     assert image.mode == "RGB" and np.abs(np.asarray(image, int) - np.asarray(noise(1), int)).mean() < 8
 
 
@@ -167,7 +195,7 @@ def test_cmyk_becomes_rgb_of_the_same_colours() -> None:
 def test_every_pixel_mode_becomes_rgb(mode: str) -> None:
     grey = np.asarray(noise(1).convert("L"))
     image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else noise(1).convert(mode)
-    decoded, _ = decode(encoded(image), LIMITS)
+    decoded = decode(encoded(image), LIMITS).image
 
     assert decoded.mode == "RGB"
     if mode in ("L", "LA", "I;16"):
@@ -175,17 +203,17 @@ def test_every_pixel_mode_becomes_rgb(mode: str) -> None:
 
 
 def test_transparency_lies_on_white() -> None:
-    image, _ = decode(encoded(Image.new("RGBA", (40, 40), (200, 0, 0, 0))), LIMITS)
+    image = decode(encoded(Image.new("RGBA", (40, 40), (200, 0, 0, 0))), LIMITS).image
     assert image.getpixel((5, 5)) == (255, 255, 255)
 
 
 def test_a_colour_profile_is_applied() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     plain = encoded(noise(1), "PNG", icc_profile=srgb.tobytes())
-    assert same(decode(plain, LIMITS)[0], noise(1))
+    assert same(decode(plain, LIMITS).image, noise(1))
 
     swapped = wide_profile(srgb.tobytes())
-    assert not same(decode(encoded(noise(1), "PNG", icc_profile=swapped), LIMITS)[0], noise(1))
+    assert not same(decode(encoded(noise(1), "PNG", icc_profile=swapped), LIMITS).image, noise(1))
 
 
 def wide_profile(srgb: bytes) -> bytes:
@@ -195,7 +223,7 @@ def wide_profile(srgb: bytes) -> bytes:
 
 
 def test_a_broken_colour_profile_is_ignored() -> None:
-    image, _ = decode(encoded(noise(1), "PNG", icc_profile=b"no profile"), LIMITS)
+    image = decode(encoded(noise(1), "PNG", icc_profile=b"no profile"), LIMITS).image
     assert same(image, noise(1))
 
 
@@ -228,7 +256,7 @@ def test_a_picture_without_a_rights_record_is_left_out() -> None:
         [original("hers_1.png", encoded(noise(1))), original("other.png", encoded(noise(2)))], intake(*rights)
     )
     assert list(manifest["rights_id"]) == ["all"]
-    assert list(rejections["reason"]) == ["no rights record"]
+    assert list(rejections["reason"]) == ["rights for another purpose"]
 
 
 def test_a_record_counts_on_its_last_day_and_not_on_the_next() -> None:
@@ -311,3 +339,30 @@ def test_an_identity_left_open_is_the_average_womans() -> None:
         identity({**words, "eye_color": "pink"})
     with pytest.raises(BadIdentity, match=r"identity\.horns is unknown"):
         identity({**words, "horns": 2})
+
+
+def test_small_but_good_pictures_are_made_larger_where_a_model_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twice = Upscaler(2, lambda image: image.resize((2 * image.width, 2 * image.height)))
+    monkeypatch.setattr(judging, "upscaler", lambda model: {"twice": twice}[model])
+    small, smaller, large = (
+        original(f"{side}.png", encoded(noise(side, side, side))) for side in (40, 20, 64)
+    )
+    limits = LIMITS.model_copy(update={"min_side": 64, "upscale": "twice"})
+    _, manifest, rejections = ingest([small, smaller, large], replace(intake(), limits=limits))
+    assert dict(zip(manifest["source_name"], manifest["width"], strict=True)) == {"40.png": 80, "64.png": 64}
+    assert manifest.set_index("source_name")["upscaled"].to_dict() == {"40.png": True, "64.png": False}
+    assert rejections["reason"].tolist() == ["too small"]
+
+
+def test_a_learned_score_leaves_out_what_looks_poor_where_a_model_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judging, "clip_iqa", lambda image, model: 0.9 if image.width > 80 else 0.1)
+    limits = LIMITS.model_copy(update={"score_model": "some"})
+    pictures = [original("a.png", encoded(noise(1))), original("b.png", encoded(noise(2, 64, 64)))]
+    _, manifest, rejections = ingest(pictures, replace(intake(), limits=limits))
+    assert manifest["clip_iqa"].tolist() == [0.9]
+    assert rejections["detail"].tolist() == ["CLIP-IQA 0.1, at least 0.3 is wanted"]
+    assert ingest(pictures, intake())[1]["clip_iqa"].isna().all()

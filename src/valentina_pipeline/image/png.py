@@ -8,6 +8,13 @@ XMP_KEY = "XML:com.adobe.xmp"
 """The keyword under which PNG carries XMP; readers expect it in an iTXt chunk."""
 
 
+LARGE = 4_000_000
+"""Pixels from which only runs are looked for: photographs become as small in a quarter of the time."""
+
+Z_RLE = 3
+"""zlib's name for that strategy."""
+
+
 def encode(image: Image.Image) -> bytes:
     """Return `image` as PNG, with the texts of `image.info["text"]` (a mapping) as text chunks.
 
@@ -20,7 +27,9 @@ def encode(image: Image.Image) -> bytes:
         else:
             chunks.add_text(key, str(text))  # iTXt by itself where Latin-1 is not enough
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=chunks, icc_profile=None)
+    large = image.width * image.height >= LARGE
+    compress = {"compress_type": Z_RLE} if large else {}
+    image.save(buffer, format="PNG", pnginfo=chunks, icc_profile=None, **compress)
     return buffer.getvalue()
 
 

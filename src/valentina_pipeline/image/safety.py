@@ -6,6 +6,8 @@ every picture afterwards.
 
 import re
 import unicodedata
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,6 +86,19 @@ def _joined(text: str) -> str:
     return re.sub(r"\b\w(?:[ .\-*]\w\b){2,}", lambda m: re.sub(r"[ .\-*]", "", m[0]), text)
 
 
+@lru_cache(maxsize=1)
+def _nudenet() -> Any:
+    """Return the detector, one in a process, on one thread: pictures are looked at side by side."""
+    import nudenet
+    from onnxruntime import InferenceSession, SessionOptions
+
+    detector = nudenet.NudeDetector()
+    options = SessionOptions()
+    options.intra_op_num_threads = 1
+    detector.onnx_session = InferenceSession(str(Path(nudenet.__file__).with_name("320n.onnx")), options)
+    return detector
+
+
 EXPOSED = {
     "FEMALE_GENITALIA_EXPOSED": "exposed genitalia",
     "MALE_GENITALIA_EXPOSED": "exposed genitalia",
@@ -124,14 +139,9 @@ class ContentFilter:
         return f"{EXPOSED[worst['class']]} (score {worst['score']:.2f})"
 
     def _detect(self, image: Image.Image) -> list[dict[str, Any]]:
-        if self._detector is None:
-            from nudenet import NudeDetector
-
-            self._detector = NudeDetector()
+        detector = self._detector or _nudenet()
         small = image.convert("RGB")
         small.thumbnail((self.LONGEST, self.LONGEST))
         # blue first, as cv2.imread gives the pictures that the network was made for
-        found: list[dict[str, Any]] = self._detector.detect(
-            np.ascontiguousarray(np.asarray(small)[..., ::-1])
-        )
+        found: list[dict[str, Any]] = detector.detect(np.ascontiguousarray(np.asarray(small)[..., ::-1]))
         return found

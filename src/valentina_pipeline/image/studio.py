@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image import png, portrait
-from valentina_pipeline.image.ingest import Original
+from valentina_pipeline.image.originals import Original
 
 SMALLEST = 768
 """Pixels: what is rendered at least, so that a crop has more than the tiny base needs."""

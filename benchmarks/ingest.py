@@ -1,0 +1,163 @@
+"""How many pictures a second are taken in, against the same work by `datasets`, and what a second run costs?
+
+    uv run python benchmarks/ingest.py                              # 400 small pictures, 24 large ones
+    uv run python benchmarks/ingest.py --small 100000 --full 5000 --alone   # an archive: hours
+
+`datasets` maps the function that judges one picture (decode, measure, look for nudity, encode as PNG, hash)
+over as many processes and writes the PNGs. Prints pictures a second of both, the ratio, the second run as a
+share of the first, and the peak memory of ours, all its processes together.
+"""
+
+import argparse
+import io
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import yaml
+from PIL import Image
+
+from valentina_pipeline.config import IngestConfig
+from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.image.each import worker_count
+from valentina_pipeline.image.ingest import ingest
+from valentina_pipeline.image.intake import Intake, Picture, judge
+from valentina_pipeline.image.journal import Journal
+from valentina_pipeline.image.originals import Original
+from valentina_pipeline.image.safety import ContentFilter
+from valentina_pipeline.integrations.sources import LocalFolder
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL, FULL = (128, 128), (4000, 3000)
+MASTERS = 20
+"""Different pictures that are encoded; each further file is one of them with another quantisation."""
+
+RIGHTS = RightsRecord(
+    id="bench", holder="bench", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
+    evidence="made here",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--small", type=int, default=400, help="pictures of 128 x 128")
+    parser.add_argument("--full", type=int, default=24, help="pictures of 4000 x 3000")
+    parser.add_argument("--alone", action="store_true", help="without `datasets`: for large counts")
+    asked = parser.parse_args()
+    for size, count in ((SMALL, asked.small), (FULL, asked.full)):
+        if count:
+            measure(size, count, asked.alone)
+
+
+def measure(size: tuple[int, int], count: int, alone: bool) -> None:
+    with tempfile.TemporaryDirectory(prefix="ingest-") as temporary:
+        folder = Path(temporary)
+        write(folder / "in", size, count)
+        ours, peak = timed(partial(by_us, folder))
+        again, _ = timed(partial(by_us, folder))
+        theirs = None if alone else timed(partial(by_datasets, folder))[0]
+    pixels = f"{size[0]} x {size[1]}"
+    print(f"{count:,} pictures of {pixels}, {worker_count()} processes")
+    print(f"  ours      {count / ours:8.1f} a second   peak memory {peak / 2**30:.2f} GiB")
+    if theirs:
+        print(f"  datasets  {count / theirs:8.1f} a second   ours is {theirs / ours:.2f} times as fast")
+    print(f"  again     {again:8.2f} s          {again / ours:.1%} of the first run")
+
+
+def write(folder: Path, size: tuple[int, int], count: int) -> None:
+    """Write JPEG files, all different, of coarse noise."""
+    folder.mkdir()
+    masters = []
+    for number in range(min(MASTERS, count)):
+        coarse = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+        masters.append(buffer.getvalue())
+    for number in range(count):
+        content = bytearray(masters[number % len(masters)])
+        place = content.index(b"\xff\xdb") + 5  # the first quantisation table
+        for digit in range(3):
+            content[place + 1 + digit] = 2 + number // len(masters) // 200**digit % 200
+        (folder / f"{number:06d}.jpg").write_bytes(content)
+
+
+def by_us(folder: Path) -> None:
+    place = LocalFolder(folder / "in")
+    limits = intake().limits
+    originals = [
+        Original(entry.name, partial(place.read, entry, limits.max_bytes), {}, entry.version)
+        for entry in place.entries()
+    ]
+    with closing(Journal(folder / "journal")) as journal:
+        ingest(originals, intake(), journal)
+
+
+def by_datasets(folder: Path) -> None:
+    from datasets import Dataset, disable_caching, disable_progress_bars
+
+    disable_caching()
+    disable_progress_bars()
+    (folder / "out").mkdir()
+    names = [str(file) for file in sorted((folder / "in").iterdir())]
+    Dataset.from_dict({"file": names}).map(
+        partial(taken, folder / "out"), num_proc=worker_count(), remove_columns=["file"]
+    )
+
+
+def taken(out: Path, row: dict[str, str]) -> dict[str, object]:
+    """Judge one picture as ingest does, and write its PNG."""
+    made = judge(intake(), Original(row["file"], Path(row["file"]).read_bytes, {}))
+    if not isinstance(made, Picture):
+        return {"reason": made.reason}
+    (out / f"{made.facts['sha256']}.png").write_bytes(made.content)
+    return {**made.facts, "reason": ""}
+
+
+def intake() -> Intake:
+    implied = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"]["ingest"]
+    open_gates = {"min_side": 64, "min_sharpness": 0, "max_noise": 1000, "min_jpeg_quality": 0}
+    limits = IngestConfig.model_validate({**implied, **open_gates, "near_duplicate_bits": 0})
+    return Intake(limits, (RIGHTS,), date.today(), ContentFilter().unsafe)
+
+
+def timed(work: Callable[[], None]) -> tuple[float, int]:
+    """Return the seconds of `work`, and the peak memory of this process and its children."""
+    began = time.perf_counter()
+    with watched() as peak:
+        work()
+    return time.perf_counter() - began, max(peak)
+
+
+@contextmanager
+def watched() -> Iterator[list[int]]:
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not done.wait(0.2):
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_full_info().pss  # what processes share counts once
+                except psutil.Error:
+                    continue
+            peak.append(total)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield peak
+    done.set()
+    thread.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""What becomes of one picture by its content alone: a function of its bytes, limits, code and libraries."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from valentina_pipeline.config import IngestConfig
+from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.image import png, quality
+from valentina_pipeline.image.decode import Rejection, brief, decode
+from valentina_pipeline.image.originals import Original
+from valentina_pipeline.image.pleasing import clip_iqa
+from valentina_pipeline.image.upscale import upscaler
+
+DECIDING = ("decode", "intake", "lettering", "pleasing", "png", "quality", "safety", "upscale")
+"""Modules whose code decides what becomes of a picture."""
+
+LIBRARIES = (
+    "imagehash", "nudenet", "open-clip-torch", "opencv-python-headless", "pillow", "pillow-heif",
+    "transformers",
+)  # fmt: skip
+"""Whose versions do, too."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What every picture is judged by.
+
+    Attributes:
+        limits: bytes, pixels, sides, quality and likeness.
+        rights: the concept's records.
+        today: decides only whether a record has expired; its last day still counts.
+        unsafe: says what makes a picture unsafe, or None; can be pickled.
+    """
+
+    limits: IngestConfig
+    rights: tuple[RightsRecord, ...]
+    today: date
+    unsafe: Callable[[Image.Image], str | None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that passed all that can be said of it alone: its facts, as in the manifest, and its PNG."""
+
+    facts: dict[str, Any]
+    content: bytes
+
+
+def judge(intake: Intake, original: Original) -> Picture | Rejection:
+    """Return what becomes of one picture by its content alone, whatever the file holds."""
+    limits = intake.limits
+    try:
+        content = _content(original, limits.max_bytes)
+        found = decode(content, limits.model_copy(update={"min_side": _least_side(limits)}))
+        figures = quality.measured(found.image, found.tables)
+        quality.check(figures, limits)
+        if reason := intake.unsafe(found.image):
+            raise Rejection("unsafe content", reason)
+        score = _score(found.image, limits)
+    except Rejection as rejection:
+        return rejection
+    small = min(found.image.size) < limits.min_side
+    image = upscaler(limits.upscale).enlarge(found.image) if small else found.image
+    encoded = png.encode(image)
+    facts = {
+        "sha256": sha256(encoded),
+        "source_sha256": sha256(content),
+        "format": found.format,
+        "width": image.width,
+        "height": image.height,
+        "bytes": len(content),
+        "phash": perceptual_hash(image),
+        **asdict(figures),
+        "clip_iqa": score,
+        "upscaled": small,
+    }
+    return Picture(facts, encoded)
+
+
+def judged_by(intake: Intake) -> str:
+    """Return a hash of all that an outcome depends on beside the picture: limits, code and libraries."""
+    here = Path(__file__).parent
+    code = {name: sha256(here / f"{name}.py") for name in DECIDING}
+    libraries = {name: version(name) for name in LIBRARIES}
+    about = {"limits": intake.limits.model_dump(exclude={"count"}), "code": code, "libraries": libraries}
+    return sha256(json.dumps(about, sort_keys=True).encode())
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """Return 64 bits that stay close where a picture is encoded again, resized or lit otherwise, as hex."""
+    import imagehash
+
+    return str(imagehash.phash(image))
+
+
+def _content(original: Original, limit: int) -> bytes:
+    try:
+        content = original.content()
+    except OSError as err:
+        raise Rejection("cannot be opened", brief(err)) from err
+    if len(content) > limit:
+        raise Rejection("too large", f"more than {limit:,} bytes")
+    return content
+
+
+def _least_side(limits: IngestConfig) -> int:
+    return ceil(limits.min_side / upscaler(limits.upscale).factor) if limits.upscale else limits.min_side
+
+
+def _score(image: Image.Image, limits: IngestConfig) -> float | None:
+    if not limits.score_model:
+        return None
+    score = clip_iqa(image, limits.score_model)
+    if score < limits.min_score:
+        raise Rejection("looks poor", f"CLIP-IQA {score:g}, at least {limits.min_score:g} is wanted")
+    return score
