@@ -11,6 +11,8 @@ import yaml
 from PIL import Image
 
 import tiny_bases
+from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.integrations import ledgers
 
 ROOT = Path(__file__).parents[1]
 SERVING = ROOT / "src/valentina_pipeline/serving"
@@ -20,6 +22,10 @@ IDENTITY = {"mean": 0.7, "low": 0.66, "high": 0.74}
 
 def concept() -> dict[str, Any]:
     return yaml.safe_load((ROOT / "conf/base/concepts/valentina_moreau.yml").read_text("utf-8"))
+
+
+def rights() -> tuple[RightsRecord, ...]:
+    return ledgers.read(ROOT / "conf/base/rights/valentina_moreau")
 
 
 def stage(name: str) -> dict[str, Any]:
@@ -106,6 +112,7 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "weights": weights,
         "serving": SERVING,
         "grid": grid(),
+        "rights": rights(),
         "concept": concept(),
         "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
         "train_lora": stage("train_lora"),

@@ -1,6 +1,7 @@
 """The main job on the real tiny world, small: portraits in, a package out, as a person would run it."""
 
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -65,6 +67,11 @@ def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage, values in SMALL.items():
         chosen[stage].update(values)
     (folder / "params.yaml").write_text(yaml.safe_dump(chosen))
+    ledger = folder / "conf/base/rights" / CONCEPT / "renderer.yml"
+    whole = ledger.read_text()
+    early = whole.replace("id: valentina-moreau-2024", "id: early")
+    parts = early.replace('"*"', '"*_000[01].png"'), whole.replace('"*"', '"*_000[2-9].png"')
+    ledger.write_text("".join(parts))
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     run(folder, "dvc", "init", "--quiet")
     return folder
@@ -130,3 +137,35 @@ def test_killed_at_a_dozen_moments_it_completes_with_the_same_hashes(
         process.communicate(timeout=60)  # a stage that outlived its `dvc repro` would hold its output open
     run(folder, "dvc", "repro")
     assert outputs(folder) == outputs(built[0])
+
+
+def test_revoked_rights_are_refused_everywhere_and_the_next_run_trains_without_them(
+    built: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = built[0]  # the last test: it changes what the others look at
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.com")
+    for command in (["add", "--all"], ["commit", "--quiet", "--message", "state"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    package = folder / "data/06_models" / CONCEPT / "package"
+
+    before = run(folder, "kedro", "lineage", "early")
+    assert f"{CONCEPT}: 2 images" in before and "working tree" in before
+    assert f"{CONCEPT} 1" in before and f"data/06_models/{CONCEPT}/package" in before
+    said = run(folder, "kedro", "revoke", "early", "--reason", "she asked for it")
+    assert "is marked: nothing is drawn from it any more" in said
+    with pytest.raises(AssertionError, match="she asked for it"):
+        run(folder, "kedro", "generate", "smiling")
+    (package / "REVOKED.json").unlink()
+    with pytest.raises(AssertionError, match="stands on early, which was taken back: she asked for it"):
+        run(folder, "kedro", "generate", "smiling")
+
+    run(folder, "dvc", "repro")
+    rejections = pd.read_csv(folder / "data/02_intermediate" / CONCEPT / "rejections.csv")
+    assert list(rejections["reason"]) == ["rights revoked"] * 2
+    rights = json.loads((package / "rights.json").read_text())
+    assert [record["id"] for record in rights["records"]] == ["valentina-moreau-2024"]
+    assert len(rights["images"]) == 4
+    run(folder, "kedro", "generate", "smiling", "--preset", "draft")
+    assert f"{CONCEPT}: 2 images" in run(folder, "kedro", "lineage", "early")

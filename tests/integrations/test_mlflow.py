@@ -1,5 +1,6 @@
 """Runs, registry and model files, in a store of sqlite as the project's own."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -159,6 +160,20 @@ def test_a_package_is_registered_once_and_found_by_its_tags(tmp_path: Path, clie
     present = registry.champion()
     assert present is not None
     assert present.number == "1"
+
+
+def test_a_revoked_version_is_champion_no_more_and_its_package_says_why(tmp_path: Path, client: Any) -> None:
+    registry = Registry(tmp_path, "anna")
+    first = registry.register({"MLmodel": b"x: 1\n"}, {"package_sha256": "p"})
+    second = registry.register({"MLmodel": b"x: 2\n"}, {"package_sha256": "q"})
+    registry.crown(second)
+    assert not registry.revoke(first.number, "shoot: she asked")
+    assert registry.revoke(second.number, "shoot: she asked")
+    assert registry.champion() is None
+    found = registry.find(package_sha256="q")
+    assert found is not None and found.tags["revoked"] == "shoot: she asked"
+    stored = Path(client.get_model_version_download_uri("anna", "2").removeprefix("file://"))
+    assert json.loads((stored / "REVOKED.json").read_text()) == {"revoked": "shoot: she asked"}
 
 
 def test_model_files_are_two_flavours_and_depend_on_their_arguments_alone() -> None:

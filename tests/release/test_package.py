@@ -37,6 +37,7 @@ def parts(tmp_path: Path) -> Parts:
     code.write_text("CODE = 1\n")
     return Parts(
         concept=Concept(**packages.concept()),
+        rights=packages.rights(),
         base=BaseConfig(**BASE),
         base_folder=base,
         base_hash="b" * 64,
@@ -134,12 +135,12 @@ def test_standard_is_what_the_figures_were_measured_with(parts: Parts) -> None:
 
 
 def test_rights_are_summed_up_by_record(parts: Parts) -> None:
-    summary = rights_summary(parts.concept, parts.manifest)
-    assert (summary["images"], summary["training"], summary["held_out"]) == (6, 4, 2)
+    summary = rights_summary(parts.rights, parts.manifest)
+    assert (len(summary["images"]), summary["training"], summary["held_out"]) == (6, 4, 2)
     (record,) = summary["records"]
     assert (record["id"], record["images"]) == ("valentina-moreau-2024", 6)
     assert record["uses"] == ["training", "generation", "publication"]
-    fewer = rights_summary(parts.concept, parts.manifest.iloc[1:])
+    fewer = rights_summary(parts.rights, parts.manifest.iloc[1:])
     assert fewer["manifest_sha256"] != summary["manifest_sha256"]
 
 

@@ -66,6 +66,6 @@ def test_without_a_package_it_says_how_to_make_one(project: Path) -> None:
 
 
 def test_without_params_it_says_what_to_name(tmp_path: Path) -> None:
-    assert "--package" in command(tmp_path, "smiling").output
+    assert "run this in the project's folder" in command(tmp_path, "smiling").output
     (tmp_path / "params.yaml").write_text("concepts: []\n")
     assert "--concept" in command(tmp_path, "smiling").output

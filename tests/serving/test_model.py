@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import pandas as pd
@@ -158,3 +159,23 @@ def test_another_base_than_the_one_trained_on_is_refused(copy: Path) -> None:
     (copy / "SHA256SUMS").write_bytes(sums(files))
     with pytest.raises(BadPackage, match="other weights"):
         Character(read(copy))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"expires": date(2020, 1, 1)},
+            "draws nothing any more: record valentina-moreau-2024 ended 2020-01-01",
+        ),
+        ({"uses": ("training",)}, "record valentina-moreau-2024 does not allow generation"),
+    ],
+)
+def test_a_package_whose_rights_ended_or_are_for_something_else_draws_nothing(
+    tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    (record,) = packages.rights()
+    inputs = packages.inputs(tmp_path, rights=(record.model_copy(update=changes),))
+    FileFolder(filepath=str(tmp_path / "package")).save(publish_package(decision=DECISION, **inputs))
+    with pytest.raises(BadPackage, match=said):
+        read(tmp_path / "package")

@@ -7,6 +7,9 @@ from pathlib import Path
 LORA = "pytorch_lora_weights.safetensors"
 """A LoRA's name in diffusers' format."""
 
+REVOKED = "REVOKED.json"
+"""In a package: rights that it stands on were taken back, and why."""
+
 
 def sha256(content: bytes | Path) -> str:
     """Return the sha256 of bytes or of a file, in hex."""

@@ -20,6 +20,7 @@ FOLLOWED = (
     "dvc.yaml",
     "conf/base/catalog.yml",
     "conf/base/prompts/**/*",
+    "conf/base/rights/**/*",
     "src/**/*.py",
     "tiny/weights/**/*",
     "data/**/*.dvc",
@@ -57,7 +58,9 @@ def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
     for file in files(root, FOLLOWED):
         digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
-    for name, size in _pictures(root, str(concept["source"])):
+    source = concept["source"]
+    places = [source] if isinstance(source, str) else sorted(source.values())
+    for name, size in (picture for place in places for picture in _pictures(root, place)):
         digest.update(f"{name} {size}\n".encode())
     for sha, words in _edits(root / CAPTIONS.format(concept=concept["trigger"])):
         digest.update(f"{sha} {words}\n".encode())

@@ -1,5 +1,6 @@
 """MLflow's model registry: the versions of a character's package, and which of them is champion."""
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -7,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from valentina_pipeline.domain.content import REVOKED
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.files import write
+from valentina_pipeline.integrations.ledgers import mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
 
 CHAMPION = "champion"
 
@@ -89,6 +94,24 @@ class Registry:
     def crown(self, version: Version) -> None:
         """Let the alias `champion` name this version."""
         self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
+
+    def revoke(self, number: str, why: str) -> bool:
+        """Mark a version and its package; return whether it was champion, and no longer is."""
+        from mlflow.exceptions import MlflowException
+
+        self._client.set_model_version_tag(self._name, number, "revoked", why)
+        version = self._client.get_model_version(self._name, number)
+        with tempfile.TemporaryDirectory() as folder:
+            mark(Path(folder), why)
+            try:
+                self._client.log_artifact(version.run_id, f"{folder}/{REVOKED}", "package")
+            except MlflowException as err:  # a store that lets nobody add to it: the tag and the alias count
+                logger.warning("the package of version %s could not be marked: %s", number, err)
+        champion = self.champion()
+        if champion is None or champion.number != number:
+            return False
+        self._client.delete_registered_model_alias(self._name, CHAMPION)
+        return True
 
     @contextmanager
     def _run(self) -> "Iterator[str]":

@@ -13,6 +13,7 @@ from valentina_pipeline.config import (
     validated,
 )
 from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.rights import RightsRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,7 @@ class Material:
         metrics: evaluate's figures.
         train_metrics: train_lora's figures.
         manifest: domain/manifest.py's.
+        rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from the project's folder, two above.
         serving: the package valentina_pipeline.serving, as a folder.
         grid: evaluate's.
@@ -45,6 +47,7 @@ class Material:
     metrics: dict[str, Any]
     train_metrics: dict[str, Any]
     manifest: "pd.DataFrame"
+    rights: tuple[RightsRecord, ...]
     weights: Path
     serving: Path
     grid: "Image.Image"
@@ -89,6 +92,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
     return build(
         Parts(
             concept=validated(Concept, material.concept, "concept"),
+            rights=material.rights,
             base=base,
             base_folder=folder,
             base_hash=base_hash(folder),

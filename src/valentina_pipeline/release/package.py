@@ -1,7 +1,8 @@
 """The package: everything that serves a character, byte for byte a function of what it is made from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig,
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.content import drawing, sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
+from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.release.card import card
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Parts:
 
     Attributes:
         concept: who was learnt.
+        rights: its records.
         base: the base model, as configured.
         base_folder: its weights.
         base_hash: of them.
@@ -47,6 +50,7 @@ class Parts:
     """
 
     concept: Concept
+    rights: tuple[RightsRecord, ...]
     base: BaseConfig
     base_folder: Path
     base_hash: str
@@ -72,7 +76,7 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
     lora = {f"lora/{file.name}": file for file in sorted(parts.lora.iterdir()) if _is_content(file)}
     if not lora:
         raise ValueError(f"{parts.lora} holds no LoRA: run train_lora again")
-    rights = rights_summary(parts.concept, parts.manifest)
+    rights = rights_summary(parts.rights, parts.manifest)
     written: dict[str, bytes | Path] = {
         "concept.json": _json(_concept(parts, lora)),
         "base.json": _json({**parts.base.model_dump(), "sha256": parts.base_hash}),
@@ -81,7 +85,7 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         "metrics.json": _json(parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
-        "LICENSE": licence(parts.concept, parts.base).encode(),
+        "LICENSE": licence(parts.rights, parts.base).encode(),
         "grid.png": parts.grid,
     }
     files = _joined(written, lora, embedded(parts.base, parts.base_folder), parts.code, parts.model)
@@ -108,28 +112,35 @@ def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) 
     return {"default": publish.default_preset, "presets": table}
 
 
-def rights_summary(concept: Concept, manifest: "pd.DataFrame") -> dict[str, Any]:
-    """Return which rights records the images stand on, and how many images each covers."""
-    rows = list(zip(manifest["sha256"], manifest["rights_id"], manifest["split"], strict=True))
-    lines = (f"{sha}  {rights}  {split}\n" for sha, rights, split in sorted(rows))
-    counts = {record.id: sum(rights == record.id for _, rights, _ in rows) for record in concept.rights}
-    fields = {"id", "holder", "licence", "uses", "synthetic", "expires", "evidence"}
+def rights_summary(rights: Iterable[RightsRecord], manifest: "pd.DataFrame") -> dict[str, Any]:
+    """Return which rights records the images stand on, and which image on which: never the images.
+
+    `manifest_sha256` is the sha256 over the lines "sha256  rights record  split" of `images`, and each record
+    carries the sha256 of all its fields as they were.
+    """
+    rows = sorted(zip(manifest["sha256"], manifest["rights_id"], manifest["split"], strict=True))
+    counts = Counter(record_id for _, record_id, _ in rows)
+    fields = {"id", "holder", "licence", "uses", "synthetic", "expires", "evidence", "evidence_sha256"}
+    used = [record for record in rights if counts[record.id]]
     return {
         "records": [
-            {**record.model_dump(mode="json", include=fields), "images": counts[record.id]}
-            for record in concept.rights
-            if counts[record.id]
+            {
+                **record.model_dump(mode="json", include=fields),
+                "sha256": record.digest(),
+                "images": counts[record.id],
+            }
+            for record in used
         ],
-        "images": len(rows),
+        "images": [f"{sha}  {record_id}  {split}" for sha, record_id, split in rows],
         "training": sum(split == TRAIN for *_, split in rows),
         "held_out": sum(split == HELD_OUT for *_, split in rows),
-        "manifest_sha256": sha256("".join(lines).encode()),
+        "manifest_sha256": sha256("".join(f"{sha}  {r}  {split}\n" for sha, r, split in rows).encode()),
     }
 
 
-def licence(concept: Concept, base: BaseConfig) -> str:
+def licence(rights: Iterable[RightsRecord], base: BaseConfig) -> str:
     """Return who may do what with which part, and the full texts that are at hand."""
-    own = sorted({record.licence for record in concept.rights})
+    own = sorted({record.licence for record in rights})
     lines = [
         f"The LoRA in lora/: {', '.join(own)}. It was trained on images under rights.json's records,",
         "which also say for which uses their holders allow it.",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from valentina_pipeline.serving.model import Drawn
 
 PACKAGE = "data/06_models/{concept}/package"
+LEDGERS = "conf/base/rights"
 
 
 @click.command()
@@ -44,17 +45,22 @@ def generate(
       kedro generate "smiling, wearing a red dress, beach background" --count 4
     The same prompt, preset and seed give the same image.
     """
+    from valentina_pipeline.config import first_concept
     from valentina_pipeline.image.missing import MissingModel
     from valentina_pipeline.image.safety import UnsafePrompt
+    from valentina_pipeline.integrations.ledgers import revoked
     from valentina_pipeline.serving.model import BadPackage, Character, Wish, check, read
 
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
         about = read(package or root / PACKAGE.format(concept=concept or first_concept(root)))
+        for record, why in revoked(root / LEDGERS).items():
+            if record in about.records:
+                raise BadPackage(f"{about.folder} stands on {record}, which was taken back: {why}")
         wishes = [Wish(prompt, seed + number, preset) for number in range(count)]
         check(about, wishes)  # before the networks are loaded
         drawn = Character(about, root=root).draw(wishes)
-    except (BadPackage, MissingModel, UnsafePrompt, ValueError) as err:
+    except (BadPackage, MissingModel, UnsafePrompt, ValueError) as err:  # a BadLedger is a ValueError
         raise click.ClickException(str(err)) from err
     for each in drawn:
         if each.refused:
@@ -78,20 +84,3 @@ def save(drawn: "Drawn", folder: Path, trigger: str) -> Path:
     partial.write_bytes(png.encode(drawn.image))
     partial.replace(file)
     return file
-
-
-def first_concept(root: Path) -> str:
-    """Return the first of params.yaml's concepts.
-
-    Raises:
-        ValueError: the file is missing or lists none.
-    """
-    import yaml
-
-    file = root / "params.yaml"
-    if not file.is_file():
-        raise ValueError(f"{file} is missing: name a folder with --package")
-    match yaml.safe_load(file.read_text("utf-8")):
-        case {"concepts": [str(first), *_]}:
-            return first
-    raise ValueError(f"{file} lists no concepts: name one with --concept")

@@ -11,11 +11,12 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import BaseConfig
-from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.domain.content import REVOKED, sha256
 from valentina_pipeline.image.safety import ContentFilter, refuse_prompt
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class About:
         base: with `path` as it was published.
         base_hash: of the base's weights.
         lora_hash: sha256 of the LoRA's file.
+        records: ids of the rights records that it stands on.
         presets: by name.
         default_preset: one of them.
     """
@@ -71,6 +73,7 @@ class About:
     base: BaseConfig
     base_hash: str
     lora_hash: str
+    records: tuple[str, ...]
     presets: Mapping[str, Preset]
     default_preset: str
 
@@ -119,9 +122,15 @@ def read(folder: Path) -> About:
     Raises:
         BadPackage: it is none, or a file is missing or not the one that was published.
     """
+    if (folder / REVOKED).is_file():
+        why = _json(folder / REVOKED).get("revoked", "")
+        raise BadPackage(f"{folder} draws nothing any more: rights that it stands on were taken back ({why})")
     _check_sums(folder)
-    concept, base, presets = (_json(folder / f"{name}.json") for name in ("concept", "base", "presets"))
+    concept, base, presets, rights = (
+        _json(folder / f"{name}.json") for name in ("concept", "base", "presets", "rights")
+    )
     try:
+        _check_rights(folder, rights["records"], date.today())
         return About(
             folder=folder,
             name=concept["name"],
@@ -130,11 +139,22 @@ def read(folder: Path) -> About:
             base=BaseConfig.model_validate({name: base[name] for name in base if name != "sha256"}),
             base_hash=base["sha256"],
             lora_hash=concept["lora_sha256"],
+            records=tuple(record["id"] for record in rights["records"]),
             presets={name: Preset(**preset) for name, preset in presets["presets"].items()},
             default_preset=presets["default"],
         )
     except (KeyError, TypeError, ValueError) as err:
         raise BadPackage(f"{folder} was published by another version of this project: {err}") from err
+
+
+def _check_rights(folder: Path, records: Sequence[Mapping[str, Any]], today: date) -> None:
+    for record in records:
+        if "generation" not in record["uses"]:
+            raise BadPackage(f"{folder} draws nothing: record {record['id']} does not allow generation")
+        if record["expires"] and date.fromisoformat(record["expires"]) < today:
+            raise BadPackage(
+                f"{folder} draws nothing any more: record {record['id']} ended {record['expires']}"
+            )
 
 
 class Character:

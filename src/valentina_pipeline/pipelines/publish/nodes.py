@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.pipelines.assembly import Material, assembled
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def publish_package(
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
     manifest: "pd.DataFrame",
+    rights: tuple[RightsRecord, ...],
     weights: Path,
     serving: Path,
     grid: "Image.Image",
@@ -34,7 +36,7 @@ def publish_package(
         MissingModel: the base is not on this machine.
     """
     material = Material(
-        lora, metrics, train_metrics, manifest, weights, serving, grid,
+        lora, metrics, train_metrics, manifest, rights, weights, serving, grid,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     return assembled(material, decision)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import RegisterConfig, validated
 from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.pipelines.assembly import Material, assembled, identified
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def register_candidate(
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
     manifest: "pd.DataFrame",
+    rights: tuple[RightsRecord, ...],
     weights: Path,
     serving: Path,
     grid: "Image.Image",
@@ -53,7 +55,7 @@ def register_candidate(
     from valentina_pipeline.release.decide import CHAMPION, Candidate, decide
 
     material = Material(
-        lora, metrics, train_metrics, manifest, weights, serving, grid,
+        lora, metrics, train_metrics, manifest, rights, weights, serving, grid,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     content, base_hash = identified(material)

@@ -17,6 +17,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "metrics",
                     "train_metrics",
                     "manifest",
+                    "rights",
                     "weights",
                     "serving",
                     "grid",

@@ -1,0 +1,135 @@
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from valentina_pipeline.domain.rights import BadLedger, NotAllowed, RightsRecord, allowed
+from valentina_pipeline.integrations import ledgers
+
+TODAY = date(2024, 6, 7)
+LEDGER = """# her shoot of May
+- id: shoot # signed on paper
+  holder: Jane Doe
+  covers: "shoot_*"
+  uses: [training, generation]
+  licence: CC-BY-4.0
+  synthetic: false
+  expires: 2030-01-31
+  evidence: contract of 2024-05-01
+  evidence_sha256: {paper}
+- id: view
+  holder: Jane Doe
+  covers: "*"
+  uses: [publication]
+  licence: CC-BY-4.0
+  synthetic: false
+  evidence: the same
+""".format(paper="ab" * 32)
+
+TABLE = """id,holder,covers,uses,licence,synthetic,expires,evidence
+scans,Acme,scan_*,training generation,CC0-1.0,TRUE,,letter
+old,Acme,old_*,training,CC0-1.0,false,2020-12-31,letter
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A concept's two ledgers."""
+    (tmp_path / "her").mkdir()
+    (tmp_path / "her/a.yml").write_text(LEDGER)
+    (tmp_path / "her/b.csv").write_text(TABLE)
+    return tmp_path / "her"
+
+
+def test_records_of_both_kinds_of_ledger_are_read(folder: Path) -> None:
+    shoot, view, scans, old = ledgers.read(folder)
+    assert (shoot.id, shoot.uses, shoot.expires) == ("shoot", ("training", "generation"), date(2030, 1, 31))
+    assert shoot.evidence_sha256 == "ab" * 32 and view.expires is None
+    assert (scans.uses, scans.synthetic, old.synthetic) == (("training", "generation"), True, False)
+    assert shoot.digest() != view.digest() == view.model_copy().digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "today", "reason", "detail"),
+    [
+        ("old_1.png", "training", TODAY, "rights expired", "record old ended on 2020-12-31"),
+        ("shoot_1.png", "training", date(2030, 2, 1), "rights expired", "record shoot ended on 2030-01-31"),
+        ("other.png", "training", TODAY, "rights for another purpose", "record view allows publication"),
+    ],
+)
+def test_what_stands_in_the_way_is_said(
+    folder: Path, name: str, use: Any, today: date, reason: str, detail: str
+) -> None:
+    with pytest.raises(NotAllowed, match=detail) as caught:
+        allowed(ledgers.read(folder), name, use, today)
+    assert caught.value.reason == reason
+
+
+def test_the_last_day_counts_and_a_second_record_stands_in(folder: Path) -> None:
+    rights = ledgers.read(folder)
+    assert allowed(rights, "shoot_1.png", "training", date(2030, 1, 31)).id == "shoot"
+    assert allowed(rights, "shoot_1.png", "publication", TODAY).id == "view"
+    with pytest.raises(NotAllowed, match="no rights record"):
+        allowed(rights[:1], "other.png", "training", TODAY)
+
+
+@pytest.mark.parametrize(("record", "file"), [("shoot", "a.yml"), ("scans", "b.csv")])
+def test_a_revoked_record_allows_nothing_and_its_ledger_says_why(
+    folder: Path, record: str, file: str
+) -> None:
+    changed = ledgers.revoke(folder, record, "she asked for it", TODAY)
+    assert changed == folder / file
+    rights = {each.id: each for each in ledgers.read(folder)}
+    assert (rights[record].revoked, rights[record].revocation) == (TODAY, "she asked for it")
+    assert ledgers.revoked(folder.parent) == {record: "she asked for it"}
+    with pytest.raises(NotAllowed, match=r"was revoked on 2024-06-07: she asked for it"):
+        allowed([rights[record]], rights[record].covers.replace("*", "1.png"), "training", TODAY)
+    with pytest.raises(BadLedger, match="was revoked on 2024-06-07"):
+        ledgers.revoke(folder, record, "again", TODAY)
+
+
+def test_revoking_keeps_comments_and_all_other_lines(folder: Path) -> None:
+    before = LEDGER.splitlines()
+    ledgers.revoke(folder, "shoot", "why", TODAY)
+    after = (folder / "a.yml").read_text().splitlines()
+    assert [line for line in after if line not in before] == ["  revoked: 2024-06-07", "  revocation: why"]
+    assert [line for line in before if line not in after] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- {id: a}", "holder"),
+        (LEDGER.replace("uses: [publication]", "uses: [selling]"), "record 'view': uses"),
+        (LEDGER.replace("id: view", "id: shoot"), "id"),
+        (LEDGER.replace("holder: Jane Doe", "owner: Jane Doe"), "owner"),
+        (LEDGER.replace("ab" * 32, "ab"), "evidence_sha256"),
+        ("a: b", "has to be a list of records"),
+        ("- [", "is not YAML"),
+    ],
+)
+def test_a_ledger_that_is_none_is_an_error_that_says_what_is_wrong(
+    folder: Path, text: str, said: str
+) -> None:
+    (folder / "a.yml").write_text(text)
+    with pytest.raises(BadLedger, match=said) as caught:
+        ledgers.read(folder)
+    assert "a.yml" in str(caught.value)
+
+
+def test_two_ledgers_with_one_id_and_a_missing_folder_are_errors(folder: Path) -> None:
+    (folder / "c.csv").write_text(TABLE)
+    with pytest.raises(BadLedger, match=r"c\.csv and .*b\.csv both have a record 'scans'"):
+        ledgers.read(folder)
+    with pytest.raises(BadLedger, match="is missing: say there who allows what"):
+        ledgers.read(folder / "nothing")
+
+
+def test_a_revocation_has_a_day_and_a_reason() -> None:
+    about = {
+        "id": "a", "holder": "b", "covers": "*", "uses": ("training",), "licence": "c", "synthetic": True,
+        "evidence": "d",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="belong together"):
+        RightsRecord.model_validate({**about, "revoked": TODAY})
