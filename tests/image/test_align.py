@@ -2,24 +2,25 @@ import math
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from packages import stage
 from portraits import noise, picture
 from valentina_pipeline.config import AlignConfig
 from valentina_pipeline.image.align import (
     FACE_COLUMNS,
     Aligned,
     NoPortraits,
-    Square,
     align,
-    cut,
     flag_outliers,
     main_face,
-    portrait_square,
+    unfit,
 )
+from valentina_pipeline.image.crop import Crop, cut, portrait_crop
 from valentina_pipeline.image.faces import Face, FaceEmbedder, find_faces
+from valentina_pipeline.image.pose import Pose
 
-CFG = AlignConfig(resolution=128, min_face_probability=0.9, margin=2.0, outlier_distance=0.6)
+CFG = AlignConfig.model_validate(stage("align"))
 
 
 class Colours(FaceEmbedder):
@@ -56,40 +57,44 @@ def test_unsure_faces_do_not_count() -> None:
 
 
 def test_the_square_is_margin_faces_high_around_the_face_with_the_eyes_level() -> None:
-    square = portrait_square(face((400, 300, 500, 400), roll=0.2), 2.0, (1000, 1000))
-    assert square.centre == (450, 350) and square.side == 200 and square.angle == pytest.approx(0.2)
+    square = portrait_crop(face((400, 300, 500, 400), roll=0.2), "face", 2.0, (1000, 1000))
+    assert (
+        square.centre == (450, 350)
+        and square.width == square.height == 200
+        and square.angle == pytest.approx(0.2)
+    )
 
 
 def test_a_square_that_would_reach_out_is_moved_inside_and_at_most_a_seventh_smaller() -> None:
-    assert portrait_square(face((0, 0, 100, 100)), 2.0, (1000, 1000)).centre == (100, 100)
-    assert portrait_square(face((40, 40, 140, 140)), 2.0, (180, 1000)).side == 180
-    tight = portrait_square(face((0, 0, 100, 100)), 2.0, (120, 1000))
-    assert tight.side == pytest.approx(200 * 6 / 7) and tight.centre[0] == 50
+    assert portrait_crop(face((0, 0, 100, 100)), "face", 2.0, (1000, 1000)).centre == (100, 100)
+    assert portrait_crop(face((40, 40, 140, 140)), "face", 2.0, (180, 1000)).width == 180
+    tight = portrait_crop(face((0, 0, 100, 100)), "face", 2.0, (120, 1000))
+    assert tight.width == pytest.approx(200 * 6 / 7) and tight.centre[0] == 50
 
 
 def test_a_cut_of_the_whole_picture_is_the_picture() -> None:
     image = noise(1, 128, 128)
-    whole = Square((63.5, 63.5), 128, 0.0)
+    whole = Crop((63.5, 63.5), 128, 128, 0.0)
     assert np.array_equal(np.asarray(cut(image, whole, 128)), np.asarray(image))
 
 
 def test_a_cut_undoes_a_turn() -> None:
     image = noise(1, 400, 400)
     turned = image.rotate(-20, Image.Resampling.BICUBIC)  # clockwise, as a head tilts to its left
-    straight = cut(image, Square((199.5, 199.5), 200, 0.0), 100)
-    level = cut(turned, Square((199.5, 199.5), 200, math.radians(20)), 100)
+    straight = cut(image, Crop((199.5, 199.5), 200, 200, 0.0), 100)
+    level = cut(turned, Crop((199.5, 199.5), 200, 200, math.radians(20)), 100)
     assert np.abs(np.asarray(straight, int) - np.asarray(level, int)).mean() < 2
 
 
 def test_a_cut_beyond_the_edge_goes_on_with_the_edges_colour() -> None:
     image = Image.new("RGB", (100, 100), (10, 200, 30))
-    assert cut(image, Square((0, 0), 80, 0.3), 64).getextrema() == ((10, 10), (200, 200), (30, 30))
+    assert cut(image, Crop((0, 0), 80, 80, 0.3), 64).getextrema() == ((10, 10), (200, 200), (30, 30))
 
 
 def test_fine_stripes_become_grey_and_not_a_pattern() -> None:
     stripes = np.zeros((1000, 1000, 3), np.uint8)
     stripes[:, ::2] = 255
-    shown = np.asarray(cut(Image.fromarray(stripes), Square((499.5, 499.5), 900, 0.0), 90), int)
+    shown = np.asarray(cut(Image.fromarray(stripes), Crop((499.5, 499.5), 900, 900, 0.0), 90), int)
     assert shown[10:-10, 10:-10].min() > 115 and shown[10:-10, 10:-10].max() < 140
 
 
@@ -114,7 +119,7 @@ def test_portraits_are_cut_and_everything_else_has_its_reason() -> None:
     images = {"a": picture(0), "b": picture(1), "c": picture(2, roll=10), "d": both, "e": noise(3, 256, 256)}
     splits = {"a": "held_out", "b": "train", "c": "train", "d": "train", "e": "held_out"}
 
-    portraits, frame, sheet = align(images, splits, CFG, Colours())
+    portraits, frame, sheet = align(images, splits, CFG, Colours(), each=map)
 
     assert list(frame.columns) == list(FACE_COLUMNS)
     assert dict(zip(frame["sha256"], frame["reason"], strict=True)) == {
@@ -134,9 +139,82 @@ def test_portraits_are_cut_and_everything_else_has_its_reason() -> None:
 
 def test_when_no_face_is_left_the_error_says_why() -> None:
     with pytest.raises(NoPortraits, match=r"none is left to train on: no face \(2\)"):
-        align({"a": noise(1), "b": noise(2)}, {"a": "train", "b": "held_out"}, CFG, Colours())
+        align({"a": noise(1), "b": noise(2)}, {"a": "train", "b": "held_out"}, CFG, Colours(), each=map)
 
 
 def test_without_a_held_out_portrait_there_is_nothing_to_measure_against() -> None:
     with pytest.raises(NoPortraits, match="none is left to measure against: too few pictures"):
-        align({"a": picture(0)}, {"a": "train"}, CFG, Colours())
+        align({"a": picture(0)}, {"a": "train"}, CFG, Colours(), each=map)
+
+
+def test_a_face_that_is_none_to_learn_from_is_left_out_with_the_figure() -> None:
+    clear = picture(0, size=512)
+    (whole,) = find_faces([clear])[0]
+    x0, y0, x1, y1 = whole.box
+    masked = clear.copy()
+    height = y1 - y0
+    ImageDraw.Draw(masked).rectangle((x0, y0 + 0.58 * height, x1, y1), fill=(235, 240, 245))
+    images = {"a": clear, "b": picture(1, size=512), "c": masked, "d": clear.resize((96, 96))}
+    portraits, frame, _ = align(
+        images, dict.fromkeys("acd", "train") | {"b": "held_out"}, CFG, Colours(), each=map
+    )
+    reasons = dict(zip(frame["sha256"], frame["reason"], strict=True))
+    assert list(portraits) == ["a", "b"]
+    assert reasons["c"].startswith("face partly hidden: contrast 0.0") and reasons["d"].startswith(
+        "small face: "
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"max_yaw": 20}, "turned away: yaw"),
+        ({"max_pitch": 10}, "looks up or down: pitch"),
+        ({"max_misfit": 0.001}, "no whole face: misfit"),
+    ],
+)
+def test_each_limit_of_the_pose_leaves_out_what_is_beyond_it(limits: dict[str, float], said: str) -> None:
+    pose = Pose(yaw=-30, pitch=15, roll=0, misfit=0.05)
+    assert unfit(face((0, 0, 200, 200)), pose, 0.5, CFG) == ""
+    assert unfit(face((0, 0, 200, 200)), pose, 0.5, CFG.model_copy(update=limits)).startswith(said)
+
+
+def test_a_bust_is_wider_and_has_the_face_in_its_upper_part() -> None:
+    here = face((400, 200, 500, 300))
+    bust = portrait_crop(here, "bust", 2.0, (1000, 1000))
+    assert (bust.width, bust.height) == (360, 360)
+    middle = bust.matrix((128, 128)) @ [450, 250, 1]
+    assert middle == pytest.approx([63.5, 63.5 - 0.16 * 128])
+
+
+def test_in_full_a_picture_keeps_its_proportions_and_its_face_is_where_it_was() -> None:
+    wide = Image.new("RGB", (600, 400))
+    wide.paste(picture(0, size=400), (100, 0))
+    cfg = CFG.model_copy(update={"crop": "full", "min_face_side": 20})
+    portraits, frame, _ = align(
+        {"a": wide, "b": wide}, {"a": "train", "b": "held_out"}, cfg, Colours(), each=map
+    )
+    assert portraits["a"].size == (157, 105) and portraits["a"].width * portraits["a"].height < 1.01 * 128**2
+    (found,) = find_faces([wide])[0]
+    expected = np.array(found.box) * 157 / 600
+    assert frame.loc[0, ["x0", "y0", "x1", "y1"]].to_list() == pytest.approx(expected.tolist(), abs=1)
+
+
+def test_whose_face_it_is_does_not_depend_on_what_the_portrait_shows() -> None:
+    images, splits = {"a": picture(0, size=400), "b": picture(1, size=400)}, {"a": "train", "b": "held_out"}
+    whole = CFG.model_copy(update={"crop": "full"})
+    near, far = (align(images, splits, cfg, Colours(), each=map)[1]["embedding"] for cfg in (CFG, whole))
+    assert all(np.array_equal(one, other) for one, other in zip(near, far, strict=True))
+
+
+def test_another_crop_of_one_photograph_is_left_out_and_another_moment_is_not() -> None:
+    from valentina_pipeline.image.intake import perceptual_hash
+
+    shot = picture(0, size=512)
+    images = {"a": shot, "b": shot.crop((10, 5, 502, 497)), "c": picture(3, size=512)}
+    hashes = {name: perceptual_hash(image) for name, image in images.items()}
+    assert bin(int(hashes["a"], 16) ^ int(hashes["b"], 16)).count("1") > 3  # ingest lets it pass
+    splits = {"a": "train", "b": "train", "c": "held_out"}
+    portraits, frame, _ = align(images, splits, CFG, Colours(), each=map, hashes=hashes)
+    assert list(portraits) == ["a", "c"]
+    assert frame["reason"].tolist() == ["", "near duplicate: the same moment as a", ""]

@@ -6,15 +6,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from packages import stage
 from portraits import picture
 from valentina_pipeline.config import BadParameter
 from valentina_pipeline.image.missing import MissingModel
 from valentina_pipeline.image.tiny_models import FaceNetTiny
 from valentina_pipeline.pipelines.align.nodes import align_portraits
 
-ALIGN = {"resolution": 128, "min_face_probability": 0.9, "margin": 2.0, "outlier_distance": 2.0}
+ALIGN = {**stage("align"), "outlier_distance": 2.0}
 TINY = {"kind": "tiny", "path": "tiny/weights/faces.safetensors"}
-MANIFEST = pd.DataFrame({"sha256": ["a", "b"], "split": ["train", "held_out"]})
+MANIFEST = pd.DataFrame({"sha256": ["a", "b"], "split": ["train", "held_out"], "phash": ["0" * 16, "f" * 16]})
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """From a picture to a portrait: one main face, level, at one scale, and surely hers."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -11,14 +13,15 @@ from rich.progress import track
 
 from valentina_pipeline.config import AlignConfig
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
+from valentina_pipeline.image.crop import Crop, cut, moved, portrait_crop
+from valentina_pipeline.image.each import Lost, each
 from valentina_pipeline.image.faces import (
-    LEFT_EYE,
-    RIGHT_EYE,
     Face,
     FaceEmbedder,
     face_crop,
     find_faces,
 )
+from valentina_pipeline.image.pose import Pose, head_pose, landmark_contrast
 from valentina_pipeline.image.sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -28,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 SECOND_FACE = 0.25
 """A second face below this share of the main face's area is a passer-by."""
-
-TIGHTEST = 6 / 7
-"""A crop may be this much narrower than asked for, rather than show what is not in the picture."""
 
 COLUMNS = 6
 CELL = 192
@@ -42,33 +42,30 @@ FACE_COLUMNS = (
     "probability",
     *("x0", "y0", "x1", "y1"),
     *(f"l{axis}{index}" for index in range(5) for axis in "xy"),
+    "yaw",
+    "pitch",
+    "misfit",
+    "contrast",
+    "face_share",
     "embedding",
     "outlier_distance",
     "kept",
     "reason",
     "split",
+    "background_removed",
 )
+
+
+Map = Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
+Alone = Callable[[Image.Image], Image.Image]
+
+
+ALIKE_BITS = 12
+"""Of the perceptual hash's 64: how close two pictures are whose faces are compared."""
 
 
 class NoPortraits(ValueError):
     """Too few pictures show her; the message names the reasons."""
-
-
-@dataclass(frozen=True)
-class Square:
-    """A square of a picture: its centre (x, y) and side in pixels, turned by `angle` radians."""
-
-    centre: tuple[float, float]
-    side: float
-    angle: float
-
-    def matrix(self, size: int) -> np.ndarray:
-        """Return float64 (2, 3): picture -> pixels of the square drawn at `size`."""
-        scale = size / self.side
-        cos, sin = np.cos(self.angle) * scale, np.sin(self.angle) * scale
-        turn = np.array([[cos, sin], [-sin, cos]])
-        # pixel centres lie at whole numbers: the middle of `size` pixels is (size - 1) / 2
-        return np.column_stack([turn, np.full(2, (size - 1) / 2) - turn @ np.array(self.centre)])
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,10 @@ class Aligned:
     Attributes:
         name: its sha256.
         face: in pixels of the portrait; None where no single main face was found.
-        square: which part of the picture the portrait shows.
+        crop: which part of the picture the portrait shows.
+        pose: of the head.
+        contrast: what is to be seen at the landmarks: pose.landmark_contrast.
+        face_share: height of the face as a share of the picture's.
         embedding: float32 (d,), norm 1.
         outlier_distance: 1 - cosine to the median embedding.
         reason: why it is left out, or "".
@@ -87,7 +87,10 @@ class Aligned:
     name: str
     reason: str = ""
     face: Face | None = None
-    square: Square | None = None
+    crop: Crop | None = None
+    pose: Pose | None = None
+    contrast: float = float("nan")
+    face_share: float = float("nan")
     embedding: np.ndarray | None = None
     outlier_distance: float = float("nan")
 
@@ -95,21 +98,29 @@ class Aligned:
 class Portraits(Mapping[str, Image.Image]):
     """The kept portraits by name, each cut when asked for: thousands need not fit memory."""
 
-    def __init__(self, images: Mapping[str, Image.Image], squares: Mapping[str, Square], size: int) -> None:
-        self._images, self._squares, self._size = images, squares, size
+    def __init__(
+        self, images: Mapping[str, Image.Image], crops: Mapping[str, Crop], size: int, alone: Alone
+    ) -> None:
+        self._images, self._crops, self._size, self._alone = images, crops, size, alone
 
     def __getitem__(self, name: str) -> Image.Image:
-        return cut(self._images[name], self._squares[name], self._size)
+        return self._alone(cut(self._images[name], self._crops[name], self._size))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._squares))
+        return iter(sorted(self._crops))
 
     def __len__(self) -> int:
-        return len(self._squares)
+        return len(self._crops)
 
 
 def align(
-    images: Mapping[str, Image.Image], splits: Mapping[str, str], cfg: AlignConfig, embedder: FaceEmbedder
+    images: Mapping[str, Image.Image],
+    splits: Mapping[str, str],
+    cfg: AlignConfig,
+    embedder: FaceEmbedder,
+    each: Map = each,
+    alone: Alone = lambda image: image,
+    hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Mapping[str, Image.Image], "pd.DataFrame", Image.Image]:
     """Cut one portrait from each picture that shows one main face that is hers.
 
@@ -118,24 +129,27 @@ def align(
         splits: sha256 -> "train" or "held_out".
         cfg: crop and thresholds.
         embedder: judges whose face it is.
+        each: see each.py.
+        alone: takes away what is around her.
+        hashes: sha256 -> perceptual hash; pictures without one are not compared with others.
 
     Returns:
-        The kept portraits by sha256, `cfg.resolution` pixels square; one row for each picture (where no
+        The kept portraits by sha256, of `cfg.resolution` squared pixels; one row for each picture (where no
         single face was found its figures are NaN and its embedding is empty); a contact sheet of all.
 
     Raises:
         NoPortraits: none is left to train on, or none to measure against.
     """
-
-    def process(name: str) -> Aligned:
-        return _locate(name, images[name], cfg, embedder)
-
-    found = list(map(process, track(sorted(images), description="align", transient=True)))
-    judged = flag_outliers(found, cfg.outlier_distance)
+    names = sorted(images)
+    made = each(partial(_locate, images, cfg, embedder), names)
+    shown = track(zip(names, made, strict=True), "align", len(names), transient=True)
+    found = [Aligned(name, result.why) if isinstance(result, Lost) else result for name, result in shown]
+    judged = flag_repeats(flag_outliers(found, cfg.outlier_distance), hashes, cfg.duplicate_distance)
     _check(judged, splits)
-    squares = {a.name: a.square for a in judged if not a.reason and a.square}
-    portraits = Portraits(images, squares, cfg.resolution)
-    return portraits, _frame(judged, splits), _sheet(judged, images, cfg.resolution)
+    crops = {a.name: a.crop for a in judged if not a.reason and a.crop}
+    portraits = Portraits(images, crops, cfg.resolution, alone)
+    frame = _frame(judged, splits).assign(background_removed=bool(cfg.remove_background))
+    return portraits, frame, _sheet(judged, images, cfg.resolution)
 
 
 def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
@@ -153,48 +167,19 @@ def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
     return sure[0]
 
 
-def portrait_square(face: Face, margin: float, picture: tuple[int, int]) -> Square:
-    """Return the square around a face in which the eyes are level.
-
-    It is `margin` face heights wide, or up to a seventh less where only that fits in the picture, and is
-    moved inside where it would reach out.
-
-    Args:
-        face: in pixels of the picture.
-        margin: in face heights.
-        picture: width and height in pixels.
-    """
-    x0, y0, x1, y1 = face.box
-    asked = margin * face.height
-    side = max(min(asked, *picture), TIGHTEST * asked)
-    x, y = (
-        float(np.clip((low + high) / 2, side / 2, extent - side / 2)) if side <= extent else (low + high) / 2
-        for low, high, extent in ((x0, x1, picture[0]), (y0, y1, picture[1]))
-    )
-    across = face.landmarks[RIGHT_EYE] - face.landmarks[LEFT_EYE]
-    angle = float(np.arctan2(across[1], across[0]))
-    return Square((x, y), side, angle)
-
-
-def cut(image: Image.Image, square: Square, size: int) -> Image.Image:
-    """Return the square at `size` x `size` pixels, RGB, free of aliasing.
-
-    Where it reaches outside, the picture's edge goes on: mirroring would show hair a second time.
-    """
-    import cv2
-
-    native = min(max(round(square.side), 1), 8192)
-    matrix = square.matrix(native)
-    # only the part that is seen: OpenCV warps no picture of more than 32,767 pixels a side
-    (x, y), reach = square.centre, square.side * 0.75 + 4
-    left, top = max(0, int(x - reach)), max(0, int(y - reach))
-    right, bottom = min(image.width, int(x + reach)), min(image.height, int(y + reach))
-    part = image.convert("RGB").crop((left, top, right, bottom))
-    matrix[:, 2] += matrix[:, :2] @ np.array([left, top])
-    pixels = cv2.warpAffine(
-        np.asarray(part), matrix, (native, native), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-    )
-    return Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS)
+def unfit(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) -> str:
+    """Return why a main face is none to learn from, with the figure and its limit; "" where it is one."""
+    if face.height < cfg.min_face_side:
+        return f"small face: {face.height:.0f} px high, at least {cfg.min_face_side} are wanted"
+    if abs(pose.yaw) > cfg.max_yaw:
+        return f"turned away: yaw {pose.yaw:.0f} degrees, at most {cfg.max_yaw:g} are wanted"
+    if abs(pose.pitch) > cfg.max_pitch:
+        return f"looks up or down: pitch {pose.pitch:.0f} degrees, at most {cfg.max_pitch:g} are wanted"
+    if pose.misfit > cfg.max_misfit:
+        return f"no whole face: misfit {pose.misfit:.2f}, at most {cfg.max_misfit:g} is wanted"
+    if contrast < cfg.min_contrast:
+        return f"face partly hidden: contrast {contrast:.2f}, at least {cfg.min_contrast:g} is wanted"
+    return ""
 
 
 def flag_outliers(found: Sequence[Aligned], limit: float) -> list[Aligned]:
@@ -208,6 +193,35 @@ def flag_outliers(found: Sequence[Aligned], limit: float) -> list[Aligned]:
     return [_distanced(a, middle, limit) for a in found]
 
 
+def flag_repeats(found: Sequence[Aligned], hashes: Mapping[str, str], limit: float) -> list[Aligned]:
+    """Leave out second pictures of one moment, such as another crop of the same photograph.
+
+    Perceptual hash and face are both close to those of one before them; ingest has left out what the hash
+    alone tells.
+    """
+    judged: list[Aligned] = []
+    kept: list[Aligned] = []
+    known = np.zeros(len(found), np.uint64)
+    for aligned in found:
+        if not aligned.reason and aligned.name in hashes:
+            mine = np.uint64(int(hashes[aligned.name], 16))
+            close = np.flatnonzero(np.bitwise_count(known[: len(kept)] ^ mine) <= ALIKE_BITS)
+            same = next((kept[i].name for i in close if _same_moment(kept[i], aligned, limit)), None)
+            if same:
+                aligned = replace(aligned, reason=f"near duplicate: the same moment as {same[:8]}")
+            else:
+                known[len(kept)] = mine
+                kept.append(aligned)
+        judged.append(aligned)
+    return judged
+
+
+def _same_moment(one: Aligned, other: Aligned, limit: float) -> bool:
+    if one.embedding is None or other.embedding is None:
+        return False
+    return 1 - float(one.embedding @ other.embedding) <= limit
+
+
 def _distanced(aligned: Aligned, middle: np.ndarray, limit: float) -> Aligned:
     if aligned.embedding is None:
         return aligned
@@ -215,36 +229,38 @@ def _distanced(aligned: Aligned, middle: np.ndarray, limit: float) -> Aligned:
     return replace(aligned, outlier_distance=distance, reason="identity outlier" if distance > limit else "")
 
 
-def _locate(name: str, image: Image.Image, cfg: AlignConfig, embedder: FaceEmbedder) -> Aligned:
+def _locate(
+    images: Mapping[str, Image.Image], cfg: AlignConfig, embedder: FaceEmbedder, name: str
+) -> Aligned:
+    image = images[name]
     face = main_face(find_faces([image])[0], cfg.min_face_probability)
     if isinstance(face, str):
         return Aligned(name, face)
-    square = portrait_square(face, cfg.margin, image.size)
-    inside = _moved(face, square, cfg.resolution)
-    crop = face_crop(cut(image, square, cfg.resolution), inside, embedder.size)
-    return Aligned(name, face=inside, square=square, embedding=embedder.embed([crop])[0])
-
-
-def _moved(face: Face, square: Square, size: int) -> Face:
-    """Return the face in pixels of its portrait; the box keeps its proportions about its centre."""
-    matrix = square.matrix(size)
-    landmarks = np.round(face.landmarks @ matrix[:, :2].T + matrix[:, 2], 2)
-    half = np.array([face.box[2] - face.box[0], face.height]) / 2 * size / square.side
-    middle = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2
-    centre = matrix[:, :2] @ middle + matrix[:, 2]
-    x0, y0, x1, y1 = (float(v) for v in np.round([*(centre - half), *(centre + half)], 2))
-    return Face((x0, y0, x1, y1), face.probability, landmarks)
+    crop = portrait_crop(face, cfg.crop, cfg.margin, image.size)
+    inside = moved(face, crop, cfg.resolution)
+    pose, contrast = head_pose(face.landmarks), landmark_contrast(image, face.landmarks, face.box)
+    share = round(face.height / image.height, 4)
+    found = Aligned(name, "", inside, crop, pose, contrast, share)
+    if reason := unfit(face, pose, contrast, cfg):
+        return replace(found, reason=reason)
+    # whatever the portrait shows, whose face it is is judged close up, as faces in drawn images are
+    near = portrait_crop(face, "face", cfg.margin, image.size)
+    close = face_crop(cut(image, near, cfg.resolution), moved(face, near, cfg.resolution), embedder.size)
+    return replace(found, embedding=embedder.embed([close])[0])
 
 
 def _frame(judged: Sequence[Aligned], splits: Mapping[str, str]) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame([_row(a, splits[a.name]) for a in judged], columns=list(FACE_COLUMNS))
+    return pd.DataFrame([_row(a, splits[a.name]) for a in judged], columns=list(FACE_COLUMNS[:-1]))
 
 
 def _row(aligned: Aligned, split: str) -> list[object]:
     face = aligned.face
     figures = [float("nan")] * 15 if face is None else [face.probability, *face.box, *face.landmarks.ravel()]
+    pose = aligned.pose
+    figures += [float("nan")] * 3 if pose is None else [pose.yaw, pose.pitch, pose.misfit]
+    figures += [aligned.contrast, aligned.face_share]
     embedding = np.zeros(0, np.float32) if aligned.embedding is None else aligned.embedding
     kept = not aligned.reason
     return [aligned.name, *figures, embedding, aligned.outlier_distance, kept, aligned.reason, split]
@@ -289,13 +305,13 @@ def _label(aligned: Aligned) -> str:
 
 def _marked(aligned: Aligned, image: Image.Image, size: int) -> Image.Image:
     """Return the portrait with its face box and landmarks, drawn on twice the sheet's cell."""
-    if aligned.face is None or aligned.square is None:
+    if aligned.face is None or aligned.crop is None:
         return image
-    shown = 2 * CELL
-    page = cut(image, aligned.square, size).resize((shown, shown), Image.Resampling.BICUBIC)
+    portrait = cut(image, aligned.crop, size)
+    scale = 2 * CELL / max(portrait.size)
+    page = portrait.resize([round(side * scale) for side in portrait.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(page)
     colour = (214, 60, 50) if aligned.reason else (74, 200, 120)
-    scale = shown / size
     draw.rectangle([v * scale for v in aligned.face.box], outline=colour, width=4)
     for x, y in aligned.face.landmarks * scale:
         draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(255, 214, 64), outline=(60, 50, 20))

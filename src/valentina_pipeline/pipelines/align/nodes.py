@@ -31,14 +31,20 @@ def align_portraits(
         aligned, faces, align_sheet.
     """
     from valentina_pipeline.image.align import align as cut_portraits
+    from valentina_pipeline.image.background import remover
     from valentina_pipeline.image.faces import embedder
 
     cfg = validated(AlignConfig, align, "align")
     judge = validated(FaceEmbedderConfig, face_embedder, "base.face_embedder")
-    splits = dict(zip(manifest["sha256"], manifest["split"], strict=True))
-    return cut_portraits(
-        images, splits, cfg, embedder(judge.kind, _located(judge.path, weights.parent.parent))
+    root = weights.parent.parent
+    splits, hashes = (
+        dict(zip(manifest["sha256"], manifest[name], strict=True)) for name in ("split", "phash")
     )
+    faces = embedder(judge.kind, _located(judge.path, root))
+    if not cfg.remove_background:
+        return cut_portraits(images, splits, cfg, faces, hashes=hashes)
+    alone = remover(cfg.remove_background)
+    return cut_portraits(images, splits, cfg, faces, alone=alone, hashes=hashes)
 
 
 def _located(path: str, root: Path) -> str:

@@ -1,0 +1,54 @@
+"""Taking away what is around a person, by any semantic segmentation model that transformers loads."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from valentina_pipeline.image.faces import one_thread
+from valentina_pipeline.image.missing import MissingModel
+
+GREY = 128
+"""Of 255: what a background turns into; captions say so."""
+
+PLAIN = "plain grey background"
+LABEL = "background"
+
+
+def remover(model: str) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that turns the background of a picture grey.
+
+    Args:
+        model: a hub id already downloaded, or a folder; one of its classes is called "background".
+
+    Raises:
+        MissingModel: it is not on this machine, or has no such class.
+    """
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(model, local_files_only=True)
+        network = AutoModelForSemanticSegmentation.from_pretrained(
+            model, local_files_only=True, use_safetensors=True
+        )
+        background = {str(name).lower(): index for index, name in network.config.id2label.items()}[LABEL]
+    except (OSError, ValueError, KeyError) as err:
+        raise MissingModel(
+            f"the segmentation model {model}",
+            "see its card",
+            f"`hf download {model}`, or set align.remove_background to a folder that holds one with a class "
+            f"called {LABEL!r}",
+        ) from err
+    network.eval()
+
+    def alone(image: Image.Image) -> Image.Image:
+        pixels = processor(images=image, return_tensors="pt")
+        with one_thread(), torch.inference_mode():
+            scores = network(**pixels).logits
+            large = torch.nn.functional.interpolate(scores, image.size[::-1], mode="bilinear")
+            share = large.softmax(1)[0, background, :, :, None].numpy()
+        kept = np.asarray(image.convert("RGB"), np.float32) * (1 - share) + GREY * share
+        return Image.fromarray(kept.round().astype(np.uint8))
+
+    return alone
