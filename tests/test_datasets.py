@@ -165,27 +165,51 @@ class TestReviewedCsv:
 
     @staticmethod
     def machine(**captions: str) -> pd.DataFrame:
-        return pd.DataFrame({"sha256": list(captions), "machine": list(captions.values())})
+        names = [f"{name}.png" for name in captions]
+        said = {"sha256": list(captions), "source_name": names, "machine": list(captions.values())}
+        return pd.DataFrame(said)
 
     @staticmethod
-    def edit(captions: ReviewedCsv, sha256: str, text: str) -> None:
+    def edit(captions: ReviewedCsv, sha256: str, text: str, column: str = "human") -> None:
         path = Path(captions._describe()["filepath"])
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        table.loc[table["sha256"] == sha256, "human"] = text
+        table.loc[table["sha256"] == sha256, column] = text
         table.to_csv(path, index=False)
 
     def test_without_an_edit_the_machine_speaks(self, captions: ReviewedCsv) -> None:
         captions.save(self.machine(a="one, two", b="NA"))
-        assert captions.load().to_dict("list") == {"sha256": ["a", "b"], "caption": ["one, two", "NA"]}
+        assert captions.load().to_dict("list") == {
+            "sha256": ["a", "b"],
+            "caption": ["one, two", "NA"],
+            "rejected": [False, False],
+        }
 
     def test_an_edit_wins_and_survives_new_machine_captions(self, captions: ReviewedCsv) -> None:
         captions.save(self.machine(a="one", b="two"))
         self.edit(captions, "b", "a person's words")
         captions.save(self.machine(b="other", a="words"))
-        assert captions.load().to_dict("list") == {
+        assert captions.load()[["sha256", "caption"]].to_dict("list") == {
             "sha256": ["b", "a"],
             "caption": ["a person's words", "words"],
         }
+
+    def test_a_verdict_survives_too_and_only_rejected_counts(self, captions: ReviewedCsv) -> None:
+        captions.save(self.machine(a="one", b="two"))
+        self.edit(captions, "a", "rejected", "verdict")
+        self.edit(captions, "b", "accepted", "verdict")
+        captions.save(self.machine(a="other", b="two"))
+        assert captions.load()["rejected"].tolist() == [True, False]
+        self.edit(captions, "b", "perhaps", "verdict")
+        with pytest.raises(DatasetError, match="has the verdict 'perhaps'"):
+            captions.load()
+
+    def test_an_image_that_changed_under_its_edit_is_said(
+        self, captions: ReviewedCsv, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        captions.save(self.machine(a="one"))
+        self.edit(captions, "a", "mine")
+        captions.save(self.machine(new="other").assign(source_name="a.png"))
+        assert "image new took the place of a, whose caption was edited" in caplog.text
 
     def test_an_edit_outlives_its_image_and_an_unedited_row_does_not(self, captions: ReviewedCsv) -> None:
         captions.save(self.machine(a="one", b="two"))
@@ -193,7 +217,7 @@ class TestReviewedCsv:
         captions.save(self.machine(c="three"))
         assert list(captions.load()["sha256"]) == ["c", "a"]
         captions.save(self.machine(a="back"))
-        assert captions.load().to_dict("list") == {"sha256": ["a"], "caption": ["kept"]}
+        assert captions.load()["caption"].tolist() == ["kept"]
 
     def test_saving_again_gives_the_same_bytes(self, captions: ReviewedCsv) -> None:
         captions.save(self.machine(a="one", b="two"))
@@ -210,7 +234,7 @@ class TestReviewedCsv:
 
     def test_a_column_that_would_be_lost_is_refused(self, captions: ReviewedCsv) -> None:
         Path(captions._describe()["filepath"]).write_text("sha256,machine,human,note\na,one,,remember\n")
-        with pytest.raises(DatasetError, match="needs exactly sha256, machine, human"):
+        with pytest.raises(DatasetError, match="it needs sha256, source_name, machine, human"):
             captions.save(self.machine(a="one"))
 
     def test_two_rows_for_one_image_are_refused(self, captions: ReviewedCsv) -> None:

@@ -5,7 +5,9 @@ depends on time, so that a rerun gives the same bytes.
 """
 
 import json
+import logging
 import math
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +19,15 @@ import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 from PIL import Image
 
+from valentina_pipeline.domain.rights import BadLedger, RightsRecord
 from valentina_pipeline.image import png
-from valentina_pipeline.integrations import files
+from valentina_pipeline.integrations import captions, files, ledgers
+
+logger = logging.getLogger(__name__)
 
 Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
-Picture: TypeAlias = Image.Image | bytes
+Picture: TypeAlias = Image.Image | bytes | Path
 Pictures: TypeAlias = Mapping[str, Picture] | Iterable[tuple[str, Picture]]
 
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
@@ -67,6 +72,21 @@ class Folder(_OnDisk[None, Path]):
         raise DatasetError(f"{self._path} is a source and read only")
 
 
+class RightsLedgers(_OnDisk[None, tuple[RightsRecord, ...]]):
+    """A folder of rights ledgers: loads their records; see domain/rights.py and integrations/ledgers.py."""
+
+    def load(self) -> tuple[RightsRecord, ...]:
+        """Return the records of all ledgers in the folder."""
+        try:
+            return ledgers.read(self._path)
+        except BadLedger as err:
+            raise DatasetError(str(err)) from err
+
+    def save(self, data: None) -> None:
+        """Refuse: people write ledgers, and `kedro revoke`."""
+        raise DatasetError(f"{self._path} is a source and read only")
+
+
 class Images(Mapping[str, Image.Image]):
     """The PNG files under a folder by name, sorted; each is opened only when asked for."""
 
@@ -102,7 +122,7 @@ class ImageFolder(_OnDisk[Pictures, Images]):
     """A folder of PNG files.
 
     Saves (name, picture) pairs one at a time, so that a stage may yield them; a picture is an image,
-    whose texts in `info["text"]` go into the file, or a PNG's bytes, which are stored as they are.
+    whose texts in `info["text"]` go into the file, or a PNG's bytes or file, which stay as they are.
     """
 
     def load(self) -> Images:
@@ -120,7 +140,10 @@ class ImageFolder(_OnDisk[Pictures, Images]):
                 if file.exists():
                     raise DatasetError(f"two images for {self._path} are named {name!r}")
                 file.parent.mkdir(exist_ok=True)
-                file.write_bytes(picture if isinstance(picture, bytes) else png.encode(picture))
+                if isinstance(picture, Path):
+                    _linked(picture, file)
+                else:
+                    file.write_bytes(picture if isinstance(picture, bytes) else png.encode(picture))
 
 
 class ImageFile(_OnDisk[Image.Image, Image.Image]):
@@ -175,47 +198,45 @@ class FileFolder(_OnDisk[Mapping[str, bytes | Path], Path]):
 
 
 class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
-    """Machine captions that a person may correct in the column `human`, which every rerun keeps.
+    """Machine captions that people correct and judge, which every rerun keeps: integrations/captions.py.
 
-    Saves a frame [sha256, machine]; loads [sha256, caption], where the person's text wins.
+    Saves a frame [sha256, source_name, machine]; loads [sha256, caption, rejected], where the person's text
+    wins.
     """
-
-    COLUMNS = ("sha256", "machine", "human")
 
     def load(self) -> pd.DataFrame:
         """Return one caption a row: the person's where there is one, else the machine's."""
-        table = self._read()
+        try:
+            table = captions.read(self._present())
+        except captions.BadCaptions as err:
+            raise DatasetError(str(err)) from err
         caption = table["human"].where(table["human"] != "", table["machine"])
-        return pd.DataFrame({"sha256": table["sha256"], "caption": caption})
+        rejected = table["verdict"] == captions.REJECTED
+        return pd.DataFrame({"sha256": table["sha256"], "caption": caption, "rejected": rejected})
 
     def save(self, data: pd.DataFrame) -> None:
-        """Write new machine captions beside the edits already there.
-
-        An edited row whose image has gone is kept at the end: the image may come back.
-        """
+        """Write new machine captions beside what people wrote; say where an image changed under an edit."""
         if data["sha256"].duplicated().any():
             raise DatasetError(f"two new captions for one image in {self._path}")
-        table = data[["sha256", "machine"]].assign(human="")
-        if self._exists():
-            before = self._read()
-            edits = before[before["human"] != ""]
-            table["human"] = table["sha256"].map(edits.set_index("sha256")["human"]).fillna("")
-            gone = edits[~edits["sha256"].isin(table["sha256"])]
-            table = pd.concat([table, gone], ignore_index=True)
-        _write(self._path, table.to_csv(index=False, lineterminator="\n").encode())
-
-    def _read(self) -> pd.DataFrame:
-        # utf-8-sig: spreadsheet programs put a mark at the start when they save
-        table = pd.read_csv(self._present(), dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        if set(table.columns) != set(self.COLUMNS):
-            raise DatasetError(
-                f"{self._path} has the columns {', '.join(table.columns)}; it needs exactly "
-                f"{', '.join(self.COLUMNS)}: correct it, or `git checkout` the last good one"
+        try:
+            captions.renew(self._path, data)
+            changed = captions.superseded(captions.read(self._path), set(data["sha256"]))
+        except captions.BadCaptions as err:
+            raise DatasetError(str(err)) from err
+        for new, former in sorted(changed.items()):
+            logger.warning(
+                "image %s took the place of %s, whose caption was edited: `kedro review` shows both",
+                new,
+                former,
             )
-        for twice in table["sha256"][table["sha256"].duplicated()]:
-            raise DatasetError(f"{self._path} has two rows for {twice}: remove one")
-        table["human"] = table["human"].str.strip()
-        return table[list(self.COLUMNS)]
+
+
+def _linked(source: Path, file: Path) -> None:
+    """Have `file` hold what `source` does, without a second copy where the file system can."""
+    try:
+        os.link(source, file)
+    except OSError:
+        shutil.copyfile(source, file)
 
 
 def _write(path: Path, content: bytes) -> None:

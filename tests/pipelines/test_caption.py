@@ -1,17 +1,18 @@
-from collections.abc import Callable
-
 import pandas as pd
 import pytest
 
+from packages import stage
 from portraits import CONCEPT, noise
-from valentina_pipeline.image import caption
+from valentina_pipeline.image import captioners
+from valentina_pipeline.image.caption import Description
 from valentina_pipeline.image.missing import MissingModel
 from valentina_pipeline.pipelines.caption.nodes import caption_portraits
 
-FACES = pd.DataFrame({"sha256": ["c", "a", "b"], "kept": [True, True, False]})
+FACES = pd.DataFrame({"sha256": ["c", "a", "b"], "kept": [True, True, False], "background_removed": False})
 MANIFEST = pd.DataFrame(
     {
         "sha256": ["a", "b", "c"],
+        "source_name": ["1.png", "2.png", "3.png"],
         "attributes": ['{"eyes": "green", "expression": "smiling", "background": "beach"}', "{}", "{}"],
     }
 )
@@ -19,24 +20,38 @@ IMAGES = {name: noise(seed) for seed, name in enumerate("ac")}
 
 
 def test_the_kept_portraits_are_captioned_in_order() -> None:
-    captions = caption_portraits(IMAGES, FACES, MANIFEST, CONCEPT, {"captioner": "attributes"})
+    captions, seen = caption_portraits(IMAGES, FACES, MANIFEST, CONCEPT, stage("caption"))
+    said = "photo of a test_woman woman, smiling, beach background"
     assert captions.to_dict("records") == [
-        {"sha256": "a", "machine": "photo of a test_woman woman, smiling, beach background"},
-        {"sha256": "c", "machine": "photo of a test_woman woman"},
+        {"sha256": "a", "source_name": "1.png", "machine": said},
+        {"sha256": "c", "source_name": "3.png", "machine": "photo of a test_woman woman"},
+    ]
+    assert seen["expression"].tolist() == ["smiling", ""] and seen["place"].tolist() == [
+        "beach background",
+        "",
     ]
 
 
-def test_the_other_captioner_is_asked_for_the_same_portraits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def says(_: object, names: list[str], rewrite: Callable[[str], str]) -> dict[str, str]:
-        return {name: rewrite("a woman with green eyes and a hat") for name in names}
-
-    monkeypatch.setattr(caption, "by_blip", says)
-    captions = caption_portraits(IMAGES, FACES, MANIFEST, CONCEPT, {"captioner": "blip"})
-    assert list(captions["sha256"]) == ["a", "c"]
-    assert set(captions["machine"]) == {"photo of a test_woman woman with a hat"}
+def test_words_of_her_are_in_the_description_and_not_in_the_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Description(
+        subject="a woman with green eyes", clothes="a hat over her hair and a scarf", light="soft light"
+    )
+    monkeypatch.setattr(captioners, "describe", lambda images, names, *_: dict.fromkeys(names, seen))
+    captions, descriptions = caption_portraits(IMAGES, FACES, MANIFEST, CONCEPT, stage("caption"))
+    assert set(captions["machine"]) == {"photo of a test_woman woman, wearing a scarf, soft light"}
+    assert set(descriptions["subject"]) == {"a woman with green eyes"}
 
 
 def test_without_the_captioners_model_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(MissingModel, match="BLIP"):
-        caption_portraits(IMAGES, FACES, MANIFEST, CONCEPT, {"captioner": "blip"})
+    with pytest.raises(MissingModel, match="the captioner blip"):
+        caption_portraits(IMAGES, FACES, MANIFEST, CONCEPT, {**stage("caption"), "captioner": "blip"})
+
+
+def test_where_the_background_was_removed_the_caption_says_what_is_there_instead() -> None:
+    faces = FACES.assign(background_removed=True)
+    captions, _ = caption_portraits(IMAGES, faces, MANIFEST, CONCEPT, stage("caption"))
+    assert captions["machine"].tolist() == [
+        "photo of a test_woman woman, smiling, plain grey background",
+        "photo of a test_woman woman, plain grey background",
+    ]

@@ -1,163 +1,180 @@
 """Captions that name what varies: what they leave unsaid, the trigger takes on.
 
-Two captioners: `attributes` words what is known of each picture, `blip` looks at it (BLIP, Li et al. 2022).
+Whoever looks at a picture says what varies in fixed fields; words that would describe the character herself
+leave, and the rest is worded in one order. Trigger and class word enter once.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 
-from PIL import Image
-from rich.progress import track
+PHRASINGS = {
+    "expression": "{}",
+    "pose": "{}",
+    "clothes": "wearing {}",
+    "place": "{}",
+    "light": "{}",
+    "framing": "{}",
+}
+"""How each field is worded, in this order; the subject is trigger and class word."""
 
-from valentina_pipeline.image.faces import one_thread
-from valentina_pipeline.image.missing import MissingModel
-from valentina_pipeline.image.wording import sentence
-
-BLIP = "Salesforce/blip-image-captioning-base"
-LONGEST = 40
-"""Tokens of a BLIP caption."""
+TRAITS = {"dress": ("clothes", "a {}"), "background": ("place", "{} background")}
+"""The renderer's names for fields; attributes of other names count where a field has that name."""
 
 PEOPLE = ("woman", "lady", "girl", "female", "person", "man", "guy", "boy", "model", "face", "portrait")
-"""What BLIP calls who is in the picture, whoever it is; the first in a caption is her."""
+"""What captioners call who is in the picture, whoever it is; the first in a sentence is the character."""
 
-FIXED_WORDS: Mapping[str, tuple[str, ...]] = {
-    "face": ("face", "faced", "jaw", "chin", "cheekbones", "cheeks"),
-    "eyes": ("eye", "eyes", "eyed"),
-    "brows": ("brow", "brows", "eyebrow", "eyebrows"),
-    "nose": ("nose",),
-    "lips": ("lip", "lips"),
-    "hair_color": ("hair", "haired", "blonde", "blond", "brunette", "redhead", "redheaded"),
-    "hair_length": ("hair", "haired", "haircut", "hairstyle", "bob"),
-    "parting": ("parted", "parting", "bangs", "fringe"),
-    "skin": ("skin", "skinned", "complexion", "freckles"),
+VOCABULARY: Mapping[str, str] = {
+    "framing": r"close[- ]?up|head ?shot|bust|upper body|half[- ]length|full[- ](body|length)|cowboy shot|"
+    r"wide shot|selfie|from (behind|above|below|the side|side)",
+    "light": r"light(s|ing)?|lit|backlit|sun(set|rise|light|shine|ny)?|shadows?|shade|night|dusk|dawn|"
+    r"golden hour|black and white|monochrome|gr[ae]yscale|dark|bright|overcast",
+    "expression": r"smil\w*|laugh\w*|grin\w*|frown\w*|serious|neutral|sad|angry|surprised|cry\w*|pout\w*|"
+    r"(open|closed) mouth|expression|happy|calm",
+    "clothes": r"wear\w*|dress\w*|shirt|t-shirt|blouse|top|sweater|hoodie|jacket|coat|suit|tie|skirt|jeans|"
+    r"pants|trousers|shorts|uniform|scarf|hat|cap|glasses|sunglasses|necklace|earrings?|jewel\w*|gloves|shoes|"
+    r"boots|clothes|clothing|outfit|sleeves?|collar",
+    "pose": r"sit\w*|stand\w*|walk\w*|run\w*|look\w*|fac(e|es|ing)|turn\w*|lean\w*|lying|kneel\w*|"
+    r"pos(e|es|ing)|profile|arms?|hands?|hold\w*|viewer|camera|head",
 }
-"""Words by which a phrase speaks of a trait."""
+"""Words by which a phrase belongs to a field, tried in this order; any other phrase is the place."""
 
-PHRASE_START = re.compile(
-    r",\s*|\s+(?=(?:and|with|wearing|in|on|at|by|near|next|while|who|that|has|having)\b)"
+SMALL = (
+    "and",
+    "with",
+    "while",
+    "who",
+    "that",
+    "is",
+    "are",
+    "has",
+    "having",
+    "she",
+    "he",
+    "they",
+    "it",
+    "there",
 )
-JOINERS = frozenset({"and", "with", "while", "who", "that", "has", "having"})
+"""Words that join phrases and say nothing."""
+
+NOT_PHRASES = re.compile(rf"^(?:(?:{'|'.join(SMALL)})\s+)+")
+CLOTHED = re.compile(r"^(?:wear(?:s|ing)?|dressed in|in|with)\s+")
+PHRASE_START = re.compile(
+    r"[,;.]\s*|\s+(?=(?:and|with|wearing|in|on|at(?! (?:the )?(?:camera|viewer))|by|near|next|while|who|that|"
+    r"has|having|smiling|laughing|standing|sitting|looking|holding|leaning|walking)\b)"
+)
+SHOWN = frozenset(
+    {"a", "an", "the", "there", "is", "photo", "photograph", "picture", "image", "portrait", "of"}
+)
+"""Words that say only that this is a picture."""
+
+LONGEST = 200
+"""Characters of a field; a model that says more is rambling."""
 
 
-def from_attributes(
-    attributes: Mapping[str, Mapping[str, str]], subject: str, variable_traits: Iterable[str]
-) -> dict[str, str]:
-    """Word each picture's variable traits.
+@dataclass(frozen=True)
+class Description:
+    """What is seen in a picture; a field of which nothing is known is empty.
 
-    Args:
-        attributes: name -> trait -> word.
-        subject: trigger and class word, such as "valentina_moreau woman".
-        variable_traits: the traits that captions name.
-
-    Returns:
-        name -> caption.
+    Attributes:
+        subject: who, as the captioner said it; captions say trigger and class word instead.
+        clothes: such as "a red dress".
+        pose: such as "looking to the left".
+        expression: such as "smiling".
+        place: where, and what is around, such as "on a beach".
+        light: such as "soft light".
+        framing: such as "close up".
     """
-    keep = tuple(variable_traits)
-    return {name: sentence(words, subject, keep) for name, words in attributes.items()}
+
+    subject: str = ""
+    clothes: str = ""
+    pose: str = ""
+    expression: str = ""
+    place: str = ""
+    light: str = ""
+    framing: str = ""
 
 
-def by_blip(
-    images: Mapping[str, Image.Image],
-    names: Sequence[str],
-    rewrite: Callable[[str], str],
-    model: str | Path = BLIP,
-) -> dict[str, str]:
-    """Caption pictures by BLIP, and rewrite what it says.
+FIELDS = tuple(field.name for field in fields(Description))
 
-    Args:
-        images: by name; opened one at a time.
-        names: which of them.
-        rewrite: BLIP's words -> caption.
-        model: a hub id already downloaded, or a folder.
 
-    Returns:
-        name -> caption.
+def worded(description: Description, trigger: str, class_word: str) -> str:
+    """Return the caption, such as "photo of a vee woman, smiling, wearing a red dress, on a beach"."""
+    article = "an" if trigger[0] in "aeiou" else "a"
+    said = asdict(description)
+    phrases = [phrase.format(said[name]) for name, phrase in PHRASINGS.items() if said[name]]
+    return ", ".join([f"photo of {article} {trigger} {class_word}", *phrases])
 
-    Raises:
-        MissingModel: the model is not on this machine.
+
+def from_attributes(attributes: Mapping[str, str]) -> Description:
+    """Return what is known of a picture: trait -> word."""
+    known: dict[str, str] = {}
+    for trait, word in attributes.items():
+        name, phrase = TRAITS.get(trait, (trait, "{}"))
+        if name in FIELDS and word:
+            known[name] = phrase.format(word)
+    return Description(**known)
+
+
+def from_sentence(said: str, class_word: str) -> Description:
+    """Sort what a captioner said in a sentence into fields.
+
+    The first person named is the subject, with all that is said before it; adjectives there are the
+    character's own.
     """
-    import torch
-    from transformers import BlipForConditionalGeneration, BlipProcessor
-
-    try:
-        processor = BlipProcessor.from_pretrained(model, local_files_only=True)
-        network = BlipForConditionalGeneration.from_pretrained(
-            model, local_files_only=True, use_safetensors=True
-        )
-    except (OSError, ValueError) as err:  # ValueError: a path that is no folder is taken for a hub id
-        raise MissingModel(f"the captioner BLIP ({model})", "BSD-3-Clause", f"`hf download {BLIP}`") from err
-    network.eval()
-    captions = {}
-    # greedy and on one thread: the same words everywhere
-    with one_thread(), torch.inference_mode():
-        for name in track(names, description="caption", transient=True):
-            inputs = processor(images=images[name].convert("RGB"), return_tensors="pt")
-            tokens = network.generate(**inputs, max_new_tokens=LONGEST, do_sample=False, num_beams=1)
-            captions[name] = rewrite(processor.decode(tokens[0], skip_special_tokens=True))
-    return captions
-
-
-def rewriter(
-    trigger: str, class_word: str, fixed_traits: Sequence[str], fixed_words: Iterable[str] = ()
-) -> Callable[[str], str]:
-    """Return a function that makes a described picture's caption one of hers.
-
-    The first person named becomes trigger and class word; phrases that speak of a fixed trait, or of
-    the class again, leave. So do adjectives before the person: they would be hers.
-
-    Args:
-        trigger: her token.
-        class_word: what she is, such as "woman".
-        fixed_traits: the traits that captions leave unsaid.
-        fixed_words: more words of them, such as those of her description ("freckled").
-    """
-    gone = {word for trait in fixed_traits for word in FIXED_WORDS.get(trait, (trait,))}
-    gone |= {word.lower() for word in fixed_words} | {trigger, class_word}
+    plain = re.sub(r"\s+", " ", said.lower()).strip(" .")
     people = sorted({*PEOPLE, class_word}, key=len, reverse=True)
-    named = re.compile(rf"\b(?:{'|'.join(map(re.escape, people))})(?:'s)?\b")
-    subject = f"{trigger} {class_word}"
-
-    def rewrite(said: str) -> str:
-        plain = re.sub(r"\s+", " ", said.lower()).strip(" .")
-        match = named.search(plain)
-        before, after = (plain[: match.start()], plain[match.end() :]) if match else ("", f", {plain}")
-        return f"{_opening(before, gone)} {subject}{_kept(after, gone)}"
-
-    return rewrite
+    person = re.search(rf"\b(?:{'|'.join(map(re.escape, people))})(?:'s)?\b", plain)
+    before, after = (plain[: person.start()], plain[person.end() :]) if person else ("", plain)
+    shown, of, own = before.rpartition(" of ")
+    opening = _without_shown(shown) if of else ""
+    subject = f"{_without_shown(own if of else before)} {person[0]}".strip() if person else ""
+    return from_phrases([opening, *PHRASE_START.split(after)], subject)
 
 
-def description_words(description: str) -> set[str]:
-    """Return the nouns of a description's phrases that no vocabulary here knows: "a small scar" -> scar."""
-    phrases = (phrase.split() for phrase in description.lower().split(","))
-    plain = (words for words in phrases if words and not {"on", "at", "in", "the", "to"} & set(words))
-    return {words[-1] for words in plain}
+def from_phrases(phrases: Iterable[str], subject: str = "") -> Description:
+    """Sort phrases, or a tagger's tags, into the fields their words belong to."""
+    found: dict[str, list[str]] = {}
+    for phrase in phrases:
+        plain = NOT_PHRASES.sub("", re.sub(r"\s+", " ", phrase.lower()).strip(" .,;"))
+        if plain and plain not in SMALL:
+            found.setdefault(_field(plain), []).append(plain)
+    clothes = dict.fromkeys(CLOTHED.sub("", phrase) for phrase in found.pop("clothes", []))
+    others = {name: ", ".join(dict.fromkeys(said))[:LONGEST] for name, said in found.items()}
+    return Description(subject=subject[:LONGEST], clothes=" and ".join(clothes)[:LONGEST], **others)
 
 
-def _opening(before: str, gone: set[str]) -> str:
-    """Return how the picture is shown ("a black and white photo of a"), without adjectives of hers."""
-    shown, of, _ = before.rpartition(" of ")
-    words = [word for word in shown.split() if word not in ("there", "is", "a", "an", "the")]
-    if not of or not words or gone & _words(shown):
-        return "photo of a"
-    return f"{' '.join(words)} of a"
+def impersonal(description: Description, gone: Iterable[str]) -> Description:
+    """Return the description without phrases that have one of these words: they would be the character's own.
+
+    Args:
+        description: as a captioner saw it; its subject stays, for it is never worded.
+        gone: in lower case: identity words, trigger and class word.
+    """
+    words = set(gone)
+    kept = {"subject": description.subject}
+    for name in PHRASINGS:
+        left, start, joint = "", 0, ""
+        value = getattr(description, name)
+        for cut in [*PHRASE_START.finditer(value), None]:
+            phrase = value[start : cut.start() if cut else len(value)].strip()
+            if phrase and not words & _words(phrase):
+                left += f"{joint if left else ''}{phrase}"
+            if cut:
+                joint, start = " " if cut[0].isspace() else ", ", cut.end()
+        kept[name] = NOT_PHRASES.sub("", left)
+    return Description(**kept)
 
 
-def _kept(after: str, gone: set[str]) -> str:
-    """Return the phrases that speak of nothing fixed, joined as they were."""
-    start = 0
-    kept = ""
-    cuts = [*PHRASE_START.finditer(after), None]
-    joint = ""
-    for cut in cuts:
-        phrase = after[start : cut.start() if cut else len(after)].strip()
-        if phrase and not gone & _words(phrase) and phrase not in JOINERS:
-            # what "and" went on from has left
-            phrase = phrase if kept else re.sub(r"^and\b", "with", phrase)
-            kept += f"{joint or ' '}{phrase}"
-        joint, start = (", " if cut and "," in cut[0] else " ", cut.end()) if cut else ("", 0)
-    return kept
+def _without_shown(text: str) -> str:
+    return " ".join(word for word in text.split() if word not in SHOWN)
+
+
+def _field(phrase: str) -> str:
+    named = (name for name, words in VOCABULARY.items() if re.search(rf"\b(?:{words})\b", phrase))
+    return next(named, "place")
 
 
 def _words(text: str) -> set[str]:
+    # a trigger may hold underscores and digits: read with and without
     return set(re.findall(r"[^\W_]+", text)) | set(re.findall(r"\w+", text))

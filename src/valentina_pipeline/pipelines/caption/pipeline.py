@@ -12,8 +12,23 @@ def create_pipeline(**_: object) -> Pipeline:
             node(
                 nodes.caption_portraits,
                 inputs=["aligned", "faces", "manifest", "params:concept", "params:caption"],
-                outputs="captions",
+                outputs=["captions", "descriptions"],
                 name="caption",
-            )
+            ),
+            node(
+                nodes.describe_dataset,
+                inputs=[
+                    "aligned",
+                    "faces",
+                    "manifest",
+                    "rejections",
+                    "captions",
+                    "descriptions",
+                    "rights",
+                    "params:concept",
+                ],
+                outputs="dataset_card",
+                name="dataset_card",
+            ),
         ]
     )
