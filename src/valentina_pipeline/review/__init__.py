@@ -1,0 +1,1 @@
+"""The review page: people look at what a LoRA is about to learn, reject pictures and mend captions."""

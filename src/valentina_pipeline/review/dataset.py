@@ -1,0 +1,139 @@
+"""What the review page shows of a concept's dataset, from the stages' outputs, and what it writes back."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from valentina_pipeline.integrations import captions
+
+SCORES = {
+    "probability": "face probability",
+    "outlier_distance": "distance to the median face",
+    "yaw": "yaw, degrees",
+    "pitch": "pitch, degrees",
+    "misfit": "landmarks' misfit",
+    "contrast": "contrast at the landmarks",
+    "sharpness": "sharpness",
+    "brightness": "brightness",
+    "noise": "noise",
+    "jpeg_quality": "JPEG quality",
+}
+"""Columns of faces and manifest -> how the page calls them."""
+
+BOX = ("x0", "y0", "x1", "y1")
+LANDMARKS = tuple(f"l{axis}{index}" for index in range(5) for axis in "xy")
+
+
+class NotYet(RuntimeError):
+    """There is nothing to review; the message says what to run."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A concept's dataset on disk.
+
+    Attributes:
+        root: the project's folder.
+        concept: the name of its file in conf/base/concepts.
+    """
+
+    root: Path
+    concept: str
+
+    @property
+    def captions(self) -> Path:
+        """The file that people edit."""
+        return self.root / f"data/04_feature/{self.concept}/captions.csv"
+
+    def picture(self, sha256: str) -> Path:
+        """Return the portrait, or the picture it would be cut from where align left it out."""
+        aligned = self._portrait(sha256)
+        return aligned if aligned.is_file() else self._in("02_intermediate", "images") / f"{sha256}.png"
+
+    def portraits(self) -> list[dict[str, Any]]:
+        """Return all pictures that were taken in, those that can be judged first, as plain JSON.
+
+        Raises:
+            NotYet: the stages up to caption have not run.
+            captions.BadCaptions: the file cannot be read.
+        """
+        files = self._in("03_primary", "faces.parquet"), self._in("02_intermediate", "manifest.parquet")
+        for file in (*files, self.captions):
+            if not file.is_file():
+                raise NotYet(f"{file} is missing: run `uv run dvc repro` up to the stage caption")
+        faces, manifest = map(pd.read_parquet, files)
+        table = captions.read(self.captions)
+        said = table.set_index("sha256")
+        former = captions.superseded(table, set(faces.loc[faces["kept"], "sha256"]))
+        rows = faces.merge(manifest.drop(columns="split"), on="sha256").to_dict("records")
+        shown = [self._row(row, said, former) for row in rows]
+        return sorted(shown, key=lambda row: (not row["kept"], row["source_name"]))
+
+    def edit(self, sha256: str, before: dict[str, str], after: dict[str, str], editor: str) -> None:
+        """Change caption or verdict of a portrait; see captions.edit."""
+        seen = {"seen": self._seen(sha256)}
+        captions.edit(self.captions, {sha256: captions.Edit(before, {**after, **seen})}, editor)
+
+    def replace(self, find: str, replacement: str, editor: str) -> int:
+        """Replace text in the captions of all portraits, and return how many changed.
+
+        Raises:
+            captions.BadCaptions: a caption would be left empty, or is being edited by somebody else.
+        """
+        edits = {}
+        for row in self.portraits():
+            caption = row["human"] or row["machine"]
+            if not row["kept"] or find not in caption:
+                continue
+            mended = " ".join(caption.replace(find, replacement).split())
+            if not mended:
+                raise captions.BadCaptions(f"the caption of {row['source_name']} would be empty")
+            after = {"human": mended, "seen": self._seen(row["sha256"])}
+            edits[row["sha256"]] = captions.Edit({"human": row["human"]}, after)
+        captions.edit(self.captions, edits, editor)
+        return len(edits)
+
+    def _row(self, row: dict[Any, Any], said: pd.DataFrame, former: dict[str, str]) -> dict[str, Any]:
+        sha256 = row["sha256"]
+        words = (
+            said.loc[sha256].to_dict() if sha256 in said.index else dict.fromkeys(captions.COLUMNS[1:], "")
+        )
+        scores = {name: row[column] for column, name in SCORES.items() if _number(row.get(column))}
+        kept = bool(row["kept"]) and sha256 in said.index
+        return {
+            "sha256": sha256,
+            "source_name": row["source_name"],
+            "split": row["split"],
+            "kept": kept,
+            "reason": row["reason"] or ("" if kept else "it has no caption yet"),
+            "box": [row[name] for name in BOX] if kept else [],
+            "landmarks": [row[name] for name in LANDMARKS] if kept else [],
+            "scores": {name: round(float(value), 3) for name, value in scores.items()},
+            **{name: words[name] for name in ("machine", "human", "verdict", "editor", "edited")},
+            "changed": kept and words["seen"] not in ("", self._seen(sha256)),
+            "former": said.loc[former[sha256], "human"] if sha256 in former else "",
+        }
+
+    def _seen(self, sha256: str) -> str:
+        file = self._portrait(sha256)
+        return _hashed(file, file.stat().st_mtime_ns) if file.is_file() else ""
+
+    def _portrait(self, sha256: str) -> Path:
+        return self._in("03_primary", "aligned") / f"{sha256}.png"
+
+    def _in(self, layer: str, name: str) -> Path:
+        return self.root / "data" / layer / self.concept / name
+
+
+@lru_cache(maxsize=100_000)
+def _hashed(file: Path, _time: int) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
