@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image import portrait
 
 WOMEN = (11, 12)
@@ -33,22 +34,23 @@ CONCEPT = {
     "class_word": "woman",
     "adult": True,
     "source": "renderer",
-    "fixed_traits": ["face", "eyes", "hair_color"],
-    "variable_traits": ["expression", "background"],
+    "identity_words": ["eyes", "hair"],
+    "asymmetric": True,
     "description": "oval face, green eyes",
     "identity": {"eye_color": "green", "hair_color": "black", "skin_tone": "tan", "parting": "middle"},
-    "rights": [
-        {
-            "id": "test",
-            "holder": "the tests",
-            "covers": "*",
-            "uses": ["training"],
-            "licence": "Apache-2.0",
-            "synthetic": True,
-            "evidence": "made by a test",
-        }
-    ],
     "overrides": {
         stage: {} for stage in ("ingest", "align", "caption", "train_lora", "evaluate", "register", "publish")
     },
 }
+
+RIGHTS = (
+    RightsRecord(
+        id="test",
+        holder="the tests",
+        covers="*",
+        uses=("training",),
+        licence="Apache-2.0",
+        synthetic=True,
+        evidence="made by a test",
+    ),
+)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from valentina_pipeline.config import STAGES, BadParameter, effective
-from valentina_pipeline.domain.concept import STAGE_NAMES, Concept, record_for
+from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
 
 ROOT = Path(__file__).parents[1]
 
@@ -126,7 +126,7 @@ def test_a_concept_listed_twice_is_refused(params, bases, concept) -> None:
         effective(params | {"concepts": ["a", "a"]}, bases, concept)
 
 
-@pytest.mark.parametrize("key", sorted(set(Concept.model_fields) - {"rights"}))
+@pytest.mark.parametrize("key", sorted(Concept.model_fields))
 def test_every_key_of_a_concept_is_needed_because_dvc_follows_each(params, bases, concept, key: str) -> None:
     del concept[key]
     with pytest.raises(BadParameter, match=rf"concept\.{key}: Field required"):
@@ -144,18 +144,5 @@ def test_a_minor_is_refused(params, bases, concept) -> None:
         effective(params, bases, concept | {"adult": False})
 
 
-def test_an_expiry_date_becomes_text_that_json_can_hold(params, bases, concept) -> None:
-    concept["rights"][0]["expires"] = "2030-01-31"
-    assert effective(params, bases, concept)["concept"]["rights"][0]["expires"] == "2030-01-31"
-
-
 def test_stages_have_the_same_names_in_configuration_and_domain() -> None:
     assert tuple(STAGES) == STAGE_NAMES
-
-
-def test_the_first_record_that_covers_a_file_for_a_use_counts(concept) -> None:
-    pictures = concept["rights"][0] | {"id": "pictures", "covers": "*.png", "uses": ["training"]}
-    rights = Concept.model_validate(concept | {"rights": [pictures, *concept["rights"]]}).rights
-    assert record_for(rights, "a.png", "training") is rights[0]
-    assert record_for(rights, "a.png", "publication") is rights[1]
-    assert record_for(rights[:1], "a.jpg", "training") is None

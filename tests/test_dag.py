@@ -129,7 +129,7 @@ def test_a_parameter_leads_to_the_keys_that_make_it(parameter: str, keys: dict[s
 
 def test_the_whole_concept_is_every_key_but_the_overrides() -> None:
     keys = dag._keys_behind("concept")[dag.CONCEPT]
-    assert {"trigger", "identity", "rights"} <= set(keys)
+    assert {"trigger", "identity", "source"} <= set(keys)
     assert "overrides" not in keys
 
 

@@ -171,6 +171,7 @@ def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:
 def test_a_second_concept_is_a_second_file_and_reruns_nothing_of_the_first(work: Path, log: Path) -> None:
     concepts = work / "conf/base/concepts"
     shutil.copy(concepts / "valentina_moreau.yml", concepts / "anna.yml")
+    shutil.copytree(work / "conf/base/rights/valentina_moreau", work / "conf/base/rights/anna")
     edit(work / "params.yaml", "[valentina_moreau]", "[valentina_moreau, anna]")
     assert repro(work, log) == from_stage("ingest", "anna")
     assert (work / "data/06_models/anna/lora").is_dir()

@@ -78,12 +78,6 @@ def test_a_small_number_in_short_notation_is_a_number(project: Path) -> None:
     assert loader(project)["parameters"]["train_lora"]["learning_rate"] == 1e-5
 
 
-def test_an_expiry_date_in_a_concept_can_be_read(project: Path) -> None:
-    file = project / "conf/base/concepts/valentina_moreau.yml"
-    file.write_text(file.read_text().replace("expires: null", "expires: 2030-01-31"))
-    assert loader(project)["parameters"]["concept"]["rights"][0]["expires"] == "2030-01-31"
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [

@@ -8,7 +8,10 @@ from kedro.framework.startup import ProjectMetadata
 
 LAZY = {
     "generate": "valentina_pipeline.serving.generate.generate",
+    "lineage": "valentina_pipeline.rights.lineage",
     "lora": "valentina_pipeline.loras.lora",
+    "review": "valentina_pipeline.review.command.review",
+    "revoke": "valentina_pipeline.rights.revoke",
 }
 """Commands that live elsewhere: name -> module.attribute, imported only when used."""
 

@@ -6,6 +6,7 @@ overlaid by what the user chose (params.yaml, `-S`, `--params`); `null` chooses 
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -64,6 +65,16 @@ class IngestConfig(Frozen):
     near_duplicate_bits: int = Field(ge=0, le=32)
     max_pixels: int = Field(ge=10_000)
     max_bytes: int = Field(ge=10_000)
+    min_sharpness: float = Field(ge=0, description="variance of the Laplacian; 0 lets everything pass")
+    brightness: tuple[float, float] = Field(description="least and most mean luminance, in [0, 1]")
+    max_clipped: float = Field(ge=0, le=1, description="share of black and white pixels")
+    max_noise: float = Field(gt=0, description="standard deviation in 8-bit levels")
+    min_jpeg_quality: float = Field(ge=0, le=100, description="as libjpeg counts; 0 lets everything pass")
+    max_letters: int = Field(ge=0, description="of writing, such as a watermark's, that passes")
+    score_model: str = Field(description="a CLIP that scores pictures (CLIP-IQA), open_clip's name or folder")
+    min_score: float = Field(ge=0, le=1, description="of CLIP-IQA")
+    upscale: str = Field(description="a Swin2SR, hub id or folder, for small but good pictures; empty: none")
+    hosts: tuple[str, ...] = Field(description="from which an https:// source may be read")
 
 
 class AlignConfig(Frozen):
@@ -71,14 +82,28 @@ class AlignConfig(Frozen):
 
     resolution: int = Field(ge=64, le=2048, multiple_of=8)
     min_face_probability: float = Field(gt=0, lt=1)
-    margin: float = Field(ge=1, le=6)
+    crop: Literal["face", "bust", "full"] = Field(
+        description="what a portrait shows; full: the whole picture"
+    )
+    margin: float = Field(
+        ge=1, le=6, description="side of a face's crop in face heights; a bust's is 1.8 times it"
+    )
+    remove_background: str = Field(description="a segmentation model, hub id or folder; empty: stays")
     outlier_distance: float = Field(gt=0, le=2)
+    duplicate_distance: float = Field(ge=0, le=2, description="of faces in two pictures of one moment")
+    min_face_side: int = Field(ge=20, description="height of the face in the picture, in pixels")
+    max_yaw: float = Field(gt=0, le=90, description="degrees to either side")
+    max_pitch: float = Field(gt=0, le=90, description="degrees up or down")
+    max_misfit: float = Field(gt=0, description="landmarks from a head's, as a share of eyes to mouth")
+    min_contrast: float = Field(ge=0, le=1, description="around each landmark, as a share of the face's")
 
 
 class CaptionConfig(Frozen):
     """Who words the captions."""
 
-    captioner: Literal["attributes", "blip"]
+    captioner: Literal["attributes", "blip", "vlm", "tagger"]
+    model: str = Field(description="hub id or folder; empty: the captioner's own")
+    threshold: float = Field(gt=0, lt=1, description="score from which a tagger's tag counts")
 
 
 class BlockConfig(Frozen):
@@ -269,6 +294,8 @@ def effective(
         chosen = {k: v for k, v in params.get(stage, {}).items() if v is not None}
         merged = {**implied[stage], **person.overrides.get(stage, {}), **chosen}
         stages[stage] = validated(model, merged, stage).model_dump(mode="json")
+    if person.asymmetric and stages["train_lora"]["flip"]:
+        raise BadParameter(f"train_lora.flip: {person.name} is asymmetric: mirrored, she is somebody else")
     return {
         "concept": person.model_dump(mode="json"),
         "base": base.model_dump(),
@@ -276,3 +303,20 @@ def effective(
         "threads": choice.threads,
         **stages,
     }
+
+
+def first_concept(root: Path) -> str:
+    """Return the first of params.yaml's concepts.
+
+    Raises:
+        ValueError: the file is missing or lists none.
+    """
+    import yaml
+
+    file = root / "params.yaml"
+    if not file.is_file():
+        raise ValueError(f"{file} is missing: run this in the project's folder")
+    match yaml.safe_load(file.read_text("utf-8")):
+        case {"concepts": [str(first), *_]}:
+            return first
+    raise ValueError(f"{file} lists no concepts: name one with --concept")

@@ -51,10 +51,13 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
                 "sha256": names,
                 "embedding": list(vectors),
                 "kept": True,
+                "reason": "",
                 "split": ["train", "train", "held_out", "held_out"],
             }
         ),
-        "captions": pd.DataFrame({"sha256": names, "caption": "photo of a test_woman woman, laughing"}),
+        "captions": pd.DataFrame(
+            {"sha256": names, "caption": "photo of a test_woman woman, laughing", "rejected": False}
+        ),
         "weights": place / "tiny" / "weights",
         "prompts": PROMPTS,
         "concept": CONCEPT,

@@ -6,18 +6,23 @@ from typing import Any
 
 import pytest
 
-from portraits import CONCEPT, noise
+from packages import stage
+from portraits import CONCEPT, RIGHTS, noise
 from valentina_pipeline.image import portrait, studio
 from valentina_pipeline.image.ingest import NoImages
 from valentina_pipeline.integrations.sources import BadSource
 from valentina_pipeline.pipelines.ingest.nodes import BadSidecar, ingest_images
 
 LIMITS = {
+    **stage("ingest"),
     "count": 4,
     "min_side": 32,
-    "near_duplicate_bits": 3,
-    "max_pixels": 50_000_000,
     "max_bytes": 1_000_000,
+    "min_sharpness": 0,
+    "brightness": (0, 1),
+    "max_clipped": 1,
+    "max_noise": 100,
+    "min_jpeg_quality": 0,
 }
 FOLDER: dict[str, Any] = {**CONCEPT, "source": "data/01_raw/test_woman"}
 
@@ -34,7 +39,7 @@ def test_the_renderers_portraits_are_taken_in_with_their_attributes(
 ) -> None:
     monkeypatch.setattr(studio, "SMALLEST", 160)  # 768 takes seconds each
 
-    images, manifest, rejections = ingest_images(raw, CONCEPT, LIMITS, 7)
+    images, manifest, rejections = ingest_images(raw, RIGHTS, CONCEPT, LIMITS, 7)
 
     assert list(manifest["source_name"]) == [f"test_woman_{i:04d}.png" for i in range(4)]
     assert rejections.empty and sorted(manifest["split"]) == ["held_out"] * 2 + ["train"] * 2
@@ -42,8 +47,10 @@ def test_the_renderers_portraits_are_taken_in_with_their_attributes(
     for index, words in enumerate(map(json.loads, manifest["attributes"])):
         assert words["eyes"] == "green" and words["expression"] in portrait.EXPRESSIONS
         assert words["background"] == studio.scene(7, index).background
-    assert {hashlib.sha256(content).hexdigest() for content in images.values()} == set(manifest["sha256"])
-    assert list(ingest_images(raw, CONCEPT, LIMITS, 7)[0]) == list(images)
+    assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in images.values()} == set(
+        manifest["sha256"]
+    )
+    assert list(ingest_images(raw, RIGHTS, CONCEPT, LIMITS, 7)[0]) == list(images)
 
 
 def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
@@ -57,7 +64,7 @@ def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
     with (Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff\n.png"))).open("wb") as file:
         file.write(b"x")
 
-    images, manifest, rejections = ingest_images(raw, FOLDER, LIMITS, 7)
+    images, manifest, rejections = ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
     assert list(manifest["source_name"]) == ["also.jpg", "good.png"] and len(images) == 2
     assert list(manifest["attributes"]) == ["{}", '{"expression": "smiling"}']
@@ -73,20 +80,20 @@ def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
 
 def test_an_empty_folder_is_an_error_that_names_it(raw: Path) -> None:
     with pytest.raises(BadSource, match="data/01_raw/test_woman is empty"):
-        ingest_images(raw, FOLDER, LIMITS, 7)
+        ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
 
 def test_no_rights_record_no_training(raw: Path) -> None:
     noise(1).save(raw / "test_woman" / "a.png")
     with pytest.raises(NoImages, match="no rights record"):
-        ingest_images(raw, {**FOLDER, "rights": []}, LIMITS, 7)
+        ingest_images(raw, (), FOLDER, LIMITS, 7)
 
 
 def test_a_folder_outside_data_is_read_with_a_warning(raw: Path, caplog: pytest.LogCaptureFixture) -> None:
     elsewhere = raw.parents[1] / "photos"
     elsewhere.mkdir()
     noise(1).save(elsewhere / "a.png")
-    _, manifest, _ = ingest_images(raw, {**FOLDER, "source": "photos"}, LIMITS, 7)
+    _, manifest, _ = ingest_images(raw, RIGHTS, {**FOLDER, "source": "photos"}, LIMITS, 7)
     assert len(manifest) == 1 and "DVC does not see" in caplog.text
 
 
@@ -95,4 +102,4 @@ def test_a_broken_file_of_attributes_is_named(raw: Path, content: str) -> None:
     noise(1).save(raw / "test_woman" / "a.png")
     (raw / "test_woman" / "attributes.json").write_text(content)
     with pytest.raises(BadSidecar, match=r"attributes\.json"):
-        ingest_images(raw, FOLDER, LIMITS, 7)
+        ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from safetensors.numpy import load
 import tiny_bases
 from loras import written
 from packages import stage
+from portraits import noise
 from runs import FACE, config, samples
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.content import LORA
+from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.lora_files import read_metadata
 from valentina_pipeline.pipelines.train_lora import nodes, pictures
 
@@ -43,25 +46,33 @@ def trained(root: Path, **changes: Any) -> Result:
     """Run the node in `root` on three pictures; `changes` are arguments of it or of train_lora."""
     images = {f"{i}" * 64: sample.image for i, sample in enumerate(samples(3))}
     names = list(images)
-    record = {
-        "id": "own", "holder": "Acme", "covers": "*", "uses": ["training"], "licence": "CC0-1.0",
-        "synthetic": True, "evidence": "made",
-    }  # fmt: skip
+    record = RightsRecord(
+        id="own", holder="Acme", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
+        evidence="made",
+    )  # fmt: skip
     concept = {
         "kind": "character", "name": "V", "trigger": "vee", "class_word": "woman", "adult": True,
-        "source": "renderer", "fixed_traits": [], "variable_traits": [], "description": "a woman",
-        "identity": {}, "rights": [record],
+        "source": "renderer", "identity_words": [], "asymmetric": False, "description": "a woman",
+        "identity": {},
         "overrides": {name: {} for name in STAGE_NAMES},
     }  # fmt: skip
     for folder in ("tiny/weights", "data/05_model_input"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     arguments: dict[str, Any] = {
         "aligned": images,
-        "faces": pd.DataFrame([FACE] * 3, columns=["x0", "y0", "x1", "y1"]).assign(sha256=names),
-        "captions": pd.DataFrame({"sha256": names, "caption": ["photo of vee woman"] * 3}),
-        "manifest": pd.DataFrame(
-            {"sha256": names, "split": ["train", "train", "held_out"], "rights_id": "own"}
+        "faces": pd.DataFrame([FACE] * 3, columns=["x0", "y0", "x1", "y1"]).assign(
+            sha256=names, kept=True, reason="", split=["train", "train", "held_out"]
         ),
+        "captions": pd.DataFrame({"sha256": names, "caption": "photo of vee woman", "rejected": False}),
+        "manifest": pd.DataFrame(
+            {
+                "sha256": names,
+                "source_name": names,
+                "split": ["train", "train", "held_out"],
+                "rights_id": "own",
+            }
+        ),
+        "rights": (record,),
         "weights": root / "tiny/weights",
         "extras": root / "data/05_model_input",
         "concept": concept,
@@ -85,8 +96,7 @@ def metadata(files: dict[str, bytes], folder: Path) -> dict[str, str]:
 def garden(root: Path) -> Path:
     folder = root / "data/05_model_input/garden"
     folder.mkdir(parents=True)
-    pixels = np.random.default_rng(1).integers(0, 255, (96, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / "rose.png")
+    noise(1, 64, 96).save(folder / "rose.png")
     (folder / "rose.txt").write_text("photo of a rose garden\n")
     (folder / "rights.yml").write_text(RIGHTS)
     return folder
@@ -107,12 +117,22 @@ def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Pat
     assert trained(tmp_path / "other").looks.empty
 
 
+def test_a_record_that_ended_after_ingest_stops_the_run(tmp_path: Path) -> None:
+    ended = RightsRecord(
+        id="own", holder="Acme", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
+        evidence="made", expires=date(2020, 1, 1),
+    )  # fmt: skip
+    with pytest.raises(pictures.NothingToTrainOn, match=r"record own ended on 2020-01-01.*leaves it out"):
+        trained(tmp_path, rights=(ended,))
+
+
 def test_nothing_to_train_on_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
-    captions = pd.DataFrame({"sha256": ["0" * 64], "caption": ["photo of vee woman"]})
+    captions = pd.DataFrame({"sha256": ["0" * 64], "caption": "photo of vee woman", "rejected": False})
     with pytest.raises(pictures.NothingToTrainOn, match="no caption"):
         trained(tmp_path, captions=captions)
     with pytest.raises(pictures.NothingToTrainOn, match="training split"):
-        trained(tmp_path, aligned={})
+        rejected = [f"{index}" * 64 for index in range(3)]
+        trained(tmp_path, captions=pd.DataFrame({"sha256": rejected, "caption": "a", "rejected": True}))
 
 
 def test_private_files_say_nothing_of_the_pictures(tmp_path: Path) -> None:
@@ -135,7 +155,7 @@ def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) 
     ("file", "content", "said"),
     [
         ("rights.yml", None, "rights.yml is missing: say there whose"),
-        ("rights.yml", RIGHTS.replace("[training]", "[generation]"), "no rights record"),
+        ("rights.yml", RIGHTS.replace("[training]", "[generation]"), "rights for another purpose"),
         ("rights.yml", RIGHTS + "  expires: 2020-01-01", "rights expired"),
         ("rights.yml", "- id: [", "rights.yml"),
         ("rose.txt", None, "needs its caption in rose.txt"),

@@ -1,30 +1,11 @@
-"""A concept: what one LoRA learns, and the rights it stands on."""
+"""A concept: what one LoRA learns."""
 
-from datetime import date
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 STAGE_NAMES = ("ingest", "align", "caption", "train_lora", "evaluate", "register", "publish")
 """The stages, in order: the same names in Kedro, DVC, params.yaml and a concept's overrides."""
-
-Use = Literal["training", "generation", "publication"]
-
-
-class RightsRecord(BaseModel):
-    """Who allows which use of which images, until when."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")
-    holder: str = Field(min_length=1)
-    covers: str = Field(description="a shell pattern over file names")
-    uses: tuple[Use, ...]
-    licence: str = Field(min_length=1)
-    synthetic: bool
-    expires: date | None = None
-    evidence: str = Field(min_length=1)
 
 
 class Concept(BaseModel):
@@ -37,12 +18,16 @@ class Concept(BaseModel):
     trigger: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{1,63}$")
     class_word: str = Field(pattern=r"^[a-z][a-z ]{0,39}$")
     adult: Literal[True]
-    source: str = Field(min_length=1, description="renderer, a folder or an s3:// prefix")
-    fixed_traits: tuple[str, ...]
-    variable_traits: tuple[str, ...]
+    source: str | dict[str, str] = Field(
+        min_length=1,
+        description="renderer, or where pictures are: a place, or several by labels that begin their names",
+    )
+    identity_words: tuple[str, ...] = Field(
+        description="lower case: captions leave out phrases that have one, for the trigger takes them on"
+    )
+    asymmetric: bool = Field(description="parting, scar, mole: her mirror image is somebody else")
     description: str = Field(min_length=1, description="her fixed traits in words, for the bare base")
     identity: dict[str, str | float] = Field(description="the renderer's parameters; {} for other sources")
-    rights: tuple[RightsRecord, ...]
     overrides: dict[str, dict[str, Any]]
 
     @field_validator("overrides")
@@ -52,11 +37,3 @@ class Concept(BaseModel):
         if set(overrides) != set(STAGE_NAMES):
             raise ValueError(f"needs exactly these keys: {', '.join(STAGE_NAMES)}")
         return overrides
-
-
-def record_for(rights: tuple[RightsRecord, ...], file_name: str, use: Use) -> RightsRecord | None:
-    """Return the first record that covers `file_name` for `use`, or None.
-
-    Expiry is checked by the caller, who knows the day: a tracked output must not depend on it.
-    """
-    return next((r for r in rights if fnmatchcase(file_name, r.covers) and use in r.uses), None)

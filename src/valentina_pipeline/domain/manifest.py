@@ -24,6 +24,20 @@ def held_out(hashes: Iterable[str]) -> frozenset[str]:
     return frozenset(ordered[:share])
 
 
+def reviewed(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
+    """Return align's rows, of which those that a person rejected are kept no longer.
+
+    Args:
+        faces: align's rows.
+        captions: sha256, caption, rejected.
+    """
+    rejected = faces["sha256"].isin(captions.loc[captions["rejected"].astype(bool), "sha256"])
+    return faces.assign(
+        kept=faces["kept"].astype(bool) & ~rejected,
+        reason=faces["reason"].where(~rejected, "rejected in the review"),
+    )
+
+
 def validated(manifest: "pd.DataFrame") -> "pd.DataFrame":
     """Return the manifest with its columns in order, checked.
 
@@ -39,13 +53,15 @@ def _schema() -> "DataFrameSchema":
     from pandera.pandas import Check, Column, DataFrameSchema
 
     sha256 = Check.str_matches(r"^[0-9a-f]{64}$")
-    positive = Check.gt(0)
+    positive, share = Check.gt(0), Check.in_range(0, 1)
     return DataFrameSchema(
         {
             "sha256": Column(str, sha256, unique=True, description="of the stored PNG, and its name"),
             "source_name": Column(str, Check.str_length(min_value=1), unique=True),
             "source_sha256": Column(str, sha256, description="of the file as it came"),
-            "format": Column(str, Check.isin(["JPEG", "PNG", "TIFF", "WEBP"]), description="as it came"),
+            "format": Column(
+                str, Check.isin(["AVIF", "HEIC", "JPEG", "PNG", "TIFF", "WEBP"]), description="as it came"
+            ),
             "width": Column("int64", positive, description="pixels, as stored"),
             "height": Column("int64", positive, description="pixels, as stored"),
             "bytes": Column("int64", positive, description="of the file as it came"),
@@ -54,6 +70,20 @@ def _schema() -> "DataFrameSchema":
             ),
             "synthetic": Column(bool),
             "phash": Column(str, Check.str_matches(r"^[0-9a-f]{16}$"), description="perceptual hash"),
+            "sharpness": Column(float, Check.ge(0), description="variance of the Laplacian"),
+            "brightness": Column(float, share, description="mean luminance"),
+            "clipped": Column(float, share, description="of the pixels, black or white"),
+            "noise": Column(float, Check.ge(0), description="standard deviation in 8-bit levels"),
+            "jpeg_quality": Column(
+                float,
+                Check.in_range(1, 100),
+                nullable=True,
+                coerce=True,
+                description="of what came as JPEG",
+            ),
+            "letters": Column("int64", Check.ge(0), description="of writing over the picture"),
+            "clip_iqa": Column(float, share, nullable=True, coerce=True, description="where a CLIP scores"),
+            "upscaled": Column(bool, description="stored larger than it came"),
             "split": Column(str, Check.isin([TRAIN, HELD_OUT])),
             "attributes": Column(str, Check.str_startswith("{"), description="JSON: trait -> word"),
         },

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.config import BaseConfig, EvaluateConfig, validated
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.content import drawing, sha256
+from valentina_pipeline.domain.manifest import reviewed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ def evaluate_adapter(
         lora: train_lora's folder.
         aligned: portraits by sha256.
         faces: align's rows.
-        captions: sha256, caption.
+        captions: sha256, caption, rejected.
         weights: tiny/weights; a relative path of the base counts from the project's folder, two above.
         prompts: templates with {subject}.
         concept: domain/concept.py's Concept.
@@ -72,7 +73,9 @@ def evaluate_adapter(
         "lora": sha256(drawing(lora.iterdir())),
     }
     draw = painter(model, lora, cfg, where.resolution, hashes)
-    known = Known(aligned, faces, dict(zip(captions["sha256"], captions["caption"], strict=True)))
+    known = Known(
+        aligned, reviewed(faces, captions), dict(zip(captions["sha256"], captions["caption"], strict=True))
+    )
     settings = {**_settings(person, where, cfg), **hashes, "seed": str(seed), "torch threads": str(threads)}
     models = Models(draw, ContentFilter().unsafe, load_judges(where, root))
     result = measured(prompts, person, known, models, cfg, seed, settings)

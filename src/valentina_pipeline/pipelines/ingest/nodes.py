@@ -2,19 +2,21 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import IngestConfig, validated
 from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.rights import RightsRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from valentina_pipeline.image.ingest import Original
-    from valentina_pipeline.integrations.sources import Source
+    from valentina_pipeline.image.originals import Original
+    from valentina_pipeline.integrations.sources import Entry, Source
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +31,8 @@ class BadSidecar(ValueError):
 
 
 def ingest_images(
-    raw: Path, concept: dict[str, Any], ingest: dict[str, Any], seed: int
-) -> tuple[Mapping[str, bytes], "pd.DataFrame", "pd.DataFrame"]:
+    raw: Path, rights: tuple[RightsRecord, ...], concept: dict[str, Any], ingest: dict[str, Any], seed: int
+) -> tuple[Mapping[str, Path], "pd.DataFrame", "pd.DataFrame"]:
     """Take in a concept's pictures.
 
     The result depends on the day only where a rights record expires: from then on its pictures are left
@@ -38,6 +40,7 @@ def ingest_images(
 
     Args:
         raw: data/01_raw; relative sources count from the project's folder, two above.
+        rights: the concept's records.
         concept: domain/concept.py's Concept.
         ingest: config.py's IngestConfig.
         seed: of the rendered scenes.
@@ -45,17 +48,20 @@ def ingest_images(
     Returns:
         images, manifest, rejections.
     """
-    from valentina_pipeline.image.ingest import Intake
     from valentina_pipeline.image.ingest import ingest as take_in
+    from valentina_pipeline.image.intake import Intake
+    from valentina_pipeline.image.journal import Journal
     from valentina_pipeline.image.safety import ContentFilter
 
     person = validated(Concept, concept, "concept")
     limits = validated(IngestConfig, ingest, "ingest")
-    if person.source == "renderer":
-        originals = _rendered(person, limits, seed)
-    else:
-        originals = _found(person, limits, raw)
-    return take_in(originals, Intake(limits, person.rights, date.today(), ContentFilter().unsafe))
+    working = raw.parent / "02_intermediate" / person.trigger
+    originals = _rendered(person, limits, seed) if person.source == "renderer" else []
+    for label, place in _places(person.source):
+        originals += _found(label, place, limits, raw, working / ".frames")
+    intake = Intake(limits, rights, date.today(), ContentFilter().unsafe)
+    with closing(Journal(working / ".journal")) as journal:
+        return take_in(originals, intake, journal)
 
 
 def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[Original]":
@@ -66,21 +72,35 @@ def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[Origina
     return list(studio.portraits(woman, person.trigger, limits.count, size, seed))
 
 
-def _found(person: Concept, limits: IngestConfig, raw: Path) -> "list[Original]":
+def _places(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return label and place of each source that is read; of a single one the label is ""."""
+    if isinstance(source, str):
+        return [] if source == "renderer" else [("", source)]
+    return sorted(source.items())
+
+
+def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Path) -> "list[Original]":
     from functools import partial
 
-    from valentina_pipeline.image.ingest import Original
+    from valentina_pipeline.image.originals import Original
     from valentina_pipeline.integrations.sources import source
 
-    root = raw.parent.parent
-    place = source(person.source, root)
+    place = source(address, raw.parent.parent, limits.hosts, frames)
     if not Path(place.where).is_relative_to(raw):
         logger.warning("%s is not in data/01_raw: DVC does not see when pictures change there", place.where)
-    names = [name for name in place.names() if name != SIDECAR]
-    known = _attributes(place)
+    entries = place.entries()
+    known = _attributes(place, entries)
+    prefix = f"{label}/" if label else ""
     return [
-        Original(_printable(name), partial(place.read, name, limits.max_bytes), known.get(name, {}))
-        for name in names
+        Original(
+            name=prefix + _printable(entry.name),
+            content=partial(place.read, entry, limits.max_bytes),
+            attributes=known.get(entry.name, {}),
+            version=entry.version and f"{place.where} {entry.name} {entry.version}",
+            remote=place.remote,
+        )
+        for entry in entries
+        if entry.name != SIDECAR
     ]
 
 
@@ -89,11 +109,12 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def _attributes(place: "Source") -> dict[str, dict[str, str]]:
-    if SIDECAR not in place.names():
+def _attributes(place: "Source", entries: "Sequence[Entry]") -> dict[str, dict[str, str]]:
+    found = next((entry for entry in entries if entry.name == SIDECAR), None)
+    if found is None:
         return {}
     try:
-        known = json.loads(place.read(SIDECAR, SIDECAR_BYTES))
+        known = json.loads(place.read(found, SIDECAR_BYTES))
     except ValueError as err:
         raise BadSidecar(f"{place.where}/{SIDECAR} is no JSON ({err})") from err
     if not isinstance(known, dict) or not all(_is_words(words) for words in known.values()):

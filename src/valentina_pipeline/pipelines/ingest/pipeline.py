@@ -11,7 +11,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.ingest_images,
-                inputs=["raw", "params:concept", "params:ingest", "params:seed"],
+                inputs=["raw", "rights", "params:concept", "params:ingest", "params:seed"],
                 outputs=["images", "manifest", "rejections"],
                 name="ingest",
             )

@@ -4,14 +4,16 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import BaseConfig, IngestConfig, TrainConfig, validated
-from valentina_pipeline.domain.concept import Concept, RightsRecord
+from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.content import sha256
-from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
+from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN, reviewed
+from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.pipelines.train_lora import pictures, watch
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def train_adapter(
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
     manifest: "pd.DataFrame",
+    rights: tuple[RightsRecord, ...],
     weights: Path,
     extras: Path,
     concept: dict[str, Any],
@@ -55,8 +58,9 @@ def train_adapter(
     Args:
         aligned: pictures of kept faces by sha256, all of one size.
         faces: align's rows: where the face is.
-        captions: [sha256, caption].
+        captions: sha256, caption, rejected.
         manifest: see domain/manifest.py; only rows of the split "train" are learned from.
+        rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from two folders above.
         extras: data/05_model_input: what may train along.
         concept: domain/concept.py's Concept.
@@ -71,7 +75,7 @@ def train_adapter(
         training_loss, overfitting, ...]; figures of the run; and the class images.
 
     Raises:
-        NothingToTrainOn: no picture is left to train on, or one has no caption.
+        NothingToTrainOn: no picture is left to train on, one has no caption, or its record has ended.
         BadCompanion: what is to train along is missing or refused.
         MissingModel: the base is not on this machine.
     """
@@ -88,10 +92,9 @@ def train_adapter(
 
     model, root = validated(BaseConfig, base, "base"), weights.parent.parent
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
-    own, held_out = (
-        pictures.own(aligned, faces, captions, manifest.loc[manifest["split"] == split, "sha256"])
-        for split in (TRAIN, HELD_OUT)
-    )
+    pictures.check_rights(manifest, rights, date.today())
+    faces = reviewed(faces, captions)
+    own, held_out = (pictures.own(aligned, faces, captions, split) for split in (TRAIN, HELD_OUT))
     if not own:
         raise pictures.NothingToTrainOn(
             "no aligned picture belongs to the training split: see faces and rejections"
@@ -108,7 +111,8 @@ def train_adapter(
         learned = set_up(loaded, cfg, person.trigger, person.class_word, seed, start)
         wanted = pictures.with_prior([*own, *beside], drawn, person.class_word, cfg.prior_weight)
         samples = _fitted(wanted, model.resolution, learned, cfg.flip)
-        notes = _notes(person, loaded, samples, manifest, records, about, cfg)
+        used = [*(record for record in rights if record.id in set(manifest["rights_id"])), *records]
+        notes = _notes(person, loaded, samples, used, about, cfg)
         checkpoints = _checkpoints(root, notes, about, cfg, seed, processes.count, start)
         with _timed("pictures and captions are encoded"):
             data = encode_samples(loaded, samples, cfg.face_weight, cfg.background_weight, cache)
@@ -129,8 +133,7 @@ def _notes(
     person: Concept,
     base: "BaseModel",
     samples: "list[Sample]",
-    manifest: "pd.DataFrame",
-    beside: Iterable[RightsRecord],
+    rights: Iterable[RightsRecord],
     about: Mapping[str, str],
     cfg: TrainConfig,
 ) -> "Notes":
@@ -145,7 +148,7 @@ def _notes(
         resolution=max(samples[0].image.size),
         prediction_type=base.prediction_type,
         captions=tuple(sample.caption for sample in samples),
-        rights=pictures.rights_lines(person.rights, manifest["rights_id"], beside),
+        rights=tuple(f"{record.id}: {record.holder}, {record.licence}" for record in rights),
         private=cfg.private,
     )
 

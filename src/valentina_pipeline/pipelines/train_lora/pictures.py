@@ -1,17 +1,14 @@
 """The pictures of a run: a concept's own, others that train along, and those of its class."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-
 from valentina_pipeline.config import CompanionConfig, IngestConfig, TrainConfig
-from valentina_pipeline.domain.concept import RightsRecord
+from valentina_pipeline.domain.rights import BadLedger, NotAllowed, RightsRecord, allowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,8 +17,8 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.base import BaseModel
     from valentina_pipeline.image.cache import Cache
     from valentina_pipeline.image.encoding import Sample
-    from valentina_pipeline.image.ingest import Intake
-    from valentina_pipeline.integrations.sources import Source
+    from valentina_pipeline.image.intake import Intake
+    from valentina_pipeline.integrations.sources import Entry, Source
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +39,9 @@ def own(
     aligned: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
-    chosen: Iterable[str],
+    split: str,
 ) -> "list[Sample]":
-    """Return the samples of the aligned pictures among `chosen`, sorted by sha256.
+    """Return the samples of the portraits that are kept of a split, sorted by sha256.
 
     Raises:
         NothingToTrainOn: one has no caption.
@@ -54,11 +51,27 @@ def own(
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
     sides = (faces[side].astype(float) for side in ("x0", "y0", "x1", "y1"))
     boxes = dict(zip(faces["sha256"], zip(*sides, strict=True), strict=True))
-    names = sorted(set(chosen) & set(aligned))
+    names = sorted(faces.loc[faces["kept"] & (faces["split"] == split), "sha256"])
     for name in names:
         if not words.get(name):
             raise NothingToTrainOn(f"picture {name} has no caption: run the stage caption again")
     return [Sample(name, aligned[name].convert("RGB"), words[name], boxes[name]) for name in names]
+
+
+def check_rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord], today: date) -> None:
+    """See that each picture may still be trained on: a record ends without anything changing.
+
+    Raises:
+        NothingToTrainOn: one may not; ingest, run again, leaves such pictures out.
+    """
+    for name in manifest["source_name"]:
+        try:
+            allowed(rights, name, "training", today)
+        except NotAllowed as err:
+            raise NothingToTrainOn(
+                f"{name} was taken in and may not be trained on any more: {err}. "
+                "`uv run dvc repro --force --single-item ingest@...`, then `uv run dvc repro`, leaves it out"
+            ) from err
 
 
 def companions(
@@ -81,7 +94,7 @@ def companions(
     Raises:
         BadCompanion: a folder, a picture, a caption or a rights record is missing or refused.
     """
-    from valentina_pipeline.image.ingest import Intake
+    from valentina_pipeline.image.intake import Intake
     from valentina_pipeline.integrations.sources import SUFFIXES, BadSource, LocalFolder
 
     samples: list[Sample] = []
@@ -90,13 +103,13 @@ def companions(
         folder = inside(extras, name)
         place = LocalFolder(folder)
         try:
-            names = [file for file in place.names() if Path(file).suffix.lower() in SUFFIXES]
+            found = [each for each in place.entries() if Path(each.name).suffix.lower() in SUFFIXES]
         except BadSource as err:
             raise BadCompanion(f"train_lora.also.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
-        intake = Intake(smaller, _rights(folder), date.today(), unsafe)
-        for file in names:
-            sample, record = _companion(place, folder, file, settings, intake)
+        intake = Intake(smaller, _records(folder / RIGHTS), date.today(), unsafe)
+        for entry in found:
+            sample, record = _companion(place, folder, entry, settings, intake)
             samples.append(sample)
             records[record.id] = record
     return samples, list(records.values())
@@ -163,54 +176,39 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _rights(folder: Path) -> tuple[RightsRecord, ...]:
-    import yaml
+def _records(file: Path) -> tuple[RightsRecord, ...]:
+    from valentina_pipeline.integrations.ledgers import read_file
 
-    file = folder / RIGHTS
     try:
-        return TypeAdapter(tuple[RightsRecord, ...]).validate_python(yaml.safe_load(file.read_text("utf-8")))
-    except FileNotFoundError as err:
-        raise BadCompanion(f"{file} is missing: say there whose pictures these are (see the README)") from err
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as err:
-        raise BadCompanion(f"{file}: {err}") from err
+        return read_file(file)
+    except BadLedger as err:
+        raise BadCompanion(f"{err} (see the README there)") from err
 
 
 def _companion(
-    place: "Source", folder: Path, name: str, settings: CompanionConfig, intake: "Intake"
+    place: "Source", folder: Path, entry: "Entry", settings: CompanionConfig, intake: "Intake"
 ) -> "tuple[Sample, RightsRecord]":
     from valentina_pipeline.image import png
+    from valentina_pipeline.image.decode import Rejection
     from valentina_pipeline.image.encoding import Sample
-    from valentina_pipeline.image.ingest import Original, Rejection, admit
+    from valentina_pipeline.image.intake import judge
+    from valentina_pipeline.image.originals import Original
+    from valentina_pipeline.integrations.sources import Entry
 
+    name = entry.name
     words = Path(name).with_suffix(".txt").as_posix()
     try:
-        caption = place.read(words, CAPTION_BYTES).decode("utf-8-sig").strip()
+        caption = place.read(Entry(words), CAPTION_BYTES).decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as err:
         raise BadCompanion(f"{folder / name} needs its caption in {words}, UTF-8 ({err})") from err
     if not caption:
         raise BadCompanion(f"{folder / words} is empty: it has to hold the caption of {name}")
-    with TemporaryDirectory(prefix="companion-") as temporary:
-        try:
-            original = Original(name, partial(place.read, name, intake.limits.max_bytes), {})
-            accepted = admit(original, intake, Path(temporary))
-        except Rejection as rejection:
-            raise BadCompanion(f"{folder / name} is refused: {rejection}") from rejection
-        image = png.decode(accepted.path.read_bytes())
-    record = next(r for r in intake.rights if r.id == accepted.row["rights_id"])
-    label = f"{folder.name}/{name}"
-    return Sample(label, image, caption, None, settings.repeats, settings.weight), record
-
-
-def rights_lines(
-    concept: Iterable[RightsRecord], used: Iterable[str], beside: Iterable[RightsRecord]
-) -> tuple[str, ...]:
-    """Return a line about each record that pictures stand on: id, holder and licence.
-
-    Args:
-        concept: the concept's records.
-        used: the ids of those that its pictures stand on.
-        beside: the records of what trains along.
-    """
-    ids = set(used)
-    records = [*(record for record in concept if record.id in ids), *beside]
-    return tuple(f"{record.id}: {record.holder}, {record.licence}" for record in records)
+    try:
+        record = allowed(intake.rights, name, "training", intake.today)
+    except NotAllowed as err:
+        raise BadCompanion(f"{folder / name} is refused: {err}") from err
+    made = judge(intake, Original(name, partial(place.read, entry, intake.limits.max_bytes), {}))
+    if isinstance(made, Rejection):
+        raise BadCompanion(f"{folder / name} is refused: {made}")
+    image = png.decode(made.content)
+    return Sample(f"{folder.name}/{name}", image, caption, None, settings.repeats, settings.weight), record

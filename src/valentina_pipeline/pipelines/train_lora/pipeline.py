@@ -16,6 +16,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "faces",
                     "captions",
                     "manifest",
+                    "rights",
                     "weights",
                     "extras",
                     "params:concept",
