@@ -10,6 +10,7 @@ share of the first, and the peak memory of ours, all its processes together.
 
 import argparse
 import io
+import json
 import tempfile
 import threading
 import time
@@ -113,18 +114,19 @@ def by_datasets(folder: Path) -> None:
     )
 
 
-def taken(out: Path, row: dict[str, str]) -> dict[str, object]:
+def taken(out: Path, row: dict[str, str]) -> dict[str, str]:
     """Judge one picture as ingest does, and write its PNG."""
     made = judge(intake(), Original(row["file"], Path(row["file"]).read_bytes, {}))
     if not isinstance(made, Picture):
-        return {"reason": made.reason}
+        return {"facts": "", "reason": made.reason}
     (out / f"{made.facts['sha256']}.png").write_bytes(made.content)
-    return {**made.facts, "reason": ""}
+    return {"facts": json.dumps(made.facts), "reason": ""}
 
 
 def intake() -> Intake:
     implied = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"]["ingest"]
     open_gates = {"min_side": 64, "min_sharpness": 0, "max_noise": 1000, "min_jpeg_quality": 0}
+    open_gates |= {"brightness": [0, 1], "max_clipped": 1, "max_letters": 1_000_000}
     limits = IngestConfig.model_validate({**implied, **open_gates, "near_duplicate_bits": 0})
     return Intake(limits, (RIGHTS,), date.today(), ContentFilter().unsafe)
 

@@ -6,7 +6,7 @@ import logging
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -366,3 +366,24 @@ def test_a_learned_score_leaves_out_what_looks_poor_where_a_model_is_chosen(
     assert manifest["clip_iqa"].tolist() == [0.9]
     assert rejections["detail"].tolist() == ["CLIP-IQA 0.1, at least 0.3 is wanted"]
     assert ingest(pictures, intake())[1]["clip_iqa"].isna().all()
+
+
+def test_a_second_run_judges_nothing_again_duplicates_neither(tmp_path: Path) -> None:
+    contents = [encoded(noise(1)), encoded(noise(1)), encoded(noise(2)), b"no picture"]
+    originals = [
+        replace(original(f"{index}.png", content), version=f"v{index}")
+        for index, content in enumerate(contents)
+    ]
+    looked_at: list[int] = []
+
+    def counted(work: Callable[[Original], Any], items: Iterable[Original]) -> list[Any]:
+        made = [work(item) for item in items]
+        looked_at.append(len(made))
+        return made
+
+    with contextlib.closing(Journal(tmp_path)) as journal:
+        first, again = (taking_in.ingest(originals, intake(), journal, each=counted) for _ in range(2))
+    assert looked_at == [4, 0]
+    pd.testing.assert_frame_equal(first[1], again[1])
+    pd.testing.assert_frame_equal(first[2], again[2])
+    assert first[2]["reason"].tolist() == ["duplicate", "not an image"]

@@ -86,7 +86,8 @@ def ingest(
     )
     _report(len(kept), rejections)
     manifest = _manifest(kept, intake)
-    journal.forget_all_but(keys, manifest["sha256"])
+    # duplicates, too: without its file a picture would be judged again each time
+    journal.forget_all_but(keys, (item.facts["sha256"] for item in judged if isinstance(item, Kept)))
     return {item.facts["sha256"]: item.path for _, item in kept}, manifest, rejections
 
 
