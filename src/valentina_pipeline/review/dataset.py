@@ -1,6 +1,5 @@
 """What the review page shows of a concept's dataset, from the stages' outputs, and what it writes back."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from valentina_pipeline.domain import content
 from valentina_pipeline.integrations import captions
 
 SCORES = {
@@ -132,7 +132,7 @@ class Dataset:
 
 @lru_cache(maxsize=100_000)
 def _hashed(file: Path, _time: int) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return content.sha256(file)
 
 
 def _number(value: object) -> bool:
