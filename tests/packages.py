@@ -108,7 +108,7 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "lora": lora(seed),
         "metrics": metrics(),
         "train_metrics": train_metrics(),
-        "manifest": manifest(),
+        "used_pictures": manifest(),
         "weights": weights,
         "serving": SERVING,
         "grid": grid(),

@@ -16,15 +16,18 @@ import yaml
 from PIL import Image
 
 from conftest import copy_project
+from portraits import picture
 
 pytestmark = pytest.mark.slow
 
 CONCEPT = "valentina_moreau"
 SMALL = {
     "ingest": {"count": 6},
-    "train_lora": {"steps": 4, "batch_size": 2, "checkpoint_every": 2, "sample_every": 0},
+    "train_lora": {
+        "steps": 4, "batch_size": 2, "checkpoint_every": 2, "sample_every": 0, "also": {"garden": {}},
+    },
     "evaluate": {"images_per_prompt": 1, "steps": 2, "bootstrap": 100},
-}
+}  # fmt: skip
 
 
 def start(folder: Path, *command: str) -> subprocess.Popen[str]:
@@ -70,8 +73,13 @@ def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger = folder / "conf/base/rights" / CONCEPT / "renderer.yml"
     whole = ledger.read_text()
     early = whole.replace("id: valentina-moreau-2024", "id: early")
-    parts = early.replace('"*"', '"*_000[01].png"'), whole.replace('"*"', '"*_000[2-9].png"')
-    ledger.write_text("".join(parts))
+    ledger.write_text(early.replace('"*"', '"*_000[01].png"') + whole)
+    garden = folder / "data/05_model_input/garden"
+    garden.mkdir()
+    picture(3).save(garden / "someone.png")
+    (garden / "someone.txt").write_text("photo of someone in a garden\n")
+    record = whole.replace("id: valentina-moreau-2024", "id: garden-2026").replace('"*"', '"garden/*"')
+    (ledger.parent / "garden.yml").write_text(record)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     run(folder, "dvc", "init", "--quiet")
     return folder
@@ -153,6 +161,9 @@ def test_revoked_rights_are_refused_everywhere_and_the_next_run_trains_without_t
     before = run(folder, "kedro", "lineage", "early")
     assert f"{CONCEPT}: 2 images" in before and "working tree" in before
     assert f"{CONCEPT} 1" in before and f"data/06_models/{CONCEPT}/package" in before
+    along = run(folder, "kedro", "lineage", "garden-2026")
+    assert "dataset" not in along and f"trained on\t{CONCEPT}: 1 images\tworking tree" in along
+    assert f"{CONCEPT} 1" in along and f"data/06_models/{CONCEPT}/package" in along
     said = run(folder, "kedro", "revoke", "early", "--reason", "she asked for it")
     assert "is marked: nothing is drawn from it any more" in said
     with pytest.raises(AssertionError, match="she asked for it"):
@@ -165,7 +176,7 @@ def test_revoked_rights_are_refused_everywhere_and_the_next_run_trains_without_t
     rejections = pd.read_csv(folder / "data/02_intermediate" / CONCEPT / "rejections.csv")
     assert list(rejections["reason"]) == ["rights revoked"] * 2
     rights = json.loads((package / "rights.json").read_text())
-    assert [record["id"] for record in rights["records"]] == ["valentina-moreau-2024"]
-    assert len(rights["images"]) == 4
+    assert [record["id"] for record in rights["records"]] == ["garden-2026", "valentina-moreau-2024"]
+    assert len(rights["images"]) == 5
     run(folder, "kedro", "generate", "smiling", "--preset", "draft")
     assert f"{CONCEPT}: 2 images" in run(folder, "kedro", "lineage", "early")

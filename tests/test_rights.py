@@ -75,16 +75,18 @@ def test_the_last_day_counts_and_a_second_record_stands_in(folder: Path) -> None
 
 
 @pytest.mark.parametrize(("record", "file"), [("shoot", "a.yml"), ("scans", "b.csv")])
-def test_a_revoked_record_allows_nothing_and_its_ledger_says_why(
+def test_a_revoked_record_wins_over_any_other_and_its_ledger_says_why(
     folder: Path, record: str, file: str
 ) -> None:
+    use: Any
     changed = ledgers.revoke(folder, record, "she asked for it", TODAY)
     assert changed == folder / file
     rights = {each.id: each for each in ledgers.read(folder)}
     assert (rights[record].revoked, rights[record].revocation) == (TODAY, "she asked for it")
     assert ledgers.revoked(folder.parent) == {record: "she asked for it"}
-    with pytest.raises(NotAllowed, match=r"was revoked on 2024-06-07: she asked for it"):
-        allowed([rights[record]], rights[record].covers.replace("*", "1.png"), "training", TODAY)
+    for use in ("training", "publication"):  # which the record `view` allows of every picture
+        with pytest.raises(NotAllowed, match=r"was revoked on 2024-06-07: she asked for it"):
+            allowed(ledgers.read(folder), rights[record].covers.replace("*", "1.png"), use, TODAY)
     with pytest.raises(BadLedger, match="was revoked on 2024-06-07"):
         ledgers.revoke(folder, record, "again", TODAY)
 

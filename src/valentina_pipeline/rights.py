@@ -70,8 +70,9 @@ def _show(found: "Trace", query: str) -> None:
     """Print a line for each find: what, which, and where, between tabs."""
     lines: list[tuple[str, str, str]] = []
     for dataset in found.datasets:
+        what = "dataset" if dataset.stage == "ingest" else "trained on"
         used = f"{dataset.concept}: {len(dataset.images)} images"
-        lines.append(("dataset", used, ", ".join(dataset.commits)))
+        lines.append((what, used, ", ".join(dataset.commits)))
     for run in found.runs:
         lines.append(("run", run.name, f"{run.run_id}, commit {run.commit or 'unknown'}"))
         if run.version:
@@ -81,7 +82,5 @@ def _show(found: "Trace", query: str) -> None:
     click.echo(f"what used {query}:" if lines else f"nothing here used {query}")
     for line in lines:
         click.echo("\t".join(line).rstrip())
-    for manifest in found.missing:
-        click.echo(
-            f"not looked into, for it is not in DVC's cache here: {manifest}; `dvc fetch --all-commits`"
-        )
+    for table in found.missing:
+        click.echo(f"not looked into, for it is not in DVC's cache here: {table}; `dvc fetch --all-commits`")

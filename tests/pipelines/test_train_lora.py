@@ -14,6 +14,7 @@ from loras import written
 from packages import stage
 from portraits import noise
 from runs import FACE, config, samples
+from valentina_pipeline.config import CompanionConfig, IngestConfig
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.domain.rights import RightsRecord
@@ -22,20 +23,20 @@ from valentina_pipeline.pipelines.train_lora import nodes, pictures
 
 KOHYA, PEFT = "vee.kohya.safetensors", "peft"
 KINDS = ("lora", "dora", "rslora", "lokr")
-RIGHTS = """
-- id: garden-2026
-  holder: Jane Doe
-  covers: "*"
-  uses: [training]
-  licence: CC-BY-4.0
-  synthetic: false
-  evidence: contract
-"""
+OWN = RightsRecord(
+    id="own", holder="Acme", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
+    evidence="made",
+)  # fmt: skip
+GARDEN = RightsRecord(
+    id="garden-2026", holder="Jane Doe", covers="garden/*", uses=("training",), licence="CC-BY-4.0",
+    synthetic=False, evidence="contract",
+)  # fmt: skip
 
 
 @dataclass
 class Result:
     files: dict[str, bytes]
+    used: pd.DataFrame
     loss: pd.DataFrame
     looks: pd.DataFrame
     figures: dict[str, float]
@@ -46,10 +47,6 @@ def trained(root: Path, **changes: Any) -> Result:
     """Run the node in `root` on three pictures; `changes` are arguments of it or of train_lora."""
     images = {f"{i}" * 64: sample.image for i, sample in enumerate(samples(3))}
     names = list(images)
-    record = RightsRecord(
-        id="own", holder="Acme", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
-        evidence="made",
-    )  # fmt: skip
     concept = {
         "kind": "character", "name": "V", "trigger": "vee", "class_word": "woman", "adult": True,
         "source": "renderer", "identity_words": [], "asymmetric": False, "description": "a woman",
@@ -72,7 +69,7 @@ def trained(root: Path, **changes: Any) -> Result:
                 "rights_id": "own",
             }
         ),
-        "rights": (record,),
+        "rights": (OWN, GARDEN),
         "weights": root / "tiny/weights",
         "extras": root / "data/05_model_input",
         "concept": concept,
@@ -98,7 +95,6 @@ def garden(root: Path) -> Path:
     folder.mkdir(parents=True)
     noise(1, 64, 96).save(folder / "rose.png")
     (folder / "rose.txt").write_text("photo of a rose garden\n")
-    (folder / "rights.yml").write_text(RIGHTS)
     return folder
 
 
@@ -118,10 +114,7 @@ def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Pat
 
 
 def test_a_record_that_ended_after_ingest_stops_the_run(tmp_path: Path) -> None:
-    ended = RightsRecord(
-        id="own", holder="Acme", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
-        evidence="made", expires=date(2020, 1, 1),
-    )  # fmt: skip
+    ended = OWN.model_copy(update={"expires": date(2020, 1, 1)})
     with pytest.raises(pictures.NothingToTrainOn, match=r"record own ended on 2020-01-01.*leaves it out"):
         trained(tmp_path, rights=(ended,))
 
@@ -147,6 +140,10 @@ def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) 
     about = metadata(result.files, tmp_path)
     assert about["rights"] == '["own: Acme, CC0-1.0", "garden-2026: Jane Doe, CC-BY-4.0"]'
     assert about["ss_num_train_images"] == "3"
+    assert result.used["source_name"].to_list() == [f"{i}" * 64 for i in range(3)] + ["garden/rose.png"]
+    assert result.used["rights_id"].to_list() == ["own", "own", "own", "garden-2026"]
+    assert result.used["split"].to_list() == ["train", "train", "held_out", "train"]
+    assert len(result.used["sha256"].iloc[-1]) == 64
     assert "rose garden" in about["ss_tag_frequency"]
     assert result.files[LORA] != trained(tmp_path / "alone").files[LORA]
 
@@ -154,10 +151,6 @@ def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("rights.yml", None, "rights.yml is missing: say there whose"),
-        ("rights.yml", RIGHTS.replace("[training]", "[generation]"), "rights for another purpose"),
-        ("rights.yml", RIGHTS + "  expires: 2020-01-01", "rights expired"),
-        ("rights.yml", "- id: [", "rights.yml"),
         ("rose.txt", None, "needs its caption in rose.txt"),
         ("rose.txt", " ", "rose.txt is empty"),
         ("rose.png", "no picture", "not an image"),
@@ -173,6 +166,25 @@ def test_what_trains_along_is_refused_where_anything_is_wrong(
         path.write_text(content)
     with pytest.raises(pictures.BadCompanion, match=said):
         trained(tmp_path, also={"garden": {}})
+
+
+@pytest.mark.parametrize(
+    ("rights", "said"),
+    [
+        ((OWN,), r'no rights record.*has to cover "garden/\*"'),
+        ((OWN, GARDEN.model_copy(update={"uses": ("generation",)})), "rights for another purpose"),
+        ((OWN, GARDEN.model_copy(update={"expires": date(2020, 1, 1)})), "rights expired"),
+        ((OWN.model_copy(update={"revoked": date(2020, 1, 1), "revocation": "no"}), GARDEN), "revoked"),
+    ],
+)
+def test_what_trains_along_needs_a_record_that_names_its_folder(
+    rights: tuple[RightsRecord, ...], said: str, tmp_path: Path
+) -> None:
+    folder = garden(tmp_path)
+    limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
+    wanted = {"garden": CompanionConfig()}
+    with pytest.raises(pictures.BadCompanion, match=said):
+        pictures.companions(folder.parent, wanted, limits, rights, lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["../06_models", ".", "/etc"])

@@ -48,7 +48,7 @@ def parts(tmp_path: Path) -> Parts:
         metrics=packages.metrics(),
         train_metrics=packages.train_metrics(),
         decision={"status": "champion", "reasons": ["It is good."], "content_hash": "c"},
-        manifest=packages.manifest(),
+        used_pictures=packages.manifest(),
         grid=b"png",
         code={"code/valentina_pipeline/model.py": code},
         model={"MLmodel": b"flavors: {}\n"},
@@ -89,8 +89,8 @@ def test_every_file_has_its_sum(parts: Parts) -> None:
 
 
 def test_the_same_parts_give_the_same_bytes_in_any_order(parts: Parts) -> None:
-    shuffled = parts.manifest.sample(frac=1, random_state=1)
-    assert build(replace(parts, manifest=shuffled)) == build(parts)
+    shuffled = parts.used_pictures.sample(frac=1, random_state=1)
+    assert build(replace(parts, used_pictures=shuffled)) == build(parts)
 
 
 def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(parts: Parts) -> None:
@@ -135,12 +135,12 @@ def test_standard_is_what_the_figures_were_measured_with(parts: Parts) -> None:
 
 
 def test_rights_are_summed_up_by_record(parts: Parts) -> None:
-    summary = rights_summary(parts.rights, parts.manifest)
+    summary = rights_summary(parts.rights, parts.used_pictures)
     assert (len(summary["images"]), summary["training"], summary["held_out"]) == (6, 4, 2)
     (record,) = summary["records"]
     assert (record["id"], record["images"]) == ("valentina-moreau-2024", 6)
     assert record["uses"] == ["training", "generation", "publication"]
-    fewer = rights_summary(parts.rights, parts.manifest.iloc[1:])
+    fewer = rights_summary(parts.rights, parts.used_pictures.iloc[1:])
     assert fewer["manifest_sha256"] != summary["manifest_sha256"]
 
 

@@ -76,20 +76,19 @@ def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) ->
         NotAllowed: with what stands in the way: revoked, expired, for another purpose, or no record at all.
     """
     covering = [record for record in rights if fnmatchcase(name, record.covers)]
-    standing = [record for record in covering if record.revoked is None]
-    for_it = [record for record in standing if use in record.uses]
+    for record in covering:
+        if record.revoked is not None:  # whatever another record says of the picture
+            said = f"record {record.id} was revoked on {record.revoked}: {record.revocation}"
+            raise NotAllowed("rights revoked", said)
+    for_it = [record for record in covering if use in record.uses]
     for record in for_it:
         if record.expires is None or record.expires >= today:
             return record
     if for_it:
         raise NotAllowed("rights expired", f"record {for_it[0].id} ended on {for_it[0].expires}")
-    if standing:
-        allows = ", ".join(standing[0].uses)
-        raise NotAllowed("rights for another purpose", f"record {standing[0].id} allows {allows}, not {use}")
     if covering:
-        record = covering[0]
-        said = f"record {record.id} was revoked on {record.revoked}: {record.revocation}"
-        raise NotAllowed("rights revoked", said)
+        allows = ", ".join(covering[0].uses)
+        raise NotAllowed("rights for another purpose", f"record {covering[0].id} allows {allows}, not {use}")
     raise NotAllowed("no rights record", f"no record covers this name for {use}")
 
 

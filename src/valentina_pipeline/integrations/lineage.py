@@ -1,7 +1,7 @@
 """What became of a picture or a rights record: the datasets, runs, model versions and packages that used it.
 
-Found by hashes alone: manifests of this and of every committed dvc.lock, the outputs that tracked runs
-recorded, and the content that registered versions carry.
+Found by hashes alone: tables of pictures of this and of every committed dvc.lock, the outputs that tracked
+runs recorded, and the content that registered versions carry.
 """
 
 import json
@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,12 @@ from valentina_pipeline.integrations import mlflow
 if TYPE_CHECKING:
     import pandas as pd
 
-MANIFEST = "data/02_intermediate/{concept}/manifest.parquet"
+TABLES = {
+    "ingest": "data/02_intermediate/{concept}/manifest.parquet",
+    "train_lora": "data/06_models/{concept}/used_pictures.parquet",
+}
+"""Stage -> its table of pictures and their records: those taken in, and those that a LoRA stands on."""
+
 PACKAGE = "data/06_models/{concept}/package"
 HERE = "working tree"
 SHORTEST = 8
@@ -31,15 +37,17 @@ GIT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Dataset:
-    """A version of a concept's dataset.
+    """A version of a concept's dataset, or of what its LoRA stands on.
 
     Attributes:
+        stage: one of TABLES.
         concept: whose.
-        md5: of its manifest, as DVC knows it.
+        md5: of the stage's table, as DVC knows it.
         commits: whose dvc.lock names it, newest first; HERE for the one that lies here.
         images: (sha256, source name, rights record) of what was asked for.
     """
 
+    stage: str
     concept: str
     md5: str
     commits: tuple[str, ...]
@@ -68,7 +76,7 @@ class Trace:
         datasets: by concept, newest first.
         runs: on those datasets.
         packages: folders of published packages that stand on them, and commits of others.
-        missing: manifests that dvc.lock's history names and that are not in DVC's cache here.
+        missing: tables that dvc.lock's history names and that are not in DVC's cache here.
     """
 
     datasets: tuple[Dataset, ...] = ()
@@ -91,16 +99,16 @@ def trace(root: Path, query: str) -> Trace:
     """
     datasets, missing = [], []
     packages: list[str] = []
-    for (concept, md5), lock in _locks(root).items():
-        table = _manifest(root, concept, md5)
+    for (stage, concept, md5), lock in _locks(root).items():
+        table = _table(root, md5)
         if table is None:
-            missing.append(f"{concept} {md5} ({lock.commits[0]})")
+            missing.append(f"{TABLES[stage].format(concept=concept)} {md5} ({lock.commits[0]})")
             continue
         hits = table[_matches(table, query)]
         if hits.empty:
             continue
         images = tuple(zip(hits["sha256"], hits["source_name"], hits["rights_id"], strict=True))
-        datasets.append(Dataset(concept, md5, tuple(lock.commits), images))
+        datasets.append(Dataset(stage, concept, md5, tuple(lock.commits), images))
         packages += _packages(root, concept, lock)
     runs = tuple(_runs(root, {dataset.md5 for dataset in datasets}))
     return Trace(tuple(datasets), runs, tuple(dict.fromkeys(packages)), tuple(missing))
@@ -111,9 +119,9 @@ def _matches(table: "pd.DataFrame", query: str) -> "pd.Series[bool]":
     return named | table["sha256"].str.startswith(query) if len(query) >= SHORTEST else named
 
 
-def _locks(root: Path) -> dict[tuple[str, str], _Lock]:
-    """Return the manifests of all locks by concept and md5, newest first."""
-    found: dict[tuple[str, str], _Lock] = defaultdict(_Lock)
+def _locks(root: Path) -> dict[tuple[str, str, str], _Lock]:
+    """Return the tables of all locks by stage, concept and md5, newest first."""
+    found: dict[tuple[str, str, str], _Lock] = defaultdict(_Lock)
     file = root / "dvc.lock"
     if file.is_file():
         _add(found, HERE, file.read_text("utf-8"))
@@ -122,7 +130,7 @@ def _locks(root: Path) -> dict[tuple[str, str], _Lock]:
     return found
 
 
-def _add(found: dict[tuple[str, str], _Lock], commit: str, text: str) -> None:
+def _add(found: dict[tuple[str, str, str], _Lock], commit: str, text: str) -> None:
     try:
         stages = (yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get(
             "stages", {}
@@ -133,16 +141,17 @@ def _add(found: dict[tuple[str, str], _Lock], commit: str, text: str) -> None:
     for name, stage in stages.items():
         concept = name.partition("@")[2]
         outs[concept] |= {out["path"]: out.get("md5", "") for out in stage.get("outs", ())}
-    for concept, paths in outs.items():
-        if md5 := paths.get(MANIFEST.format(concept=concept)):
-            lock = found[concept, md5]
+    for concept, stage in product(outs, TABLES):
+        paths = outs[concept]
+        if md5 := paths.get(TABLES[stage].format(concept=concept)):
+            lock = found[stage, concept, md5]
             lock.commits.append(commit)
             if package := paths.get(PACKAGE.format(concept=concept)):
                 lock.packages.add(package)
 
 
-def _manifest(root: Path, concept: str, md5: str) -> "pd.DataFrame | None":
-    """Return a manifest by its md5, from DVC's cache."""
+def _table(root: Path, md5: str) -> "pd.DataFrame | None":
+    """Return a table by its md5, from DVC's cache."""
     import pandas as pd
 
     file = _cache(root) / "files/md5" / md5[:2] / md5[2:]
@@ -163,14 +172,18 @@ def _packages(root: Path, concept: str, lock: _Lock) -> Iterator[str]:
 
 
 def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:
-    """Yield the runs whose stage ingest put out one of these manifests."""
+    """Yield the runs one of whose stages put out one of these tables."""
     client = mlflow.client(root)
-    for experiment in client.search_experiments():
-        for run in client.search_runs([experiment.experiment_id], "tags.stage = 'ingest'", max_results=1000):
+    parents: dict[str, None] = {}
+    for experiment, stage in product(client.search_experiments(), TABLES):
+        for run in client.search_runs(
+            [experiment.experiment_id], f"tags.stage = '{stage}'", max_results=1000
+        ):
             outs: dict[str, str] = json.loads(run.data.tags.get("outs", "{}"))
-            if not md5s & set(outs.values()) or mlflow.PARENT not in run.data.tags:
-                continue
-            yield _trained(client, client.get_run(run.data.tags[mlflow.PARENT]))
+            if md5s & set(outs.values()) and mlflow.PARENT in run.data.tags:
+                parents[run.data.tags[mlflow.PARENT]] = None
+    for parent in parents:
+        yield _trained(client, client.get_run(parent))
 
 
 def _trained(client: Any, run: Any) -> Trained:

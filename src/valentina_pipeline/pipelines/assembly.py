@@ -31,7 +31,7 @@ class Material:
         lora: train_lora's folder.
         metrics: evaluate's figures.
         train_metrics: train_lora's figures.
-        manifest: domain/manifest.py's.
+        used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from the project's folder, two above.
         serving: the package valentina_pipeline.serving, as a folder.
@@ -46,7 +46,7 @@ class Material:
     lora: Path
     metrics: dict[str, Any]
     train_metrics: dict[str, Any]
-    manifest: "pd.DataFrame"
+    used_pictures: "pd.DataFrame"
     rights: tuple[RightsRecord, ...]
     weights: Path
     serving: Path
@@ -103,7 +103,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             metrics=material.metrics,
             train_metrics=material.train_metrics,
             decision=decision,
-            manifest=material.manifest,
+            used_pictures=material.used_pictures,
             grid=png.encode(material.grid),
             code=shipped(material.serving),
             model=model_files(LOADER, base.path, EXAMPLE, decision["content_hash"]),

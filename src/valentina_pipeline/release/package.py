@@ -43,7 +43,7 @@ class Parts:
         metrics: evaluate's figures.
         train_metrics: train_lora's figures.
         decision: release.decide's.
-        manifest: domain/manifest.py's.
+        used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         grid: a PNG's bytes: the LoRA beside the bare base.
         code: relative path -> file: the modules that serve the package.
         model: relative path -> content: the files that make the folder an MLflow model.
@@ -61,7 +61,7 @@ class Parts:
     metrics: Mapping[str, Any]
     train_metrics: Mapping[str, Any]
     decision: Mapping[str, Any]
-    manifest: "pd.DataFrame"
+    used_pictures: "pd.DataFrame"
     grid: bytes
     code: Mapping[str, Path]
     model: Mapping[str, bytes]
@@ -76,7 +76,7 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
     lora = {f"lora/{file.name}": file for file in sorted(parts.lora.iterdir()) if _is_content(file)}
     if not lora:
         raise ValueError(f"{parts.lora} holds no LoRA: run train_lora again")
-    rights = rights_summary(parts.rights, parts.manifest)
+    rights = rights_summary(parts.rights, parts.used_pictures)
     written: dict[str, bytes | Path] = {
         "concept.json": _json(_concept(parts, lora)),
         "base.json": _json({**parts.base.model_dump(), "sha256": parts.base_hash}),
@@ -112,16 +112,16 @@ def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) 
     return {"default": publish.default_preset, "presets": table}
 
 
-def rights_summary(rights: Iterable[RightsRecord], manifest: "pd.DataFrame") -> dict[str, Any]:
+def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame") -> dict[str, Any]:
     """Return which rights records the images stand on, and which image on which: never the images.
 
     `manifest_sha256` is the sha256 over the lines "sha256  rights record  split" of `images`, and each record
     carries the sha256 of all its fields as they were.
     """
-    rows = sorted(zip(manifest["sha256"], manifest["rights_id"], manifest["split"], strict=True))
+    rows = sorted(zip(used["sha256"], used["rights_id"], used["split"], strict=True))
     counts = Counter(record_id for _, record_id, _ in rows)
     fields = {"id", "holder", "licence", "uses", "synthetic", "expires", "evidence", "evidence_sha256"}
-    used = [record for record in rights if counts[record.id]]
+    records = [record for record in rights if counts[record.id]]
     return {
         "records": [
             {
@@ -129,7 +129,7 @@ def rights_summary(rights: Iterable[RightsRecord], manifest: "pd.DataFrame") -> 
                 "sha256": record.digest(),
                 "images": counts[record.id],
             }
-            for record in used
+            for record in records
         ],
         "images": [f"{sha}  {record_id}  {split}" for sha, record_id, split in rows],
         "training": sum(split == TRAIN for *_, split in rows),

@@ -16,7 +16,7 @@ def publish_package(
     lora: Path,
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
-    manifest: "pd.DataFrame",
+    used_pictures: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     weights: Path,
     serving: Path,
@@ -36,7 +36,7 @@ def publish_package(
         MissingModel: the base is not on this machine.
     """
     material = Material(
-        lora, metrics, train_metrics, manifest, rights, weights, serving, grid,
+        lora, metrics, train_metrics, used_pictures, rights, weights, serving, grid,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     return assembled(material, decision)

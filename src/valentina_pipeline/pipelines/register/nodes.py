@@ -25,7 +25,7 @@ def register_candidate(
     lora: Path,
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
-    manifest: "pd.DataFrame",
+    used_pictures: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     weights: Path,
     serving: Path,
@@ -55,7 +55,7 @@ def register_candidate(
     from valentina_pipeline.release.decide import CHAMPION, Candidate, decide
 
     material = Material(
-        lora, metrics, train_metrics, manifest, rights, weights, serving, grid,
+        lora, metrics, train_metrics, used_pictures, rights, weights, serving, grid,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     content, base_hash = identified(material)

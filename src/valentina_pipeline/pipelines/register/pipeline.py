@@ -16,7 +16,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "lora",
                     "metrics",
                     "train_metrics",
-                    "manifest",
+                    "used_pictures",
                     "rights",
                     "weights",
                     "serving",

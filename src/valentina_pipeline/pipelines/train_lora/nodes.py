@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.lora_files import Notes
     from valentina_pipeline.image.step import Run
 
+    Outputs = tuple[
+        dict[str, bytes], pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, float], dict[str, Image.Image]
+    ]
+
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("diffusers", "peft", "torch", "transformers")
@@ -52,7 +56,7 @@ def train_adapter(
     train_lora: dict[str, Any],
     seed: int,
     threads: int,
-) -> "tuple[dict[str, bytes], pd.DataFrame, pd.DataFrame, dict[str, float], dict[str, Image.Image]]":
+) -> "Outputs":
     """Train what `method` says on a concept's training pictures; a killed run goes on where it was.
 
     Args:
@@ -71,8 +75,9 @@ def train_adapter(
         threads: of torch; part of the result.
 
     Returns:
-        The files by name; the loss curve [step, loss, learning_rate]; the looks [step, held_out_loss,
-        training_loss, overfitting, ...]; figures of the run; and the class images.
+        The files by name; the pictures that they stand on, those held out to judge them included (sha256,
+        source_name, rights_id, split); the loss curve [step, loss, learning_rate]; the looks [step,
+        held_out_loss, training_loss, overfitting, ...]; figures of the run; and the class images.
 
     Raises:
         NothingToTrainOn: no picture is left to train on, one has no caption, or its record has ended.
@@ -82,6 +87,8 @@ def train_adapter(
     person, cfg = validated(Concept, concept, "concept"), validated(TrainConfig, train_lora, "train_lora")
     logger.info("%s of %s, %d steps", cfg.method, person.name, cfg.steps)
     with _timed("libraries are imported"):
+        import pandas as pd
+
         from valentina_pipeline.image import train as training
         from valentina_pipeline.image.base import load_base
         from valentina_pipeline.image.cache import Cache
@@ -100,7 +107,9 @@ def train_adapter(
             "no aligned picture belongs to the training split: see faces and rejections"
         )
     limits = validated(IngestConfig, ingest, "ingest")
-    beside, records = pictures.companions(extras, cfg.also, limits, unsafe)
+    beside, rows = pictures.companions(extras, cfg.also, limits, rights, unsafe)
+    own_rows = manifest[list(pictures.USED)].to_dict("records")
+    used = pd.DataFrame([*own_rows, *rows], columns=list(pictures.USED))
     start = _start(extras, cfg.start_from)
     with training.reproducible(threads):
         with _timed("the base is loaded"):
@@ -111,8 +120,8 @@ def train_adapter(
         learned = set_up(loaded, cfg, person.trigger, person.class_word, seed, start)
         wanted = pictures.with_prior([*own, *beside], drawn, person.class_word, cfg.prior_weight)
         samples = _fitted(wanted, model.resolution, learned, cfg.flip)
-        used = [*(record for record in rights if record.id in set(manifest["rights_id"])), *records]
-        notes = _notes(person, loaded, samples, used, about, cfg)
+        records = [record for record in rights if record.id in set(used["rights_id"])]
+        notes = _notes(person, loaded, samples, records, about, cfg)
         checkpoints = _checkpoints(root, notes, about, cfg, seed, processes.count, start)
         with _timed("pictures and captions are encoded"):
             data = encode_samples(loaded, samples, cfg.face_weight, cfg.background_weight, cache)
@@ -126,7 +135,7 @@ def train_adapter(
     processes.leave()
     checkpoints.remove()
     trainable = sum(weight.numel() for name, weight in learned.weights.items() if learned.rates[name] > 0)
-    return files, _curve(run, cfg), _looks(run), _figures(run, trainable, files), drawn
+    return files, used, _curve(run, cfg), _looks(run), _figures(run, trainable, files), drawn
 
 
 def _notes(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valentina_pipeline.config import CompanionConfig, IngestConfig, TrainConfig
-from valentina_pipeline.domain.rights import BadLedger, NotAllowed, RightsRecord, allowed
+from valentina_pipeline.domain.manifest import TRAIN
+from valentina_pipeline.domain.rights import NotAllowed, RightsRecord, allowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RIGHTS = "rights.yml"
 CAPTION_BYTES = 4000
+USED = ("sha256", "source_name", "rights_id", "split")
+"""Columns of the table of pictures that a LoRA stands on."""
+
 CLASS_PROMPT = "photo of a {class_word}"
 
 
@@ -78,9 +81,10 @@ def companions(
     extras: Path,
     wanted: Mapping[str, CompanionConfig],
     limits: IngestConfig,
+    rights: Sequence[RightsRecord],
     unsafe: "Callable[[Image.Image], str | None]",
-) -> "tuple[list[Sample], list[RightsRecord]]":
-    """Return the samples of the folders that train along, and the rights records they stand on.
+) -> "tuple[list[Sample], list[dict[str, str]]]":
+    """Return the samples of the folders that train along, and each one's row of USED.
 
     Each picture goes through ingest's checks; unlike there, one that is refused stops the run: somebody
     chose these one by one.
@@ -89,6 +93,7 @@ def companions(
         extras: data/05_model_input; its README says what a folder holds.
         wanted: by the folder's name.
         limits: ingest's; pictures may be half as large.
+        rights: the concept's records; those count that name the folder: "garden/*".
         unsafe: says what makes a picture unsafe, or None.
 
     Raises:
@@ -97,8 +102,7 @@ def companions(
     from valentina_pipeline.image.intake import Intake
     from valentina_pipeline.integrations.sources import SUFFIXES, BadSource, LocalFolder
 
-    samples: list[Sample] = []
-    records: dict[str, RightsRecord] = {}
+    samples, used = [], []
     for name, settings in sorted(wanted.items()):
         folder = inside(extras, name)
         place = LocalFolder(folder)
@@ -107,12 +111,14 @@ def companions(
         except BadSource as err:
             raise BadCompanion(f"train_lora.also.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
-        intake = Intake(smaller, _records(folder / RIGHTS), date.today(), unsafe)
+        # a concept's "*" was not written with these pictures in mind; what was revoked stays so
+        named = tuple(r for r in rights if r.covers.startswith(f"{name}/") or r.revoked)
+        intake = Intake(smaller, named, date.today(), unsafe)
         for entry in found:
-            sample, record = _companion(place, folder, entry, settings, intake)
+            sample, row = _companion(place, folder, entry, settings, intake)
             samples.append(sample)
-            records[record.id] = record
-    return samples, list(records.values())
+            used.append(row)
+    return samples, used
 
 
 def class_images(
@@ -127,13 +133,12 @@ def class_images(
 
     An image that the content filter refuses is left out, with a message.
     """
-    from rich.progress import track
-
     from valentina_pipeline.image.generate import Request, draw, mark
+    from valentina_pipeline.image.progress import counted
 
     prompt = CLASS_PROMPT.format(class_word=class_word)
     images = {}
-    for seed in track(range(cfg.class_images), description="class images", transient=True):
+    for seed in counted(range(cfg.class_images), "class images", cfg.class_images):
         settings = cfg.sample_steps, cfg.sample_guidance, size
         drawn = partial(draw, base.pipe, [Request(prompt, seed)], *settings)
         image = cache.image(f"class image {prompt} {seed} {settings}", drawn)
@@ -176,18 +181,9 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _records(file: Path) -> tuple[RightsRecord, ...]:
-    from valentina_pipeline.integrations.ledgers import read_file
-
-    try:
-        return read_file(file)
-    except BadLedger as err:
-        raise BadCompanion(f"{err} (see the README there)") from err
-
-
 def _companion(
     place: "Source", folder: Path, entry: "Entry", settings: CompanionConfig, intake: "Intake"
-) -> "tuple[Sample, RightsRecord]":
+) -> "tuple[Sample, dict[str, str]]":
     from valentina_pipeline.image import png
     from valentina_pipeline.image.decode import Rejection
     from valentina_pipeline.image.encoding import Sample
@@ -203,12 +199,15 @@ def _companion(
         raise BadCompanion(f"{folder / name} needs its caption in {words}, UTF-8 ({err})") from err
     if not caption:
         raise BadCompanion(f"{folder / words} is empty: it has to hold the caption of {name}")
+    full = f"{folder.name}/{name}"
     try:
-        record = allowed(intake.rights, name, "training", intake.today)
+        record = allowed(intake.rights, full, "training", intake.today)
     except NotAllowed as err:
-        raise BadCompanion(f"{folder / name} is refused: {err}") from err
+        wanted = f'a record in the concept\'s ledgers has to cover "{folder.name}/*"'
+        raise BadCompanion(f"{folder / name} is refused: {err} ({wanted})") from err
     made = judge(intake, Original(name, partial(place.read, entry, intake.limits.max_bytes), {}))
     if isinstance(made, Rejection):
         raise BadCompanion(f"{folder / name} is refused: {made}")
-    image = png.decode(made.content)
-    return Sample(f"{folder.name}/{name}", image, caption, None, settings.repeats, settings.weight), record
+    sample = Sample(full, png.decode(made.content), caption, None, settings.repeats, settings.weight)
+    row = (made.facts["sha256"], full, record.id, TRAIN)
+    return sample, dict(zip(USED, row, strict=True))

@@ -26,7 +26,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:seed",
                     "params:threads",
                 ],
-                outputs=["lora", "loss", "looks", "train_metrics", "class_images"],
+                outputs=["lora", "used_pictures", "loss", "looks", "train_metrics", "class_images"],
                 name="train_lora",
             )
         ]
