@@ -73,6 +73,8 @@ class IngestConfig(Frozen):
     max_letters: int = Field(ge=0, description="of writing, such as a watermark's, that passes")
     score_model: str = Field(description="a CLIP that scores pictures (CLIP-IQA), open_clip's name or folder")
     min_score: float = Field(ge=0, le=1, description="of CLIP-IQA")
+    brisque_model: str = Field(description="a folder with OpenCV's files of BRISQUE; empty: none")
+    max_brisque: float = Field(ge=0, le=100, description="0 is natural, 100 distorted")
     upscale: str = Field(description="a Swin2SR, hub id or folder, for small but good pictures; empty: none")
     hosts: tuple[str, ...] = Field(description="from which an https:// source may be read")
 

@@ -83,6 +83,9 @@ def _schema() -> "DataFrameSchema":
             ),
             "letters": Column("int64", Check.ge(0), description="of writing over the picture"),
             "clip_iqa": Column(float, share, nullable=True, coerce=True, description="where a CLIP scores"),
+            "brisque": Column(
+                float, Check.in_range(0, 100), nullable=True, coerce=True, description="where it scores"
+            ),
             "upscaled": Column(bool, description="stored larger than it came"),
             "split": Column(str, Check.isin([TRAIN, HELD_OUT])),
             "attributes": Column(str, Check.str_startswith("{"), description="JSON: trait -> word"),

@@ -17,14 +17,14 @@ from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image import png, quality
 from valentina_pipeline.image.decode import Rejection, brief, decode
 from valentina_pipeline.image.originals import Original
-from valentina_pipeline.image.pleasing import clip_iqa
+from valentina_pipeline.image.pleasing import brisque, clip_iqa
 from valentina_pipeline.image.upscale import upscaler
 
 DECIDING = ("decode", "intake", "lettering", "pleasing", "png", "quality", "safety", "upscale")
 """Modules whose code decides what becomes of a picture."""
 
 LIBRARIES = (
-    "imagehash", "nudenet", "open-clip-torch", "opencv-python-headless", "pillow", "pillow-heif",
+    "imagehash", "nudenet", "open-clip-torch", "opencv-contrib-python-headless", "pillow", "pillow-heif",
     "transformers",
 )  # fmt: skip
 """Whose versions do, too."""
@@ -65,7 +65,7 @@ def judge(intake: Intake, original: Original) -> Picture | Rejection:
         quality.check(figures, limits)
         if reason := intake.unsafe(found.image):
             raise Rejection("unsafe content", reason)
-        score = _score(found.image, limits)
+        scores = _scores(found.image, limits)
     except Rejection as rejection:
         return rejection
     small = min(found.image.size) < limits.min_side
@@ -80,7 +80,7 @@ def judge(intake: Intake, original: Original) -> Picture | Rejection:
         "bytes": len(content),
         "phash": perceptual_hash(image),
         **asdict(figures),
-        "clip_iqa": score,
+        **scores,
         "upscaled": small,
     }
     return Picture(facts, encoded)
@@ -116,10 +116,12 @@ def _least_side(limits: IngestConfig) -> int:
     return ceil(limits.min_side / upscaler(limits.upscale).factor) if limits.upscale else limits.min_side
 
 
-def _score(image: Image.Image, limits: IngestConfig) -> float | None:
-    if not limits.score_model:
-        return None
-    score = clip_iqa(image, limits.score_model)
-    if score < limits.min_score:
-        raise Rejection("looks poor", f"CLIP-IQA {score:g}, at least {limits.min_score:g} is wanted")
-    return score
+def _scores(image: Image.Image, limits: IngestConfig) -> dict[str, float | None]:
+    """Return the learned scores that are wanted; None of others."""
+    good = clip_iqa(image, limits.score_model) if limits.score_model else None
+    if good is not None and good < limits.min_score:
+        raise Rejection("looks poor", f"CLIP-IQA {good:g}, at least {limits.min_score:g} is wanted")
+    distorted = brisque(image, limits.brisque_model) if limits.brisque_model else None
+    if distorted is not None and distorted > limits.max_brisque:
+        raise Rejection("looks poor", f"BRISQUE {distorted:g}, at most {limits.max_brisque:g} is wanted")
+    return {"clip_iqa": good, "brisque": distorted}

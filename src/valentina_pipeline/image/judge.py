@@ -11,6 +11,7 @@ from PIL import Image
 from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.image.faces import Face, face_crop
+from valentina_pipeline.image.missing import located
 from valentina_pipeline.image.prompts import Take
 
 if TYPE_CHECKING:
@@ -127,13 +128,11 @@ def load_judges(base: BaseConfig, root: Path) -> Judges:
     from valentina_pipeline.image.clip import load_clip
     from valentina_pipeline.image.faces import embedder, find_faces
 
-    def located(path: str) -> str:
-        # other values are names that the loaders know
-        return str(root / path) if (root / path).exists() else path
-
     faces, clip = base.face_embedder, base.clip
     return Judges(
-        find_faces, embedder(faces.kind, located(faces.path)), load_clip(clip.kind, located(clip.path))
+        find_faces,
+        embedder(faces.kind, located(faces.path, root)),
+        load_clip(clip.kind, located(clip.path, root)),
     )
 
 

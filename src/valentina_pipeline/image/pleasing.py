@@ -1,17 +1,28 @@
-"""A learned score of how good a photograph looks: CLIP-IQA (Wang, Chan & Loy 2023), by any CLIP at hand."""
+"""Learned scores of how good a photograph looks, by models that are at hand.
+
+CLIP-IQA (Wang, Chan & Loy 2023), by any CLIP; BRISQUE (Mittal, Moorthy & Bovik 2012), by OpenCV's files.
+"""
 
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image.clip import Clip, load_clip
 from valentina_pipeline.image.faces import one_thread
+from valentina_pipeline.image.missing import MissingModel
 
 GOOD, BAD = "Good photo.", "Bad photo."
 """The paper's pair of prompts for overall quality."""
 
 SCALE = 100.0
 """By which CLIP multiplies cosines before the softmax."""
+
+BRISQUE_FILES = "brisque_model_live.yml", "brisque_range_live.yml"
+BRISQUE_SIDE = 512
+"""Pixels of the shorter side at which it looks: its files were made from pictures of about this size."""
 
 
 def clip_iqa(image: Image.Image, model: str) -> float:
@@ -33,6 +44,41 @@ def clip_iqa(image: Image.Image, model: str) -> float:
         return round(float(torch.sigmoid(torch.tensor(SCALE * (good - bad)))), 4)
 
 
+def brisque(image: Image.Image, folder: str) -> float:
+    """Return how distorted a picture looks, from 0 (natural) to 100.
+
+    Args:
+        image: any size.
+        folder: holds BRISQUE_FILES.
+
+    Raises:
+        MissingModel: it does not, or they are none.
+    """
+    small = image.convert("RGB")
+    scale = BRISQUE_SIDE / min(image.size)
+    small.thumbnail((image.width * scale, image.height * scale))
+    score = _brisque(folder).compute(np.ascontiguousarray(np.asarray(small)[..., ::-1]))[0]
+    return round(float(score), 2)
+
+
 @lru_cache(maxsize=1)
 def _clip(model: str) -> Clip:
     return load_clip("open_clip", model)
+
+
+@lru_cache(maxsize=1)
+def _brisque(folder: str) -> Any:
+    import cv2
+
+    files = [Path(folder) / name for name in BRISQUE_FILES]
+    try:
+        if not all(file.is_file() for file in files):  # OpenCV would go on without them
+            raise OSError("not there")
+        return cv2.quality.QualityBRISQUE.create(*map(str, files))
+    except (OSError, cv2.error) as err:
+        raise MissingModel(
+            f"BRISQUE ({' and '.join(map(str, files))})",
+            "Apache-2.0; made from the LIVE database",
+            "they are in modules/quality/samples of github.com/opencv/opencv_contrib; "
+            "set ingest.brisque_model to the folder that holds them",
+        ) from err

@@ -33,6 +33,7 @@ def align_portraits(
     from valentina_pipeline.image.align import align as cut_portraits
     from valentina_pipeline.image.background import remover
     from valentina_pipeline.image.faces import embedder
+    from valentina_pipeline.image.missing import located
 
     cfg = validated(AlignConfig, align, "align")
     judge = validated(FaceEmbedderConfig, face_embedder, "base.face_embedder")
@@ -40,13 +41,8 @@ def align_portraits(
     splits, hashes = (
         dict(zip(manifest["sha256"], manifest[name], strict=True)) for name in ("split", "phash")
     )
-    faces = embedder(judge.kind, _located(judge.path, root))
+    faces = embedder(judge.kind, located(judge.path, root))
     if not cfg.remove_background:
         return cut_portraits(images, splits, cfg, faces, hashes=hashes)
     alone = remover(cfg.remove_background)
     return cut_portraits(images, splits, cfg, faces, alone=alone, hashes=hashes)
-
-
-def _located(path: str, root: Path) -> str:
-    """Return a file of the project as an absolute path; other values are names that the embedder knows."""
-    return str(root / path) if "/" in path else path
