@@ -17,6 +17,7 @@ from kedro.pipeline import Pipeline
 
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.integrations import files
 from valentina_pipeline.pipeline_registry import PIPELINES, register_pipelines
 
 PACKAGE = __package__ or "valentina_pipeline"
@@ -52,9 +53,7 @@ def write(path: Path, text: str) -> bool:
     """Make `path` hold `text`; return whether it did not before."""
     if path.exists() and path.read_text("utf-8") == text:
         return False
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+    files.replace(path, text.encode())
     return True
 
 

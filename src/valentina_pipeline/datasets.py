@@ -155,7 +155,7 @@ class ImageFile(_OnDisk[Image.Image, Image.Image]):
 
     def save(self, data: Image.Image) -> None:
         """Write the picture with the texts of its `info["text"]`."""
-        _write(self._path, png.encode(data))
+        files.replace(self._path, png.encode(data))
 
 
 class TextFile(_OnDisk[str, str]):
@@ -167,7 +167,7 @@ class TextFile(_OnDisk[str, str]):
 
     def save(self, data: str) -> None:
         """Write the text as it is."""
-        _write(self._path, data.encode())
+        files.replace(self._path, data.encode())
 
 
 class JsonFile(_OnDisk[Mapping[str, Any], dict[str, Any]]):
@@ -181,7 +181,7 @@ class JsonFile(_OnDisk[Mapping[str, Any], dict[str, Any]]):
     def save(self, data: Mapping[str, Any]) -> None:
         """Write the object; a number that is not finite is an error that names its key."""
         text = json.dumps(_rounded(data, self._path.name), indent=2, sort_keys=True, ensure_ascii=False)
-        _write(self._path, f"{text}\n".encode())
+        files.replace(self._path, f"{text}\n".encode())
 
 
 class FileFolder(_OnDisk[Mapping[str, bytes | Path], Path]):
@@ -237,13 +237,6 @@ def _linked(source: Path, file: Path) -> None:
         os.link(source, file)
     except OSError:
         shutil.copyfile(source, file)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 @contextmanager

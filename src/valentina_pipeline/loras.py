@@ -5,6 +5,8 @@ from pathlib import Path
 import click
 from kedro.framework.startup import ProjectMetadata
 
+from valentina_pipeline.integrations import files
+
 
 class Weighted(click.ParamType):
     """FILE or FILE:WEIGHT."""
@@ -55,9 +57,7 @@ def add(output: Path, parts: list[tuple[Path, float]], rank: int | None) -> None
         raise click.ClickException(str(err)) from err
     small = whole if rank is None else resize(whole, rank)
     names = ", ".join(f"{file.name}:{weight:g}" for file, weight in parts)
-    partial = output.with_name(f"{output.name}.partial")
-    partial.write_bytes(kohya_file(small, {"sum_of": names}))
-    partial.replace(output)
+    files.replace(output, kohya_file(small, {"sum_of": names}))
     click.echo(f"{output}: {len(small)} layers, {kept_energy(whole, small):.1%} of the update's energy")
 
 

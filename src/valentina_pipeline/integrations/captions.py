@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from valentina_pipeline.integrations import files
+
 BY_MACHINE = ("sha256", "source_name", "machine")
 BY_HAND = ("human", "verdict", "editor", "edited", "seen")
 COLUMNS = (*BY_MACHINE, *BY_HAND)
@@ -57,10 +59,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def write(path: Path, table: pd.DataFrame) -> None:
     """Replace the file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(table.to_csv(index=False, lineterminator="\n"), "utf-8", newline="")
-    partial.replace(path)
+    files.replace(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 
 @contextmanager

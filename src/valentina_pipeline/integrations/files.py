@@ -1,8 +1,16 @@
-"""A folder written from a mapping of its files, none of which may leave it."""
+"""Files written whole or not at all, and folders of them that nothing leaves."""
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Have the file hold `content`: written beside, then renamed, so that nobody ever reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def write(files: Mapping[str, bytes | Path], folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from valentina_pipeline.domain.content import REVOKED
 from valentina_pipeline.domain.rights import BadLedger, RightsRecord, records
+from valentina_pipeline.integrations import files
 
 SUFFIXES = (".csv", ".yml", ".yaml")
 
@@ -77,9 +78,7 @@ def revoke(folder: Path, record_id: str, reason: str, day: date) -> Path:
             text = file.read_text("utf-8-sig")
             changes = {"revoked": day.isoformat(), "revocation": reason}
             edited = _csv_with if file.suffix == ".csv" else _yaml_with
-            partial = file.with_name(f".{file.name}.partial")
-            partial.write_text(edited(text, record_id, changes), "utf-8")
-            partial.replace(file)
+            files.replace(file, edited(text, record_id, changes).encode())
             return file
     raise BadLedger(f"no ledger in {folder} has a record {record_id!r}")
 
@@ -104,9 +103,7 @@ def revoked(folder: Path) -> dict[str, str]:
 
 def mark(package: Path, why: str) -> None:
     """Mark a package, so that nothing is drawn from it any more."""
-    partial = package / f".{REVOKED}.partial"
-    partial.write_text(json.dumps({"revoked": why}, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(package / REVOKED)
+    files.replace(package / REVOKED, (json.dumps({"revoked": why}, ensure_ascii=False) + "\n").encode())
 
 
 def _listed(text: str, file: Path) -> list[dict[str, Any]]:

@@ -74,13 +74,11 @@ def generate(
 def save(drawn: "Drawn", folder: Path, trigger: str) -> Path:
     """Write an image with its marks and return its path; its name tells prompt, preset and seed apart."""
     from valentina_pipeline.image import png
+    from valentina_pipeline.integrations import files
 
     if drawn.image is None:
         raise ValueError(f"there is no image: {drawn.refused}")
     asked = hashlib.sha256(f"{drawn.preset}\n{drawn.prompt}".encode()).hexdigest()[:8]
     file = folder / f"{trigger}-{asked}-{drawn.seed}.png"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(png.encode(drawn.image))
-    partial.replace(file)
+    files.replace(file, png.encode(drawn.image))
     return file
