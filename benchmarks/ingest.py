@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import date
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ from valentina_pipeline.integrations.sources import LocalFolder
 ROOT = Path(__file__).resolve().parents[1]
 SMALL, FULL = (128, 128), (4000, 3000)
 MASTERS = 20
-"""Different pictures that are encoded; each further file is one of them with another quantisation."""
+"""Different large pictures: to encode one takes longer than to judge a small one."""
 
 RIGHTS = RightsRecord(
     id="bench", holder="bench", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
@@ -75,20 +75,23 @@ def measure(size: tuple[int, int], count: int, alone: bool) -> None:
 
 
 def write(folder: Path, size: tuple[int, int], count: int) -> None:
-    """Write JPEG files, all different, of coarse noise."""
+    """Write JPEG files of coarse noise, no two alike; large ones are a few that are quantised otherwise."""
     folder.mkdir()
-    masters = []
-    for number in range(min(MASTERS, count)):
-        coarse = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
-        masters.append(buffer.getvalue())
+    different = MASTERS if size == FULL else count
     for number in range(count):
-        content = bytearray(masters[number % len(masters)])
+        content = bytearray(encoded(number % different, size))
         place = content.index(b"\xff\xdb") + 5  # the first quantisation table
         for digit in range(3):
-            content[place + 1 + digit] = 2 + number // len(masters) // 200**digit % 200
+            content[place + 1 + digit] = 2 + number // different // 200**digit % 200
         (folder / f"{number:06d}.jpg").write_bytes(content)
+
+
+@lru_cache(maxsize=MASTERS)
+def encoded(seed: int, size: tuple[int, int]) -> bytes:
+    coarse = np.random.default_rng(seed).integers(0, 256, (24, 24, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
 
 
 def by_us(folder: Path) -> None:
@@ -145,7 +148,7 @@ def watched() -> Iterator[list[int]]:
 
     def watch() -> None:
         me = psutil.Process()
-        while not done.wait(0.2):
+        while not done.wait(1.0):
             total = 0
             for process in (me, *me.children(recursive=True)):
                 try:

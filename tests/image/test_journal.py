@@ -115,7 +115,7 @@ def test_an_ingest_that_is_killed_at_any_moment_goes_on_and_ends_the_same(tmp_pa
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
     last = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    assert 0 < int(last[0]) < 120 - 40  # at most a second's work of each killed run is done again
+    assert 0 < int(last[0]) <= 120 - 70 + 1  # a picture may have its file and not yet its row
     shutil.rmtree(tmp_path / "journal")
     whole = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert int(whole[0]) == 120 and whole[1:] == last[1:] and len(last) > 100

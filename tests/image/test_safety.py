@@ -1,10 +1,12 @@
 from typing import Any
 
+import nudenet
 import numpy as np
 import pytest
 from PIL import Image
 
 from portraits import noise, picture
+from valentina_pipeline.image import safety
 from valentina_pipeline.image.safety import ContentFilter, UnsafePrompt, refuse_prompt
 
 
@@ -112,6 +114,17 @@ def test_the_filter_passes_rendered_portraits() -> None:
 )
 def test_exposed_parts_above_the_threshold_are_unsafe(label: str, score: float, unsafe: bool) -> None:
     assert (ContentFilter(detector=Detector((label, score))).unsafe(noise(1)) is not None) is unsafe
+
+
+def test_looking_at_the_surest_boxes_only_finds_the_same() -> None:
+    whole = nudenet.NudeDetector()
+    for index in range(4):
+        pixels = np.ascontiguousarray(np.asarray(picture(index, index % 2))[..., ::-1])
+        ours, theirs = safety._nudenet().detect(pixels), whole.detect(pixels)
+        assert [found["class"] for found in theirs]  # a face at least
+        assert [(found["class"], found["box"]) for found in ours] == [
+            (found["class"], found["box"]) for found in theirs
+        ]
 
 
 def test_the_detector_sees_a_small_picture_with_blue_first() -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from rich.progress import track
 
 from valentina_pipeline.config import AlignConfig
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
@@ -22,6 +21,7 @@ from valentina_pipeline.image.faces import (
     find_faces,
 )
 from valentina_pipeline.image.pose import Pose, head_pose, landmark_contrast
+from valentina_pipeline.image.progress import counted
 from valentina_pipeline.image.sheet import contact_sheet
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def align(
     """
     names = sorted(images)
     made = each(partial(_locate, images, cfg, embedder), names)
-    shown = track(zip(names, made, strict=True), "align", len(names), transient=True)
+    shown = counted(zip(names, made, strict=True), "align", len(names))
     found = [Aligned(name, result.why) if isinstance(result, Lost) else result for name, result in shown]
     judged = flag_repeats(flag_outliers(found, cfg.outlier_distance), hashes, cfg.duplicate_distance)
     _check(judged, splits)

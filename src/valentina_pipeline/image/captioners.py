@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from valentina_pipeline.config import CaptionConfig
 from valentina_pipeline.image.caption import (
@@ -27,6 +26,7 @@ from valentina_pipeline.image.caption import (
 )
 from valentina_pipeline.image.faces import one_thread
 from valentina_pipeline.image.missing import MissingModel
+from valentina_pipeline.image.progress import counted
 
 Look = Callable[[Image.Image], Description]
 
@@ -82,7 +82,7 @@ def describe(
         MissingModel: the model is not on this machine, or is none of its kind.
     """
     if cfg.captioner == "attributes":
-        return {name: from_attributes(attributes[name]) for name in names}
+        return {name: from_attributes(attributes[name]) for name in counted(names, "caption", len(names))}
     captioner = CAPTIONERS[cfg.captioner]
     model = cfg.model or captioner.model
     try:
@@ -106,7 +106,7 @@ def _looked(
     import torch
 
     with one_thread(), torch.inference_mode():
-        for name in track(names, description="caption", transient=True):
+        for name in counted(names, "caption", len(names)):
             yield name, look(images[name].convert("RGB"))
 
 

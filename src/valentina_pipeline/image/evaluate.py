@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
-from rich.progress import track
 
 from valentina_pipeline.config import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
@@ -13,6 +12,7 @@ from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.image.figures import figures
 from valentina_pipeline.image.grid import grid
 from valentina_pipeline.image.judge import Judges, Measured, NothingToMeasure, measure, portraits
+from valentina_pipeline.image.progress import counted
 from valentina_pipeline.image.prompts import BadPrompts, Prompt, Take, parse, subjects, takes, unseen
 from valentina_pipeline.image.report import Content, report
 from valentina_pipeline.image.safety import UnsafePrompt, refuse_prompt
@@ -97,7 +97,7 @@ def evaluate(
     if not images:
         raise NothingToMeasure(f"the content filter refused every image: {next(iter(refused.values()))}")
     shown = [(take, images[take.name]) for take in planned if take.name in images]
-    looked_at = track(shown, description="measure", transient=True)
+    looked_at = counted(shown, "measure", len(shown))
     measured = measure(looked_at, person.class_word, real, models.judges)
     metrics = {**figures(measured, real, cfg.bootstrap, seed), "rejected": len(refused)}
     notes = [f"Left out, a training caption says it: {prompt.template}" for prompt in seen]
@@ -148,7 +148,7 @@ def _drawn(planned: Sequence[Take], models: Models) -> tuple[dict[str, Image.Ima
     images: dict[str, Image.Image] = {}
     refused: dict[str, str] = {}
     pairs = zip(planned, models.draw(planned), strict=True)
-    for take, image in track(pairs, description="draw", total=len(planned), transient=True):
+    for take, image in counted(pairs, "draw", len(planned)):
         reason = models.unsafe(image)
         if reason is None:
             images[take.name] = image

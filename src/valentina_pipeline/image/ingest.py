@@ -6,17 +6,14 @@ metadata, whose sha256 is its name from then on. That happens in other processes
 
 import json
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, REJECTION_COLUMNS, TRAIN, held_out, validated
@@ -26,6 +23,7 @@ from valentina_pipeline.image.each import Lost, each
 from valentina_pipeline.image.intake import Intake, Picture, judge, judged_by
 from valentina_pipeline.image.journal import Journal, Kept
 from valentina_pipeline.image.originals import Original, fetched
+from valentina_pipeline.image.progress import counted
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +73,9 @@ def ingest(
             "%d of %d pictures did not change since they were judged", len(ordered) - len(todo), len(ordered)
         )
     made = each(partial(judge, intake), fetched(ordered[row] for row in todo))
-    with _progress(len(ordered), len(ordered) - len(todo)) as advance:
-        for row, outcome in zip(todo, made, strict=True):
-            outcomes[row] = _remembered(journal, keys[row], outcome)
-            advance()
+    shown = counted(made, "ingest", len(ordered), len(ordered) - len(todo))
+    for row, outcome in zip(todo, shown, strict=True):
+        outcomes[row] = _remembered(journal, keys[row], outcome)
     judged = [outcome for outcome in outcomes if outcome is not None]
     kept, rejected = _without_likenesses(ordered, judged, intake.limits.near_duplicate_bits)
     rejections = pd.DataFrame(
@@ -165,29 +162,6 @@ def _manifest(kept: Sequence[tuple[Original, Kept]], intake: Intake) -> pd.DataF
     )
     aside = held_out(frame["sha256"])
     return validated(frame.assign(split=[HELD_OUT if h in aside else TRAIN for h in frame["sha256"]]))
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[], None]]:
-    columns = (
-        TextColumn("ingest"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, transient=True) as progress:
-        bar = progress.add_task("", total=total, completed=done)
-        began = time.perf_counter()
-        count = 0
-
-        def advance() -> None:
-            nonlocal count
-            count += 1
-            rate = count / (time.perf_counter() - began)
-            progress.update(bar, advance=1, description=f"{rate:.1f} pictures/s")
-
-        yield advance
 
 
 def _report(accepted: int, rejections: pd.DataFrame) -> None:

@@ -2,15 +2,11 @@
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-SECONDS = 1.0
-"""Between commits: what a kill may cost."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,6 @@ class Journal:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._rows = _opened(folder / "outcomes.sqlite")
-        self._committed = time.monotonic()
 
     def get(self, key: str) -> Kept | tuple[str, str] | None:
         """Return a picture, a rejection's reason and detail, or None: not known, or its file has changed."""
@@ -73,17 +68,14 @@ class Journal:
                 file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Write what is not written yet."""
-        self._rows.commit()
+        """Let go of the table."""
         self._rows.close()
 
     def _put(self, key: str, outcome: dict[str, Any]) -> None:
         if not key:
             return
         self._rows.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?)", (key, json.dumps(outcome)))
-        if time.monotonic() - self._committed > SECONDS:
-            self._rows.commit()
-            self._committed = time.monotonic()
+        self._rows.commit()  # a kill costs what was being worked on, and no more
 
     def _path(self, sha256: str) -> Path:
         return self._folder / sha256[:2] / f"{sha256}.png"
@@ -95,6 +87,7 @@ def _opened(file: Path) -> sqlite3.Connection:
         rows = sqlite3.connect(file)
         try:
             rows.execute("PRAGMA journal_mode = WAL")
+            rows.execute("PRAGMA synchronous = NORMAL")  # no wait for the disk at each picture
             rows.execute("CREATE TABLE IF NOT EXISTS outcomes (key TEXT PRIMARY KEY, outcome TEXT NOT NULL)")
             return rows
         except sqlite3.DatabaseError:

@@ -53,8 +53,7 @@ def letters(image: Image.Image) -> int:
 
     grey = np.asarray(image.convert("L"))
     found = 0
-    for side in SIDES:
-        scale = min(1.0, side / min(grey.shape))
+    for scale in sorted({min(1.0, side / min(grey.shape)) for side in SIDES}):
         size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
         small = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         found = max(found, *(_in_lines(_letters(plane)) for plane in (small, 255 - small)))
