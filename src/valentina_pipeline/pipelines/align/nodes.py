@@ -41,7 +41,9 @@ def align_portraits(
     splits, hashes = (
         dict(zip(manifest["sha256"], manifest[name], strict=True)) for name in ("split", "phash")
     )
-    faces = embedder(judge.kind, located(judge.path, root))
+    # a tiny one is a file of the project, there or not; others may be names that their loaders know
+    path = str(root / judge.path) if judge.kind == "tiny" else located(judge.path, root)
+    faces = embedder(judge.kind, path)
     if not cfg.remove_background:
         return cut_portraits(images, splits, cfg, faces, hashes=hashes)
     alone = remover(cfg.remove_background)
