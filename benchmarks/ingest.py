@@ -75,14 +75,13 @@ def measure(size: tuple[int, int], count: int, alone: bool) -> None:
 
 
 def write(folder: Path, size: tuple[int, int], count: int) -> None:
-    """Write JPEG files of coarse noise, no two alike; large ones are a few that are quantised otherwise."""
+    """Write JPEG files of coarse noise, no two alike; large ones are a few that lack ever more lines."""
     folder.mkdir()
     different = MASTERS if size == FULL else count
     for number in range(count):
         content = bytearray(encoded(number % different, size))
-        place = content.index(b"\xff\xdb") + 5  # the first quantisation table
-        for digit in range(3):
-            content[place + 1 + digit] = 2 + number // different // 200**digit % 200
+        height = content.index(b"\xff\xc0") + 5  # in the header of the frame: decoders read no further
+        content[height : height + 2] = (size[1] - number // different).to_bytes(2, "big")
         (folder / f"{number:06d}.jpg").write_bytes(content)
 
 

@@ -50,12 +50,15 @@ def s3() -> Iterator[Any]:
     server.stop()
 
 
-def copy_project(root: Path, target: Path) -> Path:
-    """Copy what a run reads besides data; the weights are a stand-in of a few bytes."""
-    ignored = shutil.ignore_patterns("__pycache__")
+def copy_project(root: Path, target: Path, compiled: bool = False) -> Path:
+    """Copy what a run reads besides data; the weights are a stand-in of a few bytes.
+
+    With `compiled` the renderer's machine code comes along, which takes half a minute to make anew.
+    """
+    ignored = None if compiled else shutil.ignore_patterns("__pycache__")
     for folder in ("src", "conf/base"):
         shutil.copytree(root / folder, target / folder, ignore=ignored)
-    for file in ("params.yaml", "pyproject.toml", ".telemetry", ".gitignore"):
+    for file in ("params.yaml", "pyproject.toml", ".telemetry", ".gitignore", ".dvcignore"):
         shutil.copy(root / file, target / file)
     for folder in ("conf/local", "data/01_raw", "data/05_model_input", "tiny/weights"):
         (target / folder).mkdir(parents=True)

@@ -63,7 +63,7 @@ def outputs(folder: Path) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project that nobody ran yet, its numbers small."""
-    folder = copy_project(root, tmp_path_factory.mktemp("fresh") / "project")
+    folder = copy_project(root, tmp_path_factory.mktemp("fresh") / "project", compiled=True)
     shutil.copytree(root / "tiny/weights", folder / "tiny/weights", dirs_exist_ok=True)
     shutil.copy(root / "dvc.yaml", folder / "dvc.yaml")
     chosen = yaml.safe_load((folder / "params.yaml").read_text())

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from portraits import noise
+from packages import stage
+from portraits import RIGHTS, noise
 from valentina_pipeline.image.journal import Journal, Kept
 
 FACTS = {"sha256": "ab" * 32, "width": 3}
@@ -67,15 +69,14 @@ def test_a_table_that_is_none_is_begun_again(tmp_path: Path) -> None:
 
 
 RUN = """
+import json
 import sys
 from contextlib import closing
 from datetime import date
 from functools import partial
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from packages import stage
-from portraits import RIGHTS
 from valentina_pipeline.config import IngestConfig
+from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.each import each
 from valentina_pipeline.image.ingest import ingest
 from valentina_pipeline.image.intake import Intake
@@ -88,12 +89,12 @@ if __name__ == "__main__":
     root = Path(sys.argv[1])
     place = LocalFolder(root / "in")
     originals = [Original(e.name, partial(place.read, e, 10**7), {}, e.version) for e in place.entries()]
-    limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64, "min_sharpness": 0})
+    limits, rights = IngestConfig(**json.loads(sys.argv[2])), RightsRecord(**json.loads(sys.argv[3]))
     judged = []
     def counted(work, items):
         return each(work, (judged.append(item) or item for item in items), workers=2)
     with closing(Journal(root / "journal")) as journal:
-        intake = Intake(limits, RIGHTS, date(2024, 6, 7), ContentFilter().unsafe)
+        intake = Intake(limits, (rights,), date(2024, 6, 7), ContentFilter().unsafe)
         images, _, _ = ingest(originals, intake, journal, counted)
         print(len(judged), *sorted(images), flush=True)
 """
@@ -105,7 +106,9 @@ def test_an_ingest_that_is_killed_at_any_moment_goes_on_and_ends_the_same(tmp_pa
     for seed in range(120):
         noise(seed, 128, 128).save(tmp_path / "in" / f"{seed:03d}.png")
     (tmp_path / "run.py").write_text(RUN)
-    command = [sys.executable, "-u", str(tmp_path / "run.py"), str(tmp_path), str(Path(__file__).parents[1])]
+    limits = json.dumps({**stage("ingest"), "min_side": 64, "min_sharpness": 0})
+    given = [str(tmp_path), limits, RIGHTS[0].model_dump_json()]
+    command = [sys.executable, "-u", str(tmp_path / "run.py"), *given]
     files = 0
     for wanted in (10, 40, 70):  # pictures in the journal's folder when the whole group is killed
         running = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)

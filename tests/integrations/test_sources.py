@@ -97,5 +97,6 @@ def test_an_unreachable_server_is_an_error_that_says_what_to_check(
     prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("valentina_pipeline.integrations.sources.s3.ATTEMPTS", 2)
     with pytest.raises(BadSource, match="check AWS_ENDPOINT_URL"):
         source(prefix, tmp_path).entries()
