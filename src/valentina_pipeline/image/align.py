@@ -20,6 +20,7 @@ from valentina_pipeline.image.faces import (
     face_crop,
     find_faces,
 )
+from valentina_pipeline.image.likeness import Hashes
 from valentina_pipeline.image.pose import Pose, head_pose, landmark_contrast
 from valentina_pipeline.image.progress import counted
 from valentina_pipeline.image.sheet import contact_sheet
@@ -201,16 +202,15 @@ def flag_repeats(found: Sequence[Aligned], hashes: Mapping[str, str], limit: flo
     """
     judged: list[Aligned] = []
     kept: list[Aligned] = []
-    known = np.zeros(len(found), np.uint64)
+    known = Hashes(len(found))
     for aligned in found:
         if not aligned.reason and aligned.name in hashes:
-            mine = np.uint64(int(hashes[aligned.name], 16))
-            close = np.flatnonzero(np.bitwise_count(known[: len(kept)] ^ mine) <= ALIKE_BITS)
+            close = np.flatnonzero(known.distances(hashes[aligned.name]) <= ALIKE_BITS)
             same = next((kept[i].name for i in close if _same_moment(kept[i], aligned, limit)), None)
             if same:
                 aligned = replace(aligned, reason=f"near duplicate: the same moment as {same[:8]}")
             else:
-                known[len(kept)] = mine
+                known.add(hashes[aligned.name])
                 kept.append(aligned)
         judged.append(aligned)
     return judged

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from valentina_pipeline.domain.content import sha256
@@ -22,6 +21,7 @@ from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.each import Lost, each
 from valentina_pipeline.image.intake import Intake, Picture, judge, judged_by
 from valentina_pipeline.image.journal import Journal, Kept
+from valentina_pipeline.image.likeness import Hashes
 from valentina_pipeline.image.originals import Original, fetched
 from valentina_pipeline.image.progress import counted
 
@@ -132,15 +132,14 @@ def _without_likenesses(
     """Leave out pictures that equal, or nearly equal, one before them; rejections in order of names."""
     kept: list[tuple[Original, Kept]] = []
     rejected: list[tuple[str, Rejection]] = []
-    hashes = np.zeros(len(outcomes), np.uint64)
+    hashes = Hashes(len(outcomes))
     first: dict[str, str] = {}
     for original, outcome in zip(originals, outcomes, strict=True):
         if isinstance(outcome, Rejection):
             rejected.append((original.name, outcome))
             continue
         name, digest = original.name, outcome.facts["sha256"]
-        mine = np.uint64(int(outcome.facts["phash"], 16))
-        distances = np.bitwise_count(hashes[: len(kept)] ^ mine)
+        distances = hashes.distances(outcome.facts["phash"])
         if digest in first:
             rejected.append((name, Rejection("duplicate", f"the same pixels as {first[digest]}")))
         elif len(kept) and distances.min() <= bits:
@@ -149,7 +148,7 @@ def _without_likenesses(
                 (name, Rejection("near duplicate", f"{int(distances.min())} of 64 bits from {near}"))
             )
         else:
-            hashes[len(kept)] = mine
+            hashes.add(outcome.facts["phash"])
             kept.append((original, outcome))
             first[digest] = name
     return kept, rejected

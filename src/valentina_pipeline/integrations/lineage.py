@@ -5,7 +5,6 @@ runs recorded, and the content that registered versions carry.
 """
 
 import json
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.integrations.provenance import printed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,8 @@ HERE = "working tree"
 SHORTEST = 8
 """Hex digits of an image's sha256 that are enough to name it."""
 
-GIT_SECONDS = 60
+SECONDS = 60.0
+"""For a command that reads git's history or DVC's settings."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def _locks(root: Path) -> dict[tuple[str, str, str], _Lock]:
     file = root / "dvc.lock"
     if file.is_file():
         _add(found, HERE, file.read_text("utf-8"))
-    for commit in _git(root, "log", "--format=%H", "--", "dvc.lock").split():
-        _add(found, commit[:12], _git(root, "show", f"{commit}:dvc.lock"))
+    for commit in printed(root, "git", "log", "--format=%H", "--", "dvc.lock", seconds=SECONDS).split():
+        _add(found, commit[:12], printed(root, "git", "show", f"{commit}:dvc.lock", seconds=SECONDS))
     return found
 
 
@@ -160,7 +161,7 @@ def _table(root: Path, md5: str) -> "pd.DataFrame | None":
 
 @lru_cache(maxsize=1)
 def _cache(root: Path) -> Path:
-    return Path(_run(root, "dvc", "cache", "dir").strip() or root / ".dvc/cache")
+    return Path(printed(root, "dvc", "cache", "dir", seconds=SECONDS).strip() or root / ".dvc/cache")
 
 
 def _packages(root: Path, concept: str, lock: _Lock) -> Iterator[str]:
@@ -206,17 +207,3 @@ def _trained(client: Any, run: Any) -> Trained:
         "champion" in aliases,
         version.tags.get("revoked", "") if version else "",
     )
-
-
-def _git(root: Path, *arguments: str) -> str:
-    return _run(root, "git", *arguments)
-
-
-def _run(root: Path, *command: str) -> str:
-    try:
-        done = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, timeout=GIT_SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout

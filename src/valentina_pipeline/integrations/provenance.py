@@ -93,20 +93,19 @@ def locked(root: Path, concept: str) -> dict[str, dict[str, str]]:
 
 def commit(root: Path) -> Commit | None:
     """Return git's commit, or None where there is no git or no commit."""
-    sha = _git(root, "rev-parse", "HEAD")
+    sha = printed(root, "git", "rev-parse", "HEAD").strip()
     if not sha:
         return None
-    return Commit(sha, bool(_git(root, "status", "--porcelain", "--untracked-files=no")))
+    return Commit(sha, bool(printed(root, "git", "status", "--porcelain", "--untracked-files=no").strip()))
 
 
-def _git(root: Path, *arguments: str) -> str:
+def printed(root: Path, *command: str, seconds: float = GIT_SECONDS) -> str:
+    """Return what a command run in `root` prints; "" where it fails or takes longer."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, timeout=GIT_SECONDS, check=True
-        )
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=seconds, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return done.stdout
 
 
 def _pictures(root: Path, source: str) -> Iterator[tuple[str, int]]:

@@ -122,6 +122,7 @@ def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame") -> dict
     counts = Counter(record_id for _, record_id, _ in rows)
     fields = {"id", "holder", "licence", "uses", "synthetic", "expires", "evidence", "evidence_sha256"}
     records = [record for record in rights if counts[record.id]]
+    lines = [f"{sha}  {record_id}  {split}" for sha, record_id, split in rows]
     return {
         "records": [
             {
@@ -131,10 +132,10 @@ def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame") -> dict
             }
             for record in records
         ],
-        "images": [f"{sha}  {record_id}  {split}" for sha, record_id, split in rows],
+        "images": lines,
         "training": sum(split == TRAIN for *_, split in rows),
         "held_out": sum(split == HELD_OUT for *_, split in rows),
-        "manifest_sha256": sha256("".join(f"{sha}  {r}  {split}\n" for sha, r, split in rows).encode()),
+        "manifest_sha256": sha256("".join(f"{line}\n" for line in lines).encode()),
     }
 
 

@@ -48,7 +48,7 @@ class Dataset:
     @property
     def captions(self) -> Path:
         """The file that people edit."""
-        return self.root / f"data/04_feature/{self.concept}/captions.csv"
+        return self._in("04_feature", "captions.csv")
 
     def picture(self, sha256: str) -> Path:
         """Return the portrait, or the picture it would be cut from where align left it out."""
