@@ -15,8 +15,9 @@ from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.integrations import ledgers
 
 ROOT = Path(__file__).parents[1]
-SERVING = ROOT / "src/valentina_pipeline/serving"
+SERVING = ROOT / "src/valentina_pipeline/serving/studio"
 
+DECISION = {"status": "champion", "reasons": [], "content_hash": "c" * 64}
 IDENTITY = {"mean": 0.7, "low": 0.66, "high": 0.74}
 
 
@@ -77,7 +78,7 @@ def grid() -> Image.Image:
     return Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def lora(seed: int = 1) -> Path:
     """The files of a LoRA of the random SDXL, with random weights so that it changes the image."""
     import torch

@@ -12,6 +12,8 @@ LAZY = {
     "lora": "valentina_pipeline.loras.lora",
     "review": "valentina_pipeline.review.command.review",
     "revoke": "valentina_pipeline.rights.revoke",
+    "serve": "valentina_pipeline.serving.command.serve",
+    "verify": "valentina_pipeline.serving.verify.verify",
 }
 """Commands that live elsewhere: name -> module.attribute, imported only when used."""
 

@@ -9,8 +9,6 @@ from kedro.framework.startup import ProjectMetadata
 if TYPE_CHECKING:
     from valentina_pipeline.integrations.lineage import Trace
 
-LEDGERS = "conf/base/rights"
-
 
 @click.command()
 @click.argument("query", metavar="IMAGE|RECORD")
@@ -49,7 +47,7 @@ def revoke(metadata: ProjectMetadata, record: str, reason: str) -> None:
     if not reason.strip():
         raise click.ClickException("--reason: say why, in words")
     try:
-        folder = ledgers.holding(root / LEDGERS, record)
+        folder = ledgers.holding(root / ledgers.PLACE, record)
         found = trace(root, record)
         file = ledgers.revoke(folder, record, reason.strip(), date.today())
     except BadLedger as err:

@@ -40,13 +40,14 @@ def parts(adapter: Path) -> list[Path]:
     return [adapter] if adapter.is_file() else sorted(file for file in adapter.rglob("*") if file.is_file())
 
 
-def load_adapter(base: BaseModel, file: Path) -> None:
-    """Load a LoRA, DoRA or LoKr into a bare base, as the adapter "default".
+def load_adapter(base: BaseModel, file: Path, name: str = "default") -> None:
+    """Load a LoRA, DoRA or LoKr into a base, beside those that are in it.
 
     Args:
         base: changed in place.
         file: in diffusers' format, or a LoRA or DoRA in kohya's; or a folder in peft's layout, of the U-Net
             or with a folder for each network.
+        name: what peft knows it by.
 
     Raises:
         ValueError: it is no safetensors file, or not of this base.
@@ -54,21 +55,21 @@ def load_adapter(base: BaseModel, file: Path) -> None:
     from safetensors.torch import load_file
 
     if file.is_dir():
-        _load_peft(base, file)
+        _load_peft(base, file, name)
         return
     metadata = read_metadata(file)
     with quiet():
         if "lokr" in metadata.get("method", ""):
-            _load_lokr(base, file)
+            _load_lokr(base, file, name)
         elif "lora_adapter_metadata" in metadata:  # which is read from files only
             base.pipe.load_lora_weights(
-                file.parent, weight_name=file.name, use_safetensors=True, adapter_name="default"
+                file.parent, weight_name=file.name, use_safetensors=True, adapter_name=name
             )
         else:
-            base.pipe.load_lora_weights(evenly_scaled(load_file(file)), adapter_name="default")
+            base.pipe.load_lora_weights(evenly_scaled(load_file(file)), adapter_name=name)
 
 
-def _load_lokr(base: BaseModel, file: Path) -> None:
+def _load_lokr(base: BaseModel, file: Path, adapter: str) -> None:
     """Load a LoKr, which diffusers' models read and its pipelines for SDXL and SD 1.5 refuse."""
     from peft import LoKrConfig
     from safetensors.torch import load_file
@@ -76,10 +77,10 @@ def _load_lokr(base: BaseModel, file: Path) -> None:
     tensors, configs = load_file(file), json.loads(read_metadata(file)["lora_adapter_metadata"])
     for name in ("unet", *base.text_encoders):
         if config := _below(configs, name):
-            _inject(base, name, LoKrConfig(**config), _below(tensors, name), file)
+            _inject(base, name, adapter, LoKrConfig(**config), _below(tensors, name), file)
 
 
-def _load_peft(base: BaseModel, folder: Path) -> None:
+def _load_peft(base: BaseModel, folder: Path, adapter: str) -> None:
     from peft import PeftConfig
     from safetensors.torch import load_file
 
@@ -89,18 +90,20 @@ def _load_peft(base: BaseModel, folder: Path) -> None:
         if not file.is_file() or not (place / "adapter_config.json").is_file():
             raise ValueError(f"{place} is no adapter of peft's: adapter_config.json and {file.name} make one")
         tensors = {key.removeprefix("base_model.model."): value for key, value in load_file(file).items()}
-        _inject(base, name, PeftConfig.from_pretrained(str(place)), tensors, file)
+        _inject(base, name, adapter, PeftConfig.from_pretrained(str(place)), tensors, file)
 
 
-def _inject(base: BaseModel, name: str, config: Any, tensors: "dict[str, Tensor]", file: Path) -> None:
+def _inject(
+    base: BaseModel, name: str, adapter: str, config: Any, tensors: "dict[str, Tensor]", file: Path
+) -> None:
     """Put an adapter into one network, by peft itself."""
     from peft import set_peft_model_state_dict
 
     network = getattr(base.pipe, name)
     if not hasattr(network, "text_model"):  # as transformers names them since version 5
         tensors = {key.removeprefix("text_model."): value for key, value in tensors.items()}
-    network.add_adapter(config, "default")
-    read: Any = set_peft_model_state_dict(network, tensors, "default")
+    network.add_adapter(config, adapter)
+    read: Any = set_peft_model_state_dict(network, tensors, adapter)
     if strange := read.unexpected_keys:
         raise ValueError(f"{file}: the base's {name} has no layer for {len(strange)} tensors: {strange[0]}")
 

@@ -1,7 +1,7 @@
 """Drawing images from prompts, each with a seed of its own and a mark that says it was generated."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
@@ -25,6 +25,12 @@ XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
  </rdf:RDF>
 </x:xmpmeta>
 <?xpacket end="r"?>"""
+
+OnStep = Callable[[int, "Tensor"], None]
+"""Told after each step of a batch: how many are done, and its latents (n, c, h, w).
+
+What it raises ends the drawing.
+"""
 
 DECODED_AT_ONCE = 1024 * 1024
 """Pixels: the decoder's memory grows with them, far more than the denoiser's."""
@@ -50,9 +56,10 @@ def draw(
     requests: Sequence[Request],
     steps: int,
     guidance: float,
-    size: int,
+    size: int | tuple[int, int],
     batch: int = 8,
     provenance: Mapping[str, object] | None = None,
+    on_step: OnStep | None = None,
 ) -> list[Image.Image]:
     """Draw the requests, in order, each image marked as generated.
 
@@ -64,15 +71,17 @@ def draw(
         requests: prompts and seeds.
         steps: of the sampler.
         guidance: scale of classifier-free guidance; 1 or less turns it off.
-        size: width and height in pixels, a multiple of 8.
+        size: width and height in pixels, multiples of 8; one number for both.
         batch: images drawn at once.
         provenance: further marks, such as the base's and the LoRA's hashes.
+        on_step: see `OnStep`.
     """
+    width, height = size if isinstance(size, tuple) else (size, size)
     images: dict[int, Image.Image] = {}
     for rows in _batches(requests, batch):
         chosen = [requests[row] for row in rows]
-        latents = _denoise(pipe, chosen, steps, guidance, size)
-        for row, request, image in zip(rows, chosen, _pictures(pipe.vae, latents, size), strict=True):
+        latents = _denoise(pipe, chosen, steps, guidance, (width, height), on_step)
+        for row, request, image in zip(rows, chosen, pictures(pipe.vae, latents), strict=True):
             settings = {"prompt": request.prompt, "seed": request.seed, "steps": steps, "guidance": guidance}
             if request.negative:
                 settings["negative_prompt"] = request.negative
@@ -102,9 +111,21 @@ def _batches(requests: Sequence[Request], batch: int) -> Iterator[list[int]]:
             yield rows[start : start + batch]
 
 
-def _denoise(pipe: Any, requests: Sequence[Request], steps: int, guidance: float, size: int) -> "Tensor":
+def _denoise(
+    pipe: Any,
+    requests: Sequence[Request],
+    steps: int,
+    guidance: float,
+    size: tuple[int, int],
+    on_step: OnStep | None,
+) -> "Tensor":
     """Return latents (n, c, h, w) by the pipeline's own call."""
     import torch
+
+    def told(_pipe: Any, done: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
+        if on_step is not None:
+            on_step(done + 1, state["latents"])
+        return {}
 
     return pipe(
         prompt=[request.prompt for request in requests],
@@ -112,14 +133,18 @@ def _denoise(pipe: Any, requests: Sequence[Request], steps: int, guidance: float
         generator=[torch.Generator().manual_seed(request.seed) for request in requests],
         num_inference_steps=steps,
         guidance_scale=guidance,
-        height=size,
-        width=size,
+        width=size[0],
+        height=size[1],
         output_type="latent",  # decoded below in float32, few at a time
+        callback_on_step_end=told,
     ).images
 
 
-def _pictures(vae: Any, latents: "Tensor", size: int) -> Iterator[Image.Image]:
-    for part in latents.split(max(1, DECODED_AT_ONCE // size**2)):
+def pictures(vae: Any, latents: "Tensor") -> Iterator[Image.Image]:
+    """Yield the pictures of latents (n, c, h, w)."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a latent is wide and high
+    pixels_each = latents.shape[-2] * latents.shape[-1] * factor**2
+    for part in latents.split(max(1, DECODED_AT_ONCE // pixels_each)):
         pixels = decode(vae, part).clamp(-1, 1).add(1).mul(127.5).round()
         for picture in pixels.byte().permute(0, 2, 3, 1).cpu().numpy():
             yield Image.fromarray(picture)

@@ -1,6 +1,7 @@
 """Rights ledgers: a YAML list or CSV table of records a source, that people and `kedro revoke` edit."""
 
 import json
+from collections.abc import Iterator
 from datetime import date
 from io import StringIO
 from pathlib import Path
@@ -11,6 +12,9 @@ from valentina_pipeline.domain.rights import BadLedger, RightsRecord, records
 from valentina_pipeline.integrations import files
 
 SUFFIXES = (".csv", ".yml", ".yaml")
+
+PLACE = "conf/base/rights"
+"""In a project: a folder of ledgers a concept."""
 
 
 def read(folder: Path) -> tuple[RightsRecord, ...]:
@@ -89,16 +93,20 @@ def holding(folder: Path, record_id: str) -> Path:
     Raises:
         BadLedger: none of them.
     """
-    for concept in sorted(place for place in folder.glob("*") if place.is_dir()):
-        if any(record.id == record_id for record in read(concept)):
+    for concept, records_of_it in _by_concept(folder):
+        if any(record.id == record_id for record in records_of_it):
             return concept
     raise BadLedger(f"no ledger in {folder} has a record {record_id!r}")
 
 
 def revoked(folder: Path) -> dict[str, str]:
     """Return why, for each record of the folders in `folder` that was revoked."""
-    places = sorted(place for place in folder.glob("*") if place.is_dir())
-    return {r.id: r.revocation for place in places for r in read(place) if r.revoked is not None}
+    return {r.id: r.revocation for _, found in _by_concept(folder) for r in found if r.revoked is not None}
+
+
+def _by_concept(folder: Path) -> Iterator[tuple[Path, tuple[RightsRecord, ...]]]:
+    for place in sorted(place for place in folder.glob("*") if place.is_dir()):
+        yield place, read(place)
 
 
 def mark(package: Path, why: str) -> None:

@@ -1,6 +1,7 @@
 """MLflow's model registry: the versions of a character's package, and which of them is champion."""
 
 import logging
+import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -21,6 +22,13 @@ logger = logging.getLogger(__name__)
 CHAMPION = "champion"
 
 
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
+
+
+class NoSuchVersion(ValueError):
+    """A registered version that is asked for is not there."""
+
+
 @dataclass(frozen=True)
 class Version:
     """A version in the registry.
@@ -32,6 +40,35 @@ class Version:
 
     number: str
     tags: Mapping[str, str]
+
+
+def download(root: Path, uri: str, target: Path) -> Path:
+    """Copy a registered package into `target`, a folder, and return where it is.
+
+    Args:
+        root: the project.
+        uri: MLflow's, models:/NAME@ALIAS or models:/NAME/VERSION.
+        target: an empty folder.
+
+    Raises:
+        NoSuchVersion: the registry does not have it, or the URI is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    named = MODEL_URI.fullmatch(uri)
+    if named is None:
+        raise NoSuchVersion(f"{uri!r} is no models:/NAME@ALIAS and no models:/NAME/VERSION")
+    client = mlflow.client(root)
+    try:
+        if named["alias"]:
+            version = client.get_model_version_by_alias(named["name"], named["alias"])
+        else:
+            version = client.get_model_version(named["name"], named["number"])
+        if version.run_id is None:
+            raise NoSuchVersion(f"{uri} has no run that keeps its files")
+        return Path(client.download_artifacts(version.run_id, "package", str(target)))
+    except MlflowException as err:
+        raise NoSuchVersion(f"the registry has no {uri}: {err.message}") from err
 
 
 class Registry:

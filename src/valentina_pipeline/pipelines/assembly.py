@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-LOADER = "valentina_pipeline.serving.model"
+LOADER = "valentina_pipeline.serving.studio.engine"
 EXAMPLE = {"prompt": "smiling, wearing a red dress, beach background", "seed": 1, "preset": "standard"}
 
 
@@ -34,7 +34,7 @@ class Material:
         used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from the project's folder, two above.
-        serving: the package valentina_pipeline.serving, as a folder.
+        serving: the package valentina_pipeline.serving.studio, as a folder.
         grid: evaluate's.
         concept: domain/concept.py's Concept.
         base: config.py's BaseConfig.
@@ -136,7 +136,8 @@ def shipped(serving: Path) -> dict[str, Path]:
     modules = (valentina_pipeline, config, domain, concept, content, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]
-    files += [serving / name for name in ("__init__.py", "model.py")]
-    names = [file.relative_to(top) for file in files[: len(modules)]]
-    names += [Path("serving") / file.name for file in files[len(modules) :]]
+    names = [file.relative_to(top) for file in files]
+    drawing = sorted(serving.glob("*.py"))  # `serving` itself becomes a namespace package
+    files += drawing
+    names += [file.relative_to(serving.parents[1]) for file in drawing]
     return {f"code/{top.name}/{n.as_posix()}": file for n, file in zip(names, files, strict=True)}

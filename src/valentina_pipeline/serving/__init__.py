@@ -1,1 +1,1 @@
-"""What serves a character: it reads only a published package."""
+"""What serves a character: the command, the server, and the studio that both draw with."""

@@ -1,25 +1,52 @@
 """The command `kedro generate`: draw from a published package."""
 
+import atexit
 import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from valentina_pipeline.serving.studio.request import Scheduler
+
 if TYPE_CHECKING:
-    from valentina_pipeline.serving.model import Drawn
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from valentina_pipeline.image.generate import OnStep
+    from valentina_pipeline.serving.credentials import Signer
+    from valentina_pipeline.serving.studio.engine import Drawn
+    from valentina_pipeline.serving.studio.package import About
+    from valentina_pipeline.serving.studio.request import Order
 
 PACKAGE = "data/06_models/{concept}/package"
-LEDGERS = "conf/base/rights"
 
 
 @click.command()
-@click.argument("prompt")
+@click.argument("prompts", metavar="[PROMPT]...", nargs=-1)
 @click.option("--concept", help="Whose package; without, the first of params.yaml's concepts.")
-@click.option("--package", type=click.Path(path_type=Path), help="A package folder elsewhere.")
-@click.option("--preset", default="", help="draft, standard, high or ultra; without, the package's own.")
-@click.option("--seed", default=1, show_default=True, help="Of the first image; the next ones count up.")
-@click.option("--count", default=1, show_default=True, help="How many images.")
+@click.option("--package", help="A package folder elsewhere, or models:/NAME@champion of the registry.")
+@click.option("--preset", help="draft, standard, high or ultra; without, the package's own.")
+@click.option("--seed", type=int, help="Of the first image, 1 without; the next ones count up.")
+@click.option("--count", default=1, show_default=True, help="How many images of each prompt.")
+@click.option("--negative", "negative_prompt", help="What the image does not show.")
+@click.option("--steps", type=int, help="Of the sampler, over the preset's.")
+@click.option("--guidance", type=float, help="How strictly the prompt is followed, over the preset's.")
+@click.option("--width", type=int, help="Pixels.")
+@click.option("--height", type=int, help="Pixels.")
+@click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="The sampler, over the preset's.")
+@click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
+@click.option(
+    "--adapter", "uses", multiple=True, metavar="NAME[:WEIGHT]", help="One of them; may be repeated."
+)
+@click.option(
+    "--like", type=click.Path(path_type=Path), help="Draw as this image was drawn, but for what you say."
+)
+@click.option("--sheet", is_flag=True, help="All of them on one page too, a row a prompt.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -30,55 +57,167 @@ LEDGERS = "conf/base/rights"
 @click.pass_obj
 def generate(
     metadata: object,
-    prompt: str,
+    /,
+    prompts: tuple[str, ...],
     concept: str | None,
-    package: Path | None,
-    preset: str,
-    seed: int,
-    count: int,
+    package: str | None,
+    adapters: Path | None,
+    uses: tuple[str, ...],
+    like: Path | None,
+    sheet: bool,
     output: Path,
+    **given: Any,
 ) -> None:
-    r"""Draw PROMPT from a published package and print where the images are.
+    r"""Draw PROMPTs from a published package and print where the images are.
 
     \b
     The trigger word is put in where the prompt lacks it:
       kedro generate "smiling, wearing a red dress, beach background" --count 4
-    The same prompt, preset and seed give the same image.
+      kedro generate "at sea" "in a garden" "at night" --count 3 --sheet
+    The same prompt, settings and seed give the same image. An image tells how it was drawn:
+      kedro generate --like generated/valentina_moreau-1f2e3d4c-1.png --preset high
     """
-    from valentina_pipeline.config import first_concept
     from valentina_pipeline.image.missing import MissingModel
     from valentina_pipeline.image.safety import UnsafePrompt
-    from valentina_pipeline.integrations.ledgers import revoked
-    from valentina_pipeline.serving.model import BadPackage, Character, Wish, check, read
+    from valentina_pipeline.serving.credentials import Signer
+    from valentina_pipeline.serving.studio.adapters import read_shelf
+    from valentina_pipeline.serving.studio.engine import Studio
+    from valentina_pipeline.serving.studio.request import asked, settled
 
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
-        about = read(package or root / PACKAGE.format(concept=concept or first_concept(root)))
-        for record, why in revoked(root / LEDGERS).items():
-            if record in about.records:
-                raise BadPackage(f"{about.folder} stands on {record}, which was taken back: {why}")
-        wishes = [Wish(prompt, seed + number, preset) for number in range(count)]
-        check(about, wishes)  # before the networks are loaded
-        drawn = Character(about, root=root).draw(wishes)
-    except (BadPackage, MissingModel, UnsafePrompt, ValueError) as err:  # a BadLedger is a ValueError
+        about = opened(root, package, concept)
+        shelf = read_shelf(adapters, about) if adapters else {}
+        common = {**_before(like), **{k: v for k, v in given.items() if v is not None}, **_used(uses)}
+        requests = [asked({**common, "prompt": prompt}) for prompt in prompts] or [asked(common)]
+        orders = [settled(request, about, shelf) for request in requests]  # before the networks are loaded
+        signer = Signer(signing(root))
+        with _bar(orders) as on_step:
+            drawn = Studio(about, root=root, shelf=shelf).draw(orders, on_step)
+    except (
+        MissingModel,
+        UnsafePrompt,
+        ValueError,
+        OSError,
+    ) as err:  # what is wrong with a file is a ValueError
         raise click.ClickException(str(err)) from err
-    for each in drawn:
-        if each.refused:
+    for each in (image for row in drawn for image in row):
+        if each.image is None:
             click.echo(f"seed {each.seed}: not shown, {each.refused}", err=True)
         else:
-            click.echo(save(each, output, about.trigger))
-    if all(each.refused for each in drawn):
+            click.echo(save(each.image, output, f"{about.trigger}-{_short(each.order)}-{each.seed}", signer))
+    if all(each.refused for row in drawn for each in row):
         raise click.ClickException("the content filter refused every image: try another prompt or seed")
+    if sheet:
+        click.echo(save(_on_one_page(drawn), output, f"{about.trigger}-sheet-{_short(*orders)}", signer))
 
 
-def save(drawn: "Drawn", folder: Path, trigger: str) -> Path:
-    """Write an image with its marks and return its path; its name tells prompt, preset and seed apart."""
-    from valentina_pipeline.image import png
+def opened(root: Path, package: str | None, concept: str | None) -> "About":
+    """Return the package that is meant, checked against the project's rights ledgers.
+
+    Args:
+        root: the project.
+        package: a folder, or models:/NAME@ALIAS, which is downloaded for as long as this process lives.
+        concept: whose package of the project, where no other is meant; None takes the first one.
+
+    Raises:
+        BadPackage: it is none, or may not draw.
+        NoSuchVersion: the registry does not have it.
+        ValueError: a ledger cannot be read, or no concept is named.
+    """
+    from valentina_pipeline.config import first_concept
+    from valentina_pipeline.integrations.ledgers import PLACE, revoked
+    from valentina_pipeline.serving.studio.package import BadPackage, read
+
+    if package is None:
+        folder = root / PACKAGE.format(concept=concept or first_concept(root))
+    elif package.startswith("models:"):
+        folder = _downloaded(root, package)
+    else:
+        folder = Path(package)
+    about = read(folder)
+    for record, why in revoked(root / PLACE).items():
+        if record in about.records:
+            raise BadPackage(f"{about.folder} stands on {record}, which was taken back: {why}")
+    return about
+
+
+@contextmanager
+def _bar(orders: "Sequence[Order]") -> "Iterator[OnStep]":
+    """Show how much is drawn, where that goes to a terminal, of orders with equal settings."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("loading", total=sum(len(order.seeds) for order in orders))
+
+        def on_step(done: int, latents: "Tensor") -> None:
+            progress.update(bar, advance=len(latents) / orders[0].settings.steps, description="drawing")
+
+        yield on_step
+
+
+def _downloaded(root: Path, uri: str) -> Path:
+    from valentina_pipeline.integrations.registry import download
+
+    target = Path(tempfile.mkdtemp(prefix="package-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    return download(root, uri, target)
+
+
+def signing(root: Path) -> Path:
+    """Return the folder of the key that signs files: a project's own, which git ignores."""
+    return root / "conf/local/c2pa"
+
+
+def save(image: "Image", folder: Path, name: str, signer: "Signer") -> Path:
+    """Write an image with its marks and return its path."""
     from valentina_pipeline.integrations import files
 
-    if drawn.image is None:
-        raise ValueError(f"there is no image: {drawn.refused}")
-    asked = hashlib.sha256(f"{drawn.preset}\n{drawn.prompt}".encode()).hexdigest()[:8]
-    file = folder / f"{trigger}-{asked}-{drawn.seed}.png"
-    files.replace(file, png.encode(drawn.image))
+    file = folder / f"{name}.png"
+    files.replace(file, signer.encode(image))
     return file
+
+
+def _short(*orders: "Order") -> str:
+    """Return eight digits that tell orders apart, whatever their seeds."""
+    return hashlib.sha256(
+        "\n".join(f"{o.settings} {o.negative_prompt} {o.prompt}" for o in orders).encode()
+    ).hexdigest()[:8]
+
+
+def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
+    """Return a contact sheet, a row an order, marked as its images are; a refused one is blank."""
+    from PIL import Image
+
+    from valentina_pipeline.image.generate import mark
+    from valentina_pipeline.image.sheet import contact_sheet
+
+    all_of_them = [each for row in drawn for each in row]
+    shown = [each.image or Image.new("RGB", (8, 8), "white") for each in all_of_them]
+    scenes = [each.order.prompt.partition(", ")[2] or each.order.prompt for each in all_of_them]
+    labels = [
+        f"seed {each.seed}{', not shown' if each.refused else ''}\n{scene}"
+        for each, scene in zip(all_of_them, scenes, strict=True)
+    ]
+    page = contact_sheet(shown, labels, columns=len(drawn[0]), cell=256)
+    texts = next(image.info["text"] for each in all_of_them if (image := each.image))
+    return mark(page, {name: texts[name] for name in ("lora_sha256", "base_sha256")})
+
+
+def _before(like: Path | None) -> dict[str, Any]:
+    """Return the fields of the request that an image came from; without one, a first seed."""
+    from valentina_pipeline.image import png
+    from valentina_pipeline.serving.studio.request import recalled
+
+    if like is None:
+        return {"seed": 1}
+    return recalled(png.decode(like.read_bytes()).info.get("text", {})).model_dump()
+
+
+def _used(uses: tuple[str, ...]) -> dict[str, Any]:
+    """Return the field `adapters` of NAME or NAME:WEIGHT texts, none where none is given."""
+    split = [use.partition(":") for use in uses]
+    adapters = [{"name": name, "weight": weight or None} for name, _, weight in split]
+    return {"adapters": adapters} if adapters else {}

@@ -1,0 +1,6 @@
+"""`python -m valentina_pipeline.serving PACKAGE`: serve without a project."""
+
+from valentina_pipeline.serving.command import serve
+
+if __name__ == "__main__":  # processes that it spawns import it too
+    serve()

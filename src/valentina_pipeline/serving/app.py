@@ -1,0 +1,267 @@
+"""The API: jobs that are accepted at once, watched, cancelled and fetched; who asks, and how much."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Literal
+
+import psutil
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response, WebSocket, WebSocketDisconnect
+from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from valentina_pipeline.image.safety import UnsafePrompt
+from valentina_pipeline.serving.compatible import add_compatible
+from valentina_pipeline.serving.desk import Desk
+from valentina_pipeline.serving.jobs import Full, Job
+from valentina_pipeline.serving.keys import Gate, TooOften
+from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.server import Server, Status
+from valentina_pipeline.serving.studio.package import BadPackage
+from valentina_pipeline.serving.studio.request import BadRequest
+from valentina_pipeline.serving.studio.request import Request as Wanted
+
+LARGEST_BODY = 1 << 20
+"""Bytes of a request."""
+
+HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+
+JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Timed:
+    """Measures how long answers take to begin; those that stream go on for as long as a job does."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI has it."""
+        begun = time.perf_counter()
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.seconds.labels("answer").observe(time.perf_counter() - begun)
+            await send(message)
+
+        await self._app(scope, receive, told)
+
+
+def create_app(server: Server) -> FastAPI:
+    """Return the API of a server; it starts and stops the desk with itself."""
+
+    @asynccontextmanager
+    async def living(app: FastAPI) -> AsyncIterator[None]:
+        server.desk.start()
+        yield
+        await asyncio.to_thread(server.desk.stop)
+
+    app = FastAPI(
+        title=f"Valentina Pipeline: {server.about.name}",
+        description="Draws a published character. Every image is marked as generated.",
+        lifespan=living,
+        max_body_size=LARGEST_BODY,
+    )
+    if server.gate.open:  # a page of another site must not reach a server that asks for no key
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    app.add_middleware(Timed, metrics=server.metrics)
+    _answer_errors(app, server.desk)
+    owner = _owner(server.gate)
+
+    Owner = Annotated[str, Depends(owner)]
+
+    def mine(job: JobId, owner: Owner) -> Job:
+        found = server.desk.jobs.get(job)
+        if found is None or found.owner != owner:
+            raise HTTPException(404, f"there is no job {job}")
+        return found
+
+    Mine = Annotated[Job, Depends(mine)]
+
+    @app.post("/v1/generations", status_code=202, tags=["jobs"])
+    def generate(wanted: Wanted, owner: Owner, answer: Response) -> Status:
+        """Accept a request: the answer has the job's id and its place in the queue, at once."""
+        job = server.submit(owner, wanted)
+        answer.headers["location"] = f"/v1/jobs/{job.id}"
+        return server.status(job)
+
+    @app.get("/v1/jobs/{job}", tags=["jobs"])
+    def status(
+        job: Mine, images: Annotated[Literal["url", "base64"], Query(description="how they come")] = "url"
+    ) -> Status:
+        """Say where a job is."""
+        return server.status(job, images == "base64")
+
+    @app.delete("/v1/jobs/{job}", tags=["jobs"])
+    def cancel(job: Mine) -> Status:
+        """Cancel a job: within a step of the sampler where it is being drawn."""
+        server.desk.cancel(job.id)
+        return server.status(server.desk.jobs.get(job.id) or job)
+
+    @app.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, tags=["jobs"])
+    async def events(job: Mine) -> AsyncIterator[ServerSentEvent]:
+        """Stream a job's progress and previews until it has ended: events `status` and `preview`."""
+        async for kind, data in server.events(job.id):
+            yield ServerSentEvent(event=kind, data=data)
+
+    @app.websocket("/v1/jobs/{job}/ws")
+    async def socket(line: WebSocket, job: JobId) -> None:
+        """Stream the same by WebSocket: JSON texts with `event` and `data`."""
+        given = line.headers.get("x-api-key") or line.headers.get("authorization", "").removeprefix("Bearer ")
+        found, asking = server.desk.jobs.get(job), server.gate.owner(given)
+        if found is None or found.owner != asking:
+            await line.close(4404, "there is no such job")
+            return
+        await line.accept()
+        try:
+            async for kind, data in server.events(job):
+                content = data.model_dump() if isinstance(data, BaseModel) else data
+                await line.send_json({"event": kind, "data": content})
+            await line.close()
+        except WebSocketDisconnect:
+            return
+
+    @app.get("/v1/jobs/{job}/images/{seed}.png", response_class=FileResponse, tags=["jobs"])
+    def image(job: Mine, seed: int) -> FileResponse:
+        """Return an image: a PNG file that says what it is and how it was drawn."""
+        for each in job.images:
+            if each.seed == seed and each.file and server.desk.picture(each).is_file():
+                return FileResponse(server.desk.picture(each), media_type="image/png")
+        raise HTTPException(404, f"job {job.id} has no image of seed {seed}")
+
+    @app.get("/v1/characters", tags=["what there is"])
+    def characters(owner: Owner) -> list[dict[str, Any]]:
+        """Say who is drawn."""
+        about = server.about
+        return [
+            {
+                "name": about.name,
+                "trigger": about.trigger,
+                "class_word": about.class_word,
+                "lora_sha256": about.lora_hash,
+                "base_sha256": about.base_hash,
+                "rights_records": about.records,
+            }
+        ]
+
+    @app.get("/v1/adapters", tags=["what there is"])
+    def adapters(owner: Owner) -> list[dict[str, Any]]:
+        """Say which LoRAs there are beside the character's."""
+        return [
+            {"name": name, **adapter.model_dump(exclude={"file"})} for name, adapter in server.shelf.items()
+        ]
+
+    @app.get("/v1/capabilities", tags=["what there is"])
+    def capabilities(owner: Owner) -> dict[str, Any]:
+        """Say what may be asked for: presets, and each field's bounds."""
+        about = server.about
+        return {
+            "presets": {name: vars(preset) for name, preset in about.presets.items()},
+            "default_preset": about.default_preset,
+            "request": Wanted.model_json_schema(),
+            "most_pixels": 4 * about.base.resolution**2,
+            "device": server.desk.ready,
+        }
+
+    @app.get("/healthz", tags=["operation"])
+    def alive() -> dict[str, str]:
+        """Say that the server answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["operation"])
+    def ready(answer: Response) -> dict[str, str]:
+        """Say whether the networks are loaded; 503 where they are not, and why."""
+        if server.desk.ready:
+            return {"status": "ready", "device": server.desk.ready}
+        answer.status_code = 503
+        return {"status": "not ready", "why": server.desk.broken}
+
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
+    def metrics() -> Response:
+        """Return the figures for Prometheus."""
+        server.metrics.queue.set(server.desk.jobs.waiting())
+        me = psutil.Process()
+        server.metrics.memory.set(sum(_resident(each) for each in (me, *me.children(recursive=True))))
+        return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    add_compatible(app, server, owner)
+    return app
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _owner(gate: Gate) -> Callable[..., Awaitable[str]]:
+    """Return the dependency that tells who asks."""
+    bearer = HTTPBearer(auto_error=False, description="an API key; none is needed where none is configured")
+    header = APIKeyHeader(name="x-api-key", auto_error=False)
+
+    async def owner(
+        token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+        key: Annotated[str | None, Depends(header)],
+    ) -> str:
+        found = gate.owner(token.credentials if token else key or "")
+        if found is None:
+            raise HTTPException(401, "this needs an API key", {"www-authenticate": "Bearer"})
+        gate.request(found)
+        return found
+
+    return owner
+
+
+def _answer_errors(app: FastAPI, desk: Desk) -> None:
+    """Have every error answered in one form, which OpenAI's clients read."""
+
+    def answer(
+        status: int, kind: str, message: str, field: str | None = None, wait: float | None = None
+    ) -> JSONResponse:
+        headers = {} if wait is None else {"retry-after": str(max(1, round(wait)))}
+        error = {"message": message, "type": kind, "param": field, "code": None}
+        return JSONResponse({"error": error}, status, headers)
+
+    @app.exception_handler(BadRequest)
+    async def bad(_: Request, err: BadRequest) -> JSONResponse:
+        return answer(422, "invalid_request_error", str(err), err.field)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, err: RequestValidationError) -> JSONResponse:
+        first = err.errors()[0]
+        field = ".".join(map(str, first["loc"][1:]))
+        return answer(422, "invalid_request_error", f"{field}: {first['msg']}".lstrip(": "), field)
+
+    @app.exception_handler(UnsafePrompt)
+    async def unsafe(_: Request, err: UnsafePrompt) -> JSONResponse:
+        return answer(400, "content_policy_violation", str(err), "prompt")
+
+    @app.exception_handler(BadPackage)
+    async def revoked(_: Request, err: BadPackage) -> JSONResponse:
+        return answer(410, "invalid_request_error", str(err))
+
+    @app.exception_handler(TooOften)
+    async def often(_: Request, err: TooOften) -> JSONResponse:
+        return answer(429, "rate_limit_error", str(err), wait=err.wait)
+
+    @app.exception_handler(Full)
+    async def full(_: Request, err: Full) -> JSONResponse:
+        return answer(429, "rate_limit_error", "the queue is full", wait=desk.batch_seconds)
+
+    @app.exception_handler(AnyHTTPException)
+    async def other(_: Request, err: AnyHTTPException) -> JSONResponse:
+        said = answer(err.status_code, "invalid_request_error", str(err.detail))
+        said.headers.update(err.headers or {})
+        return said

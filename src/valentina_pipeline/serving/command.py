@@ -1,0 +1,113 @@
+"""The command `kedro serve`, which `python -m valentina_pipeline.serving` is too."""
+
+import ipaddress
+import socket
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("package", required=False)
+@click.option(
+    "--concept", help="Whose package of this project; without, the first of params.yaml's concepts."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Another than this machine's needs --keys."
+)
+@click.option("--port", default=8800, show_default=True, help="0 takes a free one.")
+@click.option("--base", help="A folder or hub id of the base model, where the package embeds none.")
+@click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
+@click.option("--keys", type=click.Path(path_type=Path), help="A file of API keys; see --new-key.")
+@click.option(
+    "--new-key", metavar="NAME", help="Print a new key and its lines for the file of keys, and end."
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default=Path("served"),
+    show_default=True,
+    help="A folder for the queue and, for a day, the images.",
+)
+@click.option("--database", help="The queue elsewhere: postgresql+psycopg://USER@HOST/NAME.")
+@click.option("--queue", default=256, show_default=True, help="Jobs that may wait; further ones get a 429.")
+@click.option("--origin", "origins", multiple=True, help="A site whose pages may call; may be repeated.")
+@click.option("--log-prompts", is_flag=True, help="Write prompts to the log, which else has none.")
+@click.pass_obj
+def serve(
+    metadata: object,
+    package: str | None,
+    concept: str | None,
+    host: str,
+    port: int,
+    base: str | None,
+    adapters: Path | None,
+    keys: Path | None,
+    new_key: str | None,
+    state: Path,
+    database: str | None,
+    queue: int,
+    origins: tuple[str, ...],
+    log_prompts: bool,
+) -> None:
+    r"""Serve a published PACKAGE by HTTP: jobs with progress, OpenAI's and A1111's calls, metrics.
+
+    PACKAGE is a folder or models:/NAME@champion of the registry; without, this project's.
+
+    \b
+      kedro serve
+      curl localhost:8800/v1/generations --json '{"prompt": "smiling, beach background"}'
+    The API explains itself at /docs. Ctrl-C lets what is being drawn end; what waits is drawn after
+    the next start from the same --state.
+    """
+    import uvicorn
+    from starlette.middleware.cors import CORSMiddleware
+
+    from valentina_pipeline.serving import jobs
+    from valentina_pipeline.serving.app import create_app
+    from valentina_pipeline.serving.desk import Desk
+    from valentina_pipeline.serving.generate import opened, signing
+    from valentina_pipeline.serving.keys import Gate, issued, read_keys
+    from valentina_pipeline.serving.metrics import Metrics
+    from valentina_pipeline.serving.server import Server
+    from valentina_pipeline.serving.studio.adapters import read_shelf
+    from valentina_pipeline.serving.worker import Opening
+
+    if new_key:
+        key, lines = issued(new_key)
+        click.echo(f"{key}\n\nIt is shown this once. The file of keys says of it:\n\n{lines}", nl=False)
+        return
+    root = Path(getattr(metadata, "project_path", Path.cwd()))
+    try:
+        about = opened(root, package, concept)
+        known = read_keys(keys) if keys else {}
+        if not known and not _is_loopback(host):
+            raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
+        shelf = read_shelf(adapters, about) if adapters else {}
+        state.mkdir(parents=True, exist_ok=True)
+        bound = socket.create_server((host, port))
+    except (ValueError, OSError) as err:  # what is wrong with a file is a ValueError
+        raise click.ClickException(str(err)) from err
+    store, metrics = jobs.Jobs(database or jobs.sqlite(state), queue), Metrics()
+    keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
+    desk = Desk(store, Opening(about.folder, keyed, base, root, adapters), state / "images", metrics)
+    gate = Gate(known, store.images_since)
+    app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts))
+    if origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}/docs   (Ctrl-C ends it)")
+    settings = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,  # streams of events
+    )
+    with bound:
+        uvicorn.Server(settings).run(sockets=[bound])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

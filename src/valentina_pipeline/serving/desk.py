@@ -1,0 +1,316 @@
+"""Between the queue and the process that draws: hands out batches, hears of progress, replaces what dies."""
+
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valentina_pipeline.integrations import files
+from valentina_pipeline.serving.jobs import Image, Job, Jobs, State
+from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.studio.engine import batch_size
+from valentina_pipeline.serving.worker import Batch, Broken, Opening, Over, Picture, Ready, Step, work
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from valentina_pipeline.serving.studio.request import Order
+
+logger = logging.getLogger(__name__)
+
+BEAT = 0.02
+"""Seconds: how often the desk looks whether the process lives and whether a job was cancelled."""
+
+REST = 2.0
+"""Seconds before a process that could not load its networks is started again."""
+
+KEPT = 24 * 3600.0
+"""Seconds for which jobs and images are kept after their end."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is.
+
+    Attributes:
+        state: where it is.
+        done: steps done of the batch that it is drawn in.
+        total: steps of that batch.
+        preview: a JPEG file, b"" where there is none.
+        begun: `time.monotonic` when its drawing began.
+    """
+
+    state: State
+    done: int = 0
+    total: int = 0
+    preview: bytes = b""
+    begun: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long its batch will take, going by how long it took so far."""
+        if not self.done:
+            return None
+        return (time.monotonic() - self.begun) / self.done * (self.total - self.done)
+
+
+class Desk:
+    """The thread that has jobs drawn by a process, which it starts, watches and replaces.
+
+    Args:
+        jobs: the queue.
+        opening: what the process draws with.
+        folder: where images go.
+        metrics: is told.
+        batching: draw like jobs together.
+
+    Attributes:
+        ready: where the process draws, such as "cpu"; "" while it cannot.
+        broken: why it cannot.
+        batch_seconds: how long the last batch took, a guess before the first.
+    """
+
+    def __init__(
+        self, jobs: Jobs, opening: Opening, folder: Path, metrics: Metrics, batching: bool = True
+    ) -> None:
+        self.jobs = jobs
+        self.ready = ""
+        self.broken = "the networks are being loaded"
+        self.batch_seconds = 5.0
+        self._opening = opening
+        self._folder = folder
+        self._metrics = metrics
+        self._batching = batching
+        self._progress: dict[str, Progress] = {}
+        self._watched: dict[str, int] = {}
+        self._cancelled: set[str] = set()
+        self._called = threading.Event()
+        self._ending = threading.Event()
+        self._process: BaseProcess | None = None
+        self._line: Connection | None = None
+        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """Let the batch that is being drawn end, if it does within so many seconds; the rest stays queued."""
+        self._ending.set()
+        self._called.set()
+        self._thread.join(seconds)
+        self._dismiss(kill=self._thread.is_alive())
+        self._thread.join(5)
+        self.jobs.release()
+
+    def submit(self, owner: str, order: "Order") -> Job:
+        """Accept an order.
+
+        Raises:
+            Full: too many are waiting.
+        """
+        job = self.jobs.add(owner, order)
+        self._called.set()
+        return job
+
+    def cancel(self, job: str) -> bool:
+        """End a job within a step; return whether it had not ended yet."""
+        cancelled = self.jobs.end([job], "cancelled") > 0
+        if cancelled:
+            self._cancelled.add(job)
+            self._metrics.jobs.labels("cancelled").inc()
+        return cancelled
+
+    def progress(self, job: str) -> Progress | None:
+        """Return how far a job is that is being drawn, or None."""
+        return self._progress.get(job)
+
+    def picture(self, image: Image) -> Path:
+        """Return where an image is."""
+        return self._folder / image.file
+
+    @contextmanager
+    def watching(self, job: str) -> Iterator[None]:
+        """Have previews made of a job that begins while this lasts."""
+        self._watched[job] = self._watched.get(job, 0) + 1
+        try:
+            yield
+        finally:
+            self._watched[job] -= 1
+            if not self._watched[job]:
+                del self._watched[job]
+
+    def _run(self) -> None:
+        while not self._ending.is_set():
+            try:
+                self._serve()
+            except Exception:  # the desk has to outlive whatever happens, such as a full disk
+                logger.exception("the desk starts again")
+                self._dismiss(kill=True)
+                self._again()
+                self._ending.wait(REST)
+
+    def _serve(self) -> None:
+        """Draw what is in the queue, until the process dies or the server ends."""
+        if not self._open():
+            self._dismiss(kill=True)
+            self._ending.wait(REST)
+            return
+        while not self._ending.is_set():
+            self._called.clear()
+            taken = self.jobs.take(batch_size if self._batching else lambda settings: 1)
+            if taken:
+                if not self._have_drawn(taken):
+                    return
+            else:
+                self._tidy()
+                self._called.wait(1.0)
+                if self._process is None or not self._process.is_alive():
+                    return
+
+    def _open(self) -> bool:
+        """Have a process that is ready; return whether there is one."""
+        if self._process is not None and self._process.is_alive():
+            return True
+        self._dismiss(kill=True)
+        context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
+        self._line, theirs = context.Pipe()
+        self._process = context.Process(target=work, args=(theirs, self._opening), daemon=True)
+        self._process.start()
+        theirs.close()
+        match told := self._hear():
+            case Ready():
+                self.ready, self.broken = told.device, ""
+                self._metrics.loading.set(told.seconds)
+                logger.info("ready on %s after %.1f s", told.device, told.seconds)
+                return True
+            case Broken():
+                self.broken = told.why
+            case _ if self._ending.is_set():
+                return False
+            case _:
+                self.broken = "the process that draws died while it loaded the networks"
+        logger.error("%s", self.broken)
+        return False
+
+    def _have_drawn(self, taken: list[Job]) -> bool:
+        """Have jobs drawn; return whether the process is still there."""
+        began, waiting = time.monotonic(), {job.id for job in taken}
+        for job in taken:
+            self._progress[job.id] = Progress("running", begun=began)
+            self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
+        watched = frozenset(job for job in waiting if job in self._watched)
+        self._tell(Batch({job.id: job.order for job in taken}, watched))
+        images = 0
+        while True:
+            match told := self._hear(waiting):
+                case Step():
+                    self._step(told, waiting, began)
+                case list():
+                    images += len(told)
+                    self._keep(told)
+                case Over():
+                    self._end(waiting, "failed" if told.error else "done", told.error)
+                    self.batch_seconds = told.seconds
+                    self._metrics.drawn(images, told.seconds)
+                    return True
+                case _:
+                    return self._died(waiting)
+
+    def _step(self, told: Step, waiting: set[str], began: float) -> None:
+        for job in waiting:
+            before = self._progress.get(job)
+            preview = told.previews.get(job, before.preview if before else b"")
+            self._progress[job] = Progress("running", told.done, told.total, preview, began)
+
+    def _keep(self, drawn: list[Picture]) -> None:
+        """Write images, then say that they are there."""
+        kept = []
+        for each in drawn:
+            if each.job in self._cancelled:
+                continue
+            name = f"{each.job}-{each.seed}.png" if each.png else ""
+            if name:
+                files.replace(self._folder / name, each.png)
+            kept.append((each.job, Image(each.seed, name, each.refused)))
+            self._metrics.images.labels("refused" if each.refused else "drawn").inc()
+        self.jobs.pictures(kept)
+
+    def _end(self, jobs: set[str], state: State, error: str) -> None:
+        self._metrics.jobs.labels(state).inc(self.jobs.end(jobs, state, error))
+        for job in jobs:
+            self._progress.pop(job, None)
+        self._cancelled -= jobs
+
+    def _died(self, waiting: set[str]) -> bool:
+        if self._ending.is_set():
+            return False  # they stay as they are: the next start puts them back
+        logger.error("the process that draws died: another takes over")
+        self.ready, self.broken = "", "the process that draws is being replaced"
+        self._metrics.replaced.inc()
+        self._dismiss(kill=True)
+        for job in waiting:
+            self._progress.pop(job, None)
+        self._again()
+        return False
+
+    def _again(self) -> None:
+        """Put back what was being drawn."""
+        for _ in self.jobs.requeue():
+            self._metrics.jobs.labels("failed").inc()
+
+    def _hear(self, jobs: set[str] | None = None) -> object:
+        """Return what the process says next, None where it is gone; pass cancellations of `jobs` on.
+
+        Without jobs it is loading, which nobody waits for at the end.
+        """
+        line, process, told = self._line, self._process, set[str]()
+        while line is not None and process is not None and not (jobs is None and self._ending.is_set()):
+            try:
+                if line.poll(BEAT):
+                    return line.recv()
+                for job in (self._cancelled & jobs if jobs else set()) - told:
+                    line.send(job)
+                    told.add(job)
+            except (EOFError, OSError):
+                return None
+            if not process.is_alive() and not line.poll():
+                return None
+        return None
+
+    def _tell(self, what: Batch | None) -> None:
+        try:
+            if self._line is not None:
+                self._line.send(what)
+        except OSError:
+            logger.debug("the process that draws is gone")  # which `_hear` finds too
+
+    def _dismiss(self, kill: bool) -> None:
+        """Have no process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if kill:
+            process.kill()
+        else:
+            self._tell(None)
+        process.join(10)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _tidy(self) -> None:
+        """Forget what ended long ago."""
+        self._cancelled.clear()  # of jobs that were never begun
+        for image in self.jobs.forget(KEPT):
+            if image.file:
+                (self._folder / image.file).unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+"""What every call of the API shares: requests become jobs, jobs become answers."""
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal
+
+from fastapi import HTTPException
+from pydantic import BaseModel, Field
+
+from valentina_pipeline.serving.desk import Desk
+from valentina_pipeline.serving.jobs import Job, State
+from valentina_pipeline.serving.keys import Gate
+from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.studio.adapters import Adapter
+from valentina_pipeline.serving.studio.package import About, refuse_revoked
+from valentina_pipeline.serving.studio.request import Request, settled
+
+logger = logging.getLogger(__name__)
+
+LOOK = 0.05
+"""Seconds between looks at how far a job is that somebody watches or waits for."""
+
+SELDOM = 0.5
+"""Seconds between looks into the database for it, where nothing is heard of it."""
+
+ENDED = ("done", "failed", "cancelled")
+
+
+class Picture(BaseModel):
+    """An image of a job."""
+
+    seed: int
+    url: str | None = Field(description="of the PNG file; null where the filter refused the image")
+    base64: str | None = Field(default=None, description="the PNG file, where it was asked for")
+    refused: str = Field(description="why there is none, or empty")
+
+
+class Status(BaseModel):
+    """Where a job is."""
+
+    id: str
+    state: State
+    position: int | None = Field(description="jobs before it, while it is queued")
+    step: int = Field(description="done of the batch that it is drawn in")
+    steps: int
+    seconds_left: float | None
+    prompt: str = Field(description="as drawn")
+    seeds: list[int]
+    settings: dict[str, Any]
+    images: list[Picture]
+    error: str
+
+
+class Server:
+    """What the API's calls share.
+
+    Args:
+        about: the package.
+        shelf: the LoRAs beside it.
+        desk: has jobs drawn.
+        gate: who may ask.
+        metrics: is told.
+        log_prompts: write prompts to the log.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        shelf: dict[str, Adapter],
+        desk: Desk,
+        gate: Gate,
+        metrics: Metrics,
+        log_prompts: bool = False,
+    ) -> None:
+        self.about = about
+        self.shelf = shelf
+        self.desk = desk
+        self.gate = gate
+        self.metrics = metrics
+        self.log_prompts = log_prompts
+
+    def submit(self, owner: str, wanted: Request) -> Job:
+        """Accept a request.
+
+        Raises:
+            UnsafePrompt: by the policy for prompts.
+            BadRequest: this package cannot do it.
+            TooOften: the key's quota is used up.
+            Full: too many are waiting.
+            BadPackage: rights that the package stands on were taken back meanwhile.
+        """
+        refuse_revoked(self.about.folder)
+        order = settled(wanted, self.about, self.shelf)
+        self.gate.images(owner, len(order.seeds))
+        job = self.desk.submit(owner, order)
+        logger.info("job %s of %s%s", job.id, owner, f": {order.prompt}" if self.log_prompts else "")
+        return job
+
+    def status(self, job: Job, embed: bool = False) -> Status:
+        """Return where a job is; `embed` has its images in it."""
+        progress = self.desk.progress(job.id)
+        return Status(
+            id=job.id,
+            state=job.state,
+            position=self.desk.jobs.position(job.id) if job.state == "queued" else None,
+            step=progress.done if progress else 0,
+            steps=progress.total if progress else job.order.settings.steps,
+            seconds_left=progress.seconds_left if progress else None,
+            prompt=job.order.prompt,
+            seeds=list(job.order.seeds),
+            settings={**vars(job.order.settings), "preset": job.order.preset},
+            images=[
+                Picture(
+                    seed=each.seed,
+                    url=f"/v1/jobs/{job.id}/images/{each.seed}.png" if each.file else None,
+                    base64=base64.b64encode(self.desk.picture(each).read_bytes()).decode()
+                    if embed and each.file
+                    else None,
+                    refused=each.refused,
+                )
+                for each in job.images
+            ],
+            error=job.error,
+        )
+
+    async def ended(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> Job:
+        """Return a job once it has ended; where who waits for it is `gone`, cancel it.
+
+        Raises:
+            HTTPException: it was forgotten.
+        """
+        last = job
+        async for found in self._looks(job.id):
+            last = found
+            if await gone():
+                self.desk.cancel(job.id)
+        if last.state not in ENDED:
+            raise HTTPException(404, "this job was forgotten")
+        return last
+
+    async def events(self, job: str) -> "AsyncIterator[tuple[Literal['status', 'preview'], Any]]":
+        """Yield a job's status whenever it changes, and its previews, until it has ended."""
+        last: Status | None = None
+        shown = b""
+        with self.desk.watching(job):
+            async for found in self._looks(job):
+                status = await asyncio.to_thread(self.status, found)
+                unmoved = last and last.model_copy(update={"seconds_left": status.seconds_left})
+                if status != unmoved:
+                    last = status
+                    yield "status", status
+                progress = self.desk.progress(job)
+                if progress and progress.preview and progress.preview is not shown:
+                    shown = progress.preview
+                    yield "preview", {"jpeg": base64.b64encode(shown).decode()}
+
+    async def _looks(self, job: str) -> AsyncIterator[Job]:
+        """Yield a job as it is whenever something may have changed, until it has ended or is forgotten."""
+        before, looked = None, -SELDOM
+        while True:
+            progress, now = self.desk.progress(job), time.monotonic()
+            if progress is not before or now - looked >= SELDOM:
+                before, looked = progress, now
+                found = await asyncio.to_thread(self.desk.jobs.get, job)
+                if found is None:
+                    return
+                yield found
+                if found.state in ENDED:
+                    return
+            await asyncio.sleep(LOOK)

@@ -1,0 +1,1 @@
+"""What travels in each package and draws: it reads only a published package and LoRAs."""

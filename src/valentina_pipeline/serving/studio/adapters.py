@@ -1,0 +1,95 @@
+"""LoRAs beside the character's: a folder of them with a list that says what each one is for."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from valentina_pipeline.image.lora_files import ARCHITECTURES, read_metadata
+from valentina_pipeline.serving.studio.package import About
+
+LIST = "adapters.yml"
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+
+
+class BadAdapter(ValueError):
+    """An adapter, or the list of them, cannot be used; the message says which and why."""
+
+
+class Adapter(BaseModel):
+    """A LoRA as adapters.yml describes it.
+
+    The list is a mapping: name -> these fields.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    file: Path = Field(description="a .safetensors file of the folder")
+    kind: Literal["background", "pose", "expression", "style"] = Field(
+        description="a character is a package of its own, for its rights"
+    )
+    licence: str = Field(min_length=1, description="under which terms it is used")
+    trigger: str = Field(default="", max_length=100, description="a word that calls it")
+    weight: float = Field(default=1.0, ge=-2, le=2, description="as recommended")
+
+
+def read_shelf(folder: Path, about: About) -> dict[str, Adapter]:
+    """Return the adapters of a folder by name, their files resolved and looked into.
+
+    Args:
+        folder: holds adapters.yml and the files that it names.
+        about: the package that they are to be composed with.
+
+    Raises:
+        BadAdapter: the list is wrong, or a file is missing, outside of the folder, no safetensors file, or
+            made for another base.
+    """
+    import yaml
+
+    listing = folder / LIST
+    if not listing.is_file():
+        raise BadAdapter(f"{listing} is missing: it names each LoRA with file, kind and licence")
+    try:
+        entries = yaml.safe_load(listing.read_text("utf-8")) or {}
+    except yaml.YAMLError as err:
+        raise BadAdapter(f"{listing} is no YAML: {err}") from err
+    if not isinstance(entries, Mapping):
+        raise BadAdapter(f"{listing} has to map names to LoRAs")
+    return {str(name): _read(listing, str(name), fields, about) for name, fields in entries.items()}
+
+
+def _read(listing: Path, name: str, fields: object, about: About) -> Adapter:
+    if not NAME.fullmatch(name) or name == about.trigger:
+        raise BadAdapter(f"{listing}: {name!r} is no name: letters, digits, '_' and '-', not the trigger")
+    try:
+        adapter = Adapter.model_validate(fields)
+    except ValidationError as err:
+        first = err.errors(include_url=False)[0]
+        where = ".".join([name, *map(str, first["loc"])])
+        raise BadAdapter(f"{listing}: {where}: {first['msg']}") from err
+    file = (listing.parent / adapter.file).resolve()
+    if not file.is_relative_to(listing.parent.resolve()) or file.suffix != ".safetensors":
+        raise BadAdapter(f"{listing}: {name}: {adapter.file} has to be a .safetensors file of this folder")
+    if not file.is_file():
+        raise BadAdapter(f"{listing}: {name}: {file} is missing")
+    try:
+        _refuse_other_base(read_metadata(file), about)
+    except ValueError as err:
+        raise BadAdapter(f"{listing}: {name}: {err}") from err
+    return adapter.model_copy(update={"file": file})
+
+
+def _refuse_other_base(metadata: Mapping[str, str], about: About) -> None:
+    """Raise ValueError where the file says that it was made for another base; many say nothing."""
+    trained_on = metadata.get("base_sha256", about.base_hash)
+    if trained_on != about.base_hash:
+        raise ValueError(
+            f"it was trained on the base {trained_on[:12]}, and {about.name} on {about.base_hash[:12]}"
+        )
+    mine, kohya = ARCHITECTURES[about.base.family]
+    given = metadata.get("modelspec.architecture", mine), metadata.get("ss_base_model_version", kohya)
+    if given[0] != mine or not given[1].startswith(kohya.split("_v")[0]):
+        raise ValueError(f"it is for {given[0]} ({given[1]}), and this base is {mine}")

@@ -1,0 +1,296 @@
+"""A package with its networks loaded: draws orders, several LoRAs at once, without loading the base again.
+
+This module is also the package's MLflow model: `_load_pyfunc` and `Studio.predict` are what MLflow calls.
+"""
+
+import base64
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.image.safety import ContentFilter
+from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
+from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
+from valentina_pipeline.serving.studio.request import SCHEDULERS, Order, Request, Settings, asked, settled
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+    from torch import Tensor
+
+    from valentina_pipeline.image.base import BaseModel
+    from valentina_pipeline.image.generate import OnStep
+
+logger = logging.getLogger(__name__)
+
+KEPT_ADAPTERS = 4
+"""LoRAs beside the character's that stay loaded; the one that was not used for longest makes room."""
+
+OWN = "default"
+"""What peft knows the character's LoRA by."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What one image of an order came to.
+
+    Attributes:
+        image: marked as generated; None where the content filter refused it.
+        order: as drawn.
+        seed: of the image.
+        refused: why there is no image, else "".
+    """
+
+    image: "Image.Image | None"
+    order: Order
+    seed: int
+    refused: str
+
+
+class Studio:
+    """A package, ready to draw. Safe to share between threads, which wait for each other.
+
+    Args:
+        about: the package.
+        base: a folder or hub id of the same base model elsewhere; None takes the one that the package
+            embeds or names.
+        root: what a relative path of a base that is not embedded counts from; None is the working
+            directory.
+        shelf: further LoRAs by name.
+
+    Raises:
+        MissingModel: the base is not on this machine.
+        BadPackage: the base found is not the one that the LoRA was trained on.
+    """
+
+    def __init__(
+        self,
+        about: About,
+        base: str | None = None,
+        root: Path | None = None,
+        shelf: Mapping[str, Adapter] | None = None,
+    ) -> None:
+        from valentina_pipeline.image.adapted import pipeline
+
+        self.about = about
+        self.shelf = dict(shelf or {})
+        self._base = _loaded(about, base, root)
+        self._pipe = pipeline(self._base, about.folder / "lora")
+        self._own_scheduler = self._pipe.scheduler
+        self._filter = ContentFilter()
+        self._turn = threading.Lock()
+        self._kept: OrderedDict[str, None] = OrderedDict()
+
+    @classmethod
+    def open(
+        cls, folder: Path, base: str | None = None, root: Path | None = None, adapters: Path | None = None
+    ) -> "Studio":
+        """Return the package of a folder, checked and loaded, with the LoRAs of `adapters` beside it.
+
+        Raises:
+            BadPackage: it is none, is damaged, or may not draw.
+            BadAdapter: see `adapters.read_shelf`.
+            MissingModel: the base is not on this machine.
+        """
+        about = read(folder)
+        return cls(about, base, root, read_shelf(adapters, about) if adapters else None)
+
+    def generate(self, request: Request, on_step: "OnStep | None" = None) -> list[Drawn]:
+        """Draw a request's images.
+
+        Args:
+            request: what is asked for.
+            on_step: told after each step of a batch; what it raises ends the drawing.
+
+        Raises:
+            UnsafePrompt: a prompt is refused by the policy.
+            BadRequest: see `request.settled`.
+            BadAdapter: a LoRA does not fit the base.
+        """
+        return self.draw([settled(request, self.about, self.shelf)], on_step)[0]
+
+    def draw(self, orders: Sequence[Order], on_step: "OnStep | None" = None) -> list[list[Drawn]]:
+        """Draw orders, those with the same settings together; an image depends on its own order alone.
+
+        But for rounding, which batches change.
+
+        Returns:
+            For each order its images, in order.
+
+        Raises:
+            BadPackage: rights that the package stands on were taken back meanwhile.
+            BadAdapter: a LoRA does not fit the base.
+        """
+        refuse_revoked(self.about.folder)
+        done: dict[tuple[int, int], Drawn] = {}
+        for settings in dict.fromkeys(order.settings for order in orders):
+            rows = [
+                (row, seed)
+                for row, order in enumerate(orders)
+                for seed in order.seeds
+                if order.settings == settings
+            ]
+            images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
+            for (row, seed), image in zip(rows, images, strict=True):
+                reason = self._filter.unsafe(image) or ""
+                done[row, seed] = Drawn(None if reason else image, orders[row], seed, reason)
+        return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
+
+    @property
+    def device(self) -> str:
+        """Where it draws, such as "cpu" or "cuda:0"."""
+        return str(self._base.device)
+
+    def preview(self, latents: "Tensor") -> "Image.Image | None":
+        """Return the picture of one image's latents (c, h, w) in mid-drawing; None if it is unsafe."""
+        import torch
+
+        from valentina_pipeline.image.generate import pictures
+
+        with torch.inference_mode():
+            image = next(pictures(self._pipe.vae, latents[None]))
+        return None if self._filter.unsafe(image) else image
+
+    def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
+        """Answer MLflow: draw one image a row.
+
+        Args:
+            model_input: prompt; by option other fields of `Request`, such as seed and preset.
+            params: none are known.
+
+        Returns:
+            A row each: image (PNG as base64, "" if refused), prompt, seed, preset, refused (why, else "").
+
+        Raises:
+            BadRequest: a row asks for what is not drawn.
+        """
+        import pandas as pd
+
+        from valentina_pipeline.image import png
+
+        rows = pd.DataFrame(model_input).to_dict("records")
+        orders = [settled(asked(_given(row)), self.about, self.shelf) for row in rows]
+        answers = [
+            {
+                "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
+                "prompt": d.order.prompt,
+                "seed": d.seed,
+                "preset": d.order.preset,
+                "refused": d.refused,
+            }
+            for drawn in self.draw(orders)
+            for d in drawn
+        ]
+        return pd.DataFrame(answers)
+
+    def _images(
+        self, wanted: Sequence[tuple[Order, int]], settings: Settings, on_step: "OnStep | None"
+    ) -> "list[Image.Image]":
+        """Return an image for each order and seed, all of the same settings."""
+        from valentina_pipeline.image.generate import Request as One
+        from valentina_pipeline.image.generate import draw, mark
+
+        size = (settings.width, settings.height)
+        marks = {
+            "base_sha256": self.about.base_hash,
+            "lora_sha256": self.about.lora_hash,
+            "width": settings.width,
+            "height": settings.height,
+            "scheduler": settings.scheduler,
+            "adapters": settings.adapters,
+        }
+        requests = [One(order.prompt, seed, order.negative_prompt) for order, seed in wanted]
+        with self._turn:  # sampler and adapters are the pipeline's own
+            self._compose(settings.adapters)
+            self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
+            images = draw(
+                self._pipe,
+                requests,
+                settings.steps,
+                settings.guidance,
+                size,
+                batch_size(settings),
+                marks,
+                on_step,
+            )
+        return [
+            mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
+        ]
+
+    def _compose(self, adapters: Sequence[tuple[str, float]]) -> None:
+        """Have these LoRAs, and no others, at work."""
+        beside = [name for name, _ in adapters if name != self.about.trigger]
+        for name in beside:
+            self._load(name)
+        room = (
+            max(KEPT_ADAPTERS, len(beside)) if adapters else 0
+        )  # what is loaded is at work where none is named
+        while len(self._kept) > room:
+            oldest, _ = self._kept.popitem(last=False)
+            self._pipe.delete_adapters(_known_as(oldest))
+            logger.info("the LoRA %s made room", oldest)
+        names = [OWN if name == self.about.trigger else _known_as(name) for name, _ in adapters]
+        if names:
+            self._pipe.set_adapters(names, [weight for _, weight in adapters])
+
+    def _load(self, name: str) -> None:
+        from valentina_pipeline.image.adapted import load_adapter
+
+        if name in self._kept:
+            self._kept.move_to_end(name)
+            return
+        file = self.shelf[name].file
+        try:
+            load_adapter(self._base, file, _known_as(name))
+        except (ValueError, RuntimeError, KeyError) as err:
+            self._pipe.delete_adapters(_known_as(name))  # what of it was loaded
+            raise BadAdapter(f"{name}: {file.name} does not fit this base: {str(err)[:300]}") from err
+        self._kept[name] = None
+
+
+def batch_size(settings: Settings) -> int:
+    """Return how many images are drawn at once: 8 of 128 or 512 pixels, 2 of 1024."""
+    return max(1, min(8, 2**21 // (settings.width * settings.height)))
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Studio:
+    """Return the package in `path` for MLflow; `model_config={"base": ...}` names the base elsewhere."""
+    return Studio.open(Path(path), (model_config or {}).get("base"))
+
+
+def _loaded(about: About, elsewhere: str | None, root: Path | None) -> "BaseModel":
+    from valentina_pipeline.image.base import base_hash, load_base
+
+    path = elsewhere or ("base" if about.base.embed else about.base.path)
+    below = about.folder if about.base.embed and not elsewhere else root or Path.cwd()
+    model = load_base(about.base.model_copy(update={"path": path}), below)
+    if (found := base_hash(model.folder)) != about.base_hash:
+        raise BadPackage(
+            f"{model.folder} holds other weights (sha256 {found[:12]}) than the base that this LoRA was "
+            f"trained on ({about.base_hash[:12]}): to get that one, {about.base.obtain}"
+        )
+    return model
+
+
+def _scheduler(name: str, own: Any) -> Any:
+    """Return the sampler by its name in `SCHEDULERS`, with the base's noise schedule."""
+    import diffusers
+
+    if name == "base":
+        return own
+    kind, settings = SCHEDULERS[name]
+    return getattr(diffusers, kind).from_config(own.config, **settings)
+
+
+def _known_as(name: str) -> str:
+    """Return an adapter's name for peft; `OWN` is not among them."""
+    return f"beside_{name}"
+
+
+def _given(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return what one row of MLflow's table says; a missing value comes as None or NaN."""
+    return {str(name): value for name, value in row.items() if value is not None and value == value}

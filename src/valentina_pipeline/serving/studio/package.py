@@ -1,0 +1,136 @@
+"""A published package: what it says about itself, and whether it is whole and may draw."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from valentina_pipeline.config import BaseConfig
+from valentina_pipeline.domain.content import LORA, REVOKED, sha256
+
+
+class BadPackage(ValueError):
+    """A folder is no package, or its files are not those that were published."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How an image is drawn; `size` is width and height in pixels."""
+
+    steps: int
+    guidance: float
+    size: int
+    scheduler: str
+
+
+@dataclass(frozen=True)
+class About:
+    """What a package says about itself.
+
+    Attributes:
+        folder: where it is.
+        name: the character's.
+        trigger: the word that calls the LoRA.
+        class_word: what the character is, such as "woman".
+        base: with `path` as it was published.
+        base_hash: of the base's weights.
+        lora_hash: sha256 of the LoRA's file.
+        records: ids of the rights records that it stands on.
+        presets: by name.
+        default_preset: one of them.
+    """
+
+    folder: Path
+    name: str
+    trigger: str
+    class_word: str
+    base: BaseConfig
+    base_hash: str
+    lora_hash: str
+    records: tuple[str, ...]
+    presets: Mapping[str, Preset]
+    default_preset: str
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether what was learned is a LoRA, whose weight can be changed."""
+        return (self.folder / "lora" / LORA).is_file()
+
+    def subject(self, prompt: str) -> str:
+        """Return the prompt with the trigger, put before the class word or in front if it is absent."""
+        if re.search(rf"\b{re.escape(self.trigger)}\b", prompt):
+            return prompt
+        word = re.compile(rf"\b{re.escape(self.class_word)}\b", re.IGNORECASE)
+        named = f"{self.trigger} {self.class_word}"
+        if word.search(prompt):
+            return word.sub(named, prompt, count=1)
+        return f"photo of a {named}, {prompt}"
+
+
+def read(folder: Path) -> About:
+    """Return what the package in `folder` says about itself, after checking its files.
+
+    Raises:
+        BadPackage: it is none, or a file is missing or not the one that was published.
+    """
+    refuse_revoked(folder)
+    _check_sums(folder)
+    concept, base, presets, rights = (
+        _json(folder / f"{name}.json") for name in ("concept", "base", "presets", "rights")
+    )
+    try:
+        _check_rights(folder, rights["records"], date.today())
+        return About(
+            folder=folder,
+            name=concept["name"],
+            trigger=concept["trigger"],
+            class_word=concept["class_word"],
+            base=BaseConfig.model_validate({name: base[name] for name in base if name != "sha256"}),
+            base_hash=base["sha256"],
+            lora_hash=concept["lora_sha256"],
+            records=tuple(record["id"] for record in rights["records"]),
+            presets={name: Preset(**preset) for name, preset in presets["presets"].items()},
+            default_preset=presets["default"],
+        )
+    except BadPackage:
+        raise
+    except (KeyError, TypeError, ValueError) as err:
+        raise BadPackage(f"{folder} was published by another version of this project: {err}") from err
+
+
+def refuse_revoked(folder: Path) -> None:
+    """Raise BadPackage where rights that the package stands on were taken back, be it a moment ago."""
+    if (folder / REVOKED).is_file():
+        why = _json(folder / REVOKED).get("revoked", "")
+        raise BadPackage(f"{folder} draws nothing any more: rights that it stands on were taken back ({why})")
+
+
+def _check_rights(folder: Path, records: Sequence[Mapping[str, Any]], today: date) -> None:
+    for record in records:
+        if "generation" not in record["uses"]:
+            raise BadPackage(f"{folder} draws nothing: record {record['id']} does not allow generation")
+        if record["expires"] and date.fromisoformat(record["expires"]) < today:
+            raise BadPackage(
+                f"{folder} draws nothing any more: record {record['id']} ended {record['expires']}"
+            )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return loaded
+
+
+def _check_sums(folder: Path) -> None:
+    listing = folder / "SHA256SUMS"
+    if not listing.is_file():
+        raise BadPackage(f"{folder} is no package, it has no SHA256SUMS: `uv run dvc repro` publishes one")
+    for line in listing.read_text("utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder / name
+        if not file.is_file():
+            raise BadPackage(f"{folder} is damaged, {name} is missing: `dvc checkout` brings it back")
+        if sha256(file) != expected:
+            raise BadPackage(f"{folder} is damaged, {name} was changed: `dvc checkout` brings it back")

@@ -1,0 +1,228 @@
+"""What people ask for, checked in one place for the command line, MLflow and the API."""
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from valentina_pipeline.image.safety import refuse_prompt
+from valentina_pipeline.serving.studio.adapters import Adapter
+from valentina_pipeline.serving.studio.package import About
+
+Scheduler = Literal["base", "euler", "euler_a", "dpm++", "dpm++_karras", "ddim", "lcm"]
+
+SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "dpm++_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # latents go beyond 1
+    "lcm": ("LCMScheduler", {}),
+}
+"""diffusers' class and what it is set to; "base" is the sampler that the base ships with."""
+
+MOST_IMAGES = 64
+"""In one request: a server's worker is held for as long as they take."""
+
+LONGEST_PROMPT = 2000
+"""Characters; the text encoders read some 75 tokens of them."""
+
+LCM_STEPS = 50
+"""As many steps as its distillation has."""
+
+RANDOM_SEEDS = 2**32
+
+
+class BadRequest(ValueError):
+    """What is asked for is not drawn; the message names the field and what it may be.
+
+    Attributes:
+        field: such as "steps".
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field = field
+
+
+class Strict(BaseModel):
+    """Immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Use(Strict):
+    """An adapter of the server's that takes part."""
+
+    name: str = Field(max_length=200, description="one of /v1/adapters, or the character's own trigger")
+    weight: float | None = Field(default=None, ge=-2, le=2, description="null: as recommended")
+
+
+class Request(Strict):
+    """Images to draw. What is null is as the preset says."""
+
+    prompt: str = Field(
+        min_length=1, max_length=LONGEST_PROMPT, description="the trigger is put in where it is absent"
+    )
+    negative_prompt: str = Field(default="", max_length=LONGEST_PROMPT, description="what it does not show")
+    seed: int | None = Field(
+        default=None, ge=0, lt=2**63, description="of the first image, the next ones count up; null: random"
+    )
+    count: int = Field(default=1, ge=1, le=MOST_IMAGES, description="how many images")
+    preset: str = Field(default="", max_length=100, description="one of the package's; empty: its default")
+    steps: int | None = Field(default=None, ge=1, le=150, description="of the sampler")
+    guidance: float | None = Field(
+        default=None, ge=0, le=30, description="scale of classifier-free guidance; 1 or less turns it off"
+    )
+    width: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
+    height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
+    scheduler: Scheduler | None = Field(default=None, description="the sampler")
+    adapters: tuple[Use, ...] = Field(default=(), max_length=8, description="LoRAs beside the character's")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an image is drawn: what is drawn in one batch has these in common.
+
+    Attributes:
+        steps: of the sampler.
+        guidance: scale of classifier-free guidance.
+        width: pixels.
+        height: pixels.
+        scheduler: a `Scheduler`.
+        adapters: (name, weight) of each LoRA, the character's own included, sorted.
+    """
+
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    scheduler: str
+    adapters: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request in full: nothing is left to defaults or to chance.
+
+    Attributes:
+        prompt: as drawn, with the triggers.
+        negative_prompt: "" for none.
+        seeds: one an image.
+        preset: what was not asked for is taken from.
+        settings: how they are drawn.
+    """
+
+    prompt: str
+    negative_prompt: str
+    seeds: tuple[int, ...]
+    preset: str
+    settings: Settings
+
+
+def asked(values: Mapping[str, Any]) -> Request:
+    """Return the request that these values make.
+
+    Raises:
+        BadRequest: a field is unknown, missing or out of range.
+    """
+    try:
+        return Request.model_validate(values)
+    except ValidationError as err:
+        first = err.errors(include_url=False)[0]
+        raise BadRequest(".".join(map(str, first["loc"])), first["msg"]) from err
+
+
+def settled(request: Request, about: About, shelf: Mapping[str, Adapter] | None = None) -> Order:
+    """Return what is drawn for a request; needs no network.
+
+    Args:
+        request: checked by itself.
+        about: the package.
+        shelf: the adapters there are beside the character's own.
+
+    Raises:
+        UnsafePrompt: by the policy for prompts.
+        BadRequest: this package cannot do it.
+    """
+    if not request.prompt.strip():
+        raise BadRequest("prompt", "has no words")
+    refuse_prompt(request.prompt)
+    preset = about.presets.get(request.preset or about.default_preset)
+    if preset is None:
+        raise BadRequest("preset", f"there is no {request.preset!r}: {', '.join(sorted(about.presets))}")
+    uses = _uses(request, about, shelf or {})
+    settings = Settings(
+        steps=preset.steps if request.steps is None else request.steps,
+        guidance=preset.guidance if request.guidance is None else request.guidance,
+        width=request.width or preset.size,
+        height=request.height or preset.size,
+        scheduler=request.scheduler or preset.scheduler,
+        adapters=tuple(sorted(uses.items())),
+    )
+    if settings.scheduler not in get_args(Scheduler):
+        raise BadRequest("preset", f"{preset.scheduler!r} is a sampler that this version does not know")
+    if settings.scheduler == "lcm" and settings.steps > LCM_STEPS:
+        raise BadRequest("steps", f"the sampler lcm takes up to {LCM_STEPS}, not {settings.steps}")
+    largest = 4 * about.base.resolution**2
+    if settings.width * settings.height > largest:
+        side = math.isqrt(largest)
+        raise BadRequest("width", f"width times height is at most {side} x {side} with this base")
+    first = secrets.randbelow(RANDOM_SEEDS) if request.seed is None else request.seed
+    if first + request.count > 2**63:
+        raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
+    return Order(
+        prompt=_with_triggers(about.subject(request.prompt), uses, shelf or {}),
+        negative_prompt=request.negative_prompt.strip(),
+        seeds=tuple(range(first, first + request.count)),
+        preset=request.preset or about.default_preset,
+        settings=settings,
+    )
+
+
+def _uses(request: Request, about: About, shelf: Mapping[str, Adapter]) -> dict[str, float]:
+    """Return the weight of each LoRA that takes part, the character's own included."""
+    uses = {about.trigger: 1.0} if about.has_lora else {}
+    known = {**{name: adapter.weight for name, adapter in shelf.items()}, **uses}
+    for use in request.adapters:
+        if use.name not in known:
+            raise BadRequest(
+                "adapters", f"there is no {use.name!r}: {', '.join(sorted(known)) or 'this server has none'}"
+            )
+        uses[use.name] = known[use.name] if use.weight is None else use.weight
+    if len({use.name for use in request.adapters}) < len(request.adapters):
+        raise BadRequest("adapters", "one of them is named twice")
+    return uses
+
+
+def _with_triggers(prompt: str, uses: Mapping[str, float], shelf: Mapping[str, Adapter]) -> str:
+    for name in uses:
+        word = shelf[name].trigger if name in shelf else ""
+        if word and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt):
+            prompt = f"{prompt}, {word}"
+    return prompt
+
+
+def recalled(texts: Mapping[str, str]) -> Request:
+    """Return the request for one image as the texts of its PNG file tell it: drawn again, it is the same.
+
+    Raises:
+        BadRequest: the texts are not those of an image of this project.
+    """
+    try:
+        given = {
+            "prompt": texts["prompt"],
+            "negative_prompt": texts.get("negative_prompt", ""),
+            **{name: json.loads(texts[name]) for name in ("seed", "steps", "guidance", "width", "height")},
+            "preset": texts["preset"],
+            "scheduler": texts["scheduler"],
+            "adapters": [{"name": n, "weight": w} for n, w in json.loads(texts["adapters"])],
+        }
+    except (KeyError, TypeError, ValueError) as err:
+        raise BadRequest("", f"this file does not tell how it was drawn: {err}") from err
+    return asked(given)

@@ -1,0 +1,190 @@
+"""The process that draws: it has the networks, and may die without taking the server with it."""
+
+import io
+import signal
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.serving.credentials import Signer
+from valentina_pipeline.serving.studio.request import Order
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from valentina_pipeline.serving.studio.engine import Studio
+
+PREVIEWS = 4
+"""In the course of a drawing, where somebody watches."""
+
+PREVIEW_SIDE = 512
+"""Pixels: larger ones are made smaller."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the process draws with: see `Studio.open`; and the folder of the key that signs its files."""
+
+    package: Path
+    signing: Path
+    base: str | None = None
+    root: Path | None = None
+    adapters: Path | None = None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The networks are loaded."""
+
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The networks cannot be loaded, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a batch is: steps done and in all, and small JPEG files of its jobs' first pictures, by job."""
+
+    done: int
+    total: int
+    previews: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of a job: a PNG file, or why there is none. They come in lists, of what was drawn at once."""
+
+    job: str
+    seed: int
+    png: bytes
+    refused: str
+
+
+@dataclass(frozen=True)
+class Over:
+    """A batch has ended, after so many seconds; `error` says why nothing more comes of it, else ""."""
+
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is to be drawn: jobs with equal settings. `watched` are those that somebody looks at."""
+
+    orders: dict[str, Order]
+    watched: frozenset[str]
+
+
+class _AllCancelled(Exception):
+    pass
+
+
+def work(server: Connection, opening: Opening) -> None:
+    """Draw batches until the server is gone or sends None.
+
+    Told by the server: a `Batch`, and while it is drawn the ids of jobs that were cancelled.
+    Tells the server: `Ready` or `Broken`; then for each batch steps, pictures and at last `Over`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server decides
+    try:
+        begun = time.monotonic()
+        import torch
+
+        from valentina_pipeline.serving.studio.engine import Studio
+
+        signer = Signer(opening.signing)
+        studio = Studio.open(opening.package, opening.base, opening.root, opening.adapters)
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
+        server.send(Ready(studio.device, time.monotonic() - begun))
+    except Exception as err:  # whatever it is, the server says so
+        server.send(Broken(f"{type(err).__name__}: {err}"))
+        return
+    try:
+        while (told := server.recv()) is not None:
+            if isinstance(told, Batch):  # else a cancellation that came too late
+                server.send(_drawn(server, studio, signer, told))
+    except (EOFError, OSError):
+        return  # the server is gone
+
+
+def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> Over:
+    begun, error = time.monotonic(), ""
+    try:
+        _draw(server, studio, signer, batch)
+    except _AllCancelled:
+        pass
+    except (EOFError, OSError):
+        raise
+    except Exception as err:  # a LoRA that does not fit, say: the next batch may well be drawn
+        traceback.print_exc()
+        error = f"{type(err).__name__}: {err}"
+    return Over(time.monotonic() - begun, error)
+
+
+def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> None:
+    parts, cancelled = list(_parts(batch.orders)), set[str]()
+    steps = next(iter(batch.orders.values())).settings.steps  # of all of them
+    for number, part in enumerate(parts):
+        wanted = [(job, order) for job, order in part if job not in cancelled]
+        if not wanted:
+            continue
+
+        def on_step(
+            done: int, latents: "Tensor", before: int = number * steps, rows: Sequence[Any] = wanted
+        ) -> None:
+            while server.poll():
+                cancelled.add(server.recv())
+            if cancelled >= batch.orders.keys():
+                raise _AllCancelled
+            previews: dict[str, bytes] = {}
+            if done % max(1, steps // PREVIEWS) == 0 and done < steps:
+                for row, (job, _) in enumerate(rows):
+                    wished = job in batch.watched and job not in previews
+                    if wished and (image := studio.preview(latents[row])):
+                        previews[job] = _jpeg(image)
+            server.send(Step(before + done, len(parts) * steps, previews))
+
+        drawn = studio.draw([order for _, order in wanted], on_step)
+        server.send(
+            [
+                Picture(job, one.seed, signer.encode(one.image) if one.image else b"", one.refused)
+                for (job, _), (one,) in zip(wanted, drawn, strict=True)
+            ]
+        )
+
+
+def _parts(orders: dict[str, Order]) -> Iterator[list[tuple[str, Order]]]:
+    """Yield what is drawn at once: orders of one image each, with their jobs.
+
+    Those with a negative prompt and those without are drawn apart, as `image/generate.py` does.
+    """
+    from valentina_pipeline.serving.studio.engine import batch_size
+
+    for negative in (False, True):
+        single = [
+            (job, replace(order, seeds=(seed,)))
+            for job, order in orders.items()
+            for seed in order.seeds
+            if bool(order.negative_prompt) == negative
+        ]
+        most = batch_size(single[0][1].settings) if single else 1
+        for start in range(0, len(single), most):
+            yield single[start : start + most]
+
+
+def _jpeg(image: Any) -> bytes:
+    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=70)
+    return buffer.getvalue()

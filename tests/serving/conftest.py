@@ -1,0 +1,77 @@
+"""What tests of serving draw with, a published package of a random base, and a PostgreSQL of their own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+import packages
+from programs import program
+from valentina_pipeline.datasets import FileFolder
+from valentina_pipeline.pipelines.publish.nodes import publish_package
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("published")
+    FileFolder(filepath=str(place / "package")).save(
+        publish_package(decision=packages.DECISION, **packages.inputs(place))
+    )
+    return place / "package"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL server on loopback; gives the URL of its first database."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    who = "postgres" if os.geteuid() == 0 else None  # it refuses to be root
+    if who:
+        shutil.chown(folder, who)
+    data, quiet = str(folder / "data"), {"cwd": folder, "user": who, "stdout": subprocess.DEVNULL}
+    made = [program("initdb"), "-D", data, "--username", "test", "--auth", "trust", "--no-sync"]
+    subprocess.run(made, check=True, **quiet)  # type: ignore[call-overload]
+    listens = ["-p", str(port), "-h", "127.0.0.1", "-k", str(folder), "-F"]
+    server = subprocess.Popen([program("postgres"), "-D", data, *listens], stderr=subprocess.DEVNULL, **quiet)  # type: ignore[call-overload]
+    try:
+        url = f"postgresql+psycopg://test@127.0.0.1:{port}/postgres"
+        _answers(url)
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(postgres_server: str) -> str:
+    """The URL of an empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    engine = create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as db:
+        db.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{postgres_server.removesuffix('postgres')}{name}"
+
+
+def _answers(url: str) -> None:
+    deadline = time.monotonic() + 30
+    engine = create_engine(url)
+    while True:
+        try:
+            with engine.connect():
+                engine.dispose()
+                return
+        except OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

@@ -1,0 +1,135 @@
+"""LoRAs beside the character's: what the list of them may say, and several at work at once."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+import packages
+from valentina_pipeline.serving.studio import engine
+from valentina_pipeline.serving.studio.adapters import BadAdapter, read_shelf
+from valentina_pipeline.serving.studio.engine import Studio
+from valentina_pipeline.serving.studio.package import About, read
+from valentina_pipeline.serving.studio.request import Request
+
+FILE = "pytorch_lora_weights.safetensors"
+ENTRY = {"file": "one.safetensors", "kind": "style", "licence": "CC0-1.0"}
+
+
+@pytest.fixture(scope="module")
+def about(package: Path) -> About:
+    return read(package)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three LoRAs of the package's base."""
+    folder = tmp_path_factory.mktemp("adapters")
+    entries = {}
+    for seed, name in enumerate(("one", "two", "three"), start=2):
+        shutil.copy(packages.lora(seed) / FILE, folder / f"{name}.safetensors")
+        entries[name] = {**ENTRY, "file": f"{name}.safetensors"}
+    (folder / "adapters.yml").write_text(yaml.safe_dump(entries))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(package: Path, folder: Path) -> Studio:
+    return Studio.open(package, adapters=folder)
+
+
+def layer(file: Path, width: int = 8, **metadata: str) -> Path:
+    """A LoRA of one layer, so many numbers wide."""
+    name = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    tensors = {f"{name}.lora_A.weight": torch.ones(2, width), f"{name}.lora_B.weight": torch.ones(width, 2)}
+    save_file(tensors, file, metadata)
+    return file
+
+
+def drawn(studio: Studio, **weights: float) -> np.ndarray:
+    uses = [{"name": name, "weight": weight} for name, weight in weights.items()]
+    (one,) = studio.generate(Request(prompt="smiling", preset="draft", seed=3, adapters=uses))  # type: ignore[arg-type]
+    assert one.image is not None
+    return np.asarray(one.image).astype(int)
+
+
+def far(one: np.ndarray, other: np.ndarray) -> int:
+    return int(np.abs(one - other).max())
+
+
+def test_loras_compose_by_their_weights_and_leave_no_trace(studio: Studio) -> None:
+    alone = drawn(studio)
+    both = drawn(studio, one=0.7)
+    assert far(alone, both) > 30
+    assert far(drawn(studio, one=0.7, two=0.0), both) <= 1
+    assert far(drawn(studio, one=0.7, two=0.5), both) > 10
+    assert far(drawn(studio), alone) == 0
+    # the second one alone: the character's own at weight 0
+    assert far(drawn(studio, one=0.7, valentina_moreau=0), both) > 10
+
+
+def test_only_so_many_stay_loaded_and_which_makes_no_difference(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "KEPT_ADAPTERS", 2)
+    first = drawn(studio, one=1.0)
+    drawn(studio, two=1.0)
+    drawn(studio, three=1.0)
+    assert list(studio._kept) == ["two", "three"]
+    adapters = studio._pipe.get_list_adapters()["unet"]
+    assert sorted(adapters) == ["beside_three", "beside_two", "default"]
+    assert far(drawn(studio, one=1.0), first) == 0
+    drawn(studio, one=0.3, two=0.3, three=0.3)  # one request may want more than are kept
+    assert len(studio._kept) == 3
+
+
+def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
+    package: Path, folder: Path, tmp_path: Path
+) -> None:
+    other = layer(tmp_path / "other.safetensors", width=999)
+    studio = Studio.open(package, adapters=folder)
+    studio.shelf["other"] = studio.shelf["one"].model_copy(update={"file": other})
+    before = drawn(studio)
+    with pytest.raises(BadAdapter, match=r"other: other\.safetensors does not fit this base"):
+        drawn(studio, other=1.0)
+    assert far(drawn(studio), before) == 0
+    assert far(drawn(studio, one=1.0), before) > 30
+
+
+@pytest.mark.parametrize(
+    ("listing", "said"),
+    [
+        (None, "adapters.yml is missing"),
+        ("- a", "has to map names to LoRAs"),
+        ("a: [", "is no YAML"),
+        ({"../x": ENTRY}, "'../x' is no name"),
+        ({"valentina_moreau": ENTRY}, "not the trigger"),
+        ({"x": {**ENTRY, "file": "../one.safetensors"}}, "has to be a .safetensors file of this folder"),
+        ({"x": {**ENTRY, "file": "one.ckpt"}}, "has to be a .safetensors file of this folder"),
+        ({"x": {**ENTRY, "file": "none.safetensors"}}, "none.safetensors is missing"),
+        ({"x": {**ENTRY, "kind": "character"}}, "x.kind: Input should be"),
+        ({"x": {"file": "one.safetensors", "kind": "style"}}, "x.licence: Field required"),
+        ({"x": {**ENTRY, "weight": 20}}, "x.weight: Input should be less than or equal to 2"),
+        ({"x": {**ENTRY, "file": "broken.safetensors"}}, "is no safetensors file"),
+        ({"x": {**ENTRY, "file": "strange.safetensors"}}, "it was trained on the base 000000000000"),
+        ({"x": {**ENTRY, "file": "sd15.safetensors"}}, "it is for stable-diffusion-v1/lora"),
+    ],
+)
+def test_a_wrong_list_says_where(about: About, tmp_path: Path, listing: object, said: str) -> None:
+    shutil.copy(packages.lora() / FILE, tmp_path / "one.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"\x80\x04pickle")
+    layer(tmp_path / "strange.safetensors", base_sha256="0" * 64)
+    layer(
+        tmp_path / "sd15.safetensors",
+        **{"modelspec.architecture": "stable-diffusion-v1/lora", "ss_base_model_version": "sd_v1"},
+    )
+    if listing is not None:
+        text = listing if isinstance(listing, str) else yaml.safe_dump(listing)
+        (tmp_path / "adapters.yml").write_text(text)
+    with pytest.raises(BadAdapter) as err:
+        read_shelf(tmp_path, about)
+    assert said in str(err.value)

@@ -1,0 +1,337 @@
+"""The server on a real socket, with a real process that draws."""
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from openai import BadRequestError, OpenAI
+from websockets.sync.client import connect
+
+from valentina_pipeline.image import png
+from valentina_pipeline.serving.app import create_app
+from valentina_pipeline.serving.desk import Desk
+from valentina_pipeline.serving.jobs import Jobs, sqlite
+from valentina_pipeline.serving.keys import Gate, Key, issued
+from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.server import Server
+from valentina_pipeline.serving.studio.package import read
+from valentina_pipeline.serving.worker import Opening
+
+pytestmark = pytest.mark.slow
+
+QUICK = {"prompt": "smiling", "preset": "draft", "seed": 3}
+LONG = {"prompt": "smiling", "steps": 150, "count": 64}
+
+
+@dataclass
+class Running:
+    """A server, its client and what is behind it."""
+
+    http: httpx.Client
+    desk: Desk
+    url: str
+
+    def ended(self, job: str, seconds: float = 60) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = self.http.get(f"/v1/jobs/{job}").json()
+            if found["state"] in ("done", "failed", "cancelled"):
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"job {job} has not ended: {found}")
+
+    def posted(self, **fields: Any) -> dict[str, Any]:
+        answer = self.http.post("/v1/generations", json=fields)
+        assert answer.status_code == 202, answer.text
+        return answer.json()
+
+    def begun(self, **fields: Any) -> str:
+        """Post what is drawn at once, and return its job when it is being drawn."""
+        job = self.posted(**fields)["id"]
+        until(lambda: self.http.get(f"/v1/jobs/{job}").json()["step"] > 0)
+        return job
+
+
+def until(what: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(
+    package: Path, state: Path, keys: dict[str, Key] | None = None, queue: int = 256
+) -> Iterator[Running]:
+    about = read(package)
+    store, metrics = Jobs(sqlite(state), queue), Metrics()
+    desk = Desk(store, Opening(package, state / "c2pa"), state / "images", metrics)
+    app = create_app(Server(about, {}, desk, Gate(keys or {}, store.images_since), metrics))
+    bound = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    with httpx.Client(base_url=url, timeout=60) as http:
+        try:
+            until(lambda: http.get("/readyz").status_code == 200)
+            yield Running(http, desk, url)
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            store.close()
+
+
+@pytest.fixture(scope="module")
+def served(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(package, tmp_path_factory.mktemp("served")) as it:
+        yield it
+
+
+def test_a_request_is_a_job_at_once_and_an_image_in_the_end(served: Running) -> None:
+    accepted = served.posted(**QUICK)
+    assert accepted["state"] in ("queued", "running")
+    assert accepted["prompt"] == "photo of a valentina_moreau woman, smiling"
+    done = served.ended(accepted["id"])
+    assert (done["state"], done["error"]) == ("done", "")
+    answer = served.http.get(done["images"][0]["url"])
+    assert answer.headers["content-type"] == "image/png"
+    marks = png.decode(answer.content).info["text"]
+    assert (marks["synthetic"], marks["seed"]) == ("true", "3")
+    embedded = served.http.get(f"/v1/jobs/{accepted['id']}?images=base64").json()["images"][0]["base64"]
+    assert base64.b64decode(embedded) == answer.content
+
+
+def test_one_waits_behind_another_and_knows_its_place(served: Running) -> None:
+    long = served.begun(**LONG)
+    waiting = [served.posted(**{**QUICK, "steps": steps})["id"] for steps in (2, 3)]
+    found = [served.http.get(f"/v1/jobs/{job}").json() for job in waiting]
+    assert [(each["state"], each["position"]) for each in found] == [("queued", 0), ("queued", 1)]
+    assert served.http.get(f"/v1/jobs/{long}").json()["seconds_left"] > 0
+    begun = time.monotonic()
+    assert served.http.delete(f"/v1/jobs/{long}").json()["state"] == "cancelled"
+    assert [served.ended(job)["state"] for job in waiting] == ["done", "done"]
+    assert time.monotonic() - begun < 30  # what was left of the long one would take minutes
+
+
+def test_events_tell_of_every_change_and_end_with_the_job(served: Running) -> None:
+    first = served.begun(**LONG)  # so that the next one is watched before it begins
+    job = served.posted(**{**QUICK, "steps": 12})["id"]
+    events: list[tuple[str, Any]] = []
+    with served.http.stream("GET", f"/v1/jobs/{job}/events") as answer:
+        kind = ""
+        for line in answer.iter_lines():
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                events.append((kind, json.loads(line.removeprefix("data: "))))
+                if len(events) == 1:
+                    served.http.delete(f"/v1/jobs/{first}")
+    states = [data["state"] for kind, data in events if kind == "status"]
+    assert states[0] == "queued"
+    assert "running" in states
+    assert states[-1] == "done"
+    previews = [data["jpeg"] for kind, data in events if kind == "preview"]
+    assert previews
+    assert base64.b64decode(previews[0]).startswith(b"\xff\xd8")
+
+
+def test_a_websocket_tells_the_same(served: Running) -> None:
+    job = served.posted(**QUICK)["id"]
+    with connect(f"{served.url.replace('http', 'ws')}/v1/jobs/{job}/ws") as line:
+        told = [json.loads(text) for text in line]
+    assert told[-1]["event"] == "status"
+    assert told[-1]["data"]["state"] == "done"
+
+
+def test_like_requests_are_drawn_together(served: Running) -> None:
+    long = served.begun(**LONG)
+    jobs = [served.posted(**{**QUICK, "seed": seed})["id"] for seed in range(5)]
+    served.http.delete(f"/v1/jobs/{long}")
+    for job in jobs:
+        served.ended(job)
+    begun = {found.begun for job in jobs if (found := served.desk.jobs.get(job))}
+    assert len(begun) == 1
+
+
+def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> None:
+    job = served.begun(**{**LONG, "count": 1})
+    process = served.desk._process
+    assert process is not None
+    process.kill()
+    done = served.ended(job)
+    assert (done["state"], len(done["images"])) == ("done", 1)
+    found = served.desk.jobs.get(job)
+    assert found is not None
+    assert found.tries == 2
+    assert "valentina_replaced_total 1.0" in served.http.get("/metrics").text
+
+
+def test_the_openai_client_works_as_it_is(served: Running) -> None:
+    client = OpenAI(base_url=f"{served.url}/v1", api_key="none")
+    made = client.images.generate(prompt="smiling", n=2, quality="low", response_format="b64_json")
+    assert made.data is not None
+    assert len(made.data) == 2
+    image = png.decode(base64.b64decode(made.data[0].b64_json or ""))
+    assert "valentina_moreau" in image.info["text"]["prompt"]
+    by_url = client.images.generate(prompt="smiling", quality="low", size="64x72", response_format="url").data  # type: ignore[call-overload]
+    assert png.decode(served.http.get(by_url[0].url).content).size == (64, 72)
+    with pytest.raises(BadRequestError) as err:
+        client.images.generate(prompt="nude")
+    assert "sexual content is not drawn" in err.value.message
+
+
+def test_a1111_s_call_works(served: Running) -> None:
+    settings = {"steps": 3, "cfg_scale": 2, "width": 64, "height": 64, "batch_size": 2}
+    sampler = {"sampler_name": "DPM++ 2M", "scheduler": "Karras"}
+    body = {"prompt": "smiling", "seed": 7, **settings, **sampler}
+    answer = served.http.post("/sdapi/v1/txt2img", json=body).json()
+    assert len(answer["images"]) == 2
+    assert json.loads(answer["info"])["all_seeds"] == [7, 8]
+    assert png.decode(base64.b64decode(answer["images"][0])).info["text"]["scheduler"] == "dpm++_karras"
+    assert "DPM++ 2M Karras" in [each["name"] for each in served.http.get("/sdapi/v1/samplers").json()]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "field"),
+    [
+        ({}, 422, "prompt"),
+        ({"prompt": "a", "steps": 0}, 422, "steps"),
+        ({"prompt": "a", "preset": "best"}, 422, "preset"),
+        ({"prompt": "a", "strange": 1}, 422, "strange"),
+        ({"prompt": "nude"}, 400, "prompt"),
+    ],
+)
+def test_an_impossible_request_is_refused_with_its_field(
+    served: Running, fields: dict[str, Any], status: int, field: str
+) -> None:
+    answer = served.http.post("/v1/generations", json=fields)
+    assert answer.status_code == status
+    assert answer.json()["error"]["param"] == field
+
+
+def test_strangers_and_odd_paths_get_nothing(served: Running) -> None:
+    assert served.http.get(f"/v1/jobs/{'f' * 32}").status_code == 404
+    assert served.http.get("/v1/jobs/..%2f..%2fetc%2fpasswd").status_code in (404, 422)
+    assert served.http.get("/v1/capabilities", headers={"host": "evil.example"}).status_code == 400
+    large = served.http.post(
+        "/v1/generations", content=b" " * (2 << 20), headers={"content-type": "application/json"}
+    )
+    assert large.status_code == 413
+
+
+def test_what_there_is_is_said(served: Running) -> None:
+    (her,) = served.http.get("/v1/characters").json()
+    assert (her["trigger"], her["rights_records"]) == ("valentina_moreau", ["valentina-moreau-2024"])
+    can = served.http.get("/v1/capabilities").json()
+    assert can["default_preset"] == "standard"
+    assert can["request"]["properties"]["steps"]["anyOf"][0]["maximum"] == 150
+    assert served.http.get("/v1/adapters").json() == []
+    text = served.http.get("/metrics").text
+    for name in ('valentina_images_total{outcome="drawn"}', "valentina_memory_bytes", 'phase="queued"'):
+        assert name in text
+
+
+def test_keys_tell_owners_apart_and_bound_them(package: Path, tmp_path: Path) -> None:
+    (ada, hers), (bob, his) = issued("ada"), issued("bob")
+    hashes = [lines.split("sha256: ")[1].split()[0] for lines in (hers, his)]
+    keys = {"ada": Key(sha256=hashes[0], images_per_day=2), "bob": Key(sha256=hashes[1])}
+    with running(package, tmp_path, keys, queue=1) as served:
+        assert served.http.post("/v1/generations", json=QUICK).status_code == 401
+        served.http.headers["authorization"] = f"Bearer {ada}"
+        job = served.posted(**{**QUICK, "count": 2})["id"]
+        assert served.ended(job)["state"] == "done"
+        over = served.http.post("/v1/generations", json=QUICK)
+        assert (over.status_code, over.headers["retry-after"]) == (429, "3600")
+        assert over.json()["error"]["message"] == "2 of this key's 2 images a day are used"
+        served.http.headers.update({"authorization": "", "x-api-key": bob})
+        assert served.http.get(f"/v1/jobs/{job}").status_code == 404
+        assert served.http.get(f"/v1/jobs/{job}/images/3.png").status_code == 404
+        served.begun(**LONG)
+        served.posted(**QUICK)
+        full = served.http.post("/v1/generations", json=QUICK)
+        assert (full.status_code, full.json()["error"]["message"]) == (429, "the queue is full")
+        assert int(full.headers["retry-after"]) >= 1
+
+
+def test_a_package_whose_rights_are_taken_back_refuses_from_then_on(served: Running, package: Path) -> None:
+    mark = package / "REVOKED.json"
+    mark.write_text('{"revoked": "her letter"}')
+    try:
+        answer = served.http.post("/v1/generations", json=QUICK)
+    finally:
+        mark.unlink()
+    assert answer.status_code == 410
+    assert "her letter" in answer.json()["error"]["message"]
+
+
+def start(package: Path, state: Path) -> tuple[subprocess.Popen[str], str]:
+    """Start the command as a process of its own; return it and its address."""
+    command = [
+        sys.executable,
+        "-m",
+        "valentina_pipeline.serving",
+        str(package),
+        "--port",
+        "0",
+        "--state",
+        str(state),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().split(": ")[1].split("/docs")[0]
+
+
+def test_a_server_that_is_killed_draws_after_its_next_start_what_it_had_accepted(
+    package: Path, tmp_path: Path
+) -> None:
+    process, url = start(package, tmp_path)
+    with httpx.Client(base_url=url, timeout=30) as http:
+        jobs = [http.post("/v1/generations", json={**QUICK, "steps": 40 + n}).json()["id"] for n in range(4)]
+        until(lambda: http.get(f"/v1/jobs/{jobs[0]}").json()["step"] > 0)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process, url = start(package, tmp_path)
+    try:
+        with httpx.Client(base_url=url, timeout=30) as http:
+            for job in jobs:
+                until(lambda job=job: http.get(f"/v1/jobs/{job}").json()["state"] == "done")  # type: ignore[misc]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) in (0, -signal.SIGTERM)
+    finally:
+        process.kill()
+
+
+def test_without_keys_nobody_else_is_let_in(package: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "valentina_pipeline.serving", str(package), "--host", "0.0.0.0"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert said.returncode == 1
+    assert "--keys names who may ask" in said.stderr
+
+
+def test_the_process_that_answers_knows_neither_torch_nor_the_project_s_engines(tmp_path: Path) -> None:
+    code = """
+import sys
+import valentina_pipeline.serving.app, valentina_pipeline.serving.command, valentina_pipeline.serving.generate
+print(sorted({"torch", "diffusers", "kedro", "mlflow", "dvc"} & set(sys.modules)))
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert said.stdout == "[]\n"

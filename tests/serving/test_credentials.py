@@ -1,0 +1,58 @@
+"""Content Credentials: who reads the file finds that a model made it, and whether it was changed since."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from valentina_pipeline.image import png
+from valentina_pipeline.image.generate import mark
+from valentina_pipeline.serving.credentials import CHAIN, KEY, OWN, BadCredentials, Signer, read
+
+MADE_WITH = {"lora_sha256": "a" * 64, "base_sha256": "b" * 64}
+PICTURE = mark(Image.effect_noise((64, 64), 50).convert("RGB"), {"seed": 1, **MADE_WITH})
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    return Signer(tmp_path_factory.mktemp("keys"))
+
+
+def test_a_signed_file_says_that_a_model_made_it_and_with_what(signer: Signer) -> None:
+    signed = signer.encode(PICTURE)
+    found = read(signed)
+    assert found is not None
+    assert (found.generated, found.intact, found.trusted) == (True, True, False)
+    assert (found.signer, found.lora_sha256) == (OWN, "a" * 64)
+    assert png.decode(signed).info["text"]["seed"] == "1"
+    assert png.decode(signed).tobytes() == PICTURE.tobytes()
+
+
+def test_a_file_that_was_changed_after_signing_is_found_out(signer: Signer) -> None:
+    signed = bytearray(signer.encode(PICTURE))
+    place = signed.index(b"IDAT") + 50
+    signed[place] ^= 1
+    found = read(bytes(signed))
+    assert found is not None
+    assert not found.intact
+
+
+@pytest.mark.parametrize("content", [png.encode(PICTURE), b"", b"\x89PNG\r\n\x1a\nrubbish"])
+def test_a_file_without_a_manifest_says_nothing(content: bytes) -> None:
+    assert read(content) is None
+
+
+def test_the_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    Signer(tmp_path)
+    key = (tmp_path / KEY).read_bytes()
+    Signer(tmp_path)
+    assert (tmp_path / KEY).read_bytes() == key
+    assert stat.S_IMODE((tmp_path / KEY).stat().st_mode) == 0o600
+
+
+def test_a_key_that_is_none_is_said(tmp_path: Path) -> None:
+    (tmp_path / KEY).write_text("no key")
+    (tmp_path / CHAIN).write_text("no certificates")
+    with pytest.raises(BadCredentials, match=KEY):
+        Signer(tmp_path).encode(PICTURE)

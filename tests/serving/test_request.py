@@ -1,0 +1,105 @@
+"""A request: what it may say, and what becomes of it with a package."""
+
+from pathlib import Path
+
+import pytest
+
+from valentina_pipeline.image.safety import UnsafePrompt
+from valentina_pipeline.serving.studio.adapters import Adapter
+from valentina_pipeline.serving.studio.package import About, read
+from valentina_pipeline.serving.studio.request import BadRequest, Request, asked, recalled, settled
+
+STYLE = Adapter(file=Path("s.safetensors"), kind="style", licence="CC0-1.0", trigger="in oil", weight=0.6)
+
+
+@pytest.fixture(scope="module")
+def about(package: Path) -> About:
+    return read(package)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "drawn"),
+    [
+        ("valentina_moreau woman at sea", "valentina_moreau woman at sea"),
+        ("a Woman at sea", "a valentina_moreau woman at sea"),
+        ("at sea", "photo of a valentina_moreau woman, at sea"),
+        ("superwoman at sea", "photo of a valentina_moreau woman, superwoman at sea"),
+    ],
+)
+def test_the_trigger_is_put_in_where_it_is_absent(about: About, prompt: str, drawn: str) -> None:
+    assert settled(Request(prompt=prompt), about).prompt == drawn
+
+
+def test_a_request_of_a_prompt_alone_is_drawn_as_the_default_preset_says(about: About) -> None:
+    order = settled(Request(prompt="at sea", count=3), about)
+    preset = about.presets["standard"]
+    assert order.preset == "standard"
+    assert (order.settings.steps, order.settings.guidance) == (preset.steps, preset.guidance)
+    assert (order.settings.width, order.settings.height) == (preset.size, preset.size)
+    assert order.settings.adapters == (("valentina_moreau", 1.0),)
+    assert order.seeds == tuple(range(order.seeds[0], order.seeds[0] + 3))
+
+
+def test_without_a_seed_each_request_gets_another(about: About) -> None:
+    assert len({settled(Request(prompt="at sea"), about).seeds for _ in range(20)}) == 20
+
+
+def test_adapters_bring_their_trigger_and_their_recommended_weight(about: About) -> None:
+    request = Request(prompt="at sea", adapters=({"name": "oil"},))
+    order = settled(request, about, {"oil": STYLE})
+    assert order.prompt == "photo of a valentina_moreau woman, at sea, in oil"
+    assert order.settings.adapters == (("oil", 0.6), ("valentina_moreau", 1.0))
+    said = settled(request.model_copy(update={"prompt": "in oil, at sea"}), about, {"oil": STYLE})
+    assert said.prompt.count("in oil") == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, "prompt: Field required"),
+        ({"prompt": "a" * 2001}, "prompt: String should have at most 2000 characters"),
+        ({"prompt": "a", "seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"prompt": "a", "count": 65}, "count: Input should be less than or equal to 64"),
+        ({"prompt": "a", "size": 64}, "size: Extra inputs are not permitted"),
+        ({"prompt": "a", "height": 4096}, "height: Input should be less than or equal to 2048"),
+        ({"prompt": "a", "guidance": float("nan")}, "guidance: Input should be"),
+        ({"prompt": "a", "scheduler": "best"}, "scheduler: Input should be 'base', 'euler', "),
+        (
+            {"prompt": "a", "adapters": [{"name": "x", "weight": 3}]},
+            "adapters.0.weight: Input should be less",
+        ),
+    ],
+)
+def test_a_field_out_of_range_is_named_with_what_it_may_be(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(BadRequest) as err:
+        asked(fields)
+    assert said in str(err.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompt": "  "}, "prompt: has no words"),
+        ({"preset": "best"}, "preset: there is no 'best': draft, high, standard, ultra"),
+        ({"width": 1024, "height": 1024}, "width: width times height is at most 128 x 128"),
+        ({"scheduler": "lcm", "steps": 51}, "steps: the sampler lcm takes up to 50, not 51"),
+        ({"seed": 2**63 - 1, "count": 2}, "seed: the last of 2 images"),
+        ({"adapters": [{"name": "x"}]}, "adapters: there is no 'x': oil, valentina_moreau"),
+        ({"adapters": [{"name": "oil"}, {"name": "oil"}]}, "adapters: one of them is named twice"),
+    ],
+)
+def test_what_this_package_cannot_do_is_named_too(about: About, fields: dict[str, object], said: str) -> None:
+    with pytest.raises(BadRequest) as err:
+        settled(asked({"prompt": "a", **fields}), about, {"oil": STYLE})
+    assert said in str(err.value)
+
+
+def test_a_prompt_against_the_policy_is_refused(about: About) -> None:
+    with pytest.raises(UnsafePrompt):
+        settled(Request(prompt="n.u.d.e"), about)
+
+
+@pytest.mark.parametrize("texts", [{}, {"prompt": "a"}, {"prompt": "a", "seed": "x", "steps": "1"}])
+def test_a_file_of_another_tool_is_said_to_tell_nothing(texts: dict[str, str]) -> None:
+    with pytest.raises(BadRequest, match="does not tell how it was drawn"):
+        recalled(texts)
