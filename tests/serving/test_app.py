@@ -18,11 +18,13 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from click.testing import CliRunner
 from openai import BadRequestError, OpenAI
 from websockets.sync.client import connect
 
 from valentina_pipeline.image import png
 from valentina_pipeline.serving.app import create_app
+from valentina_pipeline.serving.command import serve
 from valentina_pipeline.serving.desk import Desk
 from valentina_pipeline.serving.jobs import Jobs, sqlite
 from valentina_pipeline.serving.keys import Gate, Key, issued
@@ -181,6 +183,22 @@ def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> N
     assert "valentina_replaced_total 1.0" in served.http.get("/metrics").text
 
 
+def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(
+    served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = served.desk.jobs.pictures
+    away = iter([True])
+
+    def once_away(*arguments: Any) -> None:
+        if next(away, False):
+            raise OSError("no connection")
+        pictures(*arguments)
+
+    monkeypatch.setattr(served.desk.jobs, "pictures", once_away)
+    done = served.ended(served.posted(**QUICK)["id"])
+    assert (done["state"], len(done["images"])) == ("done", 1)
+
+
 def test_the_openai_client_works_as_it_is(served: Running) -> None:
     client = OpenAI(base_url=f"{served.url}/v1", api_key="none")
     made = client.images.generate(prompt="smiling", n=2, quality="low", response_format="b64_json")
@@ -318,11 +336,22 @@ def test_a_server_that_is_killed_draws_after_its_next_start_what_it_had_accepted
         process.kill()
 
 
-def test_without_keys_nobody_else_is_let_in(package: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "valentina_pipeline.serving", str(package), "--host", "0.0.0.0"]
-    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert said.returncode == 1
-    assert "--keys names who may ask" in said.stderr
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--host", "0.0.0.0"), "--keys names who may ask"),
+        (("--database", "postgresql+psycopg://nobody@127.0.0.1:1/none"), "--database postgresql+psycopg"),
+        (("--adapters", "."), "adapters.yml is missing"),
+        (("--keys", "none.yml"), "none.yml"),
+    ],
+)
+def test_what_it_cannot_serve_with_is_one_line(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(serve, [str(package), *options])
+    assert result.exit_code == 1
+    assert said in result.output
 
 
 def test_the_process_that_answers_knows_neither_torch_nor_the_project_s_engines(tmp_path: Path) -> None:

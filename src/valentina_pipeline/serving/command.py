@@ -61,6 +61,7 @@ def serve(
     the next start from the same --state.
     """
     import uvicorn
+    from sqlalchemy.exc import SQLAlchemyError
     from starlette.middleware.cors import CORSMiddleware
 
     from valentina_pipeline.serving import jobs
@@ -85,10 +86,13 @@ def serve(
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
         shelf = read_shelf(adapters, about) if adapters else {}
         state.mkdir(parents=True, exist_ok=True)
+        store = jobs.Jobs(database or jobs.sqlite(state), queue)
         bound = socket.create_server((host, port))
     except (ValueError, OSError) as err:  # what is wrong with a file is a ValueError
         raise click.ClickException(str(err)) from err
-    store, metrics = jobs.Jobs(database or jobs.sqlite(state), queue), Metrics()
+    except (ImportError, SQLAlchemyError) as err:
+        raise click.ClickException(f"--database {database}: {str(err).splitlines()[0]}") from err
+    metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
     desk = Desk(store, Opening(about.folder, keyed, base, root, adapters), state / "images", metrics)
     gate = Gate(known, store.images_since)

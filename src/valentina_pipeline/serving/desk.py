@@ -30,6 +30,9 @@ BEAT = 0.02
 REST = 2.0
 """Seconds before a process that could not load its networks is started again."""
 
+TIDY = 60.0
+"""Seconds between looks for what may be forgotten."""
+
 KEPT = 24 * 3600.0
 """Seconds for which jobs and images are kept after their end."""
 
@@ -94,6 +97,7 @@ class Desk:
         self._ending = threading.Event()
         self._process: BaseProcess | None = None
         self._line: Connection | None = None
+        self._tidied = 0.0
         self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
 
     def start(self) -> None:
@@ -147,13 +151,20 @@ class Desk:
                 del self._watched[job]
 
     def _run(self) -> None:
+        troubled = False
         while not self._ending.is_set():
             try:
+                if troubled:
+                    self._again()
+                troubled = False
                 self._serve()
-            except Exception:  # the desk has to outlive whatever happens, such as a full disk
+            except (
+                Exception
+            ):  # the desk has to outlive whatever happens: a full disk, a database that is away
                 logger.exception("the desk starts again")
+                troubled = True
                 self._dismiss(kill=True)
-                self._again()
+                self._progress.clear()
                 self._ending.wait(REST)
 
     def _serve(self) -> None:
@@ -164,12 +175,12 @@ class Desk:
             return
         while not self._ending.is_set():
             self._called.clear()
+            self._tidy()
             taken = self.jobs.take(batch_size if self._batching else lambda settings: 1)
             if taken:
                 if not self._have_drawn(taken):
                     return
             else:
-                self._tidy()
                 self._called.wait(1.0)
                 if self._process is None or not self._process.is_alive():
                     return
@@ -179,6 +190,7 @@ class Desk:
         if self._process is not None and self._process.is_alive():
             return True
         self._dismiss(kill=True)
+        self.ready = ""
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs, self._opening), daemon=True)
@@ -309,8 +321,11 @@ class Desk:
             self._line = None
 
     def _tidy(self) -> None:
-        """Forget what ended long ago."""
+        """Forget, once in a while, what ended long ago. Between two batches."""
         self._cancelled.clear()  # of jobs that were never begun
+        if (now := time.monotonic()) < self._tidied + TIDY:
+            return
+        self._tidied = now
         for image in self.jobs.forget(KEPT):
             if image.file:
                 (self._folder / image.file).unlink(missing_ok=True)
