@@ -35,11 +35,15 @@ def read(path: Path) -> pd.DataFrame:
         verdict ("accepted", "rejected"), name, time (UTC, ISO 8601) and the sha256 of the PNG they saw.
 
     Raises:
-        BadCaptions: columns are missing or unknown, an image has two rows, or a verdict is none.
+        BadCaptions: it is no table, columns are missing or unknown, an image has two rows, or a verdict is
+            none.
     """
-    # utf-8-sig: spreadsheet programs put a mark at the start when they save
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     mend = "correct it, or `git checkout` the last good one"
+    try:
+        # utf-8-sig: spreadsheet programs put a mark at the start when they save
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except ValueError as err:  # pandas' own errors and what is no UTF-8
+        raise BadCaptions(f"{path} cannot be read ({' '.join(str(err).split())}): {mend}") from err
     unknown, missing = set(table.columns) - set(COLUMNS), {"sha256", "machine", "human"} - set(table.columns)
     if unknown or missing:
         raise BadCaptions(

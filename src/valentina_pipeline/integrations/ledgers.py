@@ -119,7 +119,7 @@ def _listed(text: str, file: Path) -> list[dict[str, Any]]:
 
     try:
         found = yaml.safe_load(text) or []
-    except yaml.YAMLError as err:
+    except (yaml.YAMLError, ValueError, RecursionError) as err:  # a 30th of February, a thousand brackets
         raise BadLedger(f"{file} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise BadLedger(f"{file} has to be a list of records")

@@ -115,7 +115,7 @@ def _attributes(place: "Source", entries: "Sequence[Entry]") -> dict[str, dict[s
         return {}
     try:
         known = json.loads(place.read(found, SIDECAR_BYTES))
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise BadSidecar(f"{place.where}/{SIDECAR} is no JSON ({err})") from err
     if not isinstance(known, dict) or not all(_is_words(words) for words in known.values()):
         raise BadSidecar(f'{place.where}/{SIDECAR} has to be {{"file name": {{"trait": "word"}}}}')
