@@ -1,6 +1,6 @@
 """Calls that clients of OpenAI's images API and of A1111's WebUI make, answered with their own words."""
 
-import base64
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -75,7 +75,7 @@ def add_compatible(app: FastAPI, server: Server, owner: Callable[..., Awaitable[
         data = [
             {"url": f"{request.base_url}v1/jobs/{job.id}/images/{each.seed}.png"}
             if links
-            else {"b64_json": base64.b64encode(server.desk.picture(each).read_bytes()).decode()}
+            else {"b64_json": server.embedded(each)}
             for each in job.images
             if each.file
         ]
@@ -100,7 +100,7 @@ def add_compatible(app: FastAPI, server: Server, owner: Callable[..., Awaitable[
             "height": job.order.settings.height,
         }
         return {
-            "images": [base64.b64encode(server.desk.picture(each).read_bytes()).decode() for each in drawn],
+            "images": [server.embedded(each) for each in drawn],
             "parameters": body.model_dump(),
             "info": json.dumps(info),
         }
@@ -130,7 +130,8 @@ async def _ended(server: Server, request: Request, owner: str, wanted: Wanted) -
     Raises:
         HTTPException: it failed, or nothing of it may be shown.
     """
-    job = await server.ended(server.submit(owner, wanted), request.is_disconnected)
+    accepted = await asyncio.to_thread(server.submit, owner, wanted)  # it writes to the database
+    job = await server.ended(accepted, request.is_disconnected)
     if job.state == "failed":
         raise HTTPException(500, job.error)
     if not any(each.file for each in job.images):

@@ -11,7 +11,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
 from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Job, State
+from valentina_pipeline.serving.jobs import Image, Job, State
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
@@ -116,15 +116,17 @@ class Server:
                 Picture(
                     seed=each.seed,
                     url=f"/v1/jobs/{job.id}/images/{each.seed}.png" if each.file else None,
-                    base64=base64.b64encode(self.desk.picture(each).read_bytes()).decode()
-                    if embed and each.file
-                    else None,
+                    base64=self.embedded(each) if embed and each.file else None,
                     refused=each.refused,
                 )
                 for each in job.images
             ],
             error=job.error,
         )
+
+    def embedded(self, image: Image) -> str:
+        """Return an image's PNG file as base64."""
+        return base64.b64encode(self.desk.picture(image).read_bytes()).decode()
 
     async def ended(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> Job:
         """Return a job once it has ended; where who waits for it is `gone`, cancel it.
