@@ -54,6 +54,16 @@ def run(folder: Path, *command: str) -> str:
     return printed
 
 
+def mend(folder: Path) -> None:
+    """Do as README.md says where a kill met DVC while it wrote its lock file, which it does in place."""
+    lock = folder / ".dvc/tmp/rwlock"
+    with suppress(FileNotFoundError):
+        try:
+            json.loads(lock.read_text())
+        except json.JSONDecodeError:
+            lock.unlink()
+
+
 def outputs(folder: Path) -> dict[str, dict[str, str]]:
     """Return stage -> output -> hash, as dvc.lock has it."""
     stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
@@ -143,6 +153,7 @@ def test_killed_at_a_dozen_moments_it_completes_with_the_same_hashes(
             process.communicate(timeout=moments.uniform(1, 20))
         process.kill()
         process.communicate(timeout=60)  # a stage that outlived its `dvc repro` would hold its output open
+        mend(folder)
     run(folder, "dvc", "repro")
     assert outputs(folder) == outputs(built[0])
 
