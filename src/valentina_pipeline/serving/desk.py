@@ -250,7 +250,7 @@ class Desk:
             name = f"{each.job}-{each.seed}.png" if each.png else ""
             if name:
                 files.replace(self._folder / name, each.png)
-            kept.append((each.job, Image(each.seed, name, each.refused)))
+            kept.append((each.job, Image(each.seed, name, each.refused, each.identity)))
             self._metrics.images.labels("refused" if each.refused else "drawn").inc()
         self.jobs.pictures(kept)
 

@@ -16,7 +16,7 @@ from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.package import About, refuse_revoked
-from valentina_pipeline.serving.studio.request import Request, settled
+from valentina_pipeline.serving.studio.request import Request, again, settled
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,9 @@ class Picture(BaseModel):
     url: str | None = Field(description="of the PNG file; null where the filter refused the image")
     base64: str | None = Field(default=None, description="the PNG file, where it was asked for")
     refused: str = Field(description="why there is none, or empty")
+    identity: float | None = Field(
+        description="likeness of the face to the character's portraits, -1 to 1; null: no face"
+    )
 
 
 class Status(BaseModel):
@@ -47,9 +50,8 @@ class Status(BaseModel):
     step: int = Field(description="done of the batch that it is drawn in")
     steps: int
     seconds_left: float | None
-    prompt: str = Field(description="as drawn")
-    seeds: list[int]
-    settings: dict[str, Any]
+    accepted: float = Field(description="seconds since 1970")
+    request: Request = Field(description="as drawn; sent again, it draws the same")
     images: list[Picture]
     error: str
 
@@ -109,15 +111,15 @@ class Server:
             step=progress.done if progress else 0,
             steps=progress.total if progress else job.order.settings.steps,
             seconds_left=progress.seconds_left if progress else None,
-            prompt=job.order.prompt,
-            seeds=list(job.order.seeds),
-            settings={**vars(job.order.settings), "preset": job.order.preset},
+            accepted=job.accepted,
+            request=again(job.order),
             images=[
                 Picture(
                     seed=each.seed,
                     url=f"/v1/jobs/{job.id}/images/{each.seed}.png" if each.file else None,
                     base64=self.embedded(each) if embed and each.file else None,
                     refused=each.refused,
+                    identity=each.identity,
                 )
                 for each in job.images
             ],

@@ -68,6 +68,7 @@ class Picture:
     seed: int
     png: bytes
     refused: str
+    identity: float | None
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,9 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
         drawn = studio.draw([order for _, order in wanted], on_step)
         server.send(
             [
-                Picture(job, one.seed, signer.encode(one.image) if one.image else b"", one.refused)
+                Picture(
+                    job, one.seed, signer.encode(one.image) if one.image else b"", one.refused, one.identity
+                )
                 for (job, _), (one,) in zip(wanted, drawn, strict=True)
             ]
         )
