@@ -79,6 +79,13 @@ def manifest() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sha256", "rights_id", "split"])
 
 
+def base() -> dict[str, Any]:
+    """The random SDXL, with the tiny world's face embedder."""
+    chosen = {"kind": "tiny", "path": str(ROOT / "tiny/weights/faces.safetensors")}
+    config = tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump()
+    return {**config, "face_embedder": chosen}
+
+
 def faces() -> pd.DataFrame:
     """Align's rows of the same pictures, each face the same."""
     return manifest().assign(kept=True, embedding=[np.full(128, 128**-0.5)] * 6)
@@ -127,7 +134,7 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "scenes": yaml.safe_load((ROOT / "conf/base/prompts/scenes.yml").read_text("utf-8")),
         "rights": rights(),
         "concept": concept(),
-        "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
+        "base": base(),
         "train_lora": stage("train_lora"),
         "evaluate": {**stage("evaluate"), "steps": 4},
         "publish": stage("publish"),

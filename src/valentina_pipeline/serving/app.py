@@ -194,7 +194,8 @@ def create_app(server: Server) -> FastAPI:
     def ready(answer: Response) -> dict[str, str]:
         """Say whether the networks are loaded; 503 where they are not, and why."""
         if server.desk.ready:
-            return {"status": "ready", "device": server.desk.ready}
+            said = {"status": "ready", "device": server.desk.ready}
+            return {**said, "note": server.desk.note} if server.desk.note else said
         answer.status_code = 503
         return {"status": "not ready", "why": server.desk.broken}
 

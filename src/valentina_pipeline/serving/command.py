@@ -3,8 +3,12 @@
 import ipaddress
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from valentina_pipeline.serving.studio.package import About
 
 
 @click.command()
@@ -18,6 +22,10 @@ import click
 @click.option("--port", default=8800, show_default=True, help="0 takes a free one.")
 @click.option("--base", help="A folder or hub id of the base model, where the package embeds none.")
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
+@click.option(
+    "--fallback",
+    help="A package, such as models:/NAME@former, that draws once images are no longer like her.",
+)
 @click.option("--keys", type=click.Path(path_type=Path), help="A file of API keys; see --new-key.")
 @click.option(
     "--new-key", metavar="NAME", help="Print a new key and its lines for the file of keys, and end."
@@ -42,6 +50,7 @@ def serve(
     port: int,
     base: str | None,
     adapters: Path | None,
+    fallback: str | None,
     keys: Path | None,
     new_key: str | None,
     state: Path,
@@ -81,6 +90,7 @@ def serve(
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
         about = opened(root, package, concept)
+        former = _alike(opened(root, fallback, None), about) if fallback else None
         known = read_keys(keys) if keys else {}
         if not known and not _is_loopback(host):
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
@@ -94,9 +104,10 @@ def serve(
         raise click.ClickException(f"--database {database}: {str(err).splitlines()[0]}") from err
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
-    desk = Desk(store, Opening(about.folder, keyed, base, root, adapters), state / "images", metrics)
+    opening = Opening(about.folder, keyed, base, root, adapters)
+    desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
     gate = Gate(known, store.images_since)
-    app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts))
+    app = create_app(Server(shelf, desk, gate, metrics, log_prompts))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}/docs   (Ctrl-C ends it)")
@@ -108,6 +119,17 @@ def serve(
     )
     with bound:
         uvicorn.Server(settings).run(sockets=[bound])
+
+
+def _alike(fallback: "About", about: "About") -> "About":
+    """Return the fallback, which has to draw what was asked of the other.
+
+    Raises:
+        ValueError: it is of another character or base.
+    """
+    if (fallback.trigger, fallback.base_hash) != (about.trigger, about.base_hash):
+        raise ValueError(f"--fallback: {fallback.folder} is of another character or base than {about.folder}")
+    return fallback
 
 
 def _is_loopback(host: str) -> bool:

@@ -60,7 +60,6 @@ class Server:
     """What the API's calls share.
 
     Args:
-        about: the package.
         shelf: the LoRAs beside it.
         desk: has jobs drawn.
         gate: who may ask.
@@ -70,19 +69,22 @@ class Server:
 
     def __init__(
         self,
-        about: About,
         shelf: dict[str, Adapter],
         desk: Desk,
         gate: Gate,
         metrics: Metrics,
         log_prompts: bool = False,
     ) -> None:
-        self.about = about
         self.shelf = shelf
         self.desk = desk
         self.gate = gate
         self.metrics = metrics
         self.log_prompts = log_prompts
+
+    @property
+    def about(self) -> About:
+        """The package that draws."""
+        return self.desk.about
 
     def submit(self, owner: str, wanted: Request) -> Job:
         """Accept a request.

@@ -38,10 +38,11 @@ class Opening:
 
 @dataclass(frozen=True)
 class Ready:
-    """The networks are loaded."""
+    """The networks are loaded; `measures` is whether images are compared with the character's portraits."""
 
     device: str
     seconds: float
+    measures: bool
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def work(server: Connection, opening: Opening) -> None:
         signer = Signer(opening.signing)
         studio = Studio.open(opening.package, opening.base, opening.root, opening.adapters)
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
-        server.send(Ready(studio.device, time.monotonic() - begun))
+        server.send(Ready(studio.device, time.monotonic() - begun, studio.measures))
     except Exception as err:  # whatever it is, the server says so
         server.send(Broken(f"{type(err).__name__}: {err}"))
         return

@@ -151,6 +151,11 @@ class Studio:
         return Drawn(image, order, seed, "", self._likeness.score(image) if self._likeness else None)
 
     @property
+    def measures(self) -> bool:
+        """Whether images are compared with the character's portraits."""
+        return self._likeness is not None
+
+    @property
     def device(self) -> str:
         """Where it draws, such as "cpu" or "cuda:0"."""
         return str(self._base.device)
