@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
 from valentina_pipeline.serving.studio.package import About, read
 from valentina_pipeline.serving.worker import Opening
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -66,13 +67,6 @@ class Running:
         job = self.posted(**fields)["id"]
         until(lambda: self.http.get(f"/v1/jobs/{job}").json()["step"] > 0)
         return job
-
-
-def until(what: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager

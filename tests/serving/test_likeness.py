@@ -47,5 +47,5 @@ def test_her_face_is_more_like_her_than_another_s_and_no_face_is_nobody(about: A
 def test_without_the_network_nothing_is_measured_and_the_log_says_so(
     about: About, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert likeness.of(about, tmp_path) is None
+    assert likeness.of(replace(about, folder=tmp_path), tmp_path) is None
     assert "not compared with Valentina Moreau's portraits" in caplog.text

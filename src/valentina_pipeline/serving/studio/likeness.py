@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,15 @@ def of(about: About, root: Path | None = None) -> Likeness | None:
         root: what a relative path of the face embedder counts from; None is the working directory.
     """
     try:
+        if find_spec("facenet_pytorch") is None:  # its pins keep it out of an installation that only serves
+            raise MissingModel(
+                "facenet-pytorch, which finds faces", "MIT", "`pip install --no-deps facenet-pytorch`"
+            )
         from valentina_pipeline.image.faces import embedder, find_faces
 
         own, chosen = about.folder / FACES, about.base.face_embedder
         path = str(own) if own.is_file() else located(chosen.path, root or Path.cwd())
         return Likeness(np.array([about.identity.mean]), find_faces, embedder(chosen.kind, path))
-    except (MissingModel, ImportError) as err:  # facenet-pytorch, which finds faces, is installed by choice
+    except MissingModel as err:
         logger.warning("images are not compared with %s's portraits: %s", about.name, err)
         return None
