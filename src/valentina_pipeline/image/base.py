@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.missing import MissingModel
+from valentina_pipeline.image.offload import Placement, place, where
 
 if TYPE_CHECKING:
     import torch
@@ -59,12 +60,14 @@ class BaseModel:
         family: "sdxl" (two text encoders, pooled text, size conditions) or "sd15".
         folder: where it was read from; the file, where all of it is in one.
         pipe: StableDiffusionXLPipeline or StableDiffusionPipeline.
+        placement: how it uses memory, where that was chosen.
         replaced: networks' own weights, while fully trained ones stand in for them.
     """
 
     family: Family
     folder: Path
     pipe: Any
+    placement: Placement | None = None
     replaced: "dict[str, dict[str, Tensor]]" = field(default_factory=dict)
 
     @property
@@ -90,8 +93,8 @@ class BaseModel:
 
     @property
     def device(self) -> "torch.device":
-        """Where the weights are; diffusers' own property walks through all modules, 60 ms each time."""
-        return next(self.unet.parameters()).device
+        """Where it computes; diffusers' own property walks through all modules, 60 ms each time."""
+        return where(self.unet)
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -105,7 +108,11 @@ class BaseModel:
 
 
 def load_base(
-    base: BaseConfig, root: Path, precision: Precision | None = None, quantise: Quantise = "none"
+    base: BaseConfig,
+    root: Path,
+    precision: Precision | None = None,
+    quantise: Quantise = "none",
+    offload: bool = False,
 ) -> BaseModel:
     """Load a base model, frozen and in eval mode, onto the GPU where there is one.
 
@@ -116,6 +123,7 @@ def load_base(
         precision: of the weights on a GPU; None takes bf16 where the GPU has it, else fp16. Always
             float32 on a CPU.
         quantise: store the U-Net and the text encoders in 8 or 4 bits, by bitsandbytes on a GPU.
+        offload: where the GPU's memory is too small for all networks, have only those there that compute.
 
     Raises:
         MissingModel: it, a part of it, or the GPU that `quantise` needs is not on this machine.
@@ -123,17 +131,22 @@ def load_base(
     """
     import torch
 
-    where = base_folder(base, root)
+    place_of = base_folder(base, root)
     with quiet():
-        pipe = (_from_file if where.is_file() else _from_folder)(base, where, root, precision, quantise)
+        read = _from_file if place_of.is_file() else _from_folder
+        pipe = read(base, place_of, root, precision, quantise)
     pipe.set_progress_bar_config(disable=True)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         getattr(pipe, name).requires_grad_(False).eval()
     for name in ("vae",) if quantise != "none" else ("unet", "vae"):
         # several times faster convolutions on CPUs and tensor cores
         getattr(pipe, name).to(memory_format=torch.channels_last)
-    return BaseModel(base.family, where, pipe)
+    device, free = ("cuda", torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else ("cpu", None)
+    if not offload:
+        pipe.to(device)
+    return BaseModel(
+        base.family, place_of, pipe, place(pipe, device, base.resolution, free) if offload else None
+    )
 
 
 def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, quantise: Quantise) -> Any:
@@ -305,7 +318,7 @@ def encode(vae: Any, pixels: "Tensor") -> "Tensor":
 
     shift, spread = _spread(vae)
     with torch.no_grad():
-        mean = vae.encode(pixels.to(vae.device)).latent_dist.mean
+        mean = vae.encode(pixels.to(where(vae))).latent_dist.mean
     return (mean - shift) / spread
 
 
@@ -315,7 +328,7 @@ def decode(vae: Any, latents: "Tensor") -> "Tensor":
 
     shift, spread = _spread(vae)
     with torch.no_grad():
-        return vae.decode(latents.to(vae.device, vae.dtype) * spread + shift).sample
+        return vae.decode(latents.to(where(vae), vae.dtype) * spread + shift).sample
 
 
 def _spread(vae: Any) -> "tuple[Tensor, Tensor]":
@@ -323,7 +336,7 @@ def _spread(vae: Any) -> "tuple[Tensor, Tensor]":
     import torch
 
     def channels(values: list[float]) -> "Tensor":
-        return torch.tensor(values, dtype=vae.dtype, device=vae.device).view(1, -1, 1, 1)
+        return torch.tensor(values, dtype=vae.dtype, device=where(vae)).view(1, -1, 1, 1)
 
     config = vae.config
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)

@@ -183,6 +183,7 @@ def create_app(server: Server) -> FastAPI:
             "request": Wanted.model_json_schema(),
             "most_pixels": 4 * about.base.resolution**2,
             "device": server.desk.ready,
+            "memory": server.desk.memory,
         }
 
     @app.get("/healthz", tags=["operation"])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.integrations import files
 from valentina_pipeline.serving.jobs import Image, Job, Jobs, State
@@ -82,6 +82,7 @@ class Desk:
         note: why it is not the one that was meant, else "".
         ready: where the process draws, such as "cpu"; "" while it cannot.
         broken: why it cannot.
+        memory: how the process uses it: see image/offload.py.
         batch_seconds: how long the last batch took, a guess before the first.
     """
 
@@ -100,6 +101,7 @@ class Desk:
         self.note = ""
         self.ready = ""
         self.broken = "the networks are being loaded"
+        self.memory: dict[str, Any] = {}
         self.batch_seconds = 5.0
         self._opening = opening
         self._folder = folder
@@ -219,9 +221,9 @@ class Desk:
         match told := self._hear():
             case Ready():
                 self.ready, self.broken = told.device, ""
-                self._measures = told.measures
+                self._measures, self.memory = told.measures, told.memory
                 self._metrics.loading.set(told.seconds)
-                logger.info("ready on %s after %.1f s", told.device, told.seconds)
+                logger.info("ready on %s after %.1f s, memory: %s", told.device, told.seconds, told.memory)
                 return True
             case Broken():
                 self.broken = told.why

@@ -38,11 +38,19 @@ class Opening:
 
 @dataclass(frozen=True)
 class Ready:
-    """The networks are loaded; `measures` is whether images are compared with the character's portraits."""
+    """The networks are loaded.
+
+    Attributes:
+        device: where they compute.
+        seconds: that it took.
+        measures: whether images are compared with the character's portraits.
+        memory: "offload", "tiled" and "why": see image/offload.py.
+    """
 
     device: str
     seconds: float
     measures: bool
+    memory: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ def work(server: Connection, opening: Opening) -> None:
         signer = Signer(opening.signing)
         studio = Studio.open(opening.package, opening.base, opening.root, opening.adapters)
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
-        server.send(Ready(studio.device, time.monotonic() - begun, studio.measures))
+        server.send(Ready(studio.device, time.monotonic() - begun, studio.measures, vars(studio.placement)))
     except Exception as err:  # whatever it is, the server says so
         server.send(Broken(f"{type(err).__name__}: {err}"))
         return

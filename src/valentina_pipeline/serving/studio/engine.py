@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from valentina_pipeline.image.base import BaseModel
     from valentina_pipeline.image.generate import OnStep
+    from valentina_pipeline.image.offload import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +161,12 @@ class Studio:
         """Where it draws, such as "cpu" or "cuda:0"."""
         return str(self._base.device)
 
+    @property
+    def placement(self) -> "Placement":
+        """How it uses memory."""
+        assert self._base.placement is not None
+        return self._base.placement
+
     def preview(self, latents: "Tensor") -> "Image.Image | None":
         """Return the picture of one image's latents (c, h, w) in mid-drawing; None if it is unsafe."""
         import torch
@@ -284,7 +291,7 @@ def _loaded(about: About, elsewhere: str | None, root: Path | None) -> "BaseMode
 
     path = elsewhere or ("base" if about.base.embed else about.base.path)
     below = about.folder if about.base.embed and not elsewhere else root or Path.cwd()
-    model = load_base(about.base.model_copy(update={"path": path}), below)
+    model = load_base(about.base.model_copy(update={"path": path}), below, offload=True)
     if (found := base_hash(model.folder)) != about.base_hash:
         raise BadPackage(
             f"{model.folder} holds other weights (sha256 {found[:12]}) than the base that this LoRA was "

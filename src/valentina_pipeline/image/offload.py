@@ -1,0 +1,95 @@
+"""Where a base's networks are while it draws, chosen by the memory that is free."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Offload = Literal["none", "model", "sequential"]
+
+SPARE = 0.9
+"""Share of the free memory that is counted on: other programs breathe too."""
+
+MAPS_AT_ONCE = 8
+"""Feature maps as large as the picture that the decoder holds, in float32: an estimate, not measured."""
+
+TILES = 8
+"""What tiles divide that by, about."""
+
+TILED_FROM = 1536 * 1536
+"""Pixels from which the decoder works in tiles wherever it runs."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a pipeline uses memory.
+
+    Attributes:
+        offload: "none": all networks stay on the device; "model": one at a time is there; "sequential": one
+            layer at a time.
+        tiled: the decoder works in tiles, whose seams are blended. Images are decoded one after the other
+            in any case.
+        why: in words.
+    """
+
+    offload: Offload
+    tiled: bool
+    why: str
+
+
+def chosen(networks: Mapping[str, int], channels: int, side: int, free: int | None) -> Placement:
+    """Return how to place networks.
+
+    Args:
+        networks: name -> bytes of its weights.
+        channels: of the decoder's widest feature maps, those as large as the picture.
+        side: pixels, of the pictures that the base is made for.
+        free: bytes of the accelerator's memory, None without one.
+    """
+    large = side * side > TILED_FROM
+    if free is None:
+        return Placement("none", large, "no accelerator: the machine's memory holds all networks")
+    room, whole, largest = free * SPARE, sum(networks.values()), max(networks.values())
+    decoding = MAPS_AT_ONCE * channels * side * side * 4
+    resident: dict[Offload, float] = {"none": whole, "model": largest, "sequential": 0}
+    fitting = [offload for offload, held in resident.items() if held + decoding / TILES <= room]
+    offload: Offload = fitting[0] if fitting else "sequential"
+    tiled = large or resident[offload] + decoding > room
+    return Placement(offload, tiled, f"{whole / 2**30:.1f} GiB of weights, {free / 2**30:.1f} GiB free")
+
+
+def place(pipe: Any, device: str, side: int, free: int | None) -> Placement:
+    """Bring a pipeline to a device, as far as it fits, and return how.
+
+    Args:
+        pipe: of diffusers, on the CPU.
+        device: such as "cuda".
+        side: pixels, of the pictures that the base is made for.
+        free: bytes of the device's memory, None for a CPU.
+    """
+    import torch
+
+    networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    sizes = {name: sum(p.nbytes for p in part.parameters()) for name, part in networks.items()}
+    placement = chosen(sizes, pipe.vae.config.block_out_channels[0], side, free)
+    apply(pipe, placement, device)
+    return placement
+
+
+def apply(pipe: Any, placement: Placement, device: str) -> None:
+    """Do what a placement says."""
+    if placement.tiled:
+        pipe.vae.enable_tiling()
+    match placement.offload:
+        case "none":
+            pipe.to(device)
+        case "model":
+            pipe.enable_model_cpu_offload(device=device)
+        case "sequential":
+            pipe.enable_sequential_cpu_offload(device=device)
+
+
+def where(network: Any) -> Any:
+    """Return the device that a network computes on, be its weights elsewhere meanwhile."""
+    hooks = (getattr(module, "_hf_hook", None) for module in (network, *network.children()))
+    elsewhere = (device for hook in hooks if (device := getattr(hook, "execution_device", None)) is not None)
+    return next(elsewhere, None) or next(network.parameters()).device

@@ -1,0 +1,57 @@
+"""Where networks are while they draw."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import tiny_bases
+from valentina_pipeline.image.generate import Request, draw
+from valentina_pipeline.image.offload import Placement, apply, chosen, place, where
+
+GIB = 2**30
+SDXL = {"unet": 5 * GIB, "vae": GIB // 3, "text_encoder": GIB // 4, "text_encoder_2": 1.3 * GIB}
+
+
+@pytest.mark.parametrize(
+    ("free", "offload", "tiled"),
+    [
+        (80, "none", False),
+        (13, "none", False),
+        (9, "none", True),
+        (7, "model", True),
+        (3, "sequential", True),
+    ],
+)
+def test_the_less_memory_is_free_the_more_waits_outside(free: int, offload: str, tiled: bool) -> None:
+    placement = chosen(SDXL, 128, 1024, free * GIB)
+    assert (placement.offload, placement.tiled) == (offload, tiled)
+    assert placement.why == f"6.9 GiB of weights, {free}.0 GiB free"
+
+
+def test_without_an_accelerator_nothing_is_moved_and_large_pictures_are_decoded_in_tiles() -> None:
+    assert chosen(SDXL, 128, 1024, None).offload == "none"
+    assert [chosen(SDXL, 128, side, None).tiled for side in (1024, 2048)] == [False, True]
+
+
+def test_networks_that_come_when_they_compute_draw_the_same_picture() -> None:
+    base = tiny_bases.loaded("sdxl")
+
+    def drawn() -> np.ndarray:
+        (image,) = draw(base.pipe, [Request("a woman", 1)], 2, 2.0, tiny_bases.SIZE)
+        return np.asarray(image)
+
+    before = drawn()
+    # accelerate moves networks to a CPU as it does to a GPU; layer by layer ("sequential") it does not
+    apply(base.pipe, Placement("model", False, ""), "cpu")
+    assert str(where(base.vae)).startswith("cpu")
+    assert np.array_equal(drawn(), before)
+
+
+def test_a_pipeline_s_own_sizes_decide() -> None:
+    base = tiny_bases.loaded("sdxl")
+    weights = sum(p.nbytes for name in ("unet", "vae") for p in getattr(base.pipe, name).parameters())
+    small = place(base.pipe, "cpu", tiny_bases.SIZE, weights // 8)
+    assert small.offload == "sequential"
+    assert base.pipe.vae.use_tiling
+    assert replace(small, why="") == Placement("sequential", True, "")
