@@ -39,16 +39,6 @@ export interface Picture {
   identity?: number | null;
 }
 
-export interface Settings {
-  steps: number;
-  guidance: number;
-  width: number;
-  height: number;
-  scheduler: string;
-  preset: string;
-  adapters: [string, number][];
-}
-
 export interface Job {
   id: string;
   state: "queued" | "running" | "done" | "failed" | "cancelled";
@@ -56,13 +46,12 @@ export interface Job {
   step: number;
   steps: number;
   seconds_left: number | null;
-  prompt: string;
-  seeds: number[];
-  settings: Settings;
+  /** seconds since 1970 */
+  accepted: number;
+  /** as drawn, with nothing left to presets or to chance */
+  request: Wanted;
   images: Picture[];
   error: string;
-  request: Partial<Wanted>;
-  accepted: number;
 }
 
 interface Schema {
@@ -98,6 +87,7 @@ export interface Adapter {
 export interface Character {
   name: string;
   trigger: string;
+  class_word: string;
   identity?: { gate: number; ceiling: number } | null;
 }
 
@@ -120,6 +110,8 @@ export class Refused extends Error {
 export function setKey(key: string): void {
   sessionStorage.setItem("key", key);
 }
+
+export const hasKey = () => sessionStorage.getItem("key") !== null;
 
 /** Return a call's answer; one that reads and comes too often waits and is made again. */
 async function call(path: string, init: RequestInit = {}): Promise<Response> {

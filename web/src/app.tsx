@@ -22,7 +22,7 @@ export function App() {
   const [theme, setTheme] = useKept("theme", matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   const [what, setWhat] = useState<Offered | null>(null);
   const [locked, setLocked] = useState(false);
-  const [notice, setNotice] = useState<{ say(w: Words): string } | null>(null);
+  const [notice, setNotice] = useState<{ say(w: Words): string; unseen: boolean } | null>(null);
   const w = languages[language];
   const other = language === "en" ? "pt" : "en";
 
@@ -36,12 +36,13 @@ export function App() {
     return () => clearTimeout(timer);
   }, [notice, what]);
 
-  const tell = useCallback((say: (w: Words) => string) => setNotice({ say }), []);
+  const tell = useCallback((say: (w: Words) => string, unseen = false) => setNotice({ say, unseen }), []);
   const complain = useCallback(
     (err: unknown) => {
       if (err instanceof Refused && err.status === 401) {
         setLocked(true);
         setWhat(null);
+        if (api.hasKey()) tell((w) => w.keyUnknown);
       } else tell((w) => (err instanceof Refused ? err.message : w.silent));
     },
     [tell],
@@ -63,9 +64,9 @@ export function App() {
   return (
     <Language value={w}>
       <div className="mx-auto max-w-[90rem] px-4 pb-20 sm:px-8">
-        <header className="flex flex-wrap items-center justify-between gap-x-6 gap-y-2 py-5 sm:py-8">
+        <header className="flex items-start justify-between gap-4 py-5 sm:py-8">
           <div>
-            <h1 className="font-serif text-3xl">{what ? titled(what.her.name) : "Valentina Pipeline"}</h1>
+            <h1 className="font-serif text-2xl sm:text-3xl">{what ? titled(what.her.name) : "Valentina Pipeline"}</h1>
             <p className="text-sm text-quiet">{w.allSynthetic}</p>
           </div>
           <div className="flex gap-2">
@@ -75,9 +76,14 @@ export function App() {
               lang={languages[other].locale}
               onClick={() => setLanguage(other)}
             >
-              {w.other}
+              <span aria-hidden className="sm:hidden">
+                {languages[other].short}
+              </span>
+              <span className="sr-only sm:not-sr-only">{languages[other].name}</span>
             </button>
             <IconButton
+              small
+              framed
               icon={theme === "dark" ? "sun" : "moon"}
               label={theme === "dark" ? w.light : w.dark}
               onClick={() => setTheme(theme === "dark" ? "light" : "dark")}
@@ -92,7 +98,11 @@ export function App() {
       </div>
       <p
         role="status"
-        className="fixed inset-x-4 bottom-4 z-10 mx-auto w-fit max-w-prose rounded-lg bg-ink px-4 py-2.5 text-sm text-paper shadow-lg empty:opacity-0"
+        className={
+          notice && !notice.unseen
+            ? "fixed inset-x-4 bottom-4 z-10 mx-auto w-fit max-w-prose rounded-lg bg-ink px-4 py-2.5 text-sm text-paper shadow-lg"
+            : "sr-only"
+        }
       >
         {notice?.say(w)}
       </p>

@@ -55,7 +55,7 @@ export function Form(props: FormProps) {
   const scene = scenes.find((each) => each.name === wanted.scene);
   return (
     <form noValidate onSubmit={submit} aria-label={w.ask} className="space-y-6">
-      <Field name="prompt" label={w.prompt} refused={refused}>
+      <Field name="prompt" label={w.promptIn} refused={refused}>
         {(its) => (
           <textarea
             {...its}
@@ -97,10 +97,11 @@ export function Form(props: FormProps) {
       <div className="grid grid-cols-[1fr_6rem] gap-4">
         <Field name="seed" label={w.seed} refused={refused}>
           {(its) => (
-            <div className="flex gap-1">
+            <div className="flex gap-2">
               <NumberBox its={its} value={wanted.seed} min={0} hint={w.random} onChange={(seed) => set({ seed })} />
               <IconButton
                 small
+                framed
                 icon="dice"
                 label={w.dice}
                 onClick={() => set({ seed: crypto.getRandomValues(roll)[0]! % SEEDS })}
@@ -130,10 +131,12 @@ export function Form(props: FormProps) {
           {elsewhere.message}
         </p>
       )}
-      <button type="submit" className="button button-strong min-h-11 w-full text-base" disabled={busy}>
-        {w.draw}
-        <kbd className="hidden font-sans text-xs font-normal opacity-75 sm:inline">{w.drawKey}</kbd>
-      </button>
+      <div className="bg-paper lg:sticky lg:bottom-0 lg:-mt-4 lg:py-4">
+        <button type="submit" className="button button-strong min-h-11 w-full text-base" disabled={busy}>
+          {w.draw}
+          <kbd className="hidden font-sans text-xs font-normal opacity-75 sm:inline">Ctrl + Enter</kbd>
+        </button>
+      </div>
     </form>
   );
 }
@@ -153,11 +156,13 @@ const plain = (name: string) => name.replaceAll("_", " ");
 function Presets({ can, wanted, setWanted, refused }: Filled) {
   const w = useWords();
   const chosen = wanted.preset || can.default_preset;
+  const presets = Object.entries(can.presets).toSorted(([, one], [, two]) => one.steps - two.steps);
+  const sized = new Set(presets.map(([, preset]) => preset.size)).size > 1;
   return (
     <fieldset className="space-y-1.5">
       <legend className="mb-1.5 text-sm font-medium">{w.preset}</legend>
       <div className="flex rounded-lg border border-edge bg-card p-0.5">
-        {Object.entries(can.presets).map(([name, preset]) => (
+        {presets.map(([name, preset]) => (
           <label
             key={name}
             className="flex-1 cursor-pointer rounded-md px-2 py-1.5 text-center text-sm has-checked:bg-ink has-checked:text-paper has-focus-visible:outline-2 has-focus-visible:outline-offset-2 has-focus-visible:outline-accent"
@@ -171,7 +176,8 @@ function Presets({ can, wanted, setWanted, refused }: Filled) {
             />
             <span className="block font-medium">{plain(name)}</span>
             <span className="block text-xs tabular-nums opacity-80">
-              {preset.steps} {w.steps.toLowerCase()}, {preset.size} px
+              {preset.steps} {w.steps.toLowerCase()}
+              {sized && `, ${preset.size} px`}
             </span>
           </label>
         ))}

@@ -44,18 +44,19 @@ export function Icon({ name }: { name: keyof typeof PATHS }) {
 interface Pressed {
   icon: keyof typeof PATHS;
   label: string;
-  /** show the icon alone */
+  /** the icon alone */
   small?: boolean;
+  framed?: boolean;
   pressed?: boolean;
   disabled?: boolean;
   onClick(): void;
 }
 
-export function IconButton({ icon, label, small, pressed, disabled, onClick }: Pressed) {
+export function IconButton({ icon, label, small, framed, pressed, disabled, onClick }: Pressed) {
   const said = small ? { "aria-label": label, title: label } : {};
-  const look = small ? "button button-bare size-9 text-quiet hover:text-ink" : "button";
+  const look = small && !framed ? "button-bare text-quiet hover:text-ink" : "";
   return (
-    <button type="button" className={look} aria-pressed={pressed} disabled={disabled} onClick={onClick} {...said}>
+    <button type="button" className={`button ${small ? "min-w-9" : ""} ${look}`} aria-pressed={pressed} disabled={disabled} onClick={onClick} {...said}>
       <Icon name={icon} />
       {!small && label}
     </button>

@@ -9,23 +9,34 @@ import type { Words } from "./words";
 export const keyOf = (job: Job, picture: Picture) => `${job.id}/${picture.seed}`;
 
 /** Return how an image was drawn: names and values, for people. */
-export function parameters(job: Job, seed: number | undefined, w: Words): [string, string][] {
-  const { settings, request } = job;
-  const said: [string, string | undefined][] = [
-    [w.prompt, job.prompt],
+export function parameters(job: Job, picture: Picture, w: Words): [string, string][] {
+  const { request, accepted } = job;
+  const said: [string, string | number | null][] = [
+    [w.prompt, request.prompt],
     [w.negative_prompt, request.negative_prompt],
-    [w.scene, request.scene],
-    [w.seed, String(seed ?? job.seeds[0])],
-    [w.preset, settings.preset],
-    [w.steps, String(settings.steps)],
-    [w.guidance, String(settings.guidance)],
-    [w.size, `${settings.width} × ${settings.height}`],
-    [w.scheduler, settings.scheduler],
-    [w.adapters, settings.adapters.map(([name, weight]) => `${name} ${weight.toFixed(2)}`).join(", ")],
+    [w.seed, picture.seed],
+    [w.preset, request.preset],
+    [w.steps, request.steps],
+    [w.guidance, request.guidance],
+    [w.size, `${request.width} × ${request.height}`],
+    [w.scheduler, request.scheduler],
+    [w.adapters, request.adapters.map(({ name, weight }) => `${name} ${weight?.toFixed(2)}`).join(", ")],
     [w.pictures, pictureWords(job, w)],
-    [w.accepted, new Date(1000 * job.accepted).toLocaleString(w.locale, { dateStyle: "medium", timeStyle: "short" })],
+    [w.accepted, new Date(1000 * accepted).toLocaleString(w.locale, { dateStyle: "medium", timeStyle: "short" })],
   ];
-  return said.filter((each): each is [string, string] => Boolean(each[1]));
+  return said.filter(([, value]) => value !== null && value !== "").map(([name, value]) => [name, String(value)]);
+}
+
+/** A prompt without the words that every one of hers begins with. */
+function Prompt({ job, className }: { job: Job; className: string }) {
+  const { her } = useActs();
+  const start = `photo of a ${her.trigger} ${her.class_word}, `;
+  const { prompt } = job.request;
+  return (
+    <p lang="en" className={className}>
+      {prompt.startsWith(start) ? prompt.slice(start.length) : prompt}
+    </p>
+  );
 }
 
 function pictureWords({ request }: Job, w: Words): string {
@@ -48,8 +59,8 @@ export function Face({ job, picture, className }: { job: Job; picture: Picture; 
     );
   return (
     <div className="relative">
-      <Shown url={picture.url} alt={`${job.prompt}, ${w.seed.toLowerCase()} ${picture.seed}`} className={className} />
-      <span className="absolute bottom-2 left-2 rounded-full bg-black/75 px-2 py-0.5 text-xs text-white">
+      <Shown url={picture.url} alt={`${job.request.prompt}, ${w.seed.toLowerCase()} ${picture.seed}`} className={className} />
+      <span className="pointer-events-none absolute bottom-2 left-2 rounded-full bg-black/75 px-2 py-0.5 text-xs text-white">
         {w.synthetic}
       </span>
     </div>
@@ -77,26 +88,26 @@ export function Actions({ job, picture, small }: { job: Job; picture: Picture; s
   );
 }
 
-/** One image of a job. */
+/** One image of a job; `large` has beside it how it was drawn. */
 export function Shot({ job, picture, large }: { job: Job; picture: Picture; large?: boolean }) {
   const w = useWords();
   const { open } = useActs();
+  const look = large ? "grid gap-4 xl:grid-cols-[minmax(0,36rem)_minmax(16rem,1fr)] xl:gap-8" : "min-w-0 space-y-2";
   return (
-    <figure className="min-w-0 space-y-2">
+    <figure className={look}>
       <button
         type="button"
-        aria-label={`${w.details}: ${job.prompt}, ${w.seed.toLowerCase()} ${picture.seed}`}
-        className="block w-full overflow-hidden rounded-xl border border-line text-left"
+        title={w.details}
+        className="block w-full max-w-xl self-start overflow-hidden rounded-xl border border-line text-left"
         onClick={() => open(job, picture)}
       >
         <Face job={job} picture={picture} className={large ? "w-full" : "aspect-square w-full object-cover"} />
       </button>
-      <figcaption className="space-y-2">
+      <figcaption className={large ? "max-w-xl space-y-5" : "space-y-2"}>
         <Identity value={picture.identity} />
-        <p lang="en" className={large ? "font-serif text-lg leading-snug" : "line-clamp-2 text-sm text-quiet"}>
-          {job.prompt}
-        </p>
+        <Prompt job={job} className={large ? "font-serif text-xl leading-snug" : "line-clamp-2 text-sm text-quiet"} />
         <Actions job={job} picture={picture} small={!large} />
+        {large && <Parameters rows={parameters(job, picture, w).slice(1)} />}
       </figcaption>
     </figure>
   );
@@ -114,9 +125,7 @@ export function Imageless({ job }: { job: Job }) {
           {job.error}
         </span>
       )}
-      <p lang="en" className="line-clamp-3 text-quiet">
-        {job.prompt}
-      </p>
+      <Prompt job={job} className="line-clamp-3 text-quiet" />
       <div className="-mx-1.5 mt-auto">
         <IconButton small icon="again" label={w.again} onClick={() => again(job)} />
       </div>
@@ -127,6 +136,16 @@ export function Imageless({ job }: { job: Job }) {
 export function Shots({ job, large }: { job: Job; large?: boolean }) {
   if (!job.images.length) return ended(job) ? <Imageless job={job} /> : null;
   return job.images.map((picture) => <Shot key={picture.seed} job={job} picture={picture} large={large} />);
+}
+
+/** A job that waits behind the one that is drawn. */
+export function Waiting({ job, onCancel }: { job: Job; onCancel(): void }) {
+  return (
+    <div className="max-w-xl border-t border-line pt-4">
+      <Progress job={job} onCancel={onCancel} />
+      <Prompt job={job} className="truncate text-sm text-quiet" />
+    </div>
+  );
 }
 
 /** A job that has not ended: where it is, and how long it takes. */
@@ -166,7 +185,7 @@ function span(seconds: number, w: Words): string {
 
 /** The job that is drawn next or now, with its preview. */
 export function Drawing({ job, preview, onCancel }: { job: Job; preview: Preview | null; onCancel(): void }) {
-  const { width, height } = job.settings;
+  const { width, height } = job.request;
   const source = preview?.job === job.id ? preview.src : "";
   return (
     <div className="max-w-xl space-y-4">
@@ -178,9 +197,7 @@ export function Drawing({ job, preview, onCancel }: { job: Job; preview: Preview
         {source && <img src={source} alt="" className="size-full object-cover" />}
       </div>
       <Progress job={job} onCancel={onCancel} />
-      <p lang="en" className="font-serif text-lg leading-snug">
-        {job.prompt}
-      </p>
+      <Prompt job={job} className="font-serif text-xl leading-snug" />
       {job.images.length > 0 && (
         <div className="grid grid-cols-3 gap-4">
           <Shots job={job} />

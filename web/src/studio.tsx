@@ -7,7 +7,7 @@ import { BLANK, Form } from "./form";
 import { ended, useJobs } from "./jobs";
 import { Acting, type Acts, useWords } from "./parts";
 import { read, uses } from "./pictures";
-import { Drawing, keyOf, Progress, Shots } from "./shots";
+import { Drawing, keyOf, Shots, Waiting } from "./shots";
 import { Beside, Compare, Details, Dropped, type Image } from "./windows";
 import type { Words } from "./words";
 
@@ -27,7 +27,8 @@ type Opened =
 interface StudioProps {
   what: Offered;
   complain(err: unknown): void;
-  tell(say: (w: Words) => string): void;
+  /** `unseen` is said, and not shown: what the page shows anyway */
+  tell(say: (w: Words) => string, unseen?: boolean): void;
 }
 
 export function Studio({ what, complain, tell }: StudioProps) {
@@ -39,14 +40,15 @@ export function Studio({ what, complain, tell }: StudioProps) {
   const [busy, setBusy] = useState(false);
   const [opened, setOpened] = useState<Opened | null>(null);
   const [chosen, setChosen] = useState<Image[]>([]);
-  const posted = useRef(new Map<string, Partial<Wanted>>()); // with pictures, which the server does not repeat
+  const posted = useRef(new Map<string, Partial<Wanted>>()); // pictures of jobs, which the server does not repeat
   const bares = useRef(new Map<string, string>()); // jobs of the bare base, by the image that they stand beside
   const stage = useRef<HTMLElement>(null);
   useEnds(jobs, tell);
 
   async function post(request: Partial<Wanted>): Promise<Job> {
     const job = await draw(api.known(can, request));
-    posted.current.set(job.id, request);
+    const { image, mask, strength, control } = request;
+    if (image || control?.length) posted.current.set(job.id, { image, mask, strength, control });
     return job;
   }
 
@@ -73,12 +75,11 @@ export function Studio({ what, complain, tell }: StudioProps) {
     requestAnimationFrame(() => document.getElementById("prompt")!.focus()); // after the window gave it back
   }
 
-  /** Return what a job was asked by, and whether pictures that it had are gone. */
+  /** Return the request that draws a job again, and whether pictures that it had are gone. */
   function asked(job: Job): [Partial<Wanted>, boolean] {
-    const mine = posted.current.get(job.id);
-    if (mine) return [mine, false];
-    const { image, mask, control, strength, ...rest } = job.request;
-    return [rest, Boolean(image || control?.length || strength != null)];
+    const { image, mask, strength, control, ...rest } = job.request;
+    const pictures = posted.current.get(job.id);
+    return [{ ...rest, ...pictures }, !pictures && Boolean(image || control?.length || strength != null)];
   }
 
   const acts: Acts = {
@@ -87,7 +88,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
     open: (job, picture) => setOpened({ kind: "details", image: { job, picture } }),
     again(job, seed) {
       const [request, gone] = asked(job);
-      fill({ ...request, ...(seed === undefined ? { seed: job.seeds[0] } : { seed, count: 1 }) });
+      fill(seed === undefined ? request : { ...request, seed, count: 1 });
       tell((w) => (gone ? w.pictureGone : w.taken));
     },
     async beside(job, picture) {
@@ -134,7 +135,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
     }
   }
 
-  const isBare = (job: Job) => job.settings.adapters.some(([name, weight]) => name === her.trigger && weight === 0);
+  const isBare = (job: Job) => job.request.adapters.some(({ name, weight }) => name === her.trigger && weight === 0);
   const [current, ...waiting] = going.toReversed();
   const past = jobs.filter(ended);
   const latest = current ? undefined : past.find((job) => !isBare(job));
@@ -159,21 +160,16 @@ export function Studio({ what, complain, tell }: StudioProps) {
           />
         </div>
         <div className="min-w-0 space-y-12">
-          <section ref={stage} aria-labelledby="now" className="scroll-mt-4 space-y-4">
-            <h2 id="now" className="heading">
-              {w.now}
+          <section ref={stage} aria-labelledby="latest" className="scroll-mt-4 space-y-4">
+            <h2 id="latest" className="heading">
+              {w.latest}
             </h2>
             {current && <Drawing job={current} preview={preview} onCancel={() => cancel(current.id)} />}
             {waiting.map((job) => (
-              <div key={job.id} className="max-w-xl border-t border-line pt-4">
-                <Progress job={job} onCancel={() => cancel(job.id)} />
-                <p lang="en" className="truncate text-sm text-quiet">
-                  {job.prompt}
-                </p>
-              </div>
+              <Waiting key={job.id} job={job} onCancel={() => cancel(job.id)} />
             ))}
             {latest && (
-              <div className={latest.images.length > 1 ? GRID : "max-w-xl"}>
+              <div className={latest.images.length > 1 ? GRID : undefined}>
                 <Shots job={latest} large={latest.images.length === 1} />
               </div>
             )}
@@ -238,7 +234,7 @@ function useEnds(jobs: Job[], tell: StudioProps["tell"]) {
   useEffect(() => {
     for (const job of jobs)
       if (ended(job) && unended.current.has(job.id))
-        tell((w) => (job.state === "done" ? w.ready(job.images.length) : `${w[job.state]} ${job.error}`.trim()));
+        tell((w) => (job.state === "done" ? w.ready(job.images.length) : `${w[job.state]} ${job.error}`), job.state !== "failed");
     unended.current = new Set(jobs.filter((job) => !ended(job)).map((job) => job.id));
   }, [jobs, tell]);
 }

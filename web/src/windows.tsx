@@ -24,7 +24,7 @@ export function Details({ job, picture, onClose }: Image & { onClose(): void }) 
         </div>
         <div className="space-y-6">
           <Actions job={job} picture={picture} />
-          <Parameters rows={parameters(job, picture.seed, w)} />
+          <Parameters rows={parameters(job, picture, w)} />
         </div>
       </div>
     </Dialog>
@@ -54,7 +54,7 @@ export function Beside({ job, picture, bare, onCancel, onClose }: BesideProps) {
           {other?.url && (
             <>
               <div className="absolute inset-0" style={{ clipPath: `inset(0 ${100 - share}% 0 0)` }}>
-                <Shown url={other.url} alt={`${w.bare}: ${bare.prompt}`} className="size-full object-cover" />
+                <Shown url={other.url} alt={`${w.bare}: ${bare.request.prompt}`} className="size-full object-cover" />
               </div>
               <div aria-hidden className="absolute inset-y-0 w-0.5 bg-white shadow" style={{ left: `${share}%` }} />
               <input
@@ -88,7 +88,7 @@ export function Beside({ job, picture, bare, onCancel, onClose }: BesideProps) {
 /** Two images side by side; what differs in how they were drawn stands out. */
 export function Compare({ images, onClose }: { images: [Image, Image]; onClose(): void }) {
   const w = useWords();
-  const rows = images.map(({ job, picture }) => parameters(job, picture.seed, w));
+  const rows = images.map(({ job, picture }) => parameters(job, picture, w));
   return (
     <Dialog title={w.compare} onClose={onClose}>
       <div className="grid grid-cols-2 gap-3 sm:gap-6">
