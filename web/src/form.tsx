@@ -273,7 +273,7 @@ function Adapters({ can, wanted, setWanted, refused, adapters }: Filled & { adap
                   onChange={(event) => put(name, event.target.checked ? { name, weight } : null)}
                 />
               )}
-              <span className="font-medium break-all">{name}</span>
+              <span className="font-medium wrap-anywhere">{name}</span>
               <span className="text-quiet">{[kind, licence].filter(Boolean).join(", ")}</span>
               <output className="ml-auto tabular-nums">{at.toFixed(2)}</output>
             </label>

@@ -95,16 +95,18 @@ export function Shot({ job, picture, large }: { job: Job; picture: Picture; larg
   const look = large ? "grid gap-4 xl:grid-cols-[minmax(0,36rem)_minmax(16rem,1fr)] xl:gap-8" : "min-w-0 space-y-2";
   return (
     <figure className={look}>
+      <div className="max-w-xl space-y-2">
       <button
         type="button"
         title={w.details}
-        className="block w-full max-w-xl self-start overflow-hidden rounded-xl border border-line text-left"
+        className="block w-full overflow-hidden rounded-xl border border-line text-left"
         onClick={() => open(job, picture)}
       >
         <Face job={job} picture={picture} className={large ? "w-full" : "aspect-square w-full object-cover"} />
       </button>
+      <Identity value={picture.identity} />
+      </div>
       <figcaption className={large ? "max-w-xl space-y-5" : "space-y-2"}>
-        <Identity value={picture.identity} />
         <Prompt job={job} className={large ? "font-serif text-xl leading-snug" : "line-clamp-2 text-sm text-quiet"} />
         <Actions job={job} picture={picture} small={!large} />
         {large && <Parameters rows={parameters(job, picture, w).slice(1)} />}
@@ -121,7 +123,7 @@ export function Imageless({ job }: { job: Job }) {
     <div className="flex flex-col gap-2 rounded-xl border border-line p-4 text-sm">
       <b>{w[job.state]}</b>
       {job.error && (
-        <span lang="en" className="break-words text-wrong">
+        <span lang="en" className="wrap-anywhere text-wrong">
           {job.error}
         </span>
       )}
@@ -149,7 +151,7 @@ export function Waiting({ job, onCancel }: { job: Job; onCancel(): void }) {
 }
 
 /** A job that has not ended: where it is, and how long it takes. */
-export function Progress({ job, onCancel }: { job: Job; onCancel(): void }) {
+export function Progress({ job, escape, onCancel }: { job: Job; escape?: boolean; onCancel(): void }) {
   const w = useWords();
   const where =
     job.state === "queued"
@@ -164,15 +166,17 @@ export function Progress({ job, onCancel }: { job: Job; onCancel(): void }) {
         </p>
         <button type="button" className="button" onClick={onCancel}>
           {w.cancel}
-          <kbd className="hidden font-sans text-xs text-quiet sm:inline">Esc</kbd>
+          {escape && <kbd className="hidden font-sans text-xs text-quiet sm:inline">Esc</kbd>}
         </button>
       </div>
-      <progress
-        aria-label={w[job.state]}
-        className="block h-1.5 w-full overflow-hidden rounded-full bg-line [&::-moz-progress-bar]:bg-accent [&::-webkit-progress-bar]:bg-line [&::-webkit-progress-value]:bg-accent"
-        max={job.steps}
-        value={job.state === "running" ? job.step : 0}
-      />
+      {job.state === "running" && (
+        <progress
+          aria-label={w.running}
+          className="block h-1.5 w-full overflow-hidden rounded-full bg-line [&::-moz-progress-bar]:bg-accent [&::-webkit-progress-bar]:bg-line [&::-webkit-progress-value]:bg-accent"
+          max={job.steps}
+          value={job.step}
+        />
+      )}
     </div>
   );
 }
@@ -196,7 +200,7 @@ export function Drawing({ job, preview, onCancel }: { job: Job; preview: Preview
       >
         {source && <img src={source} alt="" className="size-full object-cover" />}
       </div>
-      <Progress job={job} onCancel={onCancel} />
+      <Progress escape job={job} onCancel={onCancel} />
       <Prompt job={job} className="font-serif text-xl leading-snug" />
       {job.images.length > 0 && (
         <div className="grid grid-cols-3 gap-4">
@@ -207,17 +211,17 @@ export function Drawing({ job, preview, onCancel }: { job: Job; preview: Preview
   );
 }
 
-/** Names and values; `unlike` marks those that differ from another image's. */
+/** Names and values; those that differ from another image's, `unlike`, stand out. */
 export function Parameters({ rows, unlike }: { rows: [string, string][]; unlike?: [string, string][] }) {
   const others = new Map(unlike);
   return (
-    <dl className="grid grid-cols-[auto_1fr] gap-x-4 gap-y-1.5 text-sm">
+    <dl className={`grid gap-x-4 gap-y-1.5 text-sm ${unlike ? "sm:grid-cols-[auto_1fr]" : "grid-cols-[auto_1fr]"}`}>
       {rows.map(([name, value]) => {
         const differs = unlike && others.get(name) !== value;
         return (
-          <div key={name} className="col-span-2 grid grid-cols-subgrid">
+          <div key={name} className="col-span-full grid grid-cols-subgrid">
             <dt className="text-quiet">{name}</dt>
-            <dd className={`min-w-0 break-words ${differs ? "font-semibold text-accent" : ""}`}>{value}</dd>
+            <dd className={`min-w-0 ${differs ? "font-semibold text-accent" : ""}`}>{value}</dd>
           </div>
         );
       })}

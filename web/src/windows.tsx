@@ -141,7 +141,7 @@ export function Dropped({ source, marks, uses, onAgain, onClose }: DroppedProps)
             ))}
           </div>
           {marks && marks.marks.length > 0 && (
-            <ul lang="en" className="space-y-1 text-xs break-words text-quiet">
+            <ul lang="en" className="space-y-1 text-xs text-quiet">
               {marks.marks.map((mark) => (
                 <li key={mark}>{mark}</li>
               ))}
