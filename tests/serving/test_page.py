@@ -10,10 +10,11 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from programs import program
-from serving.test_app import Running, running, until
+from serving.test_app import Running, running
 from valentina_pipeline.image import png
 from valentina_pipeline.serving.keys import Key, issued
 from valentina_pipeline.serving.web import BUILT
+from waiting import until
 
 QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -66,6 +67,7 @@ def opened(window: Page, served: Running) -> Iterator[Page]:
 def shot(page: Page, words: str) -> Locator:
     """The newest image of a prompt, once it is there."""
     found = page.locator("figure", has_text=words).first
+    found.scroll_into_view_if_needed(timeout=60_000)  # what is out of sight is not fetched
     expect(found.locator("img")).to_have_js_property("complete", True, timeout=60_000)
     expect(found.locator("img")).not_to_have_js_property("naturalWidth", 0, timeout=60_000)
     return found

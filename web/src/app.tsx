@@ -3,7 +3,8 @@
 import { useCallback, useEffect, useState } from "react";
 import * as api from "./api";
 import { Refused } from "./api";
-import { IconButton, Language, useKept, useWords } from "./parts";
+import { type Tell, useKept } from "./hooks";
+import { IconButton, Language, useWords } from "./parts";
 import { type Offered, Studio } from "./studio";
 import { type Language as Name, languages, type Words } from "./words";
 
@@ -36,7 +37,7 @@ export function App() {
     return () => clearTimeout(timer);
   }, [notice, what]);
 
-  const tell = useCallback((say: (w: Words) => string, unseen = false) => setNotice({ say, unseen }), []);
+  const tell: Tell = useCallback((say, unseen = false) => setNotice({ say, unseen }), []);
   const complain = useCallback(
     (err: unknown) => {
       if (err instanceof Refused && err.status === 401) {

@@ -1,38 +1,13 @@
 /** What to draw: built from what the server says may be asked for. */
 
-import { type Dispatch, type FormEvent, type ReactNode, type SetStateAction, useEffect, useRef } from "react";
-import { type Adapter, bounds, type Capabilities, type Refused, type Scene, type Use, type Wanted } from "./api";
+import type { FormEvent } from "react";
+import { type Adapter, bounds, type Scene, type Use, type Wanted } from "./api";
+import { Drawer, Field, fieldOf, type Filled, NumberBox, Wrong } from "./fields";
 import { IconButton, useActs, useWords } from "./parts";
 import { offersPictures, Pictures } from "./pictures";
 
-export const BLANK: Wanted = {
-  prompt: "",
-  scene: "",
-  negative_prompt: "",
-  seed: null,
-  count: 1,
-  preset: "",
-  steps: null,
-  guidance: null,
-  width: null,
-  height: null,
-  scheduler: null,
-  adapters: [],
-  image: null,
-  strength: null,
-  mask: null,
-  control: [],
-};
-
 /** The seeds that the server rolls for itself. */
 const SEEDS = 2 ** 32;
-
-export interface Filled {
-  can: Capabilities;
-  wanted: Wanted;
-  setWanted: Dispatch<SetStateAction<Wanted>>;
-  refused: Refused | null;
-}
 
 interface FormProps extends Filled {
   scenes: Scene[];
@@ -142,14 +117,7 @@ export function Form(props: FormProps) {
 }
 
 const NUMBERS = ["steps", "guidance", "width", "height"] as const;
-const ADVANCED: string[] = [...NUMBERS, "negative_prompt", "scheduler"];
-const FIELDS = [...ADVANCED, "prompt", "scene", "seed", "count", "preset", "adapters", "image", "strength", "mask", "control"];
-
-/** Return the field of the form that a refusal is about, or "". */
-function fieldOf(refused: Refused | null): string {
-  const field = refused?.field.split(".")[0] ?? "";
-  return FIELDS.includes(field) ? field : "";
-}
+const ADVANCED = [...NUMBERS, "negative_prompt", "scheduler"];
 
 const plain = (name: string) => name.replaceAll("_", " ");
 
@@ -296,87 +264,5 @@ function Adapters({ can, wanted, setWanted, refused, adapters }: Filled & { adap
       })}
       <Wrong name="adapters" refused={refused} />
     </div>
-  );
-}
-
-/** Opened by hand, and by what needs to be seen in it. */
-function Drawer({ title, needed, children }: { title: string; needed: boolean; children: ReactNode }) {
-  const place = useRef<HTMLDetailsElement>(null);
-  useEffect(() => {
-    if (needed) place.current!.open = true;
-  }, [needed]);
-  return (
-    <details ref={place} className="group border-t border-line pt-3">
-      <summary className="flex list-none items-center justify-between rounded text-sm font-medium">
-        {title}
-        <span aria-hidden className="text-quiet transition-transform group-open:rotate-90">
-          ›
-        </span>
-      </summary>
-      <div className="space-y-4 pt-4">{children}</div>
-    </details>
-  );
-}
-
-interface Its {
-  id: string;
-  "aria-invalid": boolean;
-  "aria-describedby": string | undefined;
-}
-
-interface FieldProps {
-  name: string;
-  label: string;
-  refused: Refused | null;
-  children(its: Its): ReactNode;
-}
-
-/** A label, its control, and what the server found wrong with it. */
-function Field({ name, label, refused, children }: FieldProps) {
-  const wrong = fieldOf(refused) === name;
-  return (
-    <div className="space-y-1.5">
-      <label htmlFor={name} className="block text-sm font-medium">
-        {label}
-      </label>
-      {children({ id: name, "aria-invalid": wrong, "aria-describedby": wrong ? `wrong-${name}` : undefined })}
-      <Wrong name={name} refused={refused} />
-    </div>
-  );
-}
-
-export function Wrong({ name, refused }: { name: string; refused: Refused | null }) {
-  if (fieldOf(refused) !== name) return null;
-  return (
-    <p role="alert" lang="en" id={`wrong-${name}`} className="text-sm text-wrong">
-      {refused?.message}
-    </p>
-  );
-}
-
-interface NumberBoxProps {
-  its: Its;
-  value: number | null;
-  min?: number;
-  max?: number;
-  step?: number;
-  hint?: string;
-  onChange(value: number | null): void;
-}
-
-function NumberBox({ its, value, min, max, step, hint, onChange }: NumberBoxProps) {
-  return (
-    <input
-      {...its}
-      type="number"
-      inputMode="decimal"
-      className="field min-w-0 tabular-nums"
-      placeholder={hint}
-      min={min}
-      max={max}
-      step={step ?? "any"}
-      value={value ?? ""}
-      onChange={(event) => onChange(event.target.value === "" ? null : event.target.valueAsNumber)}
-    />
   );
 }

@@ -1,6 +1,6 @@
 /** Small parts that the page is made of. */
 
-import { createContext, type ReactNode, useContext, useEffect, useRef, useState } from "react";
+import { createContext, type CSSProperties, type ReactNode, useContext, useEffect, useRef, useState } from "react";
 import * as api from "./api";
 import type { Character, Job, Picture } from "./api";
 import { languages, type Words } from "./words";
@@ -64,7 +64,7 @@ export function IconButton({ icon, label, small, framed, pressed, disabled, onCl
 }
 
 /** An image's file as it comes into view; fetched, because an `<img>` cannot send a key. */
-export function Shown({ url, alt, className }: { url: string; alt: string; className: string }) {
+export function Shown({ url, alt, ...look }: { url: string; alt: string; className: string; style?: CSSProperties }) {
   const place = useRef<HTMLImageElement>(null);
   const [source, setSource] = useState<string>();
   useEffect(() => {
@@ -84,7 +84,8 @@ export function Shown({ url, alt, className }: { url: string; alt: string; class
       URL.revokeObjectURL(made);
     };
   }, [url]);
-  return <img ref={place} src={source} alt={alt} className={`bg-sunk ${className}`} />;
+  const className = `overflow-hidden bg-sunk text-transparent ${look.className}`; // its words stand in for it unseen
+  return <img {...look} ref={place} src={source} alt={alt} className={className} />;
 }
 
 /** How like her an image is, on a scale up to what her own portraits reach. */
@@ -139,14 +140,4 @@ export function Dialog({ title, onClose, children }: { title: string; onClose():
       </div>
     </dialog>
   );
-}
-
-/** A state that the browser remembers. */
-export function useKept<T extends string>(name: string, first: T): [T, (value: T) => void] {
-  const [value, setValue] = useState(() => (localStorage.getItem(name) as T | null) ?? first);
-  const keep = (next: T) => {
-    localStorage.setItem(name, next);
-    setValue(next);
-  };
-  return [value, keep];
 }

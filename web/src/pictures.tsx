@@ -2,7 +2,7 @@
 
 import type { ReactNode } from "react";
 import { bounds, type Capabilities, type Control, type Wanted } from "./api";
-import { type Filled, Wrong } from "./form";
+import { type Filled, Wrong } from "./fields";
 import { IconButton, useWords } from "./parts";
 import type { Words } from "./words";
 

@@ -46,11 +46,13 @@ function pictureWords({ request }: Job, w: Words): string {
 }
 
 /** An image, or why there is none; the word that it is synthetic stands on it. */
-export function Face({ job, picture, className }: { job: Job; picture: Picture; className: string }) {
+export function Face({ job, picture, square }: { job: Job; picture: Picture; square?: boolean }) {
   const w = useWords();
+  const { prompt, width, height } = job.request;
+  const style = { aspectRatio: square ? "1" : `${width} / ${height}` };
   if (!picture.url)
     return (
-      <div className={`flex flex-col justify-center gap-1 bg-sunk p-4 text-sm ${className}`}>
+      <div className="flex flex-col justify-center gap-1 bg-sunk p-4 text-sm" style={style}>
         <b>{w.refused}</b>
         <span lang="en" className="text-quiet">
           {picture.refused}
@@ -59,7 +61,12 @@ export function Face({ job, picture, className }: { job: Job; picture: Picture; 
     );
   return (
     <div className="relative">
-      <Shown url={picture.url} alt={`${job.request.prompt}, ${w.seed.toLowerCase()} ${picture.seed}`} className={className} />
+      <Shown
+        url={picture.url}
+        alt={`${prompt}, ${w.seed.toLowerCase()} ${picture.seed}`}
+        className="w-full object-cover"
+        style={style}
+      />
       <span className="pointer-events-none absolute bottom-2 left-2 rounded-full bg-black/75 px-2 py-0.5 text-xs text-white">
         {w.synthetic}
       </span>
@@ -96,15 +103,15 @@ export function Shot({ job, picture, large }: { job: Job; picture: Picture; larg
   return (
     <figure className={look}>
       <div className="max-w-xl space-y-2">
-      <button
-        type="button"
-        title={w.details}
-        className="block w-full overflow-hidden rounded-xl border border-line text-left"
-        onClick={() => open(job, picture)}
-      >
-        <Face job={job} picture={picture} className={large ? "w-full" : "aspect-square w-full object-cover"} />
-      </button>
-      <Identity value={picture.identity} />
+        <button
+          type="button"
+          title={w.details}
+          className="block w-full overflow-hidden rounded-xl border border-line text-left"
+          onClick={() => open(job, picture)}
+        >
+          <Face square={!large} job={job} picture={picture} />
+        </button>
+        <Identity value={picture.identity} />
       </div>
       <figcaption className={large ? "max-w-xl space-y-5" : "space-y-2"}>
         <Prompt job={job} className={large ? "font-serif text-xl leading-snug" : "line-clamp-2 text-sm text-quiet"} />

@@ -1,15 +1,16 @@
 /** What is asked for, what is being drawn, and what was. */
 
-import { useEffect, useEffectEvent, useRef, useState } from "react";
+import { useRef, useState } from "react";
 import * as api from "./api";
 import { type Adapter, type Capabilities, type Character, type Job, type Marks, Refused, type Scene, type Wanted } from "./api";
-import { BLANK, Form } from "./form";
+import { BLANK } from "./fields";
+import { Form } from "./form";
+import { type Tell, useDrop, useEnds, useKeys } from "./hooks";
 import { ended, useJobs } from "./jobs";
 import { Acting, type Acts, useWords } from "./parts";
 import { read, uses } from "./pictures";
 import { Drawing, keyOf, Shots, Waiting } from "./shots";
 import { Beside, Compare, Details, Dropped, type Image } from "./windows";
-import type { Words } from "./words";
 
 export interface Offered {
   can: Capabilities;
@@ -27,8 +28,7 @@ type Opened =
 interface StudioProps {
   what: Offered;
   complain(err: unknown): void;
-  /** `unseen` is said, and not shown: what the page shows anyway */
-  tell(say: (w: Words) => string, unseen?: boolean): void;
+  tell: Tell;
 }
 
 export function Studio({ what, complain, tell }: StudioProps) {
@@ -227,49 +227,3 @@ export function Studio({ what, complain, tell }: StudioProps) {
 }
 
 const GRID = "grid grid-cols-2 gap-x-4 gap-y-8 sm:grid-cols-3 xl:grid-cols-4";
-
-/** Tell of each job that ends. */
-function useEnds(jobs: Job[], tell: StudioProps["tell"]) {
-  const unended = useRef(new Set<string>());
-  useEffect(() => {
-    for (const job of jobs)
-      if (ended(job) && unended.current.has(job.id))
-        tell((w) => (job.state === "done" ? w.ready(job.images.length) : `${w[job.state]} ${job.error}`), job.state !== "failed");
-    unended.current = new Set(jobs.filter((job) => !ended(job)).map((job) => job.id));
-  }, [jobs, tell]);
-}
-
-/** Have Ctrl+Enter draw and Escape cancel, wherever the focus is; an open window has its own Escape. */
-function useKeys(onDraw: () => void, onCancel?: () => void) {
-  const pressed = useEffectEvent((event: KeyboardEvent) => {
-    if (event.isComposing || document.querySelector("dialog[open]")) return;
-    if (event.key === "Escape") onCancel?.();
-    else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) onDraw();
-    else return;
-    event.preventDefault();
-  });
-  useEffect(() => {
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  }, []);
-}
-
-/** Take a file that is dropped anywhere; return whether one is being dragged. */
-function useDrop(onFile: (file: File) => void): boolean {
-  const [dragging, setDragging] = useState(false);
-  const moved = useEffectEvent((event: DragEvent) => {
-    if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault(); // else the browser shows the file in place of the page
-    setDragging(event.type === "dragover" || (event.type === "dragleave" && event.relatedTarget !== null));
-    const file = event.type === "drop" && event.dataTransfer.files[0];
-    if (file) onFile(file);
-  });
-  useEffect(() => {
-    const kinds = ["dragover", "dragleave", "drop"] as const;
-    for (const kind of kinds) addEventListener(kind, moved);
-    return () => {
-      for (const kind of kinds) removeEventListener(kind, moved);
-    };
-  }, []);
-  return dragging;
-}

@@ -18,7 +18,7 @@ export function Details({ job, picture, onClose }: Image & { onClose(): void }) 
       <div className="grid gap-6 md:grid-cols-2">
         <div className="space-y-3">
           <div className="overflow-hidden rounded-xl border border-line">
-            <Face job={job} picture={picture} className="w-full" />
+            <Face job={job} picture={picture} />
           </div>
           <Identity value={picture.identity} />
         </div>
@@ -48,9 +48,9 @@ export function Beside({ job, picture, bare, onCancel, onClose }: BesideProps) {
       <div className="mx-auto max-w-xl space-y-3">
         {!ended(bare) && <Progress job={bare} onCancel={onCancel} />}
         {ended(bare) && !other && <p>{[w[bare.state], bare.error].filter(Boolean).join(": ")}</p>}
-        {ended(bare) && other && !other.url && <Face job={bare} picture={other} className="w-full" />}
+        {ended(bare) && other && !other.url && <Face job={bare} picture={other} />}
         <div className="relative overflow-hidden rounded-xl border border-line has-focus-visible:outline-2 has-focus-visible:outline-offset-2 has-focus-visible:outline-accent">
-          <Face job={job} picture={picture} className="w-full" />
+          <Face job={job} picture={picture} />
           {other?.url && (
             <>
               <div className="absolute inset-0" style={{ clipPath: `inset(0 ${100 - share}% 0 0)` }}>
@@ -95,7 +95,7 @@ export function Compare({ images, onClose }: { images: [Image, Image]; onClose()
         {images.map(({ job, picture }, at) => (
           <div key={at} className="min-w-0 space-y-3">
             <div className="overflow-hidden rounded-xl border border-line">
-              <Face job={job} picture={picture} className="w-full" />
+              <Face job={job} picture={picture} />
             </div>
             <Identity value={picture.identity} />
             <Parameters rows={rows[at]!} unlike={rows[1 - at]} />
