@@ -21,6 +21,9 @@ QUIET = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
+TALL = {"width": 1280, "height": 2400}
+"""What is out of sight is not fetched."""
+
 AXE = Path(__file__).parents[2] / "web/node_modules/axe-core/axe.min.js"
 
 pytestmark = pytest.mark.slow
@@ -43,7 +46,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(served: Running, browser: Browser) -> Iterator[Page]:
     """The page in a window of its own, which fails the test by errors and by requests that leave."""
-    context = browser.new_context(locale="en-GB", color_scheme="light")
+    context = browser.new_context(locale="en-GB", color_scheme="light", viewport=TALL)
     for window in opened(context.new_page(), served):
         expect(window.get_by_label("Prompt")).to_be_visible()
         yield window
@@ -67,7 +70,6 @@ def opened(window: Page, served: Running) -> Iterator[Page]:
 def shot(page: Page, words: str) -> Locator:
     """The newest image of a prompt, once it is there."""
     found = page.locator("figure", has_text=words).first
-    found.scroll_into_view_if_needed(timeout=60_000)  # what is out of sight is not fetched
     expect(found.locator("img")).to_have_js_property("complete", True, timeout=60_000)
     expect(found.locator("img")).not_to_have_js_property("naturalWidth", 0, timeout=60_000)
     return found
@@ -299,7 +301,7 @@ def barriers(page: Page) -> list[str]:
 
 
 def test_nothing_is_wider_than_a_small_phone(page: Page) -> None:
-    page.set_viewport_size({"width": 360, "height": 740})
+    page.set_viewport_size({"width": 360, "height": 2400})
     card = drawn(page, "a " + "verylongword" * 20, 50)
     drawn(page, "another", 51)
     for drawer in page.locator("summary").all():
@@ -316,7 +318,7 @@ def test_a_server_with_keys_asks_for_one(package: Path, tmp_path: Path, browser:
     hashed = re.search(r"sha256: (\w+)", lines)
     assert hashed
     with running(package, tmp_path, {"ada": Key(sha256=hashed[1])}) as served:
-        context = browser.new_context(locale="en-GB")
+        context = browser.new_context(locale="en-GB", viewport=TALL)
         for window in opened(context.new_page(), served):
             for given in ("vp_wrong", key):
                 window.get_by_label("API key").fill(given)

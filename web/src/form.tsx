@@ -12,13 +12,12 @@ const SEEDS = 2 ** 32;
 interface FormProps extends Filled {
   scenes: Scene[];
   adapters: Adapter[];
-  busy: boolean;
   onDraw(): void;
   onFile(file: File): void;
 }
 
 export function Form(props: FormProps) {
-  const { can, wanted, setWanted, refused, scenes, busy, onDraw } = props;
+  const { can, wanted, setWanted, refused, scenes, onDraw } = props;
   const w = useWords();
   const set = (change: Partial<Wanted>) => setWanted((before) => ({ ...before, ...change }));
   const roll = crypto.getRandomValues(new Uint32Array(1));
@@ -107,7 +106,7 @@ export function Form(props: FormProps) {
         </p>
       )}
       <div className="bg-paper lg:sticky lg:bottom-0 lg:-mt-4 lg:py-4">
-        <button type="submit" className="button button-strong min-h-11 w-full text-base" disabled={busy}>
+        <button type="submit" className="button button-strong min-h-11 w-full text-base">
           {w.draw}
           <kbd className="hidden font-sans text-xs font-normal opacity-75 sm:inline">Ctrl + Enter</kbd>
         </button>

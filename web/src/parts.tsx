@@ -63,6 +63,9 @@ export function IconButton({ icon, label, small, framed, pressed, disabled, onCl
   );
 }
 
+/** Files are fetched a little before they come into view. */
+const NEAR = { rootMargin: "50%" };
+
 /** An image's file as it comes into view; fetched, because an `<img>` cannot send a key. */
 export function Shown({ url, alt, ...look }: { url: string; alt: string; className: string; style?: CSSProperties }) {
   const place = useRef<HTMLImageElement>(null);
@@ -76,7 +79,7 @@ export function Shown({ url, alt, ...look }: { url: string; alt: string; classNa
       const file = await api.file(url, left.signal).catch(() => null);
       if (!file || left.signal.aborted) return;
       setSource((made = URL.createObjectURL(file)));
-    });
+    }, NEAR);
     seen.observe(place.current!);
     return () => {
       left.abort();

@@ -37,11 +37,11 @@ export function Studio({ what, complain, tell }: StudioProps) {
   const { jobs, going, preview, draw, cancel } = useJobs(complain);
   const [wanted, setWanted] = useState<Wanted>(BLANK);
   const [refused, setRefused] = useState<Refused | null>(null);
-  const [busy, setBusy] = useState(false);
   const [opened, setOpened] = useState<Opened | null>(null);
   const [chosen, setChosen] = useState<Image[]>([]);
   const posted = useRef(new Map<string, Partial<Wanted>>()); // pictures of jobs, which the server does not repeat
   const bares = useRef(new Map<string, string>()); // jobs of the bare base, by the image that they stand beside
+  const busy = useRef(false);
   const stage = useRef<HTMLElement>(null);
   useEnds(jobs, tell);
 
@@ -53,8 +53,8 @@ export function Studio({ what, complain, tell }: StudioProps) {
   }
 
   async function submit() {
-    if (busy) return;
-    setBusy(true);
+    if (busy.current) return; // Enter comes twice at times
+    busy.current = true;
     setRefused(null);
     try {
       await post(wanted);
@@ -63,7 +63,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
       if (err instanceof Refused && err.status !== 401) setRefused(err);
       else complain(err);
     } finally {
-      setBusy(false);
+      busy.current = false;
     }
   }
 
@@ -93,12 +93,12 @@ export function Studio({ what, complain, tell }: StudioProps) {
     },
     async beside(job, picture) {
       const image = { job, picture };
-      const known = bares.current.get(keyOf(job, picture));
+      const before = jobs.find(({ id, state }) => id === bares.current.get(keyOf(job, picture)) && state !== "cancelled");
       const [request, gone] = asked(job);
       if (gone) return tell((w) => w.pictureGone);
       const bare = { ...request, seed: picture.seed, count: 1, adapters: [{ name: her.trigger, weight: 0 }] };
       try {
-        const id = known ?? (await post(bare)).id;
+        const { id } = before ?? (await post(bare));
         bares.current.set(keyOf(job, picture), id);
         setOpened({ kind: "beside", image, bare: id });
       } catch (err) {
@@ -115,8 +115,10 @@ export function Studio({ what, complain, tell }: StudioProps) {
       if (!first) tell((w) => w.chooseOther);
     },
     async download(job, picture) {
+      const file = await api.file(picture.url!).catch(complain);
+      if (!file) return;
       const link = document.createElement("a");
-      link.href = URL.createObjectURL(await api.file(picture.url!));
+      link.href = URL.createObjectURL(file);
       link.download = `${her.trigger}-${job.id.slice(0, 8)}-${picture.seed}.png`;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href));
@@ -138,6 +140,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
   const isBare = (job: Job) => job.request.adapters.some(({ name, weight }) => name === her.trigger && weight === 0);
   const [current, ...waiting] = going.toReversed();
   const past = jobs.filter(ended);
+  const bare = opened?.kind === "beside" && jobs.find(({ id }) => id === opened.bare);
   const latest = current ? undefined : past.find((job) => !isBare(job));
   useKeys(submit, current && (() => cancel(current.id)));
   const dragging = useDrop(take);
@@ -154,7 +157,6 @@ export function Studio({ what, complain, tell }: StudioProps) {
             wanted={wanted}
             setWanted={setWanted}
             refused={refused}
-            busy={busy}
             onDraw={submit}
             onFile={take}
           />
@@ -197,13 +199,8 @@ export function Studio({ what, complain, tell }: StudioProps) {
         </div>
       </div>
       {opened?.kind === "details" && <Details {...opened.image} onClose={() => setOpened(null)} />}
-      {opened?.kind === "beside" && (
-        <Beside
-          {...opened.image}
-          bare={jobs.find((job) => job.id === opened.bare)!}
-          onCancel={() => cancel(opened.bare)}
-          onClose={() => setOpened(null)}
-        />
+      {bare && (
+        <Beside {...opened.image} bare={bare} onCancel={() => cancel(bare.id)} onClose={() => setOpened(null)} />
       )}
       {opened?.kind === "compare" && <Compare images={opened.images} onClose={close} />}
       {opened?.kind === "dropped" && (
