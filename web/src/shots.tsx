@@ -99,7 +99,7 @@ export function Actions({ job, picture, small }: { job: Job; picture: Picture; s
 export function Shot({ job, picture, large }: { job: Job; picture: Picture; large?: boolean }) {
   const w = useWords();
   const { open } = useActs();
-  const look = large ? "grid gap-4 xl:grid-cols-[minmax(0,36rem)_minmax(16rem,1fr)] xl:gap-8" : "min-w-0 space-y-2";
+  const look = large ? "grid grid-cols-1 gap-4 xl:grid-cols-[minmax(0,36rem)_minmax(16rem,1fr)] xl:gap-8" : "min-w-0 space-y-2";
   return (
     <figure className={look}>
       <div className="max-w-xl space-y-2">

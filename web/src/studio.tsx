@@ -150,7 +150,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
   };
   return (
     <Acting value={acts}>
-      <div className="grid gap-10 lg:grid-cols-[23rem_minmax(0,1fr)] lg:gap-14">
+      <div className="grid grid-cols-1 gap-10 lg:grid-cols-[23rem_minmax(0,1fr)] lg:gap-14">
         <div className="lg:sticky lg:top-0 lg:-mx-2 lg:max-h-dvh lg:self-start lg:overflow-y-auto lg:px-2 lg:py-1 lg:pb-8">
           <Form
             {...what}

@@ -15,7 +15,7 @@ export function Details({ job, picture, onClose }: Image & { onClose(): void }) 
   const w = useWords();
   return (
     <Dialog title={w.details} onClose={onClose}>
-      <div className="grid gap-6 md:grid-cols-2">
+      <div className="grid grid-cols-1 gap-6 md:grid-cols-2">
         <div className="space-y-3">
           <div className="overflow-hidden rounded-xl border border-line">
             <Face job={job} picture={picture} />
@@ -119,7 +119,7 @@ export function Dropped({ source, marks, uses, onAgain, onClose }: DroppedProps)
   const w = useWords();
   return (
     <Dialog title={w.droppedTitle} onClose={onClose}>
-      <div className="grid gap-6 sm:grid-cols-[12rem_1fr]">
+      <div className="grid grid-cols-1 gap-6 sm:grid-cols-[12rem_minmax(0,1fr)]">
         <img src={source} alt="" className="w-full max-w-48 rounded-xl border border-line" />
         <div className="space-y-4">
           {marks?.request && (
