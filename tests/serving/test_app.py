@@ -327,7 +327,7 @@ def start(package: Path, state: Path) -> tuple[subprocess.Popen[str], str]:
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
     )
     assert process.stdout is not None
-    return process, process.stdout.readline().split(": ")[1].split("/docs")[0]
+    return process, process.stdout.readline().split(": ")[1].split()[0]
 
 
 def test_a_server_that_is_killed_draws_after_its_next_start_what_it_had_accepted(

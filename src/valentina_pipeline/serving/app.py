@@ -30,6 +30,7 @@ from valentina_pipeline.serving.server import Server, Status
 from valentina_pipeline.serving.studio.package import BadPackage
 from valentina_pipeline.serving.studio.request import BadRequest
 from valentina_pipeline.serving.studio.request import Request as Wanted
+from valentina_pipeline.serving.web import add_page
 
 LARGEST_BODY = 1 << 20
 """Bytes of a request."""
@@ -209,6 +210,7 @@ def create_app(server: Server) -> FastAPI:
         return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     add_compatible(app, server, owner)
+    add_page(app)
     return app
 
 

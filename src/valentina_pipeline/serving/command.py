@@ -59,7 +59,7 @@ def serve(
     origins: tuple[str, ...],
     log_prompts: bool,
 ) -> None:
-    r"""Serve a published PACKAGE by HTTP: jobs with progress, OpenAI's and A1111's calls, metrics.
+    r"""Serve a published PACKAGE by HTTP: a page, jobs with progress, OpenAI's and A1111's calls, metrics.
 
     PACKAGE is a folder or models:/NAME@champion of the registry; without, this project's.
 
@@ -110,7 +110,7 @@ def serve(
     app = create_app(Server(shelf, desk, gate, metrics, log_prompts))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-    click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}/docs   (Ctrl-C ends it)")
+    click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (its API: /docs; Ctrl-C ends it)")
     settings = uvicorn.Config(
         app,
         log_level="warning",

@@ -17,7 +17,18 @@ from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.engine import batch_size
 from valentina_pipeline.serving.studio.package import About
 from valentina_pipeline.serving.watch import Watch
-from valentina_pipeline.serving.worker import Batch, Broken, Opening, Over, Picture, Ready, Step, work
+from valentina_pipeline.serving.worker import (
+    Batch,
+    Broken,
+    Cancelled,
+    Opening,
+    Over,
+    Picture,
+    Ready,
+    Step,
+    Watched,
+    work,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -161,7 +172,7 @@ class Desk:
 
     @contextmanager
     def watching(self, job: str) -> Iterator[None]:
-        """Have previews made of a job that begins while this lasts."""
+        """Have previews made of a job."""
         self._watched[job] = self._watched.get(job, 0) + 1
         try:
             yield
@@ -240,11 +251,11 @@ class Desk:
         for job in taken:
             self._progress[job.id] = Progress("running", begun=began)
             self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
-        watched = frozenset(job for job in waiting if job in self._watched)
-        self._tell(Batch({job.id: job.order for job in taken}, watched))
+        self._tell(Batch({job.id: job.order for job in taken}))
+        said = set[object]()
         images = 0
         while True:
-            match told := self._hear(waiting):
+            match told := self._hear(waiting, said):
                 case Step():
                     self._step(told, waiting, began)
                 case list():
@@ -324,24 +335,32 @@ class Desk:
         for _ in self.jobs.requeue():
             self._metrics.jobs.labels("failed").inc()
 
-    def _hear(self, jobs: set[str] | None = None) -> object:
-        """Return what the process says next, None where it is gone; pass cancellations of `jobs` on.
+    def _hear(self, jobs: set[str] | None = None, said: set[object] | None = None) -> object:
+        """Return what the process says next, None where it is gone.
 
-        Without jobs it is loading, which nobody waits for at the end.
+        Tells it meanwhile which of `jobs` are cancelled and watched, once each: `said` is added to. Without
+        jobs it is loading, which nobody waits for at the end.
         """
-        line, process, told = self._line, self._process, set[str]()
+        line, process = self._line, self._process
         while line is not None and process is not None and not (jobs is None and self._ending.is_set()):
             try:
+                if jobs and said is not None:
+                    for word in self._words(jobs) - said:
+                        line.send(word)
+                        said.add(word)
                 if line.poll(BEAT):
                     return line.recv()
-                for job in (self._cancelled & jobs if jobs else set()) - told:
-                    line.send(job)
-                    told.add(job)
             except (EOFError, OSError):
                 return None
             if not process.is_alive() and not line.poll():
                 return None
         return None
+
+    def _words(self, jobs: set[str]) -> set[object]:
+        return {
+            *(Cancelled(job) for job in jobs if job in self._cancelled),
+            *(Watched(job) for job in jobs if job in self._watched),
+        }
 
     def _tell(self, what: Batch | None) -> None:
         try:

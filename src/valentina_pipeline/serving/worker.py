@@ -90,10 +90,23 @@ class Over:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is to be drawn: jobs with equal settings. `watched` are those that somebody looks at."""
+    """What is to be drawn: jobs with equal settings."""
 
     orders: dict[str, Order]
-    watched: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """A job of the batch that is being drawn is no longer wanted."""
+
+    job: str
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Somebody looks at a job of the batch that is being drawn."""
+
+    job: str
 
 
 class _AllCancelled(Exception):
@@ -103,7 +116,7 @@ class _AllCancelled(Exception):
 def work(server: Connection, opening: Opening) -> None:
     """Draw batches until the server is gone or sends None.
 
-    Told by the server: a `Batch`, and while it is drawn the ids of jobs that were cancelled.
+    Told by the server: a `Batch`, and while it is drawn which jobs of it are `Cancelled` and `Watched`.
     Tells the server: `Ready` or `Broken`; then for each batch steps, pictures and at last `Over`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server decides
@@ -122,7 +135,7 @@ def work(server: Connection, opening: Opening) -> None:
         return
     try:
         while (told := server.recv()) is not None:
-            if isinstance(told, Batch):  # else a cancellation that came too late
+            if isinstance(told, Batch):  # else a word that came too late
                 server.send(_drawn(server, studio, signer, told))
     except (EOFError, OSError):
         return  # the server is gone
@@ -143,7 +156,7 @@ def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -
 
 
 def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> None:
-    parts, cancelled = list(_parts(batch.orders)), set[str]()
+    parts, cancelled, watched = list(_parts(batch.orders)), set[str](), set[str]()
     steps = next(iter(batch.orders.values())).settings.steps  # of all of them
     for number, part in enumerate(parts):
         wanted = [(job, order) for job, order in part if job not in cancelled]
@@ -154,13 +167,14 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
             done: int, latents: "Tensor", before: int = number * steps, rows: Sequence[Any] = wanted
         ) -> None:
             while server.poll():
-                cancelled.add(server.recv())
+                told = server.recv()
+                (cancelled if isinstance(told, Cancelled) else watched).add(told.job)
             if cancelled >= batch.orders.keys():
                 raise _AllCancelled
             previews: dict[str, bytes] = {}
             if done % max(1, steps // PREVIEWS) == 0 and done < steps:
                 for row, (job, _) in enumerate(rows):
-                    wished = job in batch.watched and job not in previews
+                    wished = job in watched and job not in previews
                     if wished and (image := studio.preview(latents[row])):
                         previews[job] = _jpeg(image)
             server.send(Step(before + done, len(parts) * steps, previews))

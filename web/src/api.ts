@@ -1,0 +1,200 @@
+/** The calls of `kedro serve` that the page makes; docs/serving.md has them all. */
+
+export interface Use {
+  name: string;
+  weight: number | null;
+}
+
+export interface Control {
+  kind: string;
+  image: string;
+  scale: number;
+  preprocess: boolean;
+}
+
+/** What is asked for; null is as the preset says. Pictures are data URLs. */
+export interface Wanted {
+  prompt: string;
+  scene: string;
+  negative_prompt: string;
+  seed: number | null;
+  count: number;
+  preset: string;
+  steps: number | null;
+  guidance: number | null;
+  width: number | null;
+  height: number | null;
+  scheduler: string | null;
+  adapters: Use[];
+  image: string | null;
+  strength: number | null;
+  mask: string | null;
+  control: Control[];
+}
+
+export interface Picture {
+  seed: number;
+  url: string | null;
+  refused: string;
+  identity?: number | null;
+}
+
+export interface Job {
+  id: string;
+  state: "queued" | "running" | "done" | "failed" | "cancelled";
+  position: number | null;
+  step: number;
+  steps: number;
+  seconds_left: number | null;
+  /** seconds since 1970 */
+  accepted: number;
+  /** as drawn, with nothing left to presets or to chance */
+  request: Wanted;
+  images: Picture[];
+  error: string;
+}
+
+interface Schema {
+  type?: string;
+  anyOf?: Schema[];
+  enum?: string[];
+  minimum?: number;
+  maximum?: number;
+  multipleOf?: number;
+}
+
+export interface Capabilities {
+  presets: Record<string, { steps: number; guidance: number; size: number; scheduler: string }>;
+  default_preset: string;
+  request: { properties: Record<string, Schema>; $defs?: Record<string, { properties: Record<string, Schema> }> };
+  controls?: string[];
+}
+
+export interface Scene {
+  name: string;
+  category: string;
+  words: string;
+}
+
+export interface Adapter {
+  name: string;
+  kind: string;
+  licence: string;
+  trigger: string;
+  weight: number;
+}
+
+export interface Character {
+  name: string;
+  trigger: string;
+  class_word: string;
+  identity?: { gate: number; ceiling: number } | null;
+}
+
+export interface Marks {
+  marks: string[];
+  request: Partial<Wanted> | null;
+}
+
+/** The server says no; `field` is the field of the request that it is about, or "". */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+    readonly field = "",
+  ) {
+    super(message);
+  }
+}
+
+export function setKey(key: string): void {
+  sessionStorage.setItem("key", key);
+}
+
+export const hasKey = () => sessionStorage.getItem("key") !== null;
+
+/** Return a call's answer; one that reads and comes too often waits and is made again. */
+async function call(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  const key = sessionStorage.getItem("key");
+  if (key) headers.set("authorization", `Bearer ${key}`);
+  const answer = await fetch(path, { ...init, headers });
+  if (answer.ok) return answer;
+  if (answer.status === 429 && !init.method) {
+    await pause(Number(answer.headers.get("retry-after") ?? 1));
+    init.signal?.throwIfAborted();
+    return call(path, init);
+  }
+  const said = await answer.json().catch(() => null);
+  throw new Refused(answer.status, said?.error?.message ?? answer.statusText, said?.error?.param ?? "");
+}
+
+async function read<T>(path: string): Promise<T> {
+  return (await call(path)).json();
+}
+
+/** What a server of another version may not have. */
+async function or<T>(without: T, answer: Promise<T>): Promise<T> {
+  return answer.catch((err) => {
+    if (err instanceof Refused && err.status === 404) return without;
+    throw err;
+  });
+}
+
+async function post<T>(path: string, body: unknown): Promise<T> {
+  const headers = { "content-type": "application/json" };
+  return (await call(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+}
+
+export const pause = (seconds: number) => new Promise((done) => setTimeout(done, 1000 * seconds));
+
+export const capabilities = () => read<Capabilities>("/v1/capabilities");
+export const characters = () => read<Character[]>("/v1/characters");
+export const adapters = () => read<Adapter[]>("/v1/adapters");
+export const scenes = () => or([], read<Scene[]>("/v1/scenes"));
+export const jobs = () => read<Job[]>("/v1/jobs?limit=50");
+export const generate = (wanted: Partial<Wanted>) => post<Job>("/v1/generations", wanted);
+export const verify = (image: string) => or(null, post<Marks | null>("/v1/verify", { image }));
+
+export async function cancel(job: string): Promise<Job> {
+  return (await call(`/v1/jobs/${job}`, { method: "DELETE" })).json();
+}
+
+/** Return an image's file. It never changes, so what the browser has of it will do. */
+export async function file(url: string, signal?: AbortSignal): Promise<Blob> {
+  return (await call(url, { cache: "force-cache", signal })).blob();
+}
+
+export type Event = { event: "status"; data: Job } | { event: "preview"; data: { jpeg: string } };
+
+/** Yield a job's events until it has ended. Not by EventSource, which cannot send a key. */
+export async function* events(job: string, signal: AbortSignal): AsyncGenerator<Event> {
+  const answer = await call(`/v1/jobs/${job}/events`, { signal });
+  const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    text += value;
+    const blocks = text.split(/\r?\n\r?\n/);
+    text = blocks.pop() ?? "";
+    for (const block of blocks) {
+      const lines = block.split(/\r?\n/);
+      const part = (name: string) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+      const data = part("data");
+      if (data) yield { event: part("event"), data: JSON.parse(data) } as Event;
+    }
+  }
+}
+
+/** Return what a field of the request may be, or null where this server does not know the field. */
+export function bounds(can: Capabilities, field: string) {
+  const schema = can.request.properties[field];
+  const one = schema?.anyOf?.find((each) => each.type !== "null") ?? schema;
+  return one ? { min: one.minimum, max: one.maximum, step: one.multipleOf, options: one.enum } : null;
+}
+
+/** Return the request without what this server does not know. */
+export function known(can: Capabilities, wanted: Partial<Wanted>): Partial<Wanted> {
+  return Object.fromEntries(Object.entries(wanted).filter(([field]) => field in can.request.properties));
+}

@@ -1,0 +1,142 @@
+/** Pictures that take part in the drawing: a start image, its mask, what controls it. */
+
+import type { ReactNode } from "react";
+import { bounds, type Capabilities, type Control, type Wanted } from "./api";
+import { type Filled, Wrong } from "./fields";
+import { IconButton, useWords } from "./parts";
+import type { Words } from "./words";
+
+const KINDS = ["image/png", "image/jpeg", "image/webp"];
+
+/** Bytes of a picture: as base64 it fits into the 24 MiB of a request. */
+const LARGEST = 16 * 2 ** 20;
+
+export const offersPictures = (can: Capabilities) => Boolean(bounds(can, "image") || can.controls?.length);
+
+/** Return a picture's file as a data URL, or null where it is none that the server takes. */
+export function read(file: File): Promise<string | null> {
+  if (!KINDS.includes(file.type) || file.size > LARGEST) return Promise.resolve(null);
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result as string);
+    reader.onerror = () => failed(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+/** Return what a picture may be used as: what each use is called, and the request with it. */
+export function uses({ can, wanted }: Pick<Filled, "can" | "wanted">, picture: string, w: Words) {
+  const found: { label: string; change: Partial<Wanted> }[] = [];
+  for (const kind of can.controls ?? []) {
+    const control = [...wanted.control, { kind, image: picture, scale: 1, preprocess: true }];
+    found.push({ label: w.control(kind), change: { control } });
+  }
+  if (bounds(can, "image")) found.push({ label: w.image, change: { image: picture } });
+  if (bounds(can, "mask") && wanted.image) found.push({ label: w.mask, change: { mask: picture } });
+  return found;
+}
+
+export function Pictures({ can, wanted, setWanted, refused, onFile }: Filled & { onFile(file: File): void }) {
+  const w = useWords();
+  const set = (change: Partial<Wanted>) => setWanted((before) => ({ ...before, ...change }));
+  const control = (at: number, change: Partial<Control>) =>
+    set({ control: wanted.control.map((each, index) => (index === at ? { ...each, ...change } : each)) });
+  return (
+    <>
+      {wanted.image && (
+        <Given label={w.image} source={wanted.image} onRemove={() => set({ image: null, mask: null, strength: null })}>
+          {bounds(can, "strength") && (
+            <Slider label={w.strength} max={1} value={wanted.strength ?? 0.6} onChange={(strength) => set({ strength })} />
+          )}
+        </Given>
+      )}
+      {wanted.mask && <Given label={w.mask} source={wanted.mask} onRemove={() => set({ mask: null })} />}
+      {wanted.control.map((each, at) => (
+        <Given
+          key={at}
+          label={w.control(each.kind)}
+          source={each.image}
+          onRemove={() => set({ control: wanted.control.filter((_, index) => index !== at) })}
+        >
+          <Slider label={w.scale} max={2} value={each.scale} onChange={(scale) => control(at, { scale })} />
+          <label className="flex items-center gap-2 text-sm">
+            <input
+              type="checkbox"
+              className="size-4"
+              checked={each.preprocess}
+              onChange={(event) => control(at, { preprocess: event.target.checked })}
+            />
+            {w.preprocess}
+          </label>
+        </Given>
+      ))}
+      {["image", "strength", "mask", "control"].map((name) => (
+        <Wrong key={name} name={name} refused={refused} />
+      ))}
+      <label className="block cursor-pointer rounded-lg border border-dashed border-edge px-3 py-4 text-center text-sm has-focus-visible:outline-2 has-focus-visible:outline-offset-2 has-focus-visible:outline-accent">
+        <span className="font-medium">{w.choosePicture}</span>
+        <span className="block text-quiet">{w.dropHint}</span>
+        <input
+          type="file"
+          accept={KINDS.join()}
+          className="sr-only"
+          onChange={(event) => {
+            const file = event.target.files?.[0];
+            event.target.value = "";
+            if (file) onFile(file);
+          }}
+        />
+      </label>
+    </>
+  );
+}
+
+interface GivenProps {
+  label: string;
+  source: string;
+  onRemove(): void;
+  children?: ReactNode;
+}
+
+function Given({ label, source, onRemove, children }: GivenProps) {
+  const w = useWords();
+  return (
+    <div className="flex gap-3">
+      <img src={source} alt="" className="size-20 shrink-0 rounded-lg bg-sunk object-cover" />
+      <div className="min-w-0 flex-1 space-y-2">
+        <div className="flex items-start justify-between gap-2 text-sm font-medium">
+          <span>{label}</span>
+          <IconButton small icon="close" label={`${w.remove}: ${label}`} onClick={onRemove} />
+        </div>
+        {children}
+      </div>
+    </div>
+  );
+}
+
+interface SliderProps {
+  label: string;
+  max: number;
+  value: number;
+  onChange(value: number): void;
+}
+
+function Slider({ label, max, value, onChange }: SliderProps) {
+  return (
+    <label className="block text-sm text-quiet">
+      <span className="flex justify-between gap-2">
+        {label}
+        <output className="text-ink tabular-nums">{value.toFixed(2)}</output>
+      </span>
+      <input
+        type="range"
+        className="block w-full"
+        min={0}
+        max={max}
+        step={0.05}
+        value={value}
+        onChange={(event) => onChange(event.target.valueAsNumber)}
+      />
+    </label>
+  );
+}

@@ -1,0 +1,226 @@
+/** What is asked for, what is being drawn, and what was. */
+
+import { useRef, useState } from "react";
+import * as api from "./api";
+import { type Adapter, type Capabilities, type Character, type Job, type Marks, Refused, type Scene, type Wanted } from "./api";
+import { BLANK } from "./fields";
+import { Form } from "./form";
+import { type Tell, useDrop, useEnds, useKeys } from "./hooks";
+import { ended, useJobs } from "./jobs";
+import { Acting, type Acts, useWords } from "./parts";
+import { read, uses } from "./pictures";
+import { Drawing, keyOf, Shots, Waiting } from "./shots";
+import { Beside, Compare, Details, Dropped, type Image } from "./windows";
+
+export interface Offered {
+  can: Capabilities;
+  scenes: Scene[];
+  adapters: Adapter[];
+  her: Character;
+}
+
+type Opened =
+  | { kind: "details"; image: Image }
+  | { kind: "beside"; image: Image; bare: string }
+  | { kind: "compare"; images: [Image, Image] }
+  | { kind: "dropped"; source: string; marks: Marks | null };
+
+interface StudioProps {
+  what: Offered;
+  complain(err: unknown): void;
+  tell: Tell;
+}
+
+export function Studio({ what, complain, tell }: StudioProps) {
+  const { can, her } = what;
+  const w = useWords();
+  const { jobs, going, preview, draw, cancel } = useJobs(complain);
+  const [wanted, setWanted] = useState<Wanted>(BLANK);
+  const [refused, setRefused] = useState<Refused | null>(null);
+  const [opened, setOpened] = useState<Opened | null>(null);
+  const [chosen, setChosen] = useState<Image[]>([]);
+  const posted = useRef(new Map<string, Partial<Wanted>>()); // pictures of jobs, which the server does not repeat
+  const bares = useRef(new Map<string, string>()); // jobs of the bare base, by the image that they stand beside
+  const busy = useRef(false);
+  const stage = useRef<HTMLElement>(null);
+  useEnds(jobs, tell);
+
+  async function post(request: Partial<Wanted>): Promise<Job> {
+    const job = await draw(api.known(can, request));
+    const { image, mask, strength, control } = request;
+    if (image || control?.length) posted.current.set(job.id, { image, mask, strength, control });
+    return job;
+  }
+
+  async function submit() {
+    if (busy.current) return; // Enter comes twice at times
+    busy.current = true;
+    setRefused(null);
+    try {
+      await post(wanted);
+      if (stage.current!.getBoundingClientRect().top > innerHeight / 2) stage.current!.scrollIntoView();
+    } catch (err) {
+      if (err instanceof Refused && err.status !== 401) setRefused(err);
+      else complain(err);
+    } finally {
+      busy.current = false;
+    }
+  }
+
+  function fill(request: Partial<Wanted>) {
+    const seed = Number.isSafeInteger(request.seed) ? request.seed! : null; // JSON rounded a larger one
+    setWanted({ ...BLANK, ...request, seed });
+    setRefused(null);
+    setOpened(null);
+    requestAnimationFrame(() => document.getElementById("prompt")!.focus()); // after the window gave it back
+  }
+
+  /** Return the request that draws a job again, and whether pictures that it had are gone. */
+  function asked(job: Job): [Partial<Wanted>, boolean] {
+    const { image, mask, strength, control, ...rest } = job.request;
+    const pictures = posted.current.get(job.id);
+    return [{ ...rest, ...pictures }, !pictures && Boolean(image || control?.length || strength != null)];
+  }
+
+  const acts: Acts = {
+    her,
+    chosen: chosen.map(({ job, picture }) => keyOf(job, picture)),
+    open: (job, picture) => setOpened({ kind: "details", image: { job, picture } }),
+    again(job, seed) {
+      const [request, gone] = asked(job);
+      fill(seed === undefined ? request : { ...request, seed, count: 1 });
+      tell((w) => (gone ? w.pictureGone : w.taken));
+    },
+    async beside(job, picture) {
+      const image = { job, picture };
+      const before = jobs.find(({ id, state }) => id === bares.current.get(keyOf(job, picture)) && state !== "cancelled");
+      const [request, gone] = asked(job);
+      if (gone) return tell((w) => w.pictureGone);
+      const bare = { ...request, seed: picture.seed, count: 1, adapters: [{ name: her.trigger, weight: 0 }] };
+      try {
+        const { id } = before ?? (await post(bare));
+        bares.current.set(keyOf(job, picture), id);
+        setOpened({ kind: "beside", image, bare: id });
+      } catch (err) {
+        setOpened(null);
+        complain(err);
+      }
+    },
+    choose(job, picture) {
+      const rest = chosen.filter((each) => keyOf(each.job, each.picture) !== keyOf(job, picture));
+      const [first] = rest;
+      setChosen(rest.length < chosen.length ? rest : [...rest, { job, picture }]);
+      if (rest.length < chosen.length) return;
+      setOpened(first ? { kind: "compare", images: [first, { job, picture }] } : null);
+      if (!first) tell((w) => w.chooseOther);
+    },
+    async download(job, picture) {
+      const file = await api.file(picture.url!).catch(complain);
+      if (!file) return;
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(file);
+      link.download = `${her.trigger}-${job.id.slice(0, 8)}-${picture.seed}.png`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href));
+    },
+  };
+
+  async function take(file: File) {
+    const source = await read(file);
+    if (!source) return tell((w) => w.badPicture);
+    try {
+      const marks = await api.verify(source);
+      if (marks?.request || uses({ can, wanted }, source, w).length) setOpened({ kind: "dropped", source, marks });
+      else tell((w) => w.noUse);
+    } catch (err) {
+      complain(err);
+    }
+  }
+
+  const isBare = (job: Job) => job.request.adapters.some(({ name, weight }) => name === her.trigger && weight === 0);
+  const [current, ...waiting] = going.toReversed();
+  const past = jobs.filter(ended);
+  const bare = opened?.kind === "beside" && jobs.find(({ id }) => id === opened.bare);
+  const latest = current ? undefined : past.find((job) => !isBare(job));
+  useKeys(submit, current && (() => cancel(current.id)));
+  const dragging = useDrop(take);
+  const close = () => {
+    setOpened(null);
+    setChosen([]);
+  };
+  return (
+    <Acting value={acts}>
+      <div className="grid grid-cols-1 gap-10 lg:grid-cols-[23rem_minmax(0,1fr)] lg:gap-14">
+        <div className="lg:sticky lg:top-0 lg:-mx-2 lg:max-h-dvh lg:self-start lg:overflow-y-auto lg:px-2 lg:py-1 lg:pb-8">
+          <Form
+            {...what}
+            wanted={wanted}
+            setWanted={setWanted}
+            refused={refused}
+            onDraw={submit}
+            onFile={take}
+          />
+        </div>
+        <div className="min-w-0 space-y-12">
+          <section ref={stage} aria-labelledby="latest" className="scroll-mt-4 space-y-4">
+            <h2 id="latest" className="heading">
+              {w.latest}
+            </h2>
+            {current && <Drawing job={current} preview={preview} onCancel={() => cancel(current.id)} />}
+            {waiting.map((job) => (
+              <Waiting key={job.id} job={job} onCancel={() => cancel(job.id)} />
+            ))}
+            {latest && (
+              <div className={latest.images.length > 1 ? GRID : undefined}>
+                <Shots job={latest} large={latest.images.length === 1} />
+              </div>
+            )}
+            {!current && !latest && (
+              <div className="grid aspect-square max-w-xl place-content-center rounded-xl border border-dashed border-line p-8 text-center">
+                <p className="font-serif text-xl">{w.nothing}</p>
+                <p className="text-sm text-quiet">{w.nothingHint}</p>
+              </div>
+            )}
+          </section>
+          {past.some((job) => job !== latest) && (
+            <section aria-labelledby="history" className="space-y-4">
+              <h2 id="history" className="heading">
+                {w.history}
+              </h2>
+              <div className={GRID}>
+                {past
+                  .filter((job) => job !== latest)
+                  .map((job) => (
+                    <Shots key={job.id} job={job} />
+                  ))}
+              </div>
+            </section>
+          )}
+        </div>
+      </div>
+      {opened?.kind === "details" && <Details {...opened.image} onClose={() => setOpened(null)} />}
+      {bare && (
+        <Beside {...opened.image} bare={bare} onCancel={() => cancel(bare.id)} onClose={() => setOpened(null)} />
+      )}
+      {opened?.kind === "compare" && <Compare images={opened.images} onClose={close} />}
+      {opened?.kind === "dropped" && (
+        <Dropped
+          {...opened}
+          uses={uses({ can, wanted }, opened.source, w).map(({ label, change }) => ({
+            label,
+            onUse: () => fill({ ...wanted, ...change }),
+          }))}
+          onAgain={() => fill(opened.marks!.request!)}
+          onClose={() => setOpened(null)}
+        />
+      )}
+      {dragging && (
+        <div className="pointer-events-none fixed inset-0 z-20 grid place-content-center border-4 border-accent bg-paper/90 font-serif text-3xl">
+          {w.dropHere}
+        </div>
+      )}
+    </Acting>
+  );
+}
+
+const GRID = "grid grid-cols-2 gap-x-4 gap-y-8 sm:grid-cols-3 xl:grid-cols-4";
