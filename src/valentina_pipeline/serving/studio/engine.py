@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.safety import ContentFilter
+from valentina_pipeline.image.safety_checker import SafetyChecker
 from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
 from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
 from valentina_pipeline.serving.studio.request import SCHEDULERS, Order, Request, Settings, asked, settled
@@ -65,6 +66,7 @@ class Studio:
     Raises:
         MissingModel: the base is not on this machine.
         BadPackage: the base found is not the one that the LoRA was trained on.
+        BadChecker: the base's safety checker cannot be used.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Studio:
         self._pipe = pipeline(self._base, about.folder / "lora")
         self._own_scheduler = self._pipe.scheduler
         self._filter = ContentFilter()
+        self._checker = SafetyChecker.at_hand(self._base.folder)
         self._turn = threading.Lock()
         self._kept: OrderedDict[str, None] = OrderedDict()
 
@@ -136,7 +139,7 @@ class Studio:
             ]
             images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
             for (row, seed), image in zip(rows, images, strict=True):
-                reason = self._filter.unsafe(image) or ""
+                reason = self._unsafe(image) or ""
                 done[row, seed] = Drawn(None if reason else image, orders[row], seed, reason)
         return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
 
@@ -150,10 +153,11 @@ class Studio:
         import torch
 
         from valentina_pipeline.image.generate import pictures
+        from valentina_pipeline.image.watermark import watermarked
 
         with torch.inference_mode():
             image = next(pictures(self._pipe.vae, latents[None]))
-        return None if self._filter.unsafe(image) else image
+        return None if self._unsafe(image) else watermarked(image)
 
     def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
         """Answer MLflow: draw one image a row.
@@ -193,6 +197,7 @@ class Studio:
         """Return an image for each order and seed, all of the same settings."""
         from valentina_pipeline.image.generate import Request as One
         from valentina_pipeline.image.generate import draw, mark
+        from valentina_pipeline.image.watermark import watermarked
 
         size = (settings.width, settings.height)
         marks = {
@@ -218,8 +223,13 @@ class Studio:
                 on_step,
             )
         return [
-            mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
+            mark(watermarked(image), {"preset": order.preset})
+            for (order, _), image in zip(wanted, images, strict=True)
         ]
+
+    def _unsafe(self, image: "Image.Image") -> str | None:
+        """Return why the picture is not shown, or None."""
+        return self._filter.unsafe(image) or (self._checker.unsafe(image) if self._checker else None)
 
     def _compose(self, adapters: Sequence[tuple[str, float]]) -> None:
         """Have these LoRAs, and no others, at work."""
