@@ -98,10 +98,8 @@ McGregor, Ronda Rousey, Khabib Nurmagomedov, Virat Kohli, Sachin Tendulkar, MS D
 Ming, Valentina Shevchenko
 """
 
-FOREIGN = str.maketrans("øłđıаеорсухіјкмтнαοερικτ", "oldiaeopcyxijkmthaoepikt")
-"""Letters that Unicode does not take apart, and Cyrillic and Greek ones that look like Latin."""
-
-AS_L = str.maketrans({"1": "l", "!": "l"})
+SAME = str.maketrans("løłđıаеорсухіјкмтнαοερικτ", "ioidiaeopcyxijkmthaoepikt")
+"""What Unicode does not take apart, Cyrillic and Greek that look like Latin; and l is i, for 1 is either."""
 
 WORDS = re.compile(r"[^\W_]+|[,;]")
 """Commas part what belongs to different things: "union jack, black boots"."""
@@ -117,9 +115,8 @@ def refuse_real_person(text: str, own: str = "") -> None:
         text: the prompt.
         own: the character's name: whose rights are on record is drawn, also if listed.
     """
-    plain = _plain(text).translate(FOREIGN)
-    spellings = (plain, plain.translate(LOOKALIKES), plain.translate(AS_L).translate(LOOKALIKES))
-    for spelling in spellings:
+    plain = _plain(text).translate(SAME)
+    for spelling in (plain, plain.translate(LOOKALIKES)):
         for written in _runs(_joined(spelling)):
             name = _people().get(written)
             if name and written != _written(own):
@@ -141,7 +138,7 @@ def _runs(text: str) -> Iterator[str]:
 
 
 def _written(name: str) -> str:
-    return "".join(WORDS.findall(_plain(name).translate(FOREIGN)))
+    return "".join(WORDS.findall(_plain(name).translate(SAME)))
 
 
 @lru_cache(maxsize=1)

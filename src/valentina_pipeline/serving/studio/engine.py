@@ -128,6 +128,8 @@ class Studio:
             BadPackage: rights that the package stands on were taken back meanwhile.
             BadAdapter: a LoRA does not fit the base.
         """
+        from valentina_pipeline.image.watermark import watermarked
+
         refuse_revoked(self.about.folder)
         done: dict[tuple[int, int], Drawn] = {}
         for settings in dict.fromkeys(order.settings for order in orders):
@@ -139,8 +141,8 @@ class Studio:
             ]
             images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
             for (row, seed), image in zip(rows, images, strict=True):
-                reason = self._unsafe(image) or ""
-                done[row, seed] = Drawn(None if reason else image, orders[row], seed, reason)
+                reason = self._unsafe(image) or ""  # before the watermark, which changes what a detector sees
+                done[row, seed] = Drawn(None if reason else watermarked(image), orders[row], seed, reason)
         return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
 
     @property
@@ -197,7 +199,6 @@ class Studio:
         """Return an image for each order and seed, all of the same settings."""
         from valentina_pipeline.image.generate import Request as One
         from valentina_pipeline.image.generate import draw, mark
-        from valentina_pipeline.image.watermark import watermarked
 
         size = (settings.width, settings.height)
         marks = {
@@ -223,8 +224,7 @@ class Studio:
                 on_step,
             )
         return [
-            mark(watermarked(image), {"preset": order.preset})
-            for (order, _), image in zip(wanted, images, strict=True)
+            mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
         ]
 
     def _unsafe(self, image: "Image.Image") -> str | None:
