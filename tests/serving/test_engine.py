@@ -16,6 +16,7 @@ import packages
 from valentina_pipeline.datasets import FileFolder
 from valentina_pipeline.image import png
 from valentina_pipeline.image.safety import UnsafePrompt
+from valentina_pipeline.image.watermark import look
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.release.package import sums
 from valentina_pipeline.serving.studio.engine import Studio, _load_pyfunc
@@ -117,6 +118,28 @@ def test_images_say_what_they_are_and_from_what(studio: Studio) -> None:
     assert marks["lora_sha256"] == studio.about.lora_hash
     assert marks["base_sha256"] == studio.about.base_hash
     assert (marks["seed"], marks["preset"]) == ("3", "standard")
+
+
+def test_every_image_and_preview_has_the_watermark(studio: Studio) -> None:
+    previews: list[Image.Image | None] = []
+
+    def watch(done: int, latents: torch.Tensor) -> None:
+        previews.append(studio.preview(latents[0]))
+
+    (one,) = studio.generate(Request(prompt="smiling", steps=1, width=128, height=128), watch)
+    assert all(image and look(image).found for image in (one.image, *previews))
+
+
+def test_a_safety_checker_refuses_what_the_filter_passes(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Checker:
+        def unsafe(self, image: Image.Image) -> str:
+            return "unsafe"
+
+    monkeypatch.setattr(studio, "_checker", Checker())
+    (one,) = studio.generate(Request(prompt="smiling", steps=1))
+    assert (one.image, one.refused) == (None, "unsafe")
 
 
 def test_mlflow_s_table_gets_a_row_for_a_row(studio: Studio) -> None:

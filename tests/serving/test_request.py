@@ -1,5 +1,6 @@
 """A request: what it may say, and what becomes of it with a package."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,17 @@ def test_a_prompt_against_the_policy_is_refused(about: About) -> None:
         settled(Request(prompt="n.u.d.e"), about)
 
 
-@pytest.mark.parametrize("texts", [{}, {"prompt": "a"}, {"prompt": "a", "seed": "x", "steps": "1"}])
+def test_real_people_are_refused_and_the_character_is_not(about: About) -> None:
+    assert settled(Request(prompt=f"{about.name} at sea"), about)
+    with pytest.raises(UnsafePrompt, match="a real person"):
+        settled(Request(prompt="Tom Hanks at sea"), about)
+    settled(Request(prompt="Tom Hanks at sea"), replace(about, name="Tom Hanks"))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [{}, {"prompt": "a"}, {"prompt": "a", "seed": "x", "steps": "1"}, {"prompt": "a", "seed": "[" * 10**6}],
+)
 def test_a_file_of_another_tool_is_said_to_tell_nothing(texts: dict[str, str]) -> None:
     with pytest.raises(BadRequest, match="does not tell how it was drawn"):
         recalled(texts)

@@ -1,14 +1,34 @@
-"""The command that tells a file's marks."""
+"""The command and the call that tell a file's marks."""
 
+import base64
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import c2pa
 import pytest
 from click.testing import CliRunner
+from fastapi.testclient import TestClient
 from PIL import Image
 
-from valentina_pipeline.image.generate import mark
+from portraits import picture
+from valentina_pipeline.image import png
+from valentina_pipeline.image.generate import SOURCE_TYPE, mark
+from valentina_pipeline.image.watermark import watermarked
+from valentina_pipeline.serving import credentials
+from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.credentials import Signer
+from valentina_pipeline.serving.desk import Desk
+from valentina_pipeline.serving.jobs import Jobs, sqlite
+from valentina_pipeline.serving.keys import Gate
+from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.server import Server
+from valentina_pipeline.serving.studio.package import read
 from valentina_pipeline.serving.verify import verify
+from valentina_pipeline.serving.worker import Opening
 
 MADE_WITH = {"lora_sha256": "a" * 64, "base_sha256": "b" * 64}
 PICTURE = mark(Image.effect_noise((64, 64), 50).convert("RGB"), {"seed": 7, **MADE_WITH})
@@ -35,9 +55,88 @@ def test_of_a_file_without_marks_nothing_is_concluded(tmp_path: Path) -> None:
     assert "no mark is found, which proves nothing" in said(tmp_path / "again.jpg")
 
 
+def test_the_watermark_is_told_when_it_is_all_that_is_left(tmp_path: Path) -> None:
+    watermarked(picture(0, size=128)).save(tmp_path / "again.jpg", quality=80)
+    assert "  watermark: found (score " in said(tmp_path / "again.jpg")
+    assert ", chance below 1e-" in said(tmp_path / "again.jpg")
+
+
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"x" * 100])
 def test_what_is_no_image_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.png").write_bytes(content)
     result = CliRunner().invoke(verify, [str(tmp_path / "x.png")])
     assert result.exit_code == 1
     assert "is no PNG, JPEG or WebP" in result.output
+
+
+def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path: Path) -> None:
+    Image.new("1", (10_000, 5_001)).save(tmp_path / "x.png")
+    result = CliRunner().invoke(verify, [str(tmp_path / "x.png")])
+    assert result.exit_code == 1
+    assert "has more than 50,000,000 pixels" in result.output
+
+
+def test_a_manifest_that_says_something_odd_is_none(tmp_path: Path) -> None:
+    signer = Signer(tmp_path)
+    created = {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE}
+    odd = {
+        "claim_generator_info": [{"name": "x"}],
+        "assertions": [
+            {"label": "c2pa.actions.v2", "data": {"actions": [created]}},
+            {"label": "org.valentina-pipeline.made-with", "data": ["no", "mapping"]},
+        ],
+    }
+    target = io.BytesIO()
+    with c2pa.Builder(json.dumps(odd), signer._context) as builder:
+        builder.sign(signer._signer, credentials.PNG, io.BytesIO(png.encode(PICTURE)), target)
+    assert credentials.read(target.getvalue()) is None
+
+
+@pytest.fixture
+def client(package: Path, tmp_path: Path) -> Iterator[TestClient]:
+    store, metrics = Jobs(sqlite(tmp_path)), Metrics()
+    desk = Desk(store, Opening(package, tmp_path / "c2pa"), tmp_path / "images", metrics)
+    app = create_app(Server(read(package), {}, desk, Gate({}, store.images_since), metrics))
+    yield TestClient(app, "http://localhost")  # not entered: nothing is drawn
+
+
+def asked(client: TestClient, content: bytes, before: str = "") -> tuple[int, dict]:
+    answer = client.post("/v1/verify", json={"image": before + base64.b64encode(content).decode()})
+    return answer.status_code, answer.json()
+
+
+def test_the_call_tells_marks_and_the_request_to_use_again(client: TestClient) -> None:
+    texts = {"prompt": "at sea", "seed": 7, "steps": 4, "guidance": 1.5, "width": 128, "height": 128}
+    also = {"preset": "draft", "scheduler": "base", "adapters": [["valentina_moreau", 1.0]]}
+    image = mark(watermarked(picture(0, size=128)), {**texts, **also})
+    status, told = asked(client, png.encode(image), "data:image/png;base64,")
+    assert status == 200
+    assert [line.partition(":")[0] for line in told["marks"]] == ["PNG text", "XMP", "watermark"]
+    assert {name: told["request"][name] for name in texts} == texts
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80)
+    status, told = asked(client, buffer.getvalue())
+    assert (status, len(told["marks"]), told["request"]) == (200, 1, None)
+
+
+def test_the_call_concludes_nothing_where_nothing_is_found(client: TestClient) -> None:
+    assert asked(client, png.encode(picture(0, size=128))) == (200, {"marks": [], "request": None})
+
+
+def test_what_is_no_picture_is_an_error_of_the_field(client: TestClient) -> None:
+    bomb = mark(PICTURE, {"prompt": "a", "seed": "[" * 10**5})
+    assert asked(client, png.encode(bomb))[1]["request"] is None
+    for body in ("", "%%%", "é", "data:,", base64.b64encode(b"GIF89a").decode()):
+        answer = client.post("/v1/verify", content=json.dumps({"image": body}))
+        assert answer.status_code == 422, body
+        assert answer.json()["error"]["param"] == "image"
+
+
+def test_who_answers_looks_into_files_without_torch(tmp_path: Path) -> None:
+    PICTURE.save(tmp_path / "x.png")
+    code = (
+        "import sys, pathlib, valentina_pipeline.serving.app as app, valentina_pipeline.serving.verify as v;"
+        f"v.found(pathlib.Path({str(tmp_path / 'x.png')!r}).read_bytes()); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -138,33 +138,25 @@ def shipped(serving: Path) -> dict[str, Path]:
         lora,
         lora_files,
         missing,
+        names,
         offload,
         png,
         safety,
+        safety_checker,
         tiny_models,
         tokens,
+        watermark,
     )
 
-    of_images = (
-        adapted,
-        base,
-        faces,
-        generate,
-        identity,
-        lora,
-        lora_files,
-        missing,
-        offload,
-        png,
-        safety,
-        tiny_models,
-        tokens,
-    )
+    comparing = (faces, identity, tiny_models)
+    drawing = (adapted, base, generate, lora, lora_files, missing, offload, png, tokens, watermark)
+    refusing = (names, safety, safety_checker)
+    of_images = (*comparing, *drawing, *refusing)
     modules = (valentina_pipeline, config, domain, concept, content, scene, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]
-    names = [file.relative_to(top) for file in files]
-    drawing = sorted(serving.glob("*.py"))  # `serving` itself becomes a namespace package
-    files += drawing
-    names += [file.relative_to(serving.parents[1]) for file in drawing]
-    return {f"code/{top.name}/{n.as_posix()}": file for n, file in zip(names, files, strict=True)}
+    places = [file.relative_to(top) for file in files]
+    studio = sorted(serving.glob("*.py"))  # `serving` itself becomes a namespace package
+    files += studio
+    places += [file.relative_to(serving.parents[1]) for file in studio]
+    return {f"code/{top.name}/{at.as_posix()}": file for at, file in zip(places, files, strict=True)}

@@ -1,6 +1,7 @@
 """The API: jobs that are accepted at once, watched, cancelled and fetched; who asks, and how much."""
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,8 +29,9 @@ from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server, Status
 from valentina_pipeline.serving.studio.package import BadPackage
-from valentina_pipeline.serving.studio.request import BadRequest
+from valentina_pipeline.serving.studio.request import BadRequest, recalled
 from valentina_pipeline.serving.studio.request import Request as Wanted
+from valentina_pipeline.serving.verify import found
 from valentina_pipeline.serving.web import add_page
 
 LARGEST_BODY = 1 << 20
@@ -38,6 +40,19 @@ LARGEST_BODY = 1 << 20
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Suspect(BaseModel):
+    """A file to look for marks in."""
+
+    image: str = Field(description="a PNG, JPEG or WebP file as base64, or as a data: URL of it")
+
+
+class Marks(BaseModel):
+    """What a file says of itself; that it says nothing proves nothing."""
+
+    marks: list[str] = Field(description="a line for each mark that is found")
+    request: Wanted | None = Field(description="what it was drawn by, where its texts are left")
 
 
 class Timed:
@@ -146,6 +161,14 @@ def create_app(server: Server) -> FastAPI:
                 return FileResponse(server.desk.picture(each), media_type="image/png")
         raise HTTPException(404, f"job {job.id} has no image of seed {seed}")
 
+    looking = asyncio.Lock()  # one at a time: a large file takes a second and hundreds of megabytes
+
+    @app.post("/v1/verify", tags=["what there is"])
+    async def verify(body: Suspect, owner: Owner) -> Marks:
+        """Say which marks of a generated image a file still has, and the request that it was drawn by."""
+        async with looking:
+            return await asyncio.to_thread(_marks, body.image)
+
     @app.get("/v1/characters", tags=["what there is"])
     def characters(owner: Owner) -> list[dict[str, Any]]:
         """Say who is drawn."""
@@ -212,6 +235,18 @@ def create_app(server: Server) -> FastAPI:
     add_compatible(app, server, owner)
     add_page(app)
     return app
+
+
+def _marks(image: str) -> Marks:
+    try:
+        said = found(base64.b64decode(image.partition(",")[2] if image.startswith("data:") else image))
+    except ValueError as err:
+        raise BadRequest("image", str(err)) from err
+    try:
+        request = recalled(said.texts)
+    except BadRequest:
+        request = None
+    return Marks(marks=said.marks, request=request)
 
 
 def _resident(process: psutil.Process) -> int:

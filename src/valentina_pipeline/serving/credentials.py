@@ -108,7 +108,7 @@ class Signer:
 
 
 def read(content: bytes, kind: str = PNG) -> Found | None:
-    """Return what a file's manifest says, None where it has none.
+    """Return what a file's manifest says, None where it has none that can be read.
 
     Args:
         content: the file.
@@ -118,9 +118,12 @@ def read(content: bytes, kind: str = PNG) -> Found | None:
 
     try:
         with c2pa.Reader(kind, io.BytesIO(content)) as reader:
-            store = json.loads(reader.json())
-    except c2pa.C2paError:
-        return None
+            return _found(json.loads(reader.json()))
+    except (c2pa.C2paError, LookupError, TypeError, AttributeError):
+        return None  # or one that says something else than manifests do
+
+
+def _found(store: Any) -> Found:
     manifest = store["manifests"][store["active_manifest"]]
     assertions = {each["label"]: each["data"] for each in manifest.get("assertions", [])}
     actions: list[Any] = next(

@@ -206,6 +206,7 @@ def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
 
     from valentina_pipeline.image.generate import mark
     from valentina_pipeline.image.sheet import contact_sheet
+    from valentina_pipeline.image.watermark import watermarked
 
     all_of_them = [each for row in drawn for each in row]
     shown = [each.image or Image.new("RGB", (8, 8), "white") for each in all_of_them]
@@ -216,7 +217,7 @@ def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
     ]
     page = contact_sheet(shown, labels, columns=len(drawn[0]), cell=256)
     texts = next(image.info["text"] for each in all_of_them if (image := each.image))
-    return mark(page, {name: texts[name] for name in ("lora_sha256", "base_sha256")})
+    return mark(watermarked(page), {name: texts[name] for name in ("lora_sha256", "base_sha256")})
 
 
 def _words(texts: "Sequence[str]", field: str) -> "list[dict[str, str]]":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.safety import ContentFilter
+from valentina_pipeline.image.safety_checker import SafetyChecker
 from valentina_pipeline.serving.studio import likeness
 from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
 from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
@@ -70,6 +71,7 @@ class Studio:
     Raises:
         MissingModel: the base is not on this machine.
         BadPackage: the base found is not the one that the LoRA was trained on.
+        BadChecker: the base's safety checker cannot be used.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Studio:
         self._own_scheduler = self._pipe.scheduler
         self._filter = ContentFilter()
         self._likeness = likeness.of(about, root)
+        self._checker = SafetyChecker.at_hand(self._base.folder)
         self._turn = threading.Lock()
         self._kept: OrderedDict[str, None] = OrderedDict()
 
@@ -147,9 +150,12 @@ class Studio:
 
     def _seen(self, image: "Image.Image", order: Order, seed: int) -> Drawn:
         """Return what may be shown of a drawn image, and how like the character it is."""
-        if reason := self._filter.unsafe(image):
+        from valentina_pipeline.image.watermark import watermarked
+
+        if reason := self._unsafe(image):  # before the watermark, which changes what a detector sees
             return Drawn(None, order, seed, reason, None)
-        return Drawn(image, order, seed, "", self._likeness.score(image) if self._likeness else None)
+        shown = watermarked(image)
+        return Drawn(shown, order, seed, "", self._likeness.score(shown) if self._likeness else None)
 
     @property
     def measures(self) -> bool:
@@ -172,10 +178,11 @@ class Studio:
         import torch
 
         from valentina_pipeline.image.generate import pictures
+        from valentina_pipeline.image.watermark import watermarked
 
         with torch.inference_mode():
             image = next(pictures(self._pipe.vae, latents[None]))
-        return None if self._filter.unsafe(image) else image
+        return None if self._unsafe(image) else watermarked(image)
 
     def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
         """Answer MLflow: draw one image a row.
@@ -244,6 +251,10 @@ class Studio:
         return [
             mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
         ]
+
+    def _unsafe(self, image: "Image.Image") -> str | None:
+        """Return why the picture is not shown, or None."""
+        return self._filter.unsafe(image) or (self._checker.unsafe(image) if self._checker else None)
 
     def _compose(self, adapters: Sequence[tuple[str, float]]) -> None:
         """Have these LoRAs, and no others, at work."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from valentina_pipeline.image.names import refuse_real_person
 from valentina_pipeline.image.safety import refuse_prompt
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.package import About
@@ -155,6 +156,7 @@ def settled(request: Request, about: About, shelf: Mapping[str, Adapter] | None 
     """
     prompt = _worded(request, about)
     refuse_prompt(prompt)
+    refuse_real_person(prompt, about.name)
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
         raise BadRequest("preset", f"there is no {request.preset!r}: {', '.join(sorted(about.presets))}")
@@ -253,6 +255,6 @@ def recalled(texts: Mapping[str, str]) -> Request:
             "scheduler": texts["scheduler"],
             "adapters": [{"name": n, "weight": w} for n, w in json.loads(texts["adapters"])],
         }
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise BadRequest("", f"this file does not tell how it was drawn: {err}") from err
     return asked(given)
