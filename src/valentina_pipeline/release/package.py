@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
+from valentina_pipeline.config import NEW_TOKENS, BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.content import drawing, sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.release import recipes
 from valentina_pipeline.release.card import card
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Parts:
         decision: release.decide's.
         used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         grid: a PNG's bytes: the LoRA beside the bare base.
+        engines: relative path -> file: what other engines than torch draw with.
         code: relative path -> file: the modules that serve the package.
         model: relative path -> content: the files that make the folder an MLflow model.
     """
@@ -63,6 +65,7 @@ class Parts:
     decision: Mapping[str, Any]
     used_pictures: "pd.DataFrame"
     grid: bytes
+    engines: Mapping[str, Path]
     code: Mapping[str, Path]
     model: Mapping[str, bytes]
 
@@ -82,13 +85,16 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         "base.json": _json({**parts.base.model_dump(), "sha256": parts.base_hash}),
         "rights.json": _json(rights),
         "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
+        **_recipes(parts, lora),
         "metrics.json": _json(parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
-        "LICENSE": licence(parts.rights, parts.base).encode(),
+        "LICENSE": licence(parts.rights, parts.base, parts.publish.engines).encode(),
         "grid.png": parts.grid,
     }
-    files = _joined(written, lora, embedded(parts.base, parts.base_folder), parts.code, parts.model)
+    files = _joined(
+        written, lora, embedded(parts.base, parts.base_folder), parts.engines, parts.code, parts.model
+    )
     return {**files, "SHA256SUMS": sums(files)}
 
 
@@ -139,14 +145,16 @@ def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame") -> dict
     }
 
 
-def licence(rights: Iterable[RightsRecord], base: BaseConfig) -> str:
+def licence(rights: Iterable[RightsRecord], base: BaseConfig, engines: Sequence[str] = ()) -> str:
     """Return who may do what with which part, and the full texts that are at hand."""
+    both = " and ".join(f"{engine}/" for engine in engines)
     own = sorted({record.licence for record in rights})
     lines = [
         f"The LoRA in lora/: {', '.join(own)}. It was trained on images under rights.json's records,",
         "which also say for which uses their holders allow it.",
         f"The base model {base.path}: {base.licence}. Images drawn with the LoRA are drawn with the base",
         "too: its terms apply to them.",
+        *([f"In {both} both are one: the terms of either apply."] if both else []),
         f"The code in code/: {CODE_LICENCE}.",
     ]
     named = sorted({*own, base.licence, CODE_LICENCE})
@@ -174,6 +182,19 @@ def sums(files: Mapping[str, bytes | Path]) -> bytes:
     return "".join(lines).encode()
 
 
+def _recipes(parts: Parts, lora: Mapping[str, Path]) -> dict[str, bytes]:
+    """Return what other programs are told; ComfyUI draws with a LoRA in kohya's format and no new tokens."""
+    made = presets(parts.base, parts.evaluate, parts.publish)
+    image = recipes.wanted(parts.concept, made["presets"][made["default"]])
+    files = {}
+    kohya = f"{parts.concept.trigger}.kohya.safetensors"
+    if f"lora/{kohya}" in lora and parts.train.method not in NEW_TOKENS:
+        files["comfyui.json"] = _json(recipes.comfyui(image, parts.base.path, kohya))
+    if "native" in parts.publish.engines:
+        files["native/README.md"] = recipes.native(image, "model.safetensors").encode()
+    return files
+
+
 def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
     person = parts.concept
     return {
@@ -181,6 +202,7 @@ def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
         "kind": person.kind,
         "trigger": person.trigger,
         "class_word": person.class_word,
+        "identity": person.identity,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
         "lora_sha256": sha256(drawing(lora.values())),

@@ -172,6 +172,7 @@ def create_app(server: Server) -> FastAPI:
             "request": Wanted.model_json_schema(),
             "most_pixels": 4 * about.base.resolution**2,
             "device": server.desk.ready,
+            "engine": server.desk.engine,
         }
 
     @app.get("/healthz", tags=["operation"])
@@ -183,7 +184,7 @@ def create_app(server: Server) -> FastAPI:
     def ready(answer: Response) -> dict[str, str]:
         """Say whether the networks are loaded; 503 where they are not, and why."""
         if server.desk.ready:
-            return {"status": "ready", "device": server.desk.ready}
+            return {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
         answer.status_code = 503
         return {"status": "not ready", "why": server.desk.broken}
 

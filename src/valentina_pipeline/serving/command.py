@@ -3,8 +3,11 @@
 import ipaddress
 import socket
 from pathlib import Path
+from typing import get_args
 
 import click
+
+from valentina_pipeline.serving.studio.request import Engine
 
 
 @click.command()
@@ -17,6 +20,8 @@ import click
 )
 @click.option("--port", default=8800, show_default=True, help="0 takes a free one.")
 @click.option("--base", help="A folder or hub id of the base model, where the package embeds none.")
+@click.option("--engine", type=click.Choice(get_args(Engine)), default="torch", show_default=True)
+@click.option("--fallback", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
 @click.option("--keys", type=click.Path(path_type=Path), help="A file of API keys; see --new-key.")
 @click.option(
@@ -41,6 +46,8 @@ def serve(
     host: str,
     port: int,
     base: str | None,
+    engine: Engine,
+    fallback: bool,
     adapters: Path | None,
     keys: Path | None,
     new_key: str | None,
@@ -94,9 +101,10 @@ def serve(
         raise click.ClickException(f"--database {database}: {str(err).splitlines()[0]}") from err
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
-    desk = Desk(store, Opening(about.folder, keyed, base, root, adapters), state / "images", metrics)
+    opening = Opening(about.folder, keyed, base, root, adapters, engine, fallback)
+    desk = Desk(store, opening, state / "images", metrics)
     gate = Gate(known, store.images_since)
-    app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts))
+    app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts, engine))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}/docs   (Ctrl-C ends it)")

@@ -75,6 +75,7 @@ class Desk:
 
     Attributes:
         ready: where the process draws, such as "cpu"; "" while it cannot.
+        engine: what draws there, once it is ready.
         broken: why it cannot.
         batch_seconds: how long the last batch took, a guess before the first.
     """
@@ -84,6 +85,7 @@ class Desk:
     ) -> None:
         self.jobs = jobs
         self.ready = ""
+        self.engine = opening.engine
         self.broken = "the networks are being loaded"
         self.batch_seconds = 5.0
         self._opening = opening
@@ -198,9 +200,9 @@ class Desk:
         theirs.close()
         match told := self._hear():
             case Ready():
-                self.ready, self.broken = told.device, ""
+                self.ready, self.engine, self.broken = told.device, told.engine, ""
                 self._metrics.loading.set(told.seconds)
-                logger.info("ready on %s after %.1f s", told.device, told.seconds)
+                logger.info("%s is ready on %s after %.1f s", told.engine, told.device, told.seconds)
                 return True
             case Broken():
                 self.broken = told.why
@@ -250,7 +252,7 @@ class Desk:
             name = f"{each.job}-{each.seed}.png" if each.png else ""
             if name:
                 files.replace(self._folder / name, each.png)
-            kept.append((each.job, Image(each.seed, name, each.refused)))
+            kept.append((each.job, Image(each.seed, name, each.refused, each.engine)))
             self._metrics.images.labels("refused" if each.refused else "drawn").inc()
         self.jobs.pictures(kept)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving.credentials import Signer
-from valentina_pipeline.serving.studio.request import Order
+from valentina_pipeline.serving.studio.request import Engine, Order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,20 +27,26 @@ PREVIEW_SIDE = 512
 
 @dataclass(frozen=True)
 class Opening:
-    """What the process draws with: see `Studio.open`; and the folder of the key that signs its files."""
+    """What the process draws with: see `Studio.open`; and the folder of the key that signs its files.
+
+    With `fallback` the renderer draws where the engine's networks cannot be loaded.
+    """
 
     package: Path
     signing: Path
     base: str | None = None
     root: Path | None = None
     adapters: Path | None = None
+    engine: Engine = "torch"
+    fallback: bool = False
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The networks are loaded."""
+    """The networks are loaded; `engine` is what draws."""
 
     device: str
+    engine: Engine
     seconds: float
 
 
@@ -68,6 +74,7 @@ class Picture:
     seed: int
     png: bytes
     refused: str
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,10 @@ def work(server: Connection, opening: Opening) -> None:
         begun = time.monotonic()
         import torch
 
-        from valentina_pipeline.serving.studio.engine import Studio
-
         signer = Signer(opening.signing)
-        studio = Studio.open(opening.package, opening.base, opening.root, opening.adapters)
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
-        server.send(Ready(studio.device, time.monotonic() - begun))
+        studio = _opened(opening)
+        server.send(Ready(studio.device, studio.engine, time.monotonic() - begun))
     except Exception as err:  # whatever it is, the server says so
         server.send(Broken(f"{type(err).__name__}: {err}"))
         return
@@ -116,6 +121,24 @@ def work(server: Connection, opening: Opening) -> None:
                 server.send(_drawn(server, studio, signer, told))
     except (EOFError, OSError):
         return  # the server is gone
+
+
+def _opened(opening: Opening) -> "Studio":
+    from valentina_pipeline.serving.studio.engine import Studio
+    from valentina_pipeline.serving.studio.package import BadPackage
+
+    def by(engine: Engine) -> Studio:
+        return Studio.open(opening.package, opening.base, opening.root, opening.adapters, engine)
+
+    try:
+        return by(opening.engine)
+    except BadPackage:
+        raise  # nothing draws from it: it is damaged, or its rights are gone
+    except Exception:
+        if not opening.fallback:
+            raise
+        traceback.print_exc()
+        return by("procedural")
 
 
 def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> Over:
@@ -158,7 +181,9 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
         drawn = studio.draw([order for _, order in wanted], on_step)
         server.send(
             [
-                Picture(job, one.seed, signer.encode(one.image) if one.image else b"", one.refused)
+                Picture(
+                    job, one.seed, signer.encode(one.image) if one.image else b"", one.refused, studio.engine
+                )
                 for (job, _), (one,) in zip(wanted, drawn, strict=True)
             ]
         )
