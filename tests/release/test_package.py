@@ -50,6 +50,7 @@ def parts(tmp_path: Path) -> Parts:
         decision={"status": "champion", "reasons": ["It is good."], "content_hash": "c"},
         used_pictures=packages.manifest(),
         grid=b"png",
+        engines={},
         code={"code/valentina_pipeline/model.py": code},
         model={"MLmodel": b"flavors: {}\n"},
     )
@@ -69,6 +70,7 @@ def test_it_holds_all_that_serves_the_character(parts: Parts) -> None:
         "base/model_index.json",
         "base/unet/a.safetensors",
         "base/unet/config.json",
+        "comfyui.json",
         "code/valentina_pipeline/model.py",
         "concept.json",
         "decision.json",

@@ -77,11 +77,11 @@ def until(what: Callable[[], bool], seconds: float = 60) -> None:
 
 @contextmanager
 def running(
-    package: Path, state: Path, keys: dict[str, Key] | None = None, queue: int = 256
+    package: Path, state: Path, keys: dict[str, Key] | None = None, queue: int = 256, **opening: Any
 ) -> Iterator[Running]:
     about = read(package)
     store, metrics = Jobs(sqlite(state), queue), Metrics()
-    desk = Desk(store, Opening(package, state / "c2pa"), state / "images", metrics)
+    desk = Desk(store, Opening(package, state / "c2pa", **opening), state / "images", metrics)
     app = create_app(Server(about, {}, desk, Gate(keys or {}, store.images_since), metrics))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -116,6 +116,16 @@ def test_a_request_is_a_job_at_once_and_an_image_in_the_end(served: Running) -> 
     assert (marks["synthetic"], marks["seed"]) == ("true", "3")
     embedded = served.http.get(f"/v1/jobs/{accepted['id']}?images=base64").json()["images"][0]["base64"]
     assert base64.b64decode(embedded) == answer.content
+
+
+def test_without_a_network_the_renderer_draws_and_says_so_everywhere(package: Path, tmp_path: Path) -> None:
+    with running(package, tmp_path, base="nowhere/no-base", fallback=True) as it:
+        assert it.http.get("/readyz").json() == {"status": "ready", "device": "cpu", "engine": "procedural"}
+        done = it.ended(it.posted(**QUICK)["id"])
+        (image,) = done["images"]
+        assert image["engine"] == "procedural"
+        content = it.http.get(image["url"]).content
+    assert png.decode(content).info["text"]["engine"] == "procedural"
 
 
 def test_one_waits_behind_another_and_knows_its_place(served: Running) -> None:
