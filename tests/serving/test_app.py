@@ -119,7 +119,7 @@ def test_a_request_is_a_job_at_once_and_an_image_in_the_end(served: Running) -> 
 
 
 def test_without_a_network_the_renderer_draws_and_says_so_everywhere(package: Path, tmp_path: Path) -> None:
-    with running(package, tmp_path, base="nowhere/no-base", fallback=True) as it:
+    with running(package, tmp_path, base="nowhere/no-base", or_renderer=True) as it:
         assert it.http.get("/readyz").json() == {"status": "ready", "device": "cpu", "engine": "procedural"}
         done = it.ended(it.posted(**QUICK)["id"])
         (image,) = done["images"]

@@ -202,7 +202,7 @@ def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
         "kind": person.kind,
         "trigger": person.trigger,
         "class_word": person.class_word,
-        "identity": person.identity,
+        "renderer": person.identity,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
         "lora_sha256": sha256(drawing(lora.values())),

@@ -21,7 +21,7 @@ from valentina_pipeline.serving.studio.request import Engine
 @click.option("--port", default=8800, show_default=True, help="0 takes a free one.")
 @click.option("--base", help="A folder or hub id of the base model, where the package embeds none.")
 @click.option("--engine", type=click.Choice(get_args(Engine)), default="torch", show_default=True)
-@click.option("--fallback", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
+@click.option("--or-renderer", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
 @click.option("--keys", type=click.Path(path_type=Path), help="A file of API keys; see --new-key.")
 @click.option(
@@ -47,7 +47,7 @@ def serve(
     port: int,
     base: str | None,
     engine: Engine,
-    fallback: bool,
+    or_renderer: bool,
     adapters: Path | None,
     keys: Path | None,
     new_key: str | None,
@@ -101,7 +101,7 @@ def serve(
         raise click.ClickException(f"--database {database}: {str(err).splitlines()[0]}") from err
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
-    opening = Opening(about.folder, keyed, base, root, adapters, engine, fallback)
+    opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer)
     desk = Desk(store, opening, state / "images", metrics)
     gate = Gate(known, store.images_since)
     app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts, engine))

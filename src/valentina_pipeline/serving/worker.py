@@ -29,7 +29,7 @@ PREVIEW_SIDE = 512
 class Opening:
     """What the process draws with: see `Studio.open`; and the folder of the key that signs its files.
 
-    With `fallback` the renderer draws where the engine's networks cannot be loaded.
+    With `or_renderer` the renderer draws where the engine's networks cannot be loaded.
     """
 
     package: Path
@@ -38,7 +38,7 @@ class Opening:
     root: Path | None = None
     adapters: Path | None = None
     engine: Engine = "torch"
-    fallback: bool = False
+    or_renderer: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def _opened(opening: Opening) -> "Studio":
     except BadPackage:
         raise  # nothing draws from it: it is damaged, or its rights are gone
     except Exception:
-        if not opening.fallback:
+        if not opening.or_renderer:
             raise
         traceback.print_exc()
         return by("procedural")

@@ -41,7 +41,7 @@ class About:
         records: ids of the rights records that it stands on.
         presets: by name.
         default_preset: one of them.
-        identity: the renderer's parameters of the character, {} where it is none of the renderer's.
+        renderer: the renderer's parameters of the character, {} where it is none of the renderer's.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ class About:
     records: tuple[str, ...]
     presets: Mapping[str, Preset]
     default_preset: str
-    identity: Mapping[str, str | float]
+    renderer: Mapping[str, str | float]
 
     @property
     def has_lora(self) -> bool:
@@ -96,7 +96,7 @@ def read(folder: Path) -> About:
             records=tuple(record["id"] for record in rights["records"]),
             presets={name: Preset(**preset) for name, preset in presets["presets"].items()},
             default_preset=presets["default"],
-            identity=concept.get("identity", {}),
+            renderer=concept.get("renderer", {}),
         )
     except BadPackage:
         raise

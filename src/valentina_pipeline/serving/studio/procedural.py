@@ -24,11 +24,11 @@ class Renderer:
     def __init__(self, about: About) -> None:
         from valentina_pipeline.image import portrait
 
-        if not about.identity:
+        if not about.renderer:
             raise BadPackage(
                 f"{about.name} has no parameters for the renderer: the pictures came from another source"
             )
-        self._woman = portrait.identity(about.identity)
+        self._woman = portrait.identity(about.renderer)
 
     def draw(
         self, requests: Sequence[Request], size: tuple[int, int], settings: dict[str, Any]
