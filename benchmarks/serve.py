@@ -83,8 +83,8 @@ def serve(package: Path, state: Path, bound: socket.socket, batching: bool) -> N
     from valentina_pipeline.serving.worker import Opening
 
     store, metrics = Jobs(sqlite(state)), Metrics()
-    desk = Desk(store, Opening(package, state / "c2pa"), state / "images", metrics, batching)
-    app = create_app(Server(read(package), {}, desk, Gate({}, store.images_since), metrics))
+    desk = Desk(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics, batching)
+    app = create_app(Server({}, desk, Gate({}, store.images_since), metrics))
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[bound])
 
 

@@ -17,7 +17,12 @@ from valentina_pipeline.integrations import ledgers
 ROOT = Path(__file__).parents[1]
 SERVING = ROOT / "src/valentina_pipeline/serving/studio"
 
-DECISION = {"status": "champion", "reasons": [], "content_hash": "c" * 64}
+DECISION = {
+    "status": "champion",
+    "reasons": [],
+    "content_hash": "c" * 64,
+    "gates": {"identity_ratio": {"limit": 0.8}, "face_found": {"limit": 0.9}},
+}
 IDENTITY = {"mean": 0.7, "low": 0.66, "high": 0.74}
 
 
@@ -74,6 +79,18 @@ def manifest() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["sha256", "rights_id", "split"])
 
 
+def base() -> dict[str, Any]:
+    """The random SDXL, with the tiny world's face embedder."""
+    chosen = {"kind": "tiny", "path": str(ROOT / "tiny/weights/faces.safetensors")}
+    config = tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump()
+    return {**config, "face_embedder": chosen}
+
+
+def faces() -> pd.DataFrame:
+    """Align's rows of the same pictures, each face the same."""
+    return manifest().assign(kept=True, embedding=[np.full(128, 128**-0.5)] * 6)
+
+
 def grid() -> Image.Image:
     return Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
@@ -109,13 +126,15 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "lora": lora(seed),
         "metrics": metrics(),
         "train_metrics": train_metrics(),
+        "faces": faces(),
         "used_pictures": manifest(),
         "weights": weights,
         "serving": SERVING,
         "grid": grid(),
+        "scenes": yaml.safe_load((ROOT / "conf/base/prompts/scenes.yml").read_text("utf-8")),
         "rights": rights(),
         "concept": concept(),
-        "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
+        "base": base(),
         "train_lora": stage("train_lora"),
         "evaluate": {**stage("evaluate"), "steps": 4},
         "publish": stage("publish"),

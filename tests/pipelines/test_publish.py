@@ -20,7 +20,7 @@ from valentina_pipeline.datasets import FileFolder
 from valentina_pipeline.pipelines.assembly import shipped
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 
-DECISION = {"status": "champion", "reasons": ["It is good."], "content_hash": "c" * 64}
+DECISION = {**packages.DECISION, "reasons": ["It is good."]}
 
 FRESH = """
 import json, sys

@@ -5,11 +5,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import packages
 from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
 from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.scene import Scene
 from valentina_pipeline.release.package import Parts, build, content_hash, presets, rights_summary
 
 BASE = {
@@ -33,6 +35,8 @@ def parts(tmp_path: Path) -> Parts:
     lora.mkdir()
     for name in ("pytorch_lora_weights.safetensors", "valentina_moreau.kohya.safetensors", ".hidden"):
         (lora / name).write_text(name)
+    embedder = tmp_path / "tiny.safetensors"
+    embedder.write_text("weights")
     code = tmp_path / "model.py"
     code.write_text("CODE = 1\n")
     return Parts(
@@ -47,10 +51,13 @@ def parts(tmp_path: Path) -> Parts:
         publish=PublishConfig(**packages.stage("publish")),
         metrics=packages.metrics(),
         train_metrics=packages.train_metrics(),
-        decision={"status": "champion", "reasons": ["It is good."], "content_hash": "c"},
+        decision={**packages.DECISION, "reasons": ["It is good."]},
+        faces=packages.faces(),
         used_pictures=packages.manifest(),
         grid=b"png",
         engines={},
+        scenes={"beach": Scene("travel", "beach background")},
+        embedder=str(embedder),
         code={"code/valentina_pipeline/model.py": code},
         model={"MLmodel": b"flavors: {}\n"},
     )
@@ -74,12 +81,15 @@ def test_it_holds_all_that_serves_the_character(parts: Parts) -> None:
         "code/valentina_pipeline/model.py",
         "concept.json",
         "decision.json",
+        "faces.safetensors",
         "grid.png",
+        "identity.json",
         "lora/pytorch_lora_weights.safetensors",
         "lora/valentina_moreau.kohya.safetensors",
         "metrics.json",
         "presets.json",
         "rights.json",
+        "scenes.json",
     }
 
 
@@ -98,11 +108,27 @@ def test_the_same_parts_give_the_same_bytes_in_any_order(parts: Parts) -> None:
 def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(parts: Parts) -> None:
     base = parts.base.model_copy(update={"embed": False, "path": "somebody/base"})
     files = build(replace(parts, base=base))
-    assert not [name for name in files if name.startswith("base/")]
+    assert not [name for name in files if name.startswith(("base/", "faces"))]
     described = json.loads(content(files["base.json"]))
     assert described["path"] == "somebody/base"
     assert described["sha256"] == "b" * 64
     assert described["obtain"] == "git checkout"
+
+
+def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of_the_decision(
+    parts: Parts,
+) -> None:
+    vectors = np.eye(6, 4)
+    faces = parts.faces.assign(embedding=list(vectors), kept=[True, True, False, True, True, True])
+    faces.loc[2, "split"] = "held_out"  # and left out: it takes no part
+    said = json.loads(content(build(replace(parts, faces=faces))["identity.json"]))
+    assert said == {
+        "mean": [0.5, 0.5, 0.0, 0.0],
+        "portraits": 2,
+        "ceiling": 0.84,
+        "gate": 0.672,
+        "face_found": 0.9,
+    }
 
 
 def test_two_parts_cannot_share_a_path(parts: Parts) -> None:

@@ -43,8 +43,8 @@ class AtOnce(Desk):
 def api(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     state = tmp_path_factory.mktemp("served")
     store, metrics = Jobs(sqlite(state)), Metrics()
-    desk = AtOnce(store, Opening(package, state / "c2pa"), state / "images", metrics)
-    app = create_app(Server(read(package), {}, desk, Gate({}, store.images_since), metrics))
+    desk = AtOnce(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics)
+    app = create_app(Server({}, desk, Gate({}, store.images_since), metrics))
     return schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
 
 

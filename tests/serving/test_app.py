@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from valentina_pipeline.serving.jobs import Jobs, sqlite
 from valentina_pipeline.serving.keys import Gate, Key, issued
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
-from valentina_pipeline.serving.studio.package import read
+from valentina_pipeline.serving.studio.package import About, read
 from valentina_pipeline.serving.worker import Opening
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -68,21 +69,20 @@ class Running:
         return job
 
 
-def until(what: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @contextmanager
 def running(
-    package: Path, state: Path, keys: dict[str, Key] | None = None, queue: int = 256, **opening: Any
+    package: Path,
+    state: Path,
+    keys: dict[str, Key] | None = None,
+    queue: int = 256,
+    fallback: About | None = None,
+    **opening: Any,
 ) -> Iterator[Running]:
     about = read(package)
     store, metrics = Jobs(sqlite(state), queue), Metrics()
-    desk = Desk(store, Opening(package, state / "c2pa", **opening), state / "images", metrics)
-    app = create_app(Server(about, {}, desk, Gate(keys or {}, store.images_since), metrics))
+    drawing = Opening(package, state / "c2pa", **opening)
+    desk = Desk(store, about, drawing, state / "images", metrics, fallback=fallback)
+    app = create_app(Server({}, desk, Gate(keys or {}, store.images_since), metrics))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
@@ -107,7 +107,7 @@ def served(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_a_request_is_a_job_at_once_and_an_image_in_the_end(served: Running) -> None:
     accepted = served.posted(**QUICK)
     assert accepted["state"] in ("queued", "running")
-    assert accepted["prompt"] == "photo of a valentina_moreau woman, smiling"
+    assert accepted["request"]["prompt"] == "photo of a valentina_moreau woman, smiling"
     done = served.ended(accepted["id"])
     assert (done["state"], done["error"]) == ("done", "")
     answer = served.http.get(done["images"][0]["url"])
@@ -191,6 +191,21 @@ def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> N
     assert found is not None
     assert found.tries == 2
     assert "valentina_replaced_total 1.0" in served.http.get("/metrics").text
+
+
+def test_where_images_are_no_longer_like_her_the_fallback_draws(package: Path, tmp_path: Path) -> None:
+    former = replace(read(package), lora_hash="f" * 64)
+    with running(package, tmp_path, fallback=former) as it:
+        jobs = [it.posted(**{**QUICK, "prompt": f"scene {n}", "count": 4})["id"] for n in range(8)]
+        assert {image["identity"] for job in jobs for image in it.ended(job)["images"]} == {None}
+        until(lambda: "note" in it.http.get("/readyz").json())
+        note = it.http.get("/readyz").json()["note"]
+        assert note.startswith("the share of the last 32 images that show a face is 0.00, below 0.90: ")
+        assert it.http.get("/v1/characters").json()[0]["lora_sha256"] == "f" * 64
+        assert it.ended(it.posted(**QUICK)["id"])["state"] == "done"
+        figures = it.http.get("/metrics").text
+    assert "valentina_fallen_back 1.0" in figures
+    assert 'valentina_faces_total{outcome="missing"}' in figures
 
 
 def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(

@@ -110,6 +110,15 @@ def test_several_prompts_make_a_sheet_with_a_row_each(project: Path, tmp_path: P
     assert read(Path(printed[-1]).read_bytes()) is not None
 
 
+def test_a_grid_of_scenes_and_seeds_is_drawn_by_their_kind(project: Path, tmp_path: Path) -> None:
+    asked = ("--scene", "editorial", "--scene", "weekend", "--preset", "draft", "--count", "2")
+    printed = command(project, *asked, "--output", str(tmp_path)).stdout.splitlines()
+    prompts = [png.decode(Path(each).read_bytes()).info["text"]["prompt"] for each in printed]
+    assert len(prompts) == 4 * 2
+    assert "sunset background" in prompts[5]
+    assert "red t-shirt" in prompts[6]
+
+
 def test_a_version_of_the_registry_is_drawn_from_by_its_name(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from valentina_pipeline.image.safety import UnsafePrompt
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.package import About, read
-from valentina_pipeline.serving.studio.request import BadRequest, Request, asked, recalled, settled
+from valentina_pipeline.serving.studio.request import BadRequest, Request, again, asked, recalled, settled
 
 STYLE = Adapter(file=Path("s.safetensors"), kind="style", licence="CC0-1.0", trigger="in oil", weight=0.6)
 
@@ -56,7 +56,6 @@ def test_adapters_bring_their_trigger_and_their_recommended_weight(about: About)
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({}, "prompt: Field required"),
         ({"prompt": "a" * 2001}, "prompt: String should have at most 2000 characters"),
         ({"prompt": "a", "seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"prompt": "a", "count": 65}, "count: Input should be less than or equal to 64"),
@@ -80,6 +79,7 @@ def test_a_field_out_of_range_is_named_with_what_it_may_be(fields: dict[str, obj
     ("fields", "said"),
     [
         ({"prompt": "  "}, "prompt: has no words"),
+        ({"scene": "moon"}, "scene: there is no 'moon': red_dress_studio, "),
         ({"preset": "best"}, "preset: there is no 'best': draft, high, standard, ultra"),
         ({"width": 1024, "height": 1024}, "width: width times height is at most 128 x 128"),
         ({"scheduler": "lcm", "steps": 51}, "steps: the sampler lcm takes up to 50, not 51"),
@@ -92,6 +92,20 @@ def test_what_this_package_cannot_do_is_named_too(about: About, fields: dict[str
     with pytest.raises(BadRequest) as err:
         settled(asked({"prompt": "a", **fields}), about, {"oil": STYLE})
     assert said in str(err.value)
+
+
+def test_a_scene_s_words_follow_the_prompt_s(about: About) -> None:
+    words = "laughing, facing the camera, wearing a white t-shirt, beach background, soft light"
+    assert about.scenes["beach_day"].words == words
+    assert settled(Request(scene="beach_day"), about).prompt == f"photo of a valentina_moreau woman, {words}"
+    both = settled(Request(prompt="a woman waving", scene="beach_day"), about).prompt
+    assert both == f"a valentina_moreau woman waving, {words}"
+
+
+def test_the_request_of_an_order_is_settled_to_the_same_order(about: About) -> None:
+    fields = {"prompt": "at sea", "scene": "cover", "count": 2, "steps": 3, "width": 72, "scheduler": "ddim"}
+    order = settled(asked({**fields, "adapters": [{"name": "oil"}]}), about, {"oil": STYLE})
+    assert settled(again(order), about, {"oil": STYLE}) == order
 
 
 def test_a_prompt_against_the_policy_is_refused(about: About) -> None:

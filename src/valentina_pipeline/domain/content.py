@@ -7,6 +7,9 @@ from pathlib import Path
 LORA = "pytorch_lora_weights.safetensors"
 """A LoRA's name in diffusers' format."""
 
+FACES = "faces.safetensors"
+"""In a package: the weights of its face embedder, where they travel with it."""
+
 REVOKED = "REVOKED.json"
 """In a package: rights that it stands on were taken back, and why."""
 

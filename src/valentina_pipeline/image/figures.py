@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valentina_pipeline.image.judge import FACE_PROBABILITY, Measured, Portraits, ceiling, copy_limits
+from valentina_pipeline.image.identity import FACE_PROBABILITY
+from valentina_pipeline.image.judge import Measured, Portraits, ceiling, copy_limits
 from valentina_pipeline.image.prompts import VARIANTS
 from valentina_pipeline.image.statistics import Bootstrap, Interval, interval
 

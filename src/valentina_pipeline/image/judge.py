@@ -1,6 +1,6 @@
 """One drawn image's scores: her face, the prompt's words, her portraits, and the nearest one trained on."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,15 +10,12 @@ from PIL import Image
 
 from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.manifest import TRAIN
-from valentina_pipeline.image.faces import Face, face_crop
+from valentina_pipeline.image.identity import FaceJudge, Find, face_scores
 from valentina_pipeline.image.missing import located
 from valentina_pipeline.image.prompts import Take
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FACE_PROBABILITY = 0.9
-"""MTCNN's, from which a drawn face counts as found."""
 
 LAYOUT_SIDE = 16
 """Pixels: at this size a picture is its pose, framing and colours, without texture."""
@@ -45,17 +42,6 @@ class NothingToMeasure(ValueError):
     """There are no portraits to measure against, or no images to measure."""
 
 
-class FaceJudge(Protocol):
-    """What turns face crops into identity vectors: image/faces.py's FaceEmbedder."""
-
-    @property
-    def size(self) -> int:
-        """Width and height in pixels of the crops that it wants."""
-
-    def embed(self, crops: Sequence[Image.Image]) -> np.ndarray:
-        """Return float32 (n, d), each of norm 1."""
-
-
 class ContentJudge(Protocol):
     """What compares pictures with words and with each other: image/clip.py's Clip."""
 
@@ -70,7 +56,7 @@ class ContentJudge(Protocol):
 class Judges:
     """The networks that look at pictures."""
 
-    find: Callable[[Iterable[Image.Image]], list[list[Face]]]
+    find: Find
     faces: FaceJudge
     clip: ContentJudge
 
@@ -195,7 +181,7 @@ def measure(
                 "variant": take.variant,
                 "prompt": take.prompt.scene,
                 "seed": take.seed,
-                **face_scores(image, real.identity[real.references], judges),
+                **face_scores(image, real.identity[real.references], judges.find, judges.faces),
                 "clip_t": float(seen @ texts[number]),
                 "clip_i": float((real.content[real.references] @ seen).mean()),
                 **_nearest(seen, layout(image), real, limits),
@@ -241,21 +227,6 @@ def _nearest(
         "nearest_name": real.names[real.training[nearest]],
         "memorised": bool(((in_content > limits[0]) & (in_layout > limits[1])).any()),
     }
-
-
-def face_scores(image: Image.Image, known: np.ndarray, judges: Judges) -> dict[str, float]:
-    """Return identity, the face's mean cosine to `known` (n, d), NaN without a face; and face_probability."""
-    found = judges.find([image])[0]
-    sure = [face for face in found if face.probability >= FACE_PROBABILITY]
-    if not sure:
-        return {
-            "identity": float("nan"),
-            "face_probability": max((f.probability for f in found), default=0.0),
-        }
-    face = sure[0]  # the largest
-    vector = judges.faces.embed([face_crop(image, face, judges.faces.size)])[0].astype(np.float64)
-    identity = float((known @ vector).mean())
-    return {"identity": identity, "face_probability": face.probability}
 
 
 def ceiling(real: Portraits) -> np.ndarray:

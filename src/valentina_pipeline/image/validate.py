@@ -9,7 +9,8 @@ from PIL import Image
 from valentina_pipeline.image import objective
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.encoding import Encoded, encode_text, tokenise
-from valentina_pipeline.image.judge import Judges, face_scores
+from valentina_pipeline.image.identity import face_scores
+from valentina_pipeline.image.judge import Judges
 from valentina_pipeline.image.step import Noise, denoised
 
 TIMESTEPS = 8
@@ -38,7 +39,8 @@ def drawn_figures(
         known: identity vectors (n, d) of training pictures: the held-out ones are the evaluation's.
         judges: see judge.py.
     """
-    identity = [np.nan_to_num(face_scores(image, known, judges)["identity"]) for image in images]
+    scores = [face_scores(image, known, judges.find, judges.faces) for image in images]
+    identity = [np.nan_to_num(each["identity"]) for each in scores]
     seen, words = judges.clip.images(list(images)), judges.clip.texts(list(captions))
     return {"identity": float(np.mean(identity)), "clip_t": float((seen * words).sum(axis=1).mean())}
 

@@ -117,4 +117,5 @@ def _signature() -> Any:
     optional = [ColSpec("long", "seed", required=False), ColSpec("string", "preset", required=False)]
     texts = ("image", "prompt", "preset", "refused")
     outputs = [ColSpec("string", name) for name in texts] + [ColSpec("long", "seed")]
-    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema([*outputs]))
+    likeness = ColSpec("double", "identity", required=False)
+    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema([*outputs, likeness]))

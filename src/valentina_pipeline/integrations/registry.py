@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHAMPION = "champion"
-
+CHAMPION, FORMER = "champion", "former"
 
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
@@ -129,7 +128,10 @@ class Registry:
         return Version(str(made.version), tags)
 
     def crown(self, version: Version) -> None:
-        """Let the alias `champion` name this version."""
+        """Let the alias `champion` name this version, and `former` the one that was champion until now."""
+        before = self.champion()
+        if before is not None and before.number != version.number:
+            self._client.set_registered_model_alias(self._name, FORMER, before.number)
         self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
 
     def revoke(self, number: str, why: str) -> bool:

@@ -17,6 +17,7 @@ from valentina_pipeline.config import (
 )
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.domain.scene import scenes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,11 +35,13 @@ class Material:
         lora: train_lora's folder.
         metrics: evaluate's figures.
         train_metrics: train_lora's figures.
+        faces: align's, with identity vectors.
         used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from the project's folder, two above.
         serving: the package valentina_pipeline.serving.studio, as a folder.
         grid: evaluate's.
+        scenes: the scene library: category -> name -> words.
         concept: domain/concept.py's Concept.
         base: config.py's BaseConfig.
         train: config.py's TrainConfig.
@@ -49,11 +52,13 @@ class Material:
     lora: Path
     metrics: dict[str, Any]
     train_metrics: dict[str, Any]
+    faces: "pd.DataFrame"
     used_pictures: "pd.DataFrame"
     rights: tuple[RightsRecord, ...]
     weights: Path
     serving: Path
     grid: "Image.Image"
+    scenes: dict[str, Any]
     concept: dict[str, Any]
     base: dict[str, Any]
     train: dict[str, Any]
@@ -87,6 +92,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
     """
     from valentina_pipeline.image import png
     from valentina_pipeline.image.base import base_folder, base_hash
+    from valentina_pipeline.image.missing import located
     from valentina_pipeline.integrations.flavours import model_files
     from valentina_pipeline.release.package import Parts, build
 
@@ -107,9 +113,12 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             metrics=material.metrics,
             train_metrics=material.train_metrics,
             decision=decision,
+            faces=material.faces,
             used_pictures=material.used_pictures,
             grid=png.encode(material.grid),
             engines=exported(material, base, publish) if publish.engines else {},
+            scenes=scenes(material.scenes),
+            embedder=located(base.face_embedder.path, material.root),
             code=shipped(material.serving),
             model=model_files(LOADER, base.path, EXAMPLE, decision["content_hash"]),
         )
@@ -142,24 +151,40 @@ def shipped(serving: Path) -> dict[str, Path]:
     """
     import valentina_pipeline
     from valentina_pipeline import config, domain, image
-    from valentina_pipeline.domain import concept, content
+    from valentina_pipeline.domain import concept, content, scene
     from valentina_pipeline.image import (
         adapted,
         base,
+        faces,
         generate,
+        identity,
         lora,
         lora_files,
         missing,
         png,
         portrait,
         safety,
+        tiny_models,
         tokens,
     )
     from valentina_pipeline.image.portrait import kernel, said, shape, traits
 
-    of_images = (adapted, base, generate, lora, lora_files, missing, png, safety, tokens)
     of_renderer = (portrait, kernel, said, shape, traits)
-    modules = (valentina_pipeline, config, domain, concept, content, image, *of_images, *of_renderer)
+    of_images = (
+        adapted,
+        base,
+        faces,
+        generate,
+        identity,
+        lora,
+        lora_files,
+        missing,
+        png,
+        safety,
+        tiny_models,
+        tokens,
+    )
+    modules = (valentina_pipeline, config, domain, concept, content, scene, image, *of_images, *of_renderer)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]
     names = [file.relative_to(top) for file in files]

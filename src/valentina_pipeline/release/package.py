@@ -3,15 +3,16 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import NEW_TOKENS, BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.content import drawing, sha256
+from valentina_pipeline.domain.content import FACES, drawing, sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.domain.scene import Scene
 from valentina_pipeline.release import recipes
 from valentina_pipeline.release.card import card
 
@@ -44,9 +45,12 @@ class Parts:
         metrics: evaluate's figures.
         train_metrics: train_lora's figures.
         decision: release.decide's.
+        faces: align's rows: identity vector, kept and split of each portrait.
         used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         grid: a PNG's bytes: the LoRA beside the bare base.
         engines: relative path -> file: what other engines than torch draw with.
+        scenes: the scene library.
+        embedder: where the face embedder's weights are, or a name that its loader knows.
         code: relative path -> file: the modules that serve the package.
         model: relative path -> content: the files that make the folder an MLflow model.
     """
@@ -63,9 +67,12 @@ class Parts:
     metrics: Mapping[str, Any]
     train_metrics: Mapping[str, Any]
     decision: Mapping[str, Any]
+    faces: "pd.DataFrame"
     used_pictures: "pd.DataFrame"
     grid: bytes
     engines: Mapping[str, Path]
+    scenes: Mapping[str, Scene]
+    embedder: str
     code: Mapping[str, Path]
     model: Mapping[str, bytes]
 
@@ -86,15 +93,16 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         "rights.json": _json(rights),
         "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
         **_recipes(parts, lora),
+        "scenes.json": _json([{"name": name, **asdict(scene)} for name, scene in parts.scenes.items()]),
+        "identity.json": _json(identity(parts.faces, parts.metrics, parts.decision)),
         "metrics.json": _json(parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
         "LICENSE": licence(parts.rights, parts.base, parts.publish.engines).encode(),
         "grid.png": parts.grid,
     }
-    files = _joined(
-        written, lora, embedded(parts.base, parts.base_folder), parts.engines, parts.code, parts.model
-    )
+    weights = {**embedded(parts.base, parts.base_folder), **_embedder(parts.base, Path(parts.embedder))}
+    files = _joined(written, lora, weights, parts.engines, parts.code, parts.model)
     return {**files, "SHA256SUMS": sums(files)}
 
 
@@ -116,6 +124,26 @@ def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) 
         for name, (share, scheduler) in PRESETS.items()
     }
     return {"default": publish.default_preset, "presets": table}
+
+
+def identity(
+    faces: "pd.DataFrame", metrics: Mapping[str, Any], decision: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what an image's face is compared with, and from when on it counts as hers.
+
+    The mean cosine to the held-out portraits is the cosine to their mean, which is all that leaves here of
+    her face. The gates are those by which the LoRA became champion.
+    """
+    held_out = faces[faces["kept"].astype(bool) & (faces["split"] == HELD_OUT)]
+    vectors = [list(map(float, vector)) for vector in held_out["embedding"]]
+    ceiling, gates = metrics["identity"]["ceiling"]["mean"], decision["gates"]
+    return {
+        "mean": [round(sum(column) / len(vectors), 6) for column in zip(*vectors, strict=True)],
+        "portraits": len(vectors),
+        "ceiling": ceiling,
+        "gate": round(gates["identity_ratio"]["limit"] * ceiling, 6),
+        "face_found": gates["face_found"]["limit"],
+    }
 
 
 def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame") -> dict[str, Any]:
@@ -174,6 +202,11 @@ def embedded(base: BaseConfig, folder: Path) -> dict[str, Path]:
         for file in found
         if file.suffix != ".safetensors" or file.name.count(".") == 1  # no variants such as .fp16.
     }
+
+
+def _embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
+    """Return the face embedder's weights, where they are small enough as the base is."""
+    return {FACES: file} if base.embed and file.suffix == ".safetensors" else {}
 
 
 def sums(files: Mapping[str, bytes | Path]) -> bytes:

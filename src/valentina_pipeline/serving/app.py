@@ -96,6 +96,11 @@ def create_app(server: Server) -> FastAPI:
         answer.headers["location"] = f"/v1/jobs/{job.id}"
         return server.status(job)
 
+    @app.get("/v1/jobs", tags=["jobs"])
+    def jobs(owner: Owner, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[Status]:
+        """Say where your jobs are, the newest first; they are kept for a day."""
+        return [server.status(job) for job in server.desk.jobs.of(owner, limit)]
+
     @app.get("/v1/jobs/{job}", tags=["jobs"])
     def status(
         job: Mine, images: Annotated[Literal["url", "base64"], Query(description="how they come")] = "url"
@@ -152,8 +157,14 @@ def create_app(server: Server) -> FastAPI:
                 "lora_sha256": about.lora_hash,
                 "base_sha256": about.base_hash,
                 "rights_records": about.records,
+                "identity": {"gate": about.identity.gate, "ceiling": about.identity.ceiling},
             }
         ]
+
+    @app.get("/v1/scenes", tags=["what there is"])
+    def scenes(owner: Owner) -> list[dict[str, str]]:
+        """Say which scenes the library has."""
+        return [{"name": name, **vars(scene)} for name, scene in server.about.scenes.items()]
 
     @app.get("/v1/adapters", tags=["what there is"])
     def adapters(owner: Owner) -> list[dict[str, Any]]:
@@ -184,7 +195,8 @@ def create_app(server: Server) -> FastAPI:
     def ready(answer: Response) -> dict[str, str]:
         """Say whether the networks are loaded; 503 where they are not, and why."""
         if server.desk.ready:
-            return {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
+            said = {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
+            return {**said, "note": server.desk.note} if server.desk.note else said
         answer.status_code = 503
         return {"status": "not ready", "why": server.desk.broken}
 

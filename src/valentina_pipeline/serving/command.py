@@ -3,11 +3,14 @@
 import ipaddress
 import socket
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from valentina_pipeline.serving.studio.request import Engine
+
+if TYPE_CHECKING:
+    from valentina_pipeline.serving.studio.package import About
 
 
 @click.command()
@@ -23,6 +26,10 @@ from valentina_pipeline.serving.studio.request import Engine
 @click.option("--engine", type=click.Choice(get_args(Engine)), default="torch", show_default=True)
 @click.option("--or-renderer", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
+@click.option(
+    "--fallback",
+    help="A package, such as models:/NAME@former, that draws once images are no longer like her.",
+)
 @click.option("--keys", type=click.Path(path_type=Path), help="A file of API keys; see --new-key.")
 @click.option(
     "--new-key", metavar="NAME", help="Print a new key and its lines for the file of keys, and end."
@@ -49,6 +56,7 @@ def serve(
     engine: Engine,
     or_renderer: bool,
     adapters: Path | None,
+    fallback: str | None,
     keys: Path | None,
     new_key: str | None,
     state: Path,
@@ -88,6 +96,7 @@ def serve(
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
         about = opened(root, package, concept)
+        former = _alike(opened(root, fallback, None), about) if fallback else None
         known = read_keys(keys) if keys else {}
         if not known and not _is_loopback(host):
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
@@ -102,9 +111,9 @@ def serve(
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
     opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer)
-    desk = Desk(store, opening, state / "images", metrics)
+    desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
     gate = Gate(known, store.images_since)
-    app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts, engine))
+    app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}/docs   (Ctrl-C ends it)")
@@ -116,6 +125,17 @@ def serve(
     )
     with bound:
         uvicorn.Server(settings).run(sockets=[bound])
+
+
+def _alike(fallback: "About", about: "About") -> "About":
+    """Return the fallback, which has to draw what was asked of the other.
+
+    Raises:
+        ValueError: it is of another character or base.
+    """
+    if (fallback.trigger, fallback.base_hash) != (about.trigger, about.base_hash):
+        raise ValueError(f"--fallback: {fallback.folder} is of another character or base than {about.folder}")
+    return fallback
 
 
 def _is_loopback(host: str) -> bool:

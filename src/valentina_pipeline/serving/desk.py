@@ -4,9 +4,9 @@ import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,8 @@ from valentina_pipeline.integrations import files
 from valentina_pipeline.serving.jobs import Image, Job, Jobs, State
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.engine import batch_size
+from valentina_pipeline.serving.studio.package import About
+from valentina_pipeline.serving.watch import Watch
 from valentina_pipeline.serving.worker import Batch, Broken, Opening, Over, Picture, Ready, Step, work
 
 if TYPE_CHECKING:
@@ -68,12 +70,16 @@ class Desk:
 
     Args:
         jobs: the queue.
+        about: the package.
         opening: what the process draws with.
         folder: where images go.
         metrics: is told.
         batching: draw like jobs together.
+        fallback: the package that draws once the other's images are no longer like her.
 
     Attributes:
+        about: the package that draws.
+        note: why it is not the one that was meant, else "".
         ready: where the process draws, such as "cpu"; "" while it cannot.
         engine: what draws there, once it is ready.
         broken: why it cannot.
@@ -81,9 +87,18 @@ class Desk:
     """
 
     def __init__(
-        self, jobs: Jobs, opening: Opening, folder: Path, metrics: Metrics, batching: bool = True
+        self,
+        jobs: Jobs,
+        about: About,
+        opening: Opening,
+        folder: Path,
+        metrics: Metrics,
+        batching: bool = True,
+        fallback: About | None = None,
     ) -> None:
         self.jobs = jobs
+        self.about = about
+        self.note = ""
         self.ready = ""
         self.engine = opening.engine
         self.broken = "the networks are being loaded"
@@ -92,6 +107,9 @@ class Desk:
         self._folder = folder
         self._metrics = metrics
         self._batching = batching
+        self._fallback = fallback
+        self._watch = Watch(about)
+        self._measures = False
         self._progress: dict[str, Progress] = {}
         self._watched: dict[str, int] = {}
         self._cancelled: set[str] = set()
@@ -178,6 +196,8 @@ class Desk:
         while not self._ending.is_set():
             self._called.clear()
             self._tidy()
+            if self._falls_back():
+                return
             taken = self.jobs.take(batch_size if self._batching else lambda settings: 1)
             if taken:
                 if not self._have_drawn(taken):
@@ -201,6 +221,7 @@ class Desk:
         match told := self._hear():
             case Ready():
                 self.ready, self.engine, self.broken = told.device, told.engine, ""
+                self._measures = told.measures
                 self._metrics.loading.set(told.seconds)
                 logger.info("%s is ready on %s after %.1f s", told.engine, told.device, told.seconds)
                 return True
@@ -228,7 +249,7 @@ class Desk:
                     self._step(told, waiting, began)
                 case list():
                     images += len(told)
-                    self._keep(told)
+                    self._keep(told, {job.id: job.order for job in taken})
                 case Over():
                     self._end(waiting, "failed" if told.error else "done", told.error)
                     self.batch_seconds = told.seconds
@@ -243,7 +264,7 @@ class Desk:
             preview = told.previews.get(job, before.preview if before else b"")
             self._progress[job] = Progress("running", told.done, told.total, preview, began)
 
-    def _keep(self, drawn: list[Picture]) -> None:
+    def _keep(self, drawn: list[Picture], orders: "Mapping[str, Order]") -> None:
         """Write images, then say that they are there."""
         kept = []
         for each in drawn:
@@ -252,9 +273,33 @@ class Desk:
             name = f"{each.job}-{each.seed}.png" if each.png else ""
             if name:
                 files.replace(self._folder / name, each.png)
-            kept.append((each.job, Image(each.seed, name, each.refused, each.engine)))
+            kept.append((each.job, Image(each.seed, name, each.refused, each.identity, each.engine)))
             self._metrics.images.labels("refused" if each.refused else "drawn").inc()
+            if each.png and self._measures:
+                self._look(orders[each.job], each.identity)
         self.jobs.pictures(kept)
+
+    def _look(self, order: "Order", identity: float | None) -> None:
+        """Take note of how like her an image is."""
+        self._watch.add(order, [identity])
+        self._metrics.faces.labels("missing" if identity is None else "found").inc()
+        if identity is not None:
+            self._metrics.identity.observe(identity)
+        for figure in ("identity", "face_found"):
+            self._metrics.recent.labels(figure).set(getattr(self._watch, figure) or 0.0)
+
+    def _falls_back(self) -> bool:
+        """Have another process draw with the fallback where quality is below its gate; return whether."""
+        if self._fallback is None or not (why := self._watch.failing):
+            return False
+        self.note = f"{why}: {self._fallback.name} is drawn by {self._fallback.lora_hash[:12]} instead"
+        logger.error("%s", self.note)
+        self.about, self._fallback = self._fallback, None
+        self._opening = replace(self._opening, package=self.about.folder)
+        self._watch = Watch(self.about)
+        self._metrics.fallen_back.set(1)
+        self._dismiss(kill=False)
+        return True
 
     def _end(self, jobs: set[str], state: State, error: str) -> None:
         self._metrics.jobs.labels(state).inc(self.jobs.end(jobs, state, error))

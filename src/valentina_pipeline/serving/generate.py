@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +31,12 @@ PACKAGE = "data/06_models/{concept}/package"
 @click.argument("prompts", metavar="[PROMPT]...", nargs=-1)
 @click.option("--concept", help="Whose package; without, the first of params.yaml's concepts.")
 @click.option("--package", help="A package folder elsewhere, or models:/NAME@champion of the registry.")
+@click.option(
+    "--scene",
+    "scenes",
+    multiple=True,
+    help="One of the package's library, or a kind of them; may be repeated.",
+)
 @click.option("--preset", help="draft, standard, high or ultra; without, the package's own.")
 @click.option("--seed", type=int, help="Of the first image, 1 without; the next ones count up.")
 @click.option("--count", default=1, show_default=True, help="How many images of each prompt.")
@@ -69,6 +76,7 @@ def generate(
     concept: str | None,
     package: str | None,
     engine: Engine,
+    scenes: tuple[str, ...],
     adapters: Path | None,
     uses: tuple[str, ...],
     like: Path | None,
@@ -82,6 +90,7 @@ def generate(
     The trigger word is put in where the prompt lacks it:
       kedro generate "smiling, wearing a red dress, beach background" --count 4
       kedro generate "at sea" "in a garden" "at night" --count 3 --sheet
+      kedro generate --scene travel --scene cover --count 3 --sheet
     The same prompt, settings and seed give the same image. An image tells how it was drawn:
       kedro generate --like generated/valentina_moreau-1f2e3d4c-1.png --preset high
     """
@@ -97,10 +106,10 @@ def generate(
         about = opened(root, package, concept)
         shelf = read_shelf(adapters, about) if adapters else {}
         common = {**_before(like), **{k: v for k, v in given.items() if v is not None}, **_used(uses)}
-        requests = [asked({**common, "prompt": prompt}) for prompt in prompts] or [asked(common)]
-        orders = [
-            settled(request, about, shelf, engine) for request in requests
-        ]  # before the networks are loaded
+        rows = product(_words(prompts, "prompt"), _words(_named(scenes, about), "scene"))
+        requests = [asked({**common, **prompt, **scene}) for prompt, scene in rows]
+        # before the networks are loaded
+        orders = [settled(request, about, shelf, engine) for request in requests]
         signer = Signer(signing(root))
         with _bar(orders) as on_step:
             drawn = Studio(about, root=root, shelf=shelf, engine=engine).draw(orders, on_step)
@@ -116,6 +125,9 @@ def generate(
             click.echo(f"seed {each.seed}: not shown, {each.refused}", err=True)
         else:
             click.echo(save(each.image, output, f"{about.trigger}-{_short(each.order)}-{each.seed}", signer))
+    if likeness := [each.identity for row in drawn for each in row if each.identity is not None]:
+        said = " ".join(f"{each:.2f}" for each in likeness)
+        click.echo(f"identity: {said}; {about.identity.gate:.2f} and more counts as her", err=True)
     if all(each.refused for row in drawn for each in row):
         raise click.ClickException("the content filter refused every image: try another prompt or seed")
     if sheet:
@@ -214,6 +226,23 @@ def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
     page = contact_sheet(shown, labels, columns=len(drawn[0]), cell=256)
     texts = next(image.info["text"] for each in all_of_them if (image := each.image))
     return mark(page, {name: texts[name] for name in ("lora_sha256", "base_sha256")})
+
+
+def _words(texts: "Sequence[str]", field: str) -> "list[dict[str, str]]":
+    """Return the fields that each text makes; none at all is one row that says nothing."""
+    return [{field: text} for text in texts] or [{}]
+
+
+def _named(scenes: tuple[str, ...], about: "About") -> list[str]:
+    """Return names of scenes, a kind of them taken apart."""
+    kinds = {scene.category for scene in about.scenes.values()}
+    return [
+        name
+        for wanted in scenes
+        for name in (
+            [n for n, s in about.scenes.items() if s.category == wanted] if wanted in kinds else [wanted]
+        )
+    ]
 
 
 def _before(like: Path | None) -> dict[str, Any]:

@@ -63,12 +63,14 @@ class Image:
         seed: that it was drawn from.
         file: its name in the folder of images; "" where there is none.
         refused: why there is none, else "".
+        identity: see studio/engine.py's Drawn.
         engine: what drew it.
     """
 
     seed: int
     file: str
     refused: str
+    identity: float | None = None
     engine: Engine = "torch"
 
 
@@ -152,6 +154,12 @@ class Jobs:
         with self._engine.connect() as db:
             row = db.execute(select(JOBS).where(JOBS.c.id == job)).first()
         return _job(row) if row else None
+
+    def of(self, owner: str, most: int) -> list[Job]:
+        """Return an owner's jobs, the newest first, at most so many."""
+        own = select(JOBS).where(JOBS.c.owner == owner).order_by(JOBS.c.number.desc()).limit(most)
+        with self._engine.connect() as db:
+            return [_job(row) for row in db.execute(own)]
 
     def position(self, job: str) -> int | None:
         """Return how many jobs are before this one, or None where it does not wait."""

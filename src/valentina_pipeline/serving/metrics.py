@@ -26,6 +26,21 @@ class Metrics:
             buckets=(1, 2, 4, 8, 16, 64),
             registry=self.registry,
         )
+        self.identity = Histogram(
+            "valentina_identity", "Likeness of drawn faces to the character's portraits",
+            buckets=tuple(n / 10 for n in range(1, 10)), registry=self.registry,
+        )  # fmt: skip
+        self.faces = Counter(
+            "valentina_faces", "Images with a face, or without", ["outcome"], registry=self.registry
+        )
+        self.recent = Gauge(
+            "valentina_recent", "Of the last images by her LoRA alone: mean identity, share with a face",
+            ["figure"], registry=self.registry,
+        )  # fmt: skip
+        self.fallen_back = Gauge(
+            "valentina_fallen_back", "1 where the fallback draws in place of the package",
+            registry=self.registry,
+        )  # fmt: skip
         self.queue = Gauge("valentina_queue", "Jobs that wait", registry=self.registry)
         self.memory = Gauge(
             "valentina_memory_bytes", "Of the server and the process that draws", registry=self.registry

@@ -16,7 +16,7 @@ from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.package import About, refuse_revoked
-from valentina_pipeline.serving.studio.request import Engine, Request, settled
+from valentina_pipeline.serving.studio.request import Engine, Request, again, settled
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,9 @@ class Picture(BaseModel):
     base64: str | None = Field(default=None, description="the PNG file, where it was asked for")
     refused: str = Field(description="why there is none, or empty")
     engine: Engine = Field(description="what drew it; procedural is the renderer, without the LoRA")
+    identity: float | None = Field(
+        description="likeness of the face to the character's portraits, -1 to 1; null: no face"
+    )
 
 
 class Status(BaseModel):
@@ -48,9 +51,8 @@ class Status(BaseModel):
     step: int = Field(description="done of the batch that it is drawn in")
     steps: int
     seconds_left: float | None
-    prompt: str = Field(description="as drawn")
-    seeds: list[int]
-    settings: dict[str, Any]
+    accepted: float = Field(description="seconds since 1970")
+    request: Request = Field(description="as drawn; sent again, it draws the same")
     images: list[Picture]
     error: str
 
@@ -59,7 +61,6 @@ class Server:
     """What the API's calls share.
 
     Args:
-        about: the package.
         shelf: the LoRAs beside it.
         desk: has jobs drawn.
         gate: who may ask.
@@ -70,7 +71,6 @@ class Server:
 
     def __init__(
         self,
-        about: About,
         shelf: dict[str, Adapter],
         desk: Desk,
         gate: Gate,
@@ -78,13 +78,17 @@ class Server:
         log_prompts: bool = False,
         engine: Engine = "torch",
     ) -> None:
-        self.about = about
         self.shelf = shelf
         self.desk = desk
         self.gate = gate
         self.metrics = metrics
         self.log_prompts = log_prompts
         self.engine = engine
+
+    @property
+    def about(self) -> About:
+        """The package that draws."""
+        return self.desk.about
 
     def submit(self, owner: str, wanted: Request) -> Job:
         """Accept a request.
@@ -113,9 +117,8 @@ class Server:
             step=progress.done if progress else 0,
             steps=progress.total if progress else job.order.settings.steps,
             seconds_left=progress.seconds_left if progress else None,
-            prompt=job.order.prompt,
-            seeds=list(job.order.seeds),
-            settings={**vars(job.order.settings), "preset": job.order.preset},
+            accepted=job.accepted,
+            request=again(job.order),
             images=[
                 Picture(
                     seed=each.seed,
@@ -123,6 +126,7 @@ class Server:
                     base64=self.embedded(each) if embed and each.file else None,
                     refused=each.refused,
                     engine=each.engine,
+                    identity=each.identity,
                 )
                 for each in job.images
             ],

@@ -43,11 +43,19 @@ class Opening:
 
 @dataclass(frozen=True)
 class Ready:
-    """The networks are loaded; `engine` is what draws."""
+    """The networks are loaded.
+
+    Attributes:
+        device: where it draws.
+        engine: what draws there.
+        seconds: that it took.
+        measures: whether images are compared with the character's portraits.
+    """
 
     device: str
     engine: Engine
     seconds: float
+    measures: bool
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Picture:
     seed: int
     png: bytes
     refused: str
+    identity: float | None
     engine: Engine
 
 
@@ -111,7 +120,8 @@ def work(server: Connection, opening: Opening) -> None:
         signer = Signer(opening.signing)
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
         studio = _opened(opening)
-        server.send(Ready(studio.device, studio.engine, time.monotonic() - begun))
+        seconds = time.monotonic() - begun
+        server.send(Ready(studio.device, studio.engine, seconds, studio.measures))
     except Exception as err:  # whatever it is, the server says so
         server.send(Broken(f"{type(err).__name__}: {err}"))
         return
@@ -182,7 +192,12 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
         server.send(
             [
                 Picture(
-                    job, one.seed, signer.encode(one.image) if one.image else b"", one.refused, studio.engine
+                    job,
+                    one.seed,
+                    signer.encode(one.image) if one.image else b"",
+                    one.refused,
+                    one.identity,
+                    studio.engine,
                 )
                 for (job, _), (one,) in zip(wanted, drawn, strict=True)
             ]

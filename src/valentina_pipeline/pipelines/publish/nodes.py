@@ -16,11 +16,13 @@ def publish_package(
     lora: Path,
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
+    faces: "pd.DataFrame",
     used_pictures: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     weights: Path,
     serving: Path,
     grid: "Image.Image",
+    scenes: dict[str, Any],
     concept: dict[str, Any],
     base: dict[str, Any],
     train_lora: dict[str, Any],
@@ -36,7 +38,7 @@ def publish_package(
         MissingModel: the base is not on this machine.
     """
     material = Material(
-        lora, metrics, train_metrics, used_pictures, rights, weights, serving, grid,
+        lora, metrics, train_metrics, faces, used_pictures, rights, weights, serving, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     return assembled(material, decision)

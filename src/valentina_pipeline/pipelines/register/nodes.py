@@ -25,11 +25,13 @@ def register_candidate(
     lora: Path,
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
+    faces: "pd.DataFrame",
     used_pictures: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     weights: Path,
     serving: Path,
     grid: "Image.Image",
+    scenes: dict[str, Any],
     concept: dict[str, Any],
     base: dict[str, Any],
     train_lora: dict[str, Any],
@@ -55,7 +57,7 @@ def register_candidate(
     from valentina_pipeline.release.decide import CHAMPION, Candidate, decide
 
     material = Material(
-        lora, metrics, train_metrics, used_pictures, rights, weights, serving, grid,
+        lora, metrics, train_metrics, faces, used_pictures, rights, weights, serving, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     content, base_hash = identified(material)

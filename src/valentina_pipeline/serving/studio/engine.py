@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.safety import ContentFilter
+from valentina_pipeline.serving.studio import likeness
 from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
 from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
 from valentina_pipeline.serving.studio.procedural import Renderer
@@ -53,12 +54,15 @@ class Drawn:
         order: as drawn.
         seed: of the image.
         refused: why there is no image, else "".
+        identity: the face's likeness to the character's portraits, -1 to 1; None without a face, an image
+            or the networks that measure it.
     """
 
     image: "Image.Image | None"
     order: Order
     seed: int
     refused: str
+    identity: float | None
 
 
 class Studio:
@@ -108,6 +112,8 @@ class Studio:
             self._renderer = Renderer(about)
         self._own_scheduler = self._pipe.scheduler if self._pipe else None
         self._filter = ContentFilter()
+        # a rendered face is hers by its parameters
+        self._likeness = likeness.of(about, root) if engine != "procedural" else None
         self._turn = threading.Lock()
         self._kept: OrderedDict[str, None] = OrderedDict()
 
@@ -167,9 +173,19 @@ class Studio:
             ]
             images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
             for (row, seed), image in zip(rows, images, strict=True):
-                reason = self._filter.unsafe(image) or ""
-                done[row, seed] = Drawn(None if reason else image, orders[row], seed, reason)
+                done[row, seed] = self._seen(image, orders[row], seed)
         return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
+
+    def _seen(self, image: "Image.Image", order: Order, seed: int) -> Drawn:
+        """Return what may be shown of a drawn image, and how like the character it is."""
+        if reason := self._filter.unsafe(image):
+            return Drawn(None, order, seed, reason, None)
+        return Drawn(image, order, seed, "", self._likeness.score(image) if self._likeness else None)
+
+    @property
+    def measures(self) -> bool:
+        """Whether images are compared with the character's portraits."""
+        return self._likeness is not None
 
     def preview(self, latents: "Tensor") -> "Image.Image | None":
         """Return the picture of one image's latents (c, h, w) in mid-drawing; None if it is unsafe."""
@@ -189,7 +205,8 @@ class Studio:
             params: none are known.
 
         Returns:
-            A row each: image (PNG as base64, "" if refused), prompt, seed, preset, refused (why, else "").
+            A row each: image (PNG as base64, "" if refused), prompt, seed, preset, refused (why, else ""),
+            identity (see `Drawn`).
 
         Raises:
             BadRequest: a row asks for what is not drawn.
@@ -207,6 +224,7 @@ class Studio:
                 "seed": d.seed,
                 "preset": d.order.preset,
                 "refused": d.refused,
+                "identity": d.identity,
             }
             for drawn in self.draw(orders)
             for d in drawn

@@ -10,6 +10,7 @@ from typing import Any
 
 from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.content import LORA, REVOKED, sha256
+from valentina_pipeline.domain.scene import Scene
 
 
 class BadPackage(ValueError):
@@ -24,6 +25,23 @@ class Preset:
     guidance: float
     size: int
     scheduler: str
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What an image's face is compared with, as publish wrote it.
+
+    Attributes:
+        mean: of the held-out portraits' identity vectors.
+        ceiling: how like them her portraits are, in the mean.
+        gate: from when on an image counts as hers.
+        face_found: the share of images that has to show a face.
+    """
+
+    mean: tuple[float, ...]
+    ceiling: float
+    gate: float
+    face_found: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,8 @@ class About:
         presets: by name.
         default_preset: one of them.
         renderer: the renderer's parameters of the character, {} where it is none of the renderer's.
+        scenes: the scene library, by name.
+        identity: what faces are compared with.
     """
 
     folder: Path
@@ -55,6 +75,8 @@ class About:
     presets: Mapping[str, Preset]
     default_preset: str
     renderer: Mapping[str, str | float]
+    scenes: Mapping[str, Scene]
+    identity: Identity
 
     @property
     def has_lora(self) -> bool:
@@ -80,10 +102,11 @@ def read(folder: Path) -> About:
     """
     refuse_revoked(folder)
     _check_sums(folder)
-    concept, base, presets, rights = (
-        _json(folder / f"{name}.json") for name in ("concept", "base", "presets", "rights")
-    )
     try:
+        concept, base, presets, rights, scenes, identity = (
+            _json(folder / f"{name}.json")
+            for name in ("concept", "base", "presets", "rights", "scenes", "identity")
+        )
         _check_rights(folder, rights["records"], date.today())
         return About(
             folder=folder,
@@ -97,10 +120,14 @@ def read(folder: Path) -> About:
             presets={name: Preset(**preset) for name, preset in presets["presets"].items()},
             default_preset=presets["default"],
             renderer=concept.get("renderer", {}),
+            scenes={each["name"]: Scene(each["category"], each["words"]) for each in scenes},
+            identity=Identity(
+                tuple(identity["mean"]), identity["ceiling"], identity["gate"], identity["face_found"]
+            ),
         )
     except BadPackage:
         raise
-    except (KeyError, TypeError, ValueError) as err:
+    except (FileNotFoundError, KeyError, TypeError, ValueError) as err:
         raise BadPackage(f"{folder} was published by another version of this project: {err}") from err
 
 
@@ -121,9 +148,8 @@ def _check_rights(folder: Path, records: Sequence[Mapping[str, Any]], today: dat
             )
 
 
-def _json(file: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return loaded
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8"))
 
 
 def _check_sums(folder: Path) -> None:

@@ -70,7 +70,10 @@ class Request(Strict):
     """Images to draw. What is null is as the preset says."""
 
     prompt: str = Field(
-        min_length=1, max_length=LONGEST_PROMPT, description="the trigger is put in where it is absent"
+        default="", max_length=LONGEST_PROMPT, description="the trigger is put in where it is absent"
+    )
+    scene: str = Field(
+        default="", max_length=100, description="one of /v1/scenes; its words follow the prompt's"
     )
     negative_prompt: str = Field(default="", max_length=LONGEST_PROMPT, description="what it does not show")
     seed: int | None = Field(
@@ -156,9 +159,8 @@ def settled(
         UnsafePrompt: by the policy for prompts.
         BadRequest: this package cannot do it.
     """
-    if not request.prompt.strip():
-        raise BadRequest("prompt", "has no words")
-    refuse_prompt(request.prompt)
+    prompt = _worded(request, about)
+    refuse_prompt(prompt)
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
         raise BadRequest("preset", f"there is no {request.preset!r}: {', '.join(sorted(about.presets))}")
@@ -184,7 +186,7 @@ def settled(
     if first + request.count > 2**63:
         raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
     return Order(
-        prompt=_with_triggers(about.subject(request.prompt), uses, shelf or {}),
+        prompt=_with_triggers(about.subject(prompt), uses, shelf or {}),
         negative_prompt=request.negative_prompt.strip(),
         seeds=tuple(range(first, first + request.count)),
         preset=request.preset or about.default_preset,
@@ -199,6 +201,16 @@ def refuse_adapters(settings: Settings, about: About, engine: Engine) -> None:
             "adapters",
             f"the engine {engine} draws {about.trigger} at weight 1 and nothing beside; torch does",
         )
+
+
+def _worded(request: Request, about: About) -> str:
+    """Return the words of the prompt and of its scene."""
+    if request.scene and request.scene not in about.scenes:
+        raise BadRequest("scene", f"there is no {request.scene!r}: {', '.join(about.scenes)}")
+    words = [request.prompt.strip(), about.scenes[request.scene].words if request.scene else ""]
+    if not any(words):
+        raise BadRequest("prompt", "has no words, and no scene is named")
+    return ", ".join(filter(None, words))
 
 
 def _uses(request: Request, about: About, shelf: Mapping[str, Adapter]) -> dict[str, float]:
@@ -222,6 +234,24 @@ def _with_triggers(prompt: str, uses: Mapping[str, float], shelf: Mapping[str, A
         if word and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt):
             prompt = f"{prompt}, {word}"
     return prompt
+
+
+def again(order: Order) -> Request:
+    """Return the request that this order is drawn by once more."""
+    settings = order.settings
+    return Request(
+        prompt=order.prompt,
+        negative_prompt=order.negative_prompt,
+        seed=order.seeds[0],
+        count=len(order.seeds),
+        preset=order.preset,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        width=settings.width,
+        height=settings.height,
+        scheduler=settings.scheduler,
+        adapters=tuple(Use(name=name, weight=weight) for name, weight in settings.adapters),
+    )
 
 
 def recalled(texts: Mapping[str, str]) -> Request:
