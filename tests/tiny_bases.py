@@ -107,6 +107,35 @@ def sd15_folder() -> Path:
     return _saved(pipe)
 
 
+def sd15_of_true_widths() -> StableDiffusionPipeline:
+    """Stable Diffusion 1.5 in its own size, 1 billion random numbers: programs that know no other read it."""
+    torch.manual_seed(4)
+    text = CLIPTextConfig(
+        **{
+            **_text(768).to_dict(),
+            "intermediate_size": 3072,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+        }
+    )
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            scaling_factor=0.18215,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer(),
+        unet=UNet2DConditionModel(cross_attention_dim=768),  # whose defaults are 1.5's
+        scheduler=EulerDiscreteScheduler(**SIGNAL),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 @lru_cache(maxsize=1)
 def clip_folder() -> Path:
     """A CLIP of open_clip's architecture, as `local-dir:` reads it."""

@@ -203,6 +203,10 @@ class TrainConfig(Frozen):
         return self
 
 
+NEW_TOKENS = ("textual_inversion", "pivotal")
+"""Methods that add to the vocabulary."""
+
+
 class EvaluateConfig(Frozen):
     """How much is drawn to measure a LoRA."""
 
@@ -223,9 +227,12 @@ class RegisterConfig(Frozen):
 
 
 class PublishConfig(Frozen):
-    """What the package says by default."""
+    """What the package says by default, and for which engines beside torch it has what draws."""
 
     default_preset: Literal["draft", "standard", "high", "ultra"]
+    engines: tuple[Literal["onnx", "native"], ...] = Field(
+        description="onnx: for ONNX Runtime; native: one file for stable-diffusion.cpp"
+    )
 
 
 STAGES: dict[str, type[Frozen]] = {
@@ -298,6 +305,10 @@ def effective(
         stages[stage] = validated(model, merged, stage).model_dump(mode="json")
     if person.asymmetric and stages["train_lora"]["flip"]:
         raise BadParameter(f"train_lora.flip: {person.name} is asymmetric: mirrored, she is somebody else")
+    if "native" in stages["publish"]["engines"] and stages["train_lora"]["method"] in NEW_TOKENS:
+        raise BadParameter(
+            "publish.engines: native has no place for new tokens: leave it out, or train a LoRA"
+        )
     return {
         "concept": person.model_dump(mode="json"),
         "base": base.model_dump(),

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import single_file
 import tiny_bases
 from valentina_pipeline.image import base as bases
+from valentina_pipeline.image import single_file
 from valentina_pipeline.image.missing import MissingModel
 
 

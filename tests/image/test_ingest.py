@@ -31,8 +31,8 @@ from valentina_pipeline.image.ingest import NoImages
 from valentina_pipeline.image.intake import Intake
 from valentina_pipeline.image.journal import Journal
 from valentina_pipeline.image.originals import Original
-from valentina_pipeline.image.portrait import BACKGROUNDS, EXPRESSIONS
-from valentina_pipeline.image.studio import BadIdentity, identity, scene
+from valentina_pipeline.image.portrait import BACKGROUNDS, EXPRESSIONS, BadIdentity, identity
+from valentina_pipeline.image.studio import scene
 from valentina_pipeline.image.upscale import Upscaler
 
 LIMITS = IngestConfig.model_validate(

@@ -15,7 +15,9 @@ from valentina_pipeline.image.portrait import (
     random_identity,
     random_scene,
     render,
+    scene_said,
 )
+from valentina_pipeline.image.wording import sentence
 
 AVERAGE = Identity(
     **dict.fromkeys(portrait.GEOMETRY, 0.5),
@@ -124,3 +126,22 @@ def test_importing_the_module_compiles_nothing():
         "assert not kernel.draw.signatures and not kernel.front_depth.signatures"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_prompt_in_the_words_of_attributes_says_the_same_scene():
+    rng = np.random.default_rng(3)
+    for seed in range(200):
+        scene = random_scene(rng)
+        said = attributes(AVERAGE, scene)
+        again = attributes(AVERAGE, scene_said(sentence(said, "woman"), seed))
+        assert again == said
+
+
+def test_what_a_prompt_leaves_open_is_the_seed_s():
+    free = "a woman laughs in a blue dress at the beach, grey hair"
+    scenes = [scene_said(free, seed) for seed in range(20)]
+    assert {(s.expression, s.dress_color, s.dress, s.background) for s in scenes} == {
+        ("laughing", "blue", "dress", "beach")
+    }
+    assert len({s.light for s in scenes}) > 1
+    assert scene_said(free, 3) == scenes[3]

@@ -76,10 +76,12 @@ def running(
     keys: dict[str, Key] | None = None,
     queue: int = 256,
     fallback: About | None = None,
+    **opening: Any,
 ) -> Iterator[Running]:
     about = read(package)
     store, metrics = Jobs(sqlite(state), queue), Metrics()
-    desk = Desk(store, about, Opening(package, state / "c2pa"), state / "images", metrics, fallback=fallback)
+    drawing = Opening(package, state / "c2pa", **opening)
+    desk = Desk(store, about, drawing, state / "images", metrics, fallback=fallback)
     app = create_app(Server({}, desk, Gate(keys or {}, store.images_since), metrics))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -114,6 +116,16 @@ def test_a_request_is_a_job_at_once_and_an_image_in_the_end(served: Running) -> 
     assert (marks["synthetic"], marks["seed"]) == ("true", "3")
     embedded = served.http.get(f"/v1/jobs/{accepted['id']}?images=base64").json()["images"][0]["base64"]
     assert base64.b64decode(embedded) == answer.content
+
+
+def test_without_a_network_the_renderer_draws_and_says_so_everywhere(package: Path, tmp_path: Path) -> None:
+    with running(package, tmp_path, base="nowhere/no-base", or_renderer=True) as it:
+        assert it.http.get("/readyz").json() == {"status": "ready", "device": "cpu", "engine": "procedural"}
+        done = it.ended(it.posted(**QUICK)["id"])
+        (image,) = done["images"]
+        assert image["engine"] == "procedural"
+        content = it.http.get(image["url"]).content
+    assert png.decode(content).info["text"]["engine"] == "procedural"
 
 
 def test_one_waits_behind_another_and_knows_its_place(served: Running) -> None:

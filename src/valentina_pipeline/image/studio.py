@@ -1,6 +1,6 @@
 """The renderer as a source of portraits: one woman in scenes spread evenly over what varies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,39 +16,6 @@ SMALLEST = 768
 
 YAW = 35.0
 YAW_STEPS = 10
-
-
-class BadIdentity(ValueError):
-    """A concept's identity has a key that the renderer does not know, or lacks one."""
-
-
-def identity(parameters: Mapping[str, str | float]) -> portrait.Identity:
-    """Return a concept's identity; measures left out are 0.5, the average woman's.
-
-    Raises:
-        BadIdentity: a key or a colour name is unknown or missing, or a measure is not in [0, 1].
-    """
-    names = {
-        "eye_color": tuple(portrait.EYE_COLORS),
-        "hair_color": tuple(portrait.HAIR_COLORS),
-        "skin_tone": tuple(portrait.SKIN_TONES),
-        "parting": tuple(portrait.PARTINGS),
-    }
-    if unknown := sorted(set(parameters) - set(names) - set(portrait.GEOMETRY)):
-        raise BadIdentity(
-            f"identity.{unknown[0]} is unknown; there are {', '.join((*names, *portrait.GEOMETRY))}"
-        )
-    for key, allowed in names.items():
-        if parameters.get(key) not in allowed:
-            raise BadIdentity(
-                f"identity.{key} is {parameters.get(key)!r}; it has to be one of {', '.join(allowed)}"
-            )
-    measures = {key: parameters.get(key, 0.5) for key in portrait.GEOMETRY}
-    for key, value in measures.items():
-        if isinstance(value, str) or not 0 <= value <= 1:
-            raise BadIdentity(f"identity.{key} is {value!r}; it has to lie in [0, 1]")
-    merged: dict[str, Any] = {**measures, **{key: parameters[key] for key in names}}
-    return portrait.Identity(**merged)
 
 
 def scene(seed: int, index: int) -> portrait.Scene:

@@ -1,8 +1,11 @@
 """A package put together, as `register` decides on it and `publish` writes it: the same files twice."""
 
+import atexit
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import (
@@ -94,6 +97,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
     from valentina_pipeline.release.package import Parts, build
 
     base = validated(BaseConfig, material.base, "base")
+    publish = validated(PublishConfig, material.publish, "publish")
     folder = base_folder(base, material.root)
     return build(
         Parts(
@@ -105,19 +109,38 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             lora=material.lora,
             train=validated(TrainConfig, material.train, "train_lora"),
             evaluate=validated(EvaluateConfig, material.evaluate, "evaluate"),
-            publish=validated(PublishConfig, material.publish, "publish"),
+            publish=publish,
             metrics=material.metrics,
             train_metrics=material.train_metrics,
             decision=decision,
             faces=material.faces,
             used_pictures=material.used_pictures,
             grid=png.encode(material.grid),
+            engines=exported(material, base, publish) if publish.engines else {},
             scenes=scenes(material.scenes),
             embedder=located(base.face_embedder.path, material.root),
             code=shipped(material.serving),
             model=model_files(LOADER, base.path, EXAMPLE, decision["content_hash"]),
         )
     )
+
+
+def exported(material: Material, base: BaseConfig, publish: PublishConfig) -> dict[str, Path]:
+    """Return what other engines than torch draw with: path in the package -> file.
+
+    The files are there until this process ends.
+    """
+    from valentina_pipeline.image import export
+
+    place = Path(mkdtemp(prefix="engines-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    model = export.fused(base, material.root, material.lora)
+    files: dict[str, Path] = {}
+    for engine in sorted(publish.engines, reverse=True):  # native's rounding comes last
+        (place / engine).mkdir()
+        made = export.ENGINES[engine](model, place / engine)
+        files |= {f"{engine}/{name}": file for name, file in made.items()}
+    return files
 
 
 def shipped(serving: Path) -> dict[str, Path]:
@@ -141,17 +164,20 @@ def shipped(serving: Path) -> dict[str, Path]:
         names,
         offload,
         png,
+        portrait,
         safety,
         safety_checker,
         tiny_models,
         tokens,
         watermark,
     )
+    from valentina_pipeline.image.portrait import kernel, said, shape, traits
 
     comparing = (faces, identity, tiny_models)
     drawing = (adapted, base, generate, lora, lora_files, missing, offload, png, tokens, watermark)
     refusing = (names, safety, safety_checker)
-    of_images = (*comparing, *drawing, *refusing)
+    rendering = (portrait, kernel, said, shape, traits)
+    of_images = (*comparing, *drawing, *refusing, *rendering)
     modules = (valentina_pipeline, config, domain, concept, content, scene, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
+from valentina_pipeline.config import NEW_TOKENS, BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.content import FACES, drawing, sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.domain.scene import Scene
+from valentina_pipeline.release import recipes
 from valentina_pipeline.release.card import card
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Parts:
         faces: align's rows: identity vector, kept and split of each portrait.
         used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         grid: a PNG's bytes: the LoRA beside the bare base.
+        engines: relative path -> file: what other engines than torch draw with.
         scenes: the scene library.
         embedder: where the face embedder's weights are, or a name that its loader knows.
         code: relative path -> file: the modules that serve the package.
@@ -68,6 +70,7 @@ class Parts:
     faces: "pd.DataFrame"
     used_pictures: "pd.DataFrame"
     grid: bytes
+    engines: Mapping[str, Path]
     scenes: Mapping[str, Scene]
     embedder: str
     code: Mapping[str, Path]
@@ -89,16 +92,17 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         "base.json": _json({**parts.base.model_dump(), "sha256": parts.base_hash}),
         "rights.json": _json(rights),
         "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
+        **_recipes(parts, lora),
         "scenes.json": _json([{"name": name, **asdict(scene)} for name, scene in parts.scenes.items()]),
         "identity.json": _json(identity(parts.faces, parts.metrics, parts.decision)),
         "metrics.json": _json(parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
-        "LICENSE": licence(parts.rights, parts.base).encode(),
+        "LICENSE": licence(parts.rights, parts.base, parts.publish.engines).encode(),
         "grid.png": parts.grid,
     }
     weights = {**embedded(parts.base, parts.base_folder), **_embedder(parts.base, Path(parts.embedder))}
-    files = _joined(written, lora, weights, parts.code, parts.model)
+    files = _joined(written, lora, weights, parts.engines, parts.code, parts.model)
     return {**files, "SHA256SUMS": sums(files)}
 
 
@@ -169,14 +173,16 @@ def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame") -> dict
     }
 
 
-def licence(rights: Iterable[RightsRecord], base: BaseConfig) -> str:
+def licence(rights: Iterable[RightsRecord], base: BaseConfig, engines: Sequence[str] = ()) -> str:
     """Return who may do what with which part, and the full texts that are at hand."""
+    both = " and ".join(f"{engine}/" for engine in engines)
     own = sorted({record.licence for record in rights})
     lines = [
         f"The LoRA in lora/: {', '.join(own)}. It was trained on images under rights.json's records,",
         "which also say for which uses their holders allow it.",
         f"The base model {base.path}: {base.licence}. Images drawn with the LoRA are drawn with the base",
         "too: its terms apply to them.",
+        *([f"In {both} both are one: the terms of either apply."] if both else []),
         f"The code in code/: {CODE_LICENCE}.",
     ]
     named = sorted({*own, base.licence, CODE_LICENCE})
@@ -209,6 +215,19 @@ def sums(files: Mapping[str, bytes | Path]) -> bytes:
     return "".join(lines).encode()
 
 
+def _recipes(parts: Parts, lora: Mapping[str, Path]) -> dict[str, bytes]:
+    """Return what other programs are told; ComfyUI draws with a LoRA in kohya's format and no new tokens."""
+    made = presets(parts.base, parts.evaluate, parts.publish)
+    image = recipes.wanted(parts.concept, made["presets"][made["default"]])
+    files = {}
+    kohya = f"{parts.concept.trigger}.kohya.safetensors"
+    if f"lora/{kohya}" in lora and parts.train.method not in NEW_TOKENS:
+        files["comfyui.json"] = _json(recipes.comfyui(image, parts.base.path, kohya))
+    if "native" in parts.publish.engines:
+        files["native/README.md"] = recipes.native(image, "model.safetensors").encode()
+    return files
+
+
 def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
     person = parts.concept
     return {
@@ -216,6 +235,7 @@ def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
         "kind": person.kind,
         "trigger": person.trigger,
         "class_word": person.class_word,
+        "renderer": person.identity,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
         "lora_sha256": sha256(drawing(lora.values())),

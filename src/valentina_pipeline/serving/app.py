@@ -207,6 +207,7 @@ def create_app(server: Server) -> FastAPI:
             "request": Wanted.model_json_schema(),
             "most_pixels": 4 * about.base.resolution**2,
             "device": server.desk.ready,
+            "engine": server.desk.engine,
             "memory": server.desk.memory,
         }
 
@@ -219,7 +220,7 @@ def create_app(server: Server) -> FastAPI:
     def ready(answer: Response) -> dict[str, str]:
         """Say whether the networks are loaded; 503 where they are not, and why."""
         if server.desk.ready:
-            said = {"status": "ready", "device": server.desk.ready}
+            said = {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
             return {**said, "note": server.desk.note} if server.desk.note else said
         answer.status_code = 503
         return {"status": "not ready", "why": server.desk.broken}

@@ -3,9 +3,11 @@
 import ipaddress
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
+
+from valentina_pipeline.serving.studio.request import Engine
 
 if TYPE_CHECKING:
     from valentina_pipeline.serving.studio.package import About
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 )
 @click.option("--port", default=8800, show_default=True, help="0 takes a free one.")
 @click.option("--base", help="A folder or hub id of the base model, where the package embeds none.")
+@click.option("--engine", type=click.Choice(get_args(Engine)), default="torch", show_default=True)
+@click.option("--or-renderer", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
 @click.option(
     "--fallback",
@@ -49,6 +53,8 @@ def serve(
     host: str,
     port: int,
     base: str | None,
+    engine: Engine,
+    or_renderer: bool,
     adapters: Path | None,
     fallback: str | None,
     keys: Path | None,
@@ -104,10 +110,10 @@ def serve(
         raise click.ClickException(f"--database {database}: {str(err).splitlines()[0]}") from err
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
-    opening = Opening(about.folder, keyed, base, root, adapters)
+    opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer)
     desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
     gate = Gate(known, store.images_since)
-    app = create_app(Server(shelf, desk, gate, metrics, log_prompts))
+    app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (its API: /docs; Ctrl-C ends it)")

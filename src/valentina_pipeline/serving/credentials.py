@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image import png
-from valentina_pipeline.image.generate import SOURCE_TYPE
+from valentina_pipeline.image.generate import SOURCE_TYPE, source_type
 from valentina_pipeline.integrations import files
 
 if TYPE_CHECKING:
@@ -34,18 +34,23 @@ class Found:
     """What a file's manifest says.
 
     Attributes:
-        generated: whether it says that a trained model made the file.
+        source_type: IPTC's term for how the file was made, "" where it does not say.
         signer: the common name in the signer's certificate.
         intact: whether file and manifest are as they were signed.
         trusted: whether the signer's certificate leads to one that this machine trusts.
         lora_sha256: which LoRA drew it, "" where it does not say.
     """
 
-    generated: bool
+    source_type: str
     signer: str
     intact: bool
     trusted: bool
     lora_sha256: str
+
+    @property
+    def generated(self) -> bool:
+        """Whether it says that a trained model made the file."""
+        return self.source_type == SOURCE_TYPE
 
 
 class Signer:
@@ -90,7 +95,9 @@ class Signer:
             "assertions": [
                 {
                     "label": "c2pa.actions.v2",
-                    "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE}]},
+                    "data": {
+                        "actions": [{"action": "c2pa.created", "digitalSourceType": source_type(texts)}]
+                    },
                 },
                 {
                     "label": "org.valentina-pipeline.made-with",
@@ -131,7 +138,9 @@ def _found(store: Any) -> Found:
     )
     problems = {each["code"] for each in store.get("validation_status", [])}
     return Found(
-        generated=any(each.get("digitalSourceType") == SOURCE_TYPE for each in actions),
+        source_type=next(
+            (str(each["digitalSourceType"]) for each in actions if "digitalSourceType" in each), ""
+        ),
         signer=str(manifest.get("signature_info", {}).get("common_name", "")),
         intact=not problems - {"signingCredential.untrusted"},
         trusted="signingCredential.untrusted" not in problems,

@@ -92,6 +92,7 @@ class Desk:
         about: the package that draws.
         note: why it is not the one that was meant, else "".
         ready: where the process draws, such as "cpu"; "" while it cannot.
+        engine: what draws there, once it is ready.
         broken: why it cannot.
         memory: how the process uses it: see image/offload.py.
         batch_seconds: how long the last batch took, a guess before the first.
@@ -111,6 +112,7 @@ class Desk:
         self.about = about
         self.note = ""
         self.ready = ""
+        self.engine = opening.engine
         self.broken = "the networks are being loaded"
         self.memory: dict[str, Any] = {}
         self.batch_seconds = 5.0
@@ -231,10 +233,11 @@ class Desk:
         theirs.close()
         match told := self._hear():
             case Ready():
-                self.ready, self.broken = told.device, ""
+                self.ready, self.engine, self.broken = told.device, told.engine, ""
                 self._measures, self.memory = told.measures, told.memory
                 self._metrics.loading.set(told.seconds)
-                logger.info("ready on %s after %.1f s, memory: %s", told.device, told.seconds, told.memory)
+                said = (told.engine, told.device, told.seconds, told.memory)
+                logger.info("%s is ready on %s after %.1f s, memory: %s", *said)
                 return True
             case Broken():
                 self.broken = told.why
@@ -284,7 +287,7 @@ class Desk:
             name = f"{each.job}-{each.seed}.png" if each.png else ""
             if name:
                 files.replace(self._folder / name, each.png)
-            kept.append((each.job, Image(each.seed, name, each.refused, each.identity)))
+            kept.append((each.job, Image(each.seed, name, each.refused, each.identity, each.engine)))
             self._metrics.images.labels("refused" if each.refused else "drawn").inc()
             if each.png and self._measures:
                 self._look(orders[each.job], each.identity)

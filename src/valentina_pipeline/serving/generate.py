@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from valentina_pipeline.serving.studio.request import Scheduler
+from valentina_pipeline.serving.studio.request import Engine, Scheduler
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,6 +46,13 @@ PACKAGE = "data/06_models/{concept}/package"
 @click.option("--width", type=int, help="Pixels.")
 @click.option("--height", type=int, help="Pixels.")
 @click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="The sampler, over the preset's.")
+@click.option(
+    "--engine",
+    type=click.Choice(get_args(Engine)),
+    default="torch",
+    show_default=True,
+    help="procedural: a preview by the renderer.",
+)
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
 @click.option(
     "--adapter", "uses", multiple=True, metavar="NAME[:WEIGHT]", help="One of them; may be repeated."
@@ -68,6 +75,7 @@ def generate(
     prompts: tuple[str, ...],
     concept: str | None,
     package: str | None,
+    engine: Engine,
     scenes: tuple[str, ...],
     adapters: Path | None,
     uses: tuple[str, ...],
@@ -100,10 +108,11 @@ def generate(
         common = {**_before(like), **{k: v for k, v in given.items() if v is not None}, **_used(uses)}
         rows = product(_words(prompts, "prompt"), _words(_named(scenes, about), "scene"))
         requests = [asked({**common, **prompt, **scene}) for prompt, scene in rows]
-        orders = [settled(request, about, shelf) for request in requests]  # before the networks are loaded
+        # before the networks are loaded
+        orders = [settled(request, about, shelf, engine) for request in requests]
         signer = Signer(signing(root))
         with _bar(orders) as on_step:
-            drawn = Studio(about, root=root, shelf=shelf).draw(orders, on_step)
+            drawn = Studio(about, root=root, shelf=shelf, engine=engine).draw(orders, on_step)
     except (
         MissingModel,
         UnsafePrompt,

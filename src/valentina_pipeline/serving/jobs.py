@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from valentina_pipeline.domain.content import sha256
-from valentina_pipeline.serving.studio.request import Order, Settings
+from valentina_pipeline.serving.studio.request import Engine, Order, Settings
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -64,12 +64,14 @@ class Image:
         file: its name in the folder of images; "" where there is none.
         refused: why there is none, else "".
         identity: see studio/engine.py's Drawn.
+        engine: what drew it.
     """
 
     seed: int
     file: str
     refused: str
     identity: float | None = None
+    engine: Engine = "torch"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.package import About, refuse_revoked
-from valentina_pipeline.serving.studio.request import Request, again, settled
+from valentina_pipeline.serving.studio.request import Engine, Request, again, settled
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class Picture(BaseModel):
     url: str | None = Field(description="of the PNG file; null where the filter refused the image")
     base64: str | None = Field(default=None, description="the PNG file, where it was asked for")
     refused: str = Field(description="why there is none, or empty")
+    engine: Engine = Field(description="what drew it; procedural is the renderer, without the LoRA")
     identity: float | None = Field(
         description="likeness of the face to the character's portraits, -1 to 1; null: no face"
     )
@@ -65,6 +66,7 @@ class Server:
         gate: who may ask.
         metrics: is told.
         log_prompts: write prompts to the log.
+        engine: what is to draw.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Server:
         gate: Gate,
         metrics: Metrics,
         log_prompts: bool = False,
+        engine: Engine = "torch",
     ) -> None:
         self.shelf = shelf
         self.desk = desk
         self.gate = gate
         self.metrics = metrics
         self.log_prompts = log_prompts
+        self.engine = engine
 
     @property
     def about(self) -> About:
@@ -97,7 +101,7 @@ class Server:
             BadPackage: rights that the package stands on were taken back meanwhile.
         """
         refuse_revoked(self.about.folder)
-        order = settled(wanted, self.about, self.shelf)
+        order = settled(wanted, self.about, self.shelf, self.engine)
         self.gate.images(owner, len(order.seeds))
         job = self.desk.submit(owner, order)
         logger.info("job %s of %s%s", job.id, owner, f": {order.prompt}" if self.log_prompts else "")
@@ -121,6 +125,7 @@ class Server:
                     url=f"/v1/jobs/{job.id}/images/{each.seed}.png" if each.file else None,
                     base64=self.embedded(each) if embed and each.file else None,
                     refused=each.refused,
+                    engine=each.engine,
                     identity=each.identity,
                 )
                 for each in job.images

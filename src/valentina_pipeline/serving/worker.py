@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving.credentials import Signer
-from valentina_pipeline.serving.studio.request import Order
+from valentina_pipeline.serving.studio.request import Engine, Order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,13 +27,18 @@ PREVIEW_SIDE = 512
 
 @dataclass(frozen=True)
 class Opening:
-    """What the process draws with: see `Studio.open`; and the folder of the key that signs its files."""
+    """What the process draws with: see `Studio.open`; and the folder of the key that signs its files.
+
+    With `or_renderer` the renderer draws where the engine's networks cannot be loaded.
+    """
 
     package: Path
     signing: Path
     base: str | None = None
     root: Path | None = None
     adapters: Path | None = None
+    engine: Engine = "torch"
+    or_renderer: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,15 @@ class Ready:
     """The networks are loaded.
 
     Attributes:
-        device: where they compute.
+        device: where it draws.
+        engine: what draws there.
         seconds: that it took.
         measures: whether images are compared with the character's portraits.
         memory: "offload", "tiled" and "why": see image/offload.py.
     """
 
     device: str
+    engine: Engine
     seconds: float
     measures: bool
     memory: dict[str, Any]
@@ -78,6 +85,7 @@ class Picture:
     png: bytes
     refused: str
     identity: float | None
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -124,12 +132,11 @@ def work(server: Connection, opening: Opening) -> None:
         begun = time.monotonic()
         import torch
 
-        from valentina_pipeline.serving.studio.engine import Studio
-
         signer = Signer(opening.signing)
-        studio = Studio.open(opening.package, opening.base, opening.root, opening.adapters)
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
-        server.send(Ready(studio.device, time.monotonic() - begun, studio.measures, vars(studio.placement)))
+        studio = _opened(opening)
+        seconds = time.monotonic() - begun
+        server.send(Ready(studio.device, studio.engine, seconds, studio.measures, studio.memory))
     except Exception as err:  # whatever it is, the server says so
         server.send(Broken(f"{type(err).__name__}: {err}"))
         return
@@ -139,6 +146,24 @@ def work(server: Connection, opening: Opening) -> None:
                 server.send(_drawn(server, studio, signer, told))
     except (EOFError, OSError):
         return  # the server is gone
+
+
+def _opened(opening: Opening) -> "Studio":
+    from valentina_pipeline.serving.studio.engine import Studio
+    from valentina_pipeline.serving.studio.package import BadPackage
+
+    def by(engine: Engine) -> Studio:
+        return Studio.open(opening.package, opening.base, opening.root, opening.adapters, engine)
+
+    try:
+        return by(opening.engine)
+    except BadPackage:
+        raise  # nothing draws from it: it is damaged, or its rights are gone
+    except Exception:
+        if not opening.or_renderer:
+            raise
+        traceback.print_exc()
+        return by("procedural")
 
 
 def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> Over:
@@ -183,7 +208,12 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
         server.send(
             [
                 Picture(
-                    job, one.seed, signer.encode(one.image) if one.image else b"", one.refused, one.identity
+                    job,
+                    one.seed,
+                    signer.encode(one.image) if one.image else b"",
+                    one.refused,
+                    one.identity,
+                    studio.engine,
                 )
                 for (job, _), (one,) in zip(wanted, drawn, strict=True)
             ]

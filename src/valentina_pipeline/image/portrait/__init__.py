@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from valentina_pipeline.image.portrait import kernel
+from valentina_pipeline.image.portrait.said import BadIdentity, identity, scene_said
 from valentina_pipeline.image.portrait.shape import face_points, palette, shape_record
 from valentina_pipeline.image.portrait.traits import (
     BACKGROUNDS,
@@ -39,13 +40,16 @@ __all__ = [
     "LIGHTS",
     "PARTINGS",
     "SKIN_TONES",
+    "BadIdentity",
     "Identity",
     "Scene",
     "attributes",
+    "identity",
     "landmarks",
     "random_identity",
     "random_scene",
     "render",
+    "scene_said",
 ]
 
 

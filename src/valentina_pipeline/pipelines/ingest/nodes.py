@@ -65,10 +65,10 @@ def ingest_images(
 
 
 def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[Original]":
-    from valentina_pipeline.image import studio
+    from valentina_pipeline.image import portrait, studio
 
     size = max(studio.SMALLEST, limits.min_side)
-    woman = studio.identity(person.identity)
+    woman = portrait.identity(person.identity)
     return list(studio.portraits(woman, person.trigger, limits.count, size, seed))
 
 

@@ -17,7 +17,17 @@ from valentina_pipeline.image.safety_checker import SafetyChecker
 from valentina_pipeline.serving.studio import likeness
 from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
 from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
-from valentina_pipeline.serving.studio.request import SCHEDULERS, Order, Request, Settings, asked, settled
+from valentina_pipeline.serving.studio.procedural import Renderer
+from valentina_pipeline.serving.studio.request import (
+    SCHEDULERS,
+    Engine,
+    Order,
+    Request,
+    Settings,
+    asked,
+    refuse_adapters,
+    settled,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +36,6 @@ if TYPE_CHECKING:
 
     from valentina_pipeline.image.base import BaseModel
     from valentina_pipeline.image.generate import OnStep
-    from valentina_pipeline.image.offload import Placement
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +76,16 @@ class Studio:
         root: what a relative path of a base that is not embedded counts from; None is the working
             directory.
         shelf: further LoRAs by name.
+        engine: what draws.
+
+    Attributes:
+        device: where it draws, such as "cpu" or "cuda:0".
+        memory: how torch uses it: see image/offload.py.
 
     Raises:
-        MissingModel: the base is not on this machine.
-        BadPackage: the base found is not the one that the LoRA was trained on.
+        MissingModel: the base is not on this machine, or the package has nothing for this engine.
+        BadPackage: the base found is not the one that the LoRA was trained on, or the character is none of
+            the renderer's.
         BadChecker: the base's safety checker cannot be used.
     """
 
@@ -80,33 +95,52 @@ class Studio:
         base: str | None = None,
         root: Path | None = None,
         shelf: Mapping[str, Adapter] | None = None,
+        engine: Engine = "torch",
     ) -> None:
-        from valentina_pipeline.image.adapted import pipeline
-
         self.about = about
         self.shelf = dict(shelf or {})
-        self._base = _loaded(about, base, root)
-        self._pipe = pipeline(self._base, about.folder / "lora")
-        self._own_scheduler = self._pipe.scheduler
+        self.engine = engine
+        self.device = "cpu"
+        self.memory: dict[str, Any] = {}
+        self._checker: SafetyChecker | None = None
+        self._pipe: Any = None
+        if engine == "torch":
+            from valentina_pipeline.image.adapted import pipeline
+
+            self._base = _loaded(about, base, root)
+            self._pipe = pipeline(self._base, about.folder / "lora")
+            self.device, self.memory = str(self._base.device), vars(self._base.placement)
+            self._checker = SafetyChecker.at_hand(self._base.folder)
+        elif engine == "onnx":
+            self._pipe = _exported(about)
+            self.device = self._pipe.unet.runs_on
+        else:
+            self._renderer = Renderer(about)
+        self._own_scheduler = self._pipe.scheduler if self._pipe else None
         self._filter = ContentFilter()
-        self._likeness = likeness.of(about, root)
-        self._checker = SafetyChecker.at_hand(self._base.folder)
+        # a rendered face is hers by its parameters
+        self._likeness = likeness.of(about, root) if engine != "procedural" else None
         self._turn = threading.Lock()
         self._kept: OrderedDict[str, None] = OrderedDict()
 
     @classmethod
     def open(
-        cls, folder: Path, base: str | None = None, root: Path | None = None, adapters: Path | None = None
+        cls,
+        folder: Path,
+        base: str | None = None,
+        root: Path | None = None,
+        adapters: Path | None = None,
+        engine: Engine = "torch",
     ) -> "Studio":
         """Return the package of a folder, checked and loaded, with the LoRAs of `adapters` beside it.
 
         Raises:
             BadPackage: it is none, is damaged, or may not draw.
             BadAdapter: see `adapters.read_shelf`.
-            MissingModel: the base is not on this machine.
+            MissingModel: the base is not on this machine, or the package has nothing for this engine.
         """
         about = read(folder)
-        return cls(about, base, root, read_shelf(adapters, about) if adapters else None)
+        return cls(about, base, root, read_shelf(adapters, about) if adapters else None, engine)
 
     def generate(self, request: Request, on_step: "OnStep | None" = None) -> list[Drawn]:
         """Draw a request's images.
@@ -120,7 +154,7 @@ class Studio:
             BadRequest: see `request.settled`.
             BadAdapter: a LoRA does not fit the base.
         """
-        return self.draw([settled(request, self.about, self.shelf)], on_step)[0]
+        return self.draw([settled(request, self.about, self.shelf, self.engine)], on_step)[0]
 
     def draw(self, orders: Sequence[Order], on_step: "OnStep | None" = None) -> list[list[Drawn]]:
         """Draw orders, those with the same settings together; an image depends on its own order alone.
@@ -162,17 +196,6 @@ class Studio:
         """Whether images are compared with the character's portraits."""
         return self._likeness is not None
 
-    @property
-    def device(self) -> str:
-        """Where it draws, such as "cpu" or "cuda:0"."""
-        return str(self._base.device)
-
-    @property
-    def placement(self) -> "Placement":
-        """How it uses memory."""
-        assert self._base.placement is not None
-        return self._base.placement
-
     def preview(self, latents: "Tensor") -> "Image.Image | None":
         """Return the picture of one image's latents (c, h, w) in mid-drawing; None if it is unsafe."""
         import torch
@@ -203,7 +226,7 @@ class Studio:
         from valentina_pipeline.image import png
 
         rows = pd.DataFrame(model_input).to_dict("records")
-        orders = [settled(asked(_given(row)), self.about, self.shelf) for row in rows]
+        orders = [settled(asked(_given(row)), self.about, self.shelf, self.engine) for row in rows]
         answers = [
             {
                 "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
@@ -233,21 +256,28 @@ class Studio:
             "height": settings.height,
             "scheduler": settings.scheduler,
             "adapters": settings.adapters,
+            **({} if self.engine == "torch" else {"engine": self.engine}),
         }
         requests = [One(order.prompt, seed, order.negative_prompt) for order, seed in wanted]
+        refuse_adapters(settings, self.about, self.engine)  # it may have been accepted for another engine
         with self._turn:  # sampler and adapters are the pipeline's own
-            self._compose(settings.adapters)
-            self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
-            images = draw(
-                self._pipe,
-                requests,
-                settings.steps,
-                settings.guidance,
-                size,
-                batch_size(settings),
-                marks,
-                on_step,
-            )
+            if self.engine == "procedural":
+                asked_for = {"steps": settings.steps, "guidance": settings.guidance}
+                images = self._renderer.draw(requests, size, {**asked_for, **marks})
+            else:
+                if self.engine == "torch":
+                    self._compose(settings.adapters)
+                self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
+                images = draw(
+                    self._pipe,
+                    requests,
+                    settings.steps,
+                    settings.guidance,
+                    size,
+                    batch_size(settings),
+                    marks,
+                    on_step,
+                )
         return [
             mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
         ]
@@ -293,8 +323,12 @@ def batch_size(settings: Settings) -> int:
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Studio:
-    """Return the package in `path` for MLflow; `model_config={"base": ...}` names the base elsewhere."""
-    return Studio.open(Path(path), (model_config or {}).get("base"))
+    """Return the package in `path` for MLflow; `model_config={"base": ...}` names the base elsewhere.
+
+    `engine` in it names another one than torch.
+    """
+    given = model_config or {}
+    return Studio.open(Path(path), given.get("base"), engine=given.get("engine", "torch"))
 
 
 def _loaded(about: About, elsewhere: str | None, root: Path | None) -> "BaseModel":
@@ -309,6 +343,18 @@ def _loaded(about: About, elsewhere: str | None, root: Path | None) -> "BaseMode
             f"trained on ({about.base_hash[:12]}): to get that one, {about.base.obtain}"
         )
     return model
+
+
+def _exported(about: About) -> Any:
+    from valentina_pipeline.image.missing import MissingModel
+    from valentina_pipeline.serving.studio.onnx import pipeline
+
+    folder = about.folder / "onnx"
+    if not folder.is_dir():
+        raise MissingModel(
+            f"an export of {about.name} for ONNX Runtime", about.base.licence, "publish with engines: [onnx]"
+        )
+    return pipeline(folder)
 
 
 def _scheduler(name: str, own: Any) -> Any:

@@ -59,6 +59,7 @@ class About:
         records: ids of the rights records that it stands on.
         presets: by name.
         default_preset: one of them.
+        renderer: the renderer's parameters of the character, {} where it is none of the renderer's.
         scenes: the scene library, by name.
         identity: what faces are compared with.
     """
@@ -73,6 +74,7 @@ class About:
     records: tuple[str, ...]
     presets: Mapping[str, Preset]
     default_preset: str
+    renderer: Mapping[str, str | float]
     scenes: Mapping[str, Scene]
     identity: Identity
 
@@ -117,6 +119,7 @@ def read(folder: Path) -> About:
             records=tuple(record["id"] for record in rights["records"]),
             presets={name: Preset(**preset) for name, preset in presets["presets"].items()},
             default_preset=presets["default"],
+            renderer=concept.get("renderer", {}),
             scenes={each["name"]: Scene(each["category"], each["words"]) for each in scenes},
             identity=Identity(
                 tuple(identity["mean"]), identity["ceiling"], identity["gate"], identity["face_found"]

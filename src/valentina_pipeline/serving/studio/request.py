@@ -15,6 +15,9 @@ from valentina_pipeline.image.safety import refuse_prompt
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.package import About
 
+Engine = Literal["torch", "onnx", "procedural"]
+"""What draws: diffusers' networks, their export for ONNX Runtime, or the renderer, which is no network."""
+
 Scheduler = Literal["base", "euler", "euler_a", "dpm++", "dpm++_karras", "ddim", "lcm"]
 
 SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -142,13 +145,16 @@ def asked(values: Mapping[str, Any]) -> Request:
         raise BadRequest(".".join(map(str, first["loc"])), first["msg"]) from err
 
 
-def settled(request: Request, about: About, shelf: Mapping[str, Adapter] | None = None) -> Order:
+def settled(
+    request: Request, about: About, shelf: Mapping[str, Adapter] | None = None, engine: Engine = "torch"
+) -> Order:
     """Return what is drawn for a request; needs no network.
 
     Args:
         request: checked by itself.
         about: the package.
         shelf: the adapters there are beside the character's own.
+        engine: what is to draw it.
 
     Raises:
         UnsafePrompt: by the policy for prompts.
@@ -169,6 +175,7 @@ def settled(request: Request, about: About, shelf: Mapping[str, Adapter] | None 
         scheduler=request.scheduler or preset.scheduler,
         adapters=tuple(sorted(uses.items())),
     )
+    refuse_adapters(settings, about, engine)
     if settings.scheduler not in get_args(Scheduler):
         raise BadRequest("preset", f"{preset.scheduler!r} is a sampler that this version does not know")
     if settings.scheduler == "lcm" and settings.steps > LCM_STEPS:
@@ -187,6 +194,15 @@ def settled(request: Request, about: About, shelf: Mapping[str, Adapter] | None 
         preset=request.preset or about.default_preset,
         settings=settings,
     )
+
+
+def refuse_adapters(settings: Settings, about: About, engine: Engine) -> None:
+    """Raise BadRequest where other LoRAs or weights are asked for than an engine has; torch has all."""
+    if engine != "torch" and any(use != (about.trigger, 1.0) for use in settings.adapters):
+        raise BadRequest(
+            "adapters",
+            f"the engine {engine} draws {about.trigger} at weight 1 and nothing beside; torch does",
+        )
 
 
 def _worded(request: Request, about: About) -> str:

@@ -1,12 +1,15 @@
-"""A base of one file, named as Stability's own code names it: diffusers' names turned back."""
+"""A base in one file, as stable-diffusion.cpp, ComfyUI and the WebUIs read it: diffusers' names turned back.
+
+The names are those of Stability's own code: `model.diffusion_model.*` is the U-Net, `first_stage_model.*` the
+VAE, and the text encoders are `conditioner.embedders.*` of SDXL or `cond_stage_model.*` of SD 1.5.
+"""
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -47,7 +50,15 @@ OPEN_CLIP = {
 
 
 def write(pipe: Any, file: Path) -> None:
-    """Write StableDiffusionXLPipeline or StableDiffusionPipeline into one file."""
+    """Write a pipeline's networks into one file, byte for byte a function of them.
+
+    Args:
+        pipe: StableDiffusionXLPipeline or StableDiffusionPipeline; its weights are stored as they are.
+        file: a .safetensors file.
+    """
+    import torch
+    from safetensors.torch import save_file
+
     xl = hasattr(pipe, "text_encoder_2")
     tensors = {f"model.diffusion_model.{k}": v for k, v in _unet(pipe.unet).items()}
     tensors |= {f"first_stage_model.{k}": v for k, v in _vae(pipe.vae).items()}
@@ -57,14 +68,20 @@ def write(pipe: Any, file: Path) -> None:
         tensors |= {
             f"conditioner.embedders.1.model.{k}": v for k, v in _open_clip(pipe.text_encoder_2).items()
         }
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+        config = pipe.scheduler.config
+        said = {
+            "v_pred": config.prediction_type == "v_prediction",
+            "ztsnr": config.get("rescale_betas_zero_snr"),
+        }
+        tensors |= {name: torch.zeros(0) for name, is_so in said.items() if is_so}  # how its readers tell
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
 
 
 def _prefixed(name: str) -> str:
     return name if name.startswith("text_model.") else f"text_model.{name}"
 
 
-def _unet(unet: Any) -> dict[str, Tensor]:
+def _unet(unet: Any) -> "dict[str, Tensor]":
     size = unet.config.layers_per_block + 1
     crossed = ["CrossAttn" in kind for kind in unet.config.up_block_types]
 
@@ -84,8 +101,9 @@ def _unet(unet: Any) -> dict[str, Tensor]:
             block = int(found[1])
             return f"output_blocks.{size * block + size - 1}.{1 + crossed[block]}.{found[2]}"
         else:
-            found = re.match(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", name)
-            assert found, name
+            found = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", name)
+            if found is None:
+                raise ValueError(f"{name} is a layer of the U-Net that files of one base have no name for")
             kind, index, rest = found.groups()
             where = f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}"
         if kind == "resnets":
@@ -96,7 +114,7 @@ def _unet(unet: Any) -> dict[str, Tensor]:
     return {renamed(name): tensor for name, tensor in unet.state_dict().items()}
 
 
-def _vae(vae: Any) -> dict[str, Tensor]:
+def _vae(vae: Any) -> "dict[str, Tensor]":
     last = len(vae.config.block_out_channels) - 1
     renamed = {}
     for name, tensor in vae.state_dict().items():
@@ -114,7 +132,9 @@ def _vae(vae: Any) -> dict[str, Tensor]:
     return renamed
 
 
-def _open_clip(encoder: Any) -> dict[str, Tensor]:
+def _open_clip(encoder: Any) -> "dict[str, Tensor]":
+    import torch
+
     state = {_prefixed(k) if "projection" not in k else k: v for k, v in encoder.state_dict().items()}
     outer = {
         "text_model.embeddings.token_embedding.weight": "token_embedding.weight",

@@ -1,0 +1,104 @@
+"""What other programs are told: ComfyUI's nodes as it defines them, and stable-diffusion.cpp's options."""
+
+from typing import Any
+
+import pytest
+
+import packages
+from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.release.recipes import SAMPLERS, Wanted, comfyui, native, wanted
+
+# ComfyUI 0.3.64, nodes.py: what each node needs, and what it gives, by kind. Numbers: (least, most, step).
+NODES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "CheckpointLoaderSimple": ({"ckpt_name": "file"}, ("MODEL", "CLIP", "VAE")),
+    "LoraLoader": (
+        {
+            "model": "MODEL",
+            "clip": "CLIP",
+            "lora_name": "file",
+            "strength_model": (-100.0, 100.0, 0.01),
+            "strength_clip": (-100.0, 100.0, 0.01),
+        },
+        ("MODEL", "CLIP"),
+    ),
+    "CLIPTextEncode": ({"text": "text", "clip": "CLIP"}, ("CONDITIONING",)),
+    "EmptyLatentImage": (
+        {"width": (16, 16384, 8), "height": (16, 16384, 8), "batch_size": (1, 4096, 1)},
+        ("LATENT",),
+    ),
+    "KSampler": (
+        {
+            "model": "MODEL",
+            "seed": (0, 2**64 - 1, 1),
+            "steps": (1, 10000, 1),
+            "cfg": (0.0, 100.0, 0.1),
+            "sampler_name": {"euler", "euler_ancestral", "dpmpp_2m", "ddim", "lcm"},  # of those it has
+            "scheduler": {"normal", "karras", "ddim_uniform", "sgm_uniform"},
+            "positive": "CONDITIONING",
+            "negative": "CONDITIONING",
+            "latent_image": "LATENT",
+            "denoise": (0.0, 1.0, 0.01),
+        },
+        ("LATENT",),
+    ),
+    "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ("IMAGE",)),
+    "SaveImage": ({"images": "IMAGE", "filename_prefix": "text"}, ()),
+}
+
+# stable-diffusion.cpp, commit 97d2990: of the names that its options take
+METHODS = {"euler", "euler_a", "dpm++2m", "lcm", "ddim_trailing"}
+SCHEDULES = {"discrete", "karras", "lcm"}
+
+
+def image(**changes: Any) -> Wanted:
+    preset = {"steps": 20, "guidance": 1.5, "size": 128, "scheduler": "base", **changes}
+    return wanted(Concept(**packages.concept()), preset)
+
+
+@pytest.mark.parametrize("scheduler", SAMPLERS)
+def test_the_workflow_has_what_comfyui_s_nodes_need_and_nothing_else(scheduler: str) -> None:
+    nodes = comfyui(image(scheduler=scheduler), "somebody/base-xl", "vee.kohya.safetensors")
+    for node in nodes.values():
+        needed, _ = NODES[node["class_type"]]
+        assert node["inputs"].keys() == needed.keys()
+        for name, value in node["inputs"].items():
+            match needed[name]:
+                case (least, most, step):
+                    assert type(value) is type(least)
+                    assert least <= value <= most
+                    assert value % step == 0 or isinstance(value, float)
+                case "file":
+                    assert value.endswith(".safetensors")
+                    assert "/" not in value
+                case "text":
+                    assert isinstance(value, str)
+                case set() as names:
+                    assert value in names
+                case kind:
+                    number, output = value
+                    _, given = NODES[nodes[number]["class_type"]]
+                    assert given[output] == kind
+    kinds = [node["class_type"] for node in nodes.values()]
+    assert kinds.count("SaveImage") == kinds.count("KSampler") == 1
+
+
+def test_the_workflow_draws_what_the_preset_does_with_base_and_lora() -> None:
+    nodes = comfyui(image(guidance=0.0), "models/bases/base-xl/", "vee.kohya.safetensors")
+    inputs = {node["class_type"]: node["inputs"] for node in reversed(nodes.values())}
+    assert inputs["CheckpointLoaderSimple"]["ckpt_name"] == "base-xl.safetensors"
+    assert inputs["LoraLoader"]["lora_name"] == "vee.kohya.safetensors"
+    assert inputs["CLIPTextEncode"]["text"].startswith("photo of a valentina_moreau woman, smiling")
+    assert inputs["EmptyLatentImage"] == {"width": 128, "height": 128, "batch_size": 1}
+    assert (inputs["KSampler"]["steps"], inputs["KSampler"]["cfg"]) == (20, 1.0)  # 1 is no guidance
+    sampler = nodes[nodes["7"]["inputs"]["samples"][0]]["inputs"]
+    assert nodes[sampler["model"][0]]["class_type"] == "LoraLoader"  # and not the bare base
+
+
+@pytest.mark.parametrize("scheduler", SAMPLERS)
+def test_the_command_line_has_names_that_stable_diffusion_cpp_knows(scheduler: str) -> None:
+    text = native(image(scheduler=scheduler), "model.safetensors")
+    (line,) = (line.split() for line in text.splitlines() if line.startswith("    sd-cli"))
+    assert line[line.index("--sampling-method") + 1] in METHODS
+    assert line[line.index("--scheduler") + 1] in SCHEDULES
+    assert line[line.index("-m") + 1] == "model.safetensors"
+    assert "'photo of a valentina_moreau woman, smiling, wearing a red dress, beach background'" in text
