@@ -96,6 +96,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             base=base,
             base_folder=folder,
             base_hash=base_hash(folder),
+            controls={kind: material.root / path for kind, path in base.controls.items()},
             lora=material.lora,
             train=validated(TrainConfig, material.train, "train_lora"),
             evaluate=validated(EvaluateConfig, material.evaluate, "evaluate"),
@@ -123,16 +124,24 @@ def shipped(serving: Path) -> dict[str, Path]:
     from valentina_pipeline.image import (
         adapted,
         base,
+        control,
+        decode,
+        edges,
+        faces,
         generate,
         lora,
         lora_files,
         missing,
         png,
+        redraw,
         safety,
         tokens,
     )
 
-    of_images = (adapted, base, generate, lora, lora_files, missing, png, safety, tokens)
+    of_images = (
+        adapted, base, control, decode, edges, faces, generate, lora, lora_files, missing, png, redraw,
+        safety, tokens,
+    )  # fmt: skip
     modules = (valentina_pipeline, config, domain, concept, content, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]

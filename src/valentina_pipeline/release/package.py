@@ -36,6 +36,7 @@ class Parts:
         base: the base model, as configured.
         base_folder: its weights.
         base_hash: of them.
+        controls: kind of picture -> folder of the ControlNet for it.
         lora: train_lora's folder, flat.
         train: how it was trained.
         evaluate: how it was measured.
@@ -54,6 +55,7 @@ class Parts:
     base: BaseConfig
     base_folder: Path
     base_hash: str
+    controls: Mapping[str, Path]
     lora: Path
     train: TrainConfig
     evaluate: EvaluateConfig
@@ -88,7 +90,8 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         "LICENSE": licence(parts.rights, parts.base).encode(),
         "grid.png": parts.grid,
     }
-    files = _joined(written, lora, embedded(parts.base, parts.base_folder), parts.code, parts.model)
+    networks = _joined(embedded(parts.base, parts.base_folder), controls(parts.base, parts.controls))
+    files = _joined(written, lora, networks, parts.code, parts.model)
     return {**files, "SHA256SUMS": sums(files)}
 
 
@@ -166,6 +169,14 @@ def embedded(base: BaseConfig, folder: Path) -> dict[str, Path]:
         for file in found
         if file.suffix != ".safetensors" or file.name.count(".") == 1  # no variants such as .fp16.
     }
+
+
+def controls(base: BaseConfig, folders: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the base's ControlNets as controls/KIND/..., beside the base, whose hash they do not change."""
+    if not base.embed:
+        return {}
+    names = ("config.json", "diffusion_pytorch_model.safetensors")
+    return {f"controls/{kind}/{name}": folder / name for kind, folder in folders.items() for name in names}
 
 
 def sums(files: Mapping[str, bytes | Path]) -> bytes:

@@ -28,11 +28,12 @@ from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server, Status
 from valentina_pipeline.serving.studio.package import BadPackage
+from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE
 from valentina_pipeline.serving.studio.request import BadRequest
 from valentina_pipeline.serving.studio.request import Request as Wanted
 
 LARGEST_BODY = 1 << 20
-"""Bytes of a request."""
+"""Bytes of a request without pictures."""
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
@@ -89,7 +90,7 @@ def create_app(server: Server) -> FastAPI:
 
     Mine = Annotated[Job, Depends(mine)]
 
-    @app.post("/v1/generations", status_code=202, tags=["jobs"])
+    @app.post("/v1/generations", status_code=202, tags=["jobs"], max_body_size=LARGEST_PICTURE)
     def generate(wanted: Wanted, owner: Owner, answer: Response) -> Status:
         """Accept a request: the answer has the job's id and its place in the queue, at once."""
         job = server.submit(owner, wanted)
@@ -170,6 +171,7 @@ def create_app(server: Server) -> FastAPI:
             "presets": {name: vars(preset) for name, preset in about.presets.items()},
             "default_preset": about.default_preset,
             "request": Wanted.model_json_schema(),
+            "controls": sorted(server.controls),
             "most_pixels": 4 * about.base.resolution**2,
             "device": server.desk.ready,
         }

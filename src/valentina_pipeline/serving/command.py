@@ -72,6 +72,7 @@ def serve(
     from valentina_pipeline.serving.metrics import Metrics
     from valentina_pipeline.serving.server import Server
     from valentina_pipeline.serving.studio.adapters import read_shelf
+    from valentina_pipeline.serving.studio.controls import read_controls
     from valentina_pipeline.serving.worker import Opening
 
     if new_key:
@@ -85,6 +86,7 @@ def serve(
         if not known and not _is_loopback(host):
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
         shelf = read_shelf(adapters, about) if adapters else {}
+        controls = read_controls(about, root, adapters)
         state.mkdir(parents=True, exist_ok=True)
         store = jobs.Jobs(database or jobs.sqlite(state), queue)
         bound = socket.create_server((host, port))
@@ -96,7 +98,7 @@ def serve(
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
     desk = Desk(store, Opening(about.folder, keyed, base, root, adapters), state / "images", metrics)
     gate = Gate(known, store.images_since)
-    app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts))
+    app = create_app(Server(about, shelf, desk, gate, metrics, log_prompts, controls))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}/docs   (Ctrl-C ends it)")

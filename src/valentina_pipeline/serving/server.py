@@ -4,7 +4,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from fastapi import HTTPException
@@ -15,6 +15,7 @@ from valentina_pipeline.serving.jobs import Image, Job, State
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
+from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About, refuse_revoked
 from valentina_pipeline.serving.studio.request import Request, settled
 
@@ -64,6 +65,7 @@ class Server:
         gate: who may ask.
         metrics: is told.
         log_prompts: write prompts to the log.
+        controls: networks that keep to pictures, by kind.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Server:
         gate: Gate,
         metrics: Metrics,
         log_prompts: bool = False,
+        controls: Mapping[str, Network] | None = None,
     ) -> None:
         self.about = about
         self.shelf = shelf
@@ -81,6 +84,7 @@ class Server:
         self.gate = gate
         self.metrics = metrics
         self.log_prompts = log_prompts
+        self.controls = dict(controls or {})
 
     def submit(self, owner: str, wanted: Request) -> Job:
         """Accept a request.
@@ -93,7 +97,7 @@ class Server:
             BadPackage: rights that the package stands on were taken back meanwhile.
         """
         refuse_revoked(self.about.folder)
-        order = settled(wanted, self.about, self.shelf)
+        order = settled(wanted, self.about, self.shelf, self.controls)
         self.gate.images(owner, len(order.seeds))
         job = self.desk.submit(owner, order)
         logger.info("job %s of %s%s", job.id, owner, f": {order.prompt}" if self.log_prompts else "")
@@ -107,7 +111,7 @@ class Server:
             state=job.state,
             position=self.desk.jobs.position(job.id) if job.state == "queued" else None,
             step=progress.done if progress else 0,
-            steps=progress.total if progress else job.order.settings.steps,
+            steps=progress.total if progress else job.order.settings.steps_done,
             seconds_left=progress.seconds_left if progress else None,
             prompt=job.order.prompt,
             seeds=list(job.order.seeds),

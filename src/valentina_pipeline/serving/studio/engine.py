@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.safety import ContentFilter
 from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
+from valentina_pipeline.serving.studio.controls import Network, read_controls
 from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
 from valentina_pipeline.serving.studio.request import SCHEDULERS, Order, Request, Settings, asked, settled
+from valentina_pipeline.serving.studio.steering import Refused, Steering, look_at, opened, start
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +63,7 @@ class Studio:
         root: what a relative path of a base that is not embedded counts from; None is the working
             directory.
         shelf: further LoRAs by name.
+        controls: networks that keep to pictures, by kind.
 
     Raises:
         MissingModel: the base is not on this machine.
@@ -73,14 +76,17 @@ class Studio:
         base: str | None = None,
         root: Path | None = None,
         shelf: Mapping[str, Adapter] | None = None,
+        controls: Mapping[str, Network] | None = None,
     ) -> None:
         from valentina_pipeline.image.adapted import pipeline
 
         self.about = about
         self.shelf = dict(shelf or {})
+        self.controls = dict(controls or {})
         self._base = _loaded(about, base, root)
         self._pipe = pipeline(self._base, about.folder / "lora")
         self._own_scheduler = self._pipe.scheduler
+        self._steering = Steering(self._base.unet, self.controls)
         self._filter = ContentFilter()
         self._turn = threading.Lock()
         self._kept: OrderedDict[str, None] = OrderedDict()
@@ -89,15 +95,16 @@ class Studio:
     def open(
         cls, folder: Path, base: str | None = None, root: Path | None = None, adapters: Path | None = None
     ) -> "Studio":
-        """Return the package of a folder, checked and loaded, with the LoRAs of `adapters` beside it.
+        """Return the package of a folder, checked and loaded, with the networks of `adapters` beside it.
 
         Raises:
             BadPackage: it is none, is damaged, or may not draw.
-            BadAdapter: see `adapters.read_shelf`.
+            BadAdapter: see `adapters.read_shelf` and `controls.read_controls`.
             MissingModel: the base is not on this machine.
         """
         about = read(folder)
-        return cls(about, base, root, read_shelf(adapters, about) if adapters else None)
+        shelf = read_shelf(adapters, about) if adapters else None
+        return cls(about, base, root, shelf, read_controls(about, root or Path.cwd(), adapters))
 
     def generate(self, request: Request, on_step: "OnStep | None" = None) -> list[Drawn]:
         """Draw a request's images.
@@ -111,7 +118,7 @@ class Studio:
             BadRequest: see `request.settled`.
             BadAdapter: a LoRA does not fit the base.
         """
-        return self.draw([settled(request, self.about, self.shelf)], on_step)[0]
+        return self.draw([settled(request, self.about, self.shelf, self.controls)], on_step)[0]
 
     def draw(self, orders: Sequence[Order], on_step: "OnStep | None" = None) -> list[list[Drawn]]:
         """Draw orders, those with the same settings together; an image depends on its own order alone.
@@ -134,7 +141,11 @@ class Studio:
                 for seed in order.seeds
                 if order.settings == settings
             ]
-            images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
+            try:
+                images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
+            except Refused as err:
+                done |= {(row, seed): Drawn(None, orders[row], seed, str(err)) for row, seed in rows}
+                continue
             for (row, seed), image in zip(rows, images, strict=True):
                 reason = self._filter.unsafe(image) or ""
                 done[row, seed] = Drawn(None if reason else image, orders[row], seed, reason)
@@ -173,7 +184,7 @@ class Studio:
         from valentina_pipeline.image import png
 
         rows = pd.DataFrame(model_input).to_dict("records")
-        orders = [settled(asked(_given(row)), self.about, self.shelf) for row in rows]
+        orders = [settled(asked(_given(row)), self.about, self.shelf, self.controls) for row in rows]
         answers = [
             {
                 "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
@@ -190,7 +201,12 @@ class Studio:
     def _images(
         self, wanted: Sequence[tuple[Order, int]], settings: Settings, on_step: "OnStep | None"
     ) -> "list[Image.Image]":
-        """Return an image for each order and seed, all of the same settings."""
+        """Return an image for each order and seed, all of the same settings.
+
+        Raises:
+            Refused: for what a picture shows that they are given.
+        """
+        from valentina_pipeline.image.control import steered
         from valentina_pipeline.image.generate import Request as One
         from valentina_pipeline.image.generate import draw, mark
 
@@ -202,21 +218,26 @@ class Studio:
             "height": settings.height,
             "scheduler": settings.scheduler,
             "adapters": settings.adapters,
+            **settings.inputs.marks(),
         }
+        pictures = opened(wanted[0][0].pictures)
+        look_at(settings.inputs, pictures, self.about, self._filter)
         requests = [One(order.prompt, seed, order.negative_prompt) for order, seed in wanted]
         with self._turn:  # sampler and adapters are the pipeline's own
             self._compose(settings.adapters)
             self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
-            images = draw(
-                self._pipe,
-                requests,
-                settings.steps,
-                settings.guidance,
-                size,
-                batch_size(settings),
-                marks,
-                on_step,
-            )
+            with steered(self._base.unet, self._steering.controls(settings.inputs, pictures)):
+                images = draw(
+                    self._pipe,
+                    requests,
+                    settings.steps,
+                    settings.guidance,
+                    size,
+                    batch_size(settings),
+                    marks,
+                    on_step,
+                    start(settings.inputs, pictures),
+                )
         return [
             mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
         ]
