@@ -55,6 +55,9 @@ class BaseConfig(Frozen):
     embed: bool = Field(description="small enough to travel inside each package")
     face_embedder: FaceEmbedderConfig
     clip: ClipConfig
+    controls: dict[str, str] = Field(
+        default={}, description="kind of picture -> folder of the ControlNet that keeps to it"
+    )
 
 
 class IngestConfig(Frozen):

@@ -45,6 +45,7 @@ def parts(tmp_path: Path) -> Parts:
         base=BaseConfig(**BASE),
         base_folder=base,
         base_hash="b" * 64,
+        controls={},
         lora=lora,
         train=TrainConfig(**packages.stage("train_lora")),
         evaluate=EvaluateConfig(**packages.stage("evaluate")),

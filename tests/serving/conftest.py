@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 import packages
+import steering
 from programs import program
 from valentina_pipeline.datasets import FileFolder
 from valentina_pipeline.pipelines.publish.nodes import publish_package
@@ -23,9 +24,10 @@ from valentina_pipeline.pipelines.publish.nodes import publish_package
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("published")
-    FileFolder(filepath=str(place / "package")).save(
-        publish_package(decision=packages.DECISION, **packages.inputs(place))
-    )
+    inputs = packages.inputs(place)
+    controls = {"canny": str(steering.controlnet("sdxl", 1))}
+    inputs["base"] |= {"controls": controls}
+    FileFolder(filepath=str(place / "package")).save(publish_package(decision=packages.DECISION, **inputs))
     return place / "package"
 
 

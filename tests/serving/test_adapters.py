@@ -104,7 +104,7 @@ def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
     ("listing", "said"),
     [
         (None, "adapters.yml is missing"),
-        ("- a", "has to map names to LoRAs"),
+        ("- a", "has to map names to networks"),
         ("a: [", "is no YAML"),
         ({"../x": ENTRY}, "'../x' is no name"),
         ({"valentina_moreau": ENTRY}, "not the trigger"),

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from openai import BadRequestError, OpenAI
 from websockets.sync.client import connect
 
+from given import dunes, pictured, somebody
 from valentina_pipeline.image import png
 from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.command import serve
@@ -30,6 +31,7 @@ from valentina_pipeline.serving.jobs import Jobs, sqlite
 from valentina_pipeline.serving.keys import Gate, Key, issued
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
+from valentina_pipeline.serving.studio.controls import read_controls
 from valentina_pipeline.serving.studio.package import About, read
 from valentina_pipeline.serving.worker import Opening
 from waiting import until
@@ -82,7 +84,8 @@ def running(
     store, metrics = Jobs(sqlite(state), queue), Metrics()
     drawing = Opening(package, state / "c2pa", **opening)
     desk = Desk(store, about, drawing, state / "images", metrics, fallback=fallback)
-    app = create_app(Server({}, desk, Gate(keys or {}, store.images_since), metrics))
+    gate = Gate(keys or {}, store.images_since)
+    app = create_app(Server({}, desk, gate, metrics, controls=read_controls(about, package)))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
@@ -126,6 +129,39 @@ def test_without_a_network_the_renderer_draws_and_says_so_everywhere(package: Pa
         assert image["engine"] == "procedural"
         content = it.http.get(image["url"]).content
     assert png.decode(content).info["text"]["engine"] == "procedural"
+
+
+def test_pictures_are_begun_from_and_kept_to_and_a_face_among_them_is_refused(served: Running) -> None:
+    assert served.http.get("/v1/capabilities").json()["controls"] == ["canny"]
+    given = {"image": pictured(dunes()), "mask": pictured(dunes().convert("L")), "strength": 0.5}
+    job = served.posted(
+        **QUICK, **given, control=[{"kind": "canny", "image": pictured(dunes()), "scale": 0.4}]
+    )
+    done = served.ended(job["id"])
+    assert (done["state"], done["error"]) == ("done", "")
+    marks = png.decode(served.http.get(done["images"][0]["url"]).content).info["text"]
+    assert (marks["strength"], json.loads(marks["control"])[0]["scale"]) == ("0.5", 0.4)
+    refused = served.ended(served.posted(**QUICK, image=pictured(somebody()))["id"])
+    assert (
+        "image: it shows a face that is not known to be Valentina Moreau's" in refused["images"][0]["refused"]
+    )
+    answer = served.http.post("/v1/generations", json={**QUICK, "image": "bm8="})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "image")
+    large = served.http.post("/v1/generations", json={**QUICK, "image": "A" * (25 << 20)})
+    assert large.status_code == 413
+
+
+def test_a1111_s_img2img_begins_from_its_first_picture(served: Running) -> None:
+    body = {
+        "prompt": "smiling",
+        "seed": 3,
+        "steps": 4,
+        "init_images": [pictured(dunes())],
+        "denoising_strength": 0.5,
+    }
+    answer = served.http.post("/sdapi/v1/img2img", json=body).json()
+    marks = png.decode(base64.b64decode(answer["images"][0])).info["text"]
+    assert (marks["strength"], marks["steps"]) == ("0.5", "4")
 
 
 def test_one_waits_behind_another_and_knows_its_place(served: Running) -> None:

@@ -5,8 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, select
 
-from valentina_pipeline.serving.jobs import Full, Image, Job, Jobs, sqlite
+from valentina_pipeline.serving.jobs import PICTURES, Full, Image, Job, Jobs, sqlite
+from valentina_pipeline.serving.studio.pictures import Control, Inputs
 from valentina_pipeline.serving.studio.request import Order, Settings
 
 SETTINGS = Settings(10, 4.0, 64, 64, "base", (("her", 1.0),))
@@ -50,6 +52,26 @@ def test_an_order_comes_back_as_it_was(jobs: Jobs) -> None:
     assert found is not None
     assert found.order == order
     assert jobs.get("f" * 32) is None
+
+
+def test_an_order_s_pictures_outlive_a_restart_and_not_the_job(url: str) -> None:
+    inputs = Inputs("a" * 64, 0.5, "", (Control("canny", 0.8, True, "b" * 64),))
+    order = replace(
+        ORDER, settings=replace(SETTINGS, inputs=inputs), pictures={"a" * 64: b"1", "b" * 64: b"2"}
+    )
+    before = Jobs(url)
+    job = before.add("ada", order).id
+    before.add("ada", ORDER)
+    before.close()
+    after = Jobs(url)
+    (taken,) = after.take(lambda settings: 8)  # the other one has other settings
+    assert (taken.id, taken.order, taken.order.pictures) == (job, order, order.pictures)
+    after.requeue()  # its process died: it is tried again
+    assert after.take(lambda settings: 8)[0].order.pictures == order.pictures
+    after.end([job], "done")
+    with create_engine(url).connect() as db:
+        assert db.execute(select(PICTURES)).all() == []
+    after.close()
 
 
 def test_owners_take_turns_and_each_one_s_jobs_are_in_order(jobs: Jobs) -> None:

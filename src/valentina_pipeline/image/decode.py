@@ -3,11 +3,10 @@
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
-
-from valentina_pipeline.config import IngestConfig
 
 FORMATS = {
     "AVIF": "AVIF", "HEIF": "HEIC", "JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "TIFF": "TIFF",
@@ -22,6 +21,18 @@ NAMED = "JPEG, PNG, WebP, TIFF, HEIC and AVIF"
 
 LONGEST_DETAIL = 300
 """Characters of an error that the report keeps."""
+
+
+class Limits(Protocol):
+    """What a picture may be; config.py's IngestConfig is one."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Width times height."""
+
+    @property
+    def min_side(self) -> int:
+        """Pixels of the shorter side."""
 
 
 class Rejection(Exception):
@@ -44,15 +55,22 @@ class Decoded:
         image: upright, sRGB, without metadata.
         format: one of FORMATS.
         tables: a JPEG's quantisation tables; {} of other formats.
+        texts: a PNG's, those before its pixels.
     """
 
     image: Image.Image
     format: str
     tables: dict[int, list[int]]
+    texts: dict[str, str]
 
 
-def decode(content: bytes, limits: IngestConfig) -> Decoded:
+def decode(content: bytes, limits: Limits, formats: tuple[str, ...] = OPENED) -> Decoded:
     """Return a file's picture.
+
+    Args:
+        content: of the file.
+        limits: what it may be.
+        formats: Pillow's names of those that it may have.
 
     Raises:
         Rejection: it is no picture of an allowed format, breaks a limit, or cannot be decoded.
@@ -60,9 +78,10 @@ def decode(content: bytes, limits: IngestConfig) -> Decoded:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is dropped anyway; sizes are checked here
         try:
-            with _header(content, limits) as opened:
+            with _header(content, limits, formats) as opened:
                 file_format = FORMATS[str(opened.format)]
                 tables = dict(getattr(opened, "quantization", {}))
+                texts = {key: str(text) for key, text in getattr(opened, "text", {}).items()}
                 opened.load()
                 image = _srgb(ImageOps.exif_transpose(opened))
         except Rejection:
@@ -70,20 +89,22 @@ def decode(content: bytes, limits: IngestConfig) -> Decoded:
         except Exception as err:  # decoders fail in many ways on broken files: each is a row, never a crash
             raise Rejection("unreadable", brief(err)) from err
     image.info = {}
-    return Decoded(image, file_format, tables)
+    return Decoded(image, file_format, tables, texts)
 
 
-def _header(content: bytes, limits: IngestConfig) -> Image.Image:
+def _header(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Image.Image:
     """Open without decoding pixels, and check what the header says."""
-    import pillow_heif
+    if "HEIF" in formats:
+        import pillow_heif
 
-    pillow_heif.register_heif_opener(thumbnails=False)
+        pillow_heif.register_heif_opener(thumbnails=False)
     try:
-        opened = Image.open(io.BytesIO(content), formats=OPENED)
+        opened = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as err:
         raise Rejection("too many pixels", f"more than {limits.max_pixels:,}") from err
     except UnidentifiedImageError as err:
-        raise Rejection("not an image", f"none of {NAMED}") from err
+        named = NAMED if formats is OPENED else ", ".join(formats)
+        raise Rejection("not an image", f"none of {named}") from err
     width, height = opened.size
     if width * height > limits.max_pixels:
         raise Rejection("too many pixels", f"{width} x {height} is more than {limits.max_pixels:,}")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from valentina_pipeline.image.base import decode
 from valentina_pipeline.image.png import XMP_KEY
+from valentina_pipeline.image.redraw import Start, begun, pasted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,6 +67,7 @@ def draw(
     batch: int = 8,
     provenance: Mapping[str, object] | None = None,
     on_step: OnStep | None = None,
+    start: Start | None = None,
 ) -> list[Image.Image]:
     """Draw the requests, in order, each image marked as generated.
 
@@ -81,15 +83,17 @@ def draw(
         batch: images drawn at once.
         provenance: further marks, such as the base's and the LoRA's hashes.
         on_step: see `OnStep`.
+        start: what all of them begin from; None begins from noise.
     """
     width, height = size if isinstance(size, tuple) else (size, size)
     images: dict[int, Image.Image] = {}
     for rows in _batches(requests, batch):
         chosen = [requests[row] for row in rows]
-        latents = _denoise(pipe, chosen, steps, guidance, (width, height), on_step)
+        latents = _denoise(pipe, chosen, steps, guidance, (width, height), on_step, start)
         for row, request, image in zip(rows, chosen, pictures(pipe.vae, latents), strict=True):
             settings = {"steps": steps, "guidance": guidance}
-            images[row] = mark(image, {**told(request), **settings, **(provenance or {})})
+            whole = pasted(image, start) if start else image
+            images[row] = mark(whole, {**told(request), **settings, **(provenance or {})})
     return [images[row] for row in range(len(requests))]
 
 
@@ -134,26 +138,37 @@ def _denoise(
     guidance: float,
     size: tuple[int, int],
     on_step: OnStep | None,
+    start: Start | None,
 ) -> "Tensor":
     """Return latents (n, c, h, w) by the pipeline's own call."""
     import torch
 
-    def after_step(_pipe: Any, done: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
-        if on_step is not None:
-            on_step(done + 1, state["latents"])
-        return {}
+    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    batch = begun(pipe, start, steps, generators) if start else None
+    sampler = pipe.scheduler
 
-    return pipe(
-        prompt=[request.prompt for request in requests],
-        negative_prompt=[r.negative for r in requests] if requests[0].negative else None,
-        generator=[torch.Generator().manual_seed(request.seed) for request in requests],
-        num_inference_steps=steps,
-        guidance_scale=guidance,
-        width=size[0],
-        height=size[1],
-        output_type="latent",  # decoded below in float32, few at a time
-        callback_on_step_end=after_step,
-    ).images
+    def after_step(_pipe: Any, done: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
+        latents = batch.kept(done + 1, state["latents"]) if batch else state["latents"]
+        if on_step is not None:
+            on_step(done + 1, latents)
+        return {"latents": latents}
+
+    pipe.scheduler = batch.scheduler if batch else sampler
+    try:
+        return pipe(
+            prompt=[request.prompt for request in requests],
+            negative_prompt=[r.negative for r in requests] if requests[0].negative else None,
+            generator=generators,
+            latents=batch.latents.to(pipe.unet.dtype) if batch else None,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            width=size[0],
+            height=size[1],
+            output_type="latent",  # decoded below in float32, few at a time
+            callback_on_step_end=after_step,
+        ).images
+    finally:
+        pipe.scheduler = sampler
 
 
 def pictures(vae: Any, latents: "Tensor") -> Iterator[Image.Image]:

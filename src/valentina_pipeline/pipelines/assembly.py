@@ -106,6 +106,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             base=base,
             base_folder=folder,
             base_hash=base_hash(folder),
+            controls={kind: material.root / path for kind, path in base.controls.items()},
             lora=material.lora,
             train=validated(TrainConfig, material.train, "train_lora"),
             evaluate=validated(EvaluateConfig, material.evaluate, "evaluate"),
@@ -155,6 +156,9 @@ def shipped(serving: Path) -> dict[str, Path]:
     from valentina_pipeline.image import (
         adapted,
         base,
+        control,
+        decode,
+        edges,
         faces,
         generate,
         identity,
@@ -165,6 +169,7 @@ def shipped(serving: Path) -> dict[str, Path]:
         offload,
         png,
         portrait,
+        redraw,
         safety,
         safety_checker,
         tiny_models,
@@ -175,9 +180,10 @@ def shipped(serving: Path) -> dict[str, Path]:
 
     comparing = (faces, identity, tiny_models)
     drawing = (adapted, base, generate, lora, lora_files, missing, offload, png, tokens, watermark)
+    giving = (control, decode, edges, redraw)
     refusing = (names, safety, safety_checker)
     rendering = (portrait, kernel, said, shape, traits)
-    of_images = (*comparing, *drawing, *refusing, *rendering)
+    of_images = (*comparing, *drawing, *giving, *refusing, *rendering)
     modules = (valentina_pipeline, config, domain, concept, content, scene, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]

@@ -38,6 +38,7 @@ class Parts:
         base: the base model, as configured.
         base_folder: its weights.
         base_hash: of them.
+        controls: kind of picture -> folder of the ControlNet for it.
         lora: train_lora's folder, flat.
         train: how it was trained.
         evaluate: how it was measured.
@@ -60,6 +61,7 @@ class Parts:
     base: BaseConfig
     base_folder: Path
     base_hash: str
+    controls: Mapping[str, Path]
     lora: Path
     train: TrainConfig
     evaluate: EvaluateConfig
@@ -101,8 +103,12 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         "LICENSE": licence(parts.rights, parts.base, parts.publish.engines).encode(),
         "grid.png": parts.grid,
     }
-    weights = {**embedded(parts.base, parts.base_folder), **_embedder(parts.base, Path(parts.embedder))}
-    files = _joined(written, lora, weights, parts.engines, parts.code, parts.model)
+    networks = _joined(
+        embedded(parts.base, parts.base_folder),
+        controls(parts.base, parts.controls),
+        _embedder(parts.base, Path(parts.embedder)),
+    )
+    files = _joined(written, lora, networks, parts.engines, parts.code, parts.model)
     return {**files, "SHA256SUMS": sums(files)}
 
 
@@ -207,6 +213,14 @@ def embedded(base: BaseConfig, folder: Path) -> dict[str, Path]:
 def _embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
     """Return the face embedder's weights, where they are small enough as the base is."""
     return {FACES: file} if base.embed and file.suffix == ".safetensors" else {}
+
+
+def controls(base: BaseConfig, folders: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the base's ControlNets as controls/KIND/..., beside the base, whose hash they do not change."""
+    if not base.embed:
+        return {}
+    names = ("config.json", "diffusion_pytorch_model.safetensors")
+    return {f"controls/{kind}/{name}": folder / name for kind, folder in folders.items() for name in names}
 
 
 def sums(files: Mapping[str, bytes | Path]) -> bytes:

@@ -29,13 +29,14 @@ from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server, Status
 from valentina_pipeline.serving.studio.package import BadPackage
+from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE
 from valentina_pipeline.serving.studio.request import BadRequest, recalled
 from valentina_pipeline.serving.studio.request import Request as Wanted
 from valentina_pipeline.serving.verify import found
 from valentina_pipeline.serving.web import add_page
 
 LARGEST_BODY = 1 << 20
-"""Bytes of a request."""
+"""Bytes of a request without pictures."""
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
@@ -105,7 +106,7 @@ def create_app(server: Server) -> FastAPI:
 
     Mine = Annotated[Job, Depends(mine)]
 
-    @app.post("/v1/generations", status_code=202, tags=["jobs"])
+    @app.post("/v1/generations", status_code=202, tags=["jobs"], max_body_size=LARGEST_PICTURE)
     def generate(wanted: Wanted, owner: Owner, answer: Response) -> Status:
         """Accept a request: the answer has the job's id and its place in the queue, at once."""
         job = server.submit(owner, wanted)
@@ -163,7 +164,7 @@ def create_app(server: Server) -> FastAPI:
 
     looking = asyncio.Lock()  # one at a time: a large file takes a second and hundreds of megabytes
 
-    @app.post("/v1/verify", tags=["what there is"])
+    @app.post("/v1/verify", tags=["what there is"], max_body_size=LARGEST_PICTURE)
     async def verify(body: Suspect, owner: Owner) -> Marks:
         """Say which marks of a generated image a file still has, and the request that it was drawn by."""
         async with looking:
@@ -205,6 +206,7 @@ def create_app(server: Server) -> FastAPI:
             "presets": {name: vars(preset) for name, preset in about.presets.items()},
             "default_preset": about.default_preset,
             "request": Wanted.model_json_schema(),
+            "controls": sorted(server.controls),
             "most_pixels": 4 * about.base.resolution**2,
             "device": server.desk.ready,
             "engine": server.desk.engine,

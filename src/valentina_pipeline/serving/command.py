@@ -87,6 +87,7 @@ def serve(
     from valentina_pipeline.serving.metrics import Metrics
     from valentina_pipeline.serving.server import Server
     from valentina_pipeline.serving.studio.adapters import read_shelf
+    from valentina_pipeline.serving.studio.controls import read_controls
     from valentina_pipeline.serving.worker import Opening
 
     if new_key:
@@ -101,6 +102,7 @@ def serve(
         if not known and not _is_loopback(host):
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
         shelf = read_shelf(adapters, about) if adapters else {}
+        controls = read_controls(about, root, adapters)
         state.mkdir(parents=True, exist_ok=True)
         store = jobs.Jobs(database or jobs.sqlite(state), queue)
         bound = socket.create_server((host, port))
@@ -113,7 +115,7 @@ def serve(
     opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer)
     desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
     gate = Gate(known, store.images_since)
-    app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine))
+    app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine, controls))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (its API: /docs; Ctrl-C ends it)")

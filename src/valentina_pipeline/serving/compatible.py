@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from valentina_pipeline.serving.jobs import Job
 from valentina_pipeline.serving.server import Server
+from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE
 from valentina_pipeline.serving.studio.request import LONGEST_PROMPT, BadRequest, asked
 from valentina_pipeline.serving.studio.request import Request as Wanted
 
@@ -63,6 +64,14 @@ class Txt2Img(BaseModel):
     n_iter: int = 1
 
 
+class Img2Img(Txt2Img):
+    """POST /sdapi/v1/img2img of A1111; what it has beside these is ignored."""
+
+    init_images: list[str] = Field(min_length=1, description="base64; the first one is begun from")
+    mask: str | None = None
+    denoising_strength: float = 0.75
+
+
 def add_compatible(app: FastAPI, server: Server, owner: Callable[..., Awaitable[str]]) -> None:
     """Add the calls to an app; they answer when the images are there."""
     Owner = Annotated[str, Depends(owner)]
@@ -87,7 +96,16 @@ def add_compatible(app: FastAPI, server: Server, owner: Callable[..., Awaitable[
     @app.post("/sdapi/v1/txt2img", tags=["compatible"])
     async def txt2img(body: Txt2Img, owner: Owner, request: Request) -> dict[str, Any]:
         """Draw as A1111's WebUI does."""
-        job = await _ended(server, request, owner, _of_a1111(body))
+        return await a1111(body, owner, request)
+
+    @app.post("/sdapi/v1/img2img", tags=["compatible"], max_body_size=LARGEST_PICTURE)
+    async def img2img(body: Img2Img, owner: Owner, request: Request) -> dict[str, Any]:
+        """Begin from a picture as A1111's WebUI does; with a mask, draw its white part anew."""
+        given = {"image": body.init_images[0], "mask": body.mask, "strength": body.denoising_strength}
+        return await a1111(body, owner, request, **given)
+
+    async def a1111(body: Txt2Img, owner: str, request: Request, **given: Any) -> dict[str, Any]:
+        job = await _ended(server, request, owner, _of_a1111(body, **given))
         drawn = [each for each in job.images if each.file]
         info = {
             "prompt": job.order.prompt,
@@ -101,7 +119,7 @@ def add_compatible(app: FastAPI, server: Server, owner: Callable[..., Awaitable[
         }
         return {
             "images": [server.embedded(each) for each in drawn],
-            "parameters": body.model_dump(),
+            "parameters": body.model_dump(exclude={"init_images", "mask"}),
             "info": json.dumps(info),
         }
 
@@ -158,7 +176,7 @@ def _of_openai(body: ImagesRequest) -> Wanted:
     )
 
 
-def _of_a1111(body: Txt2Img) -> Wanted:
+def _of_a1111(body: Txt2Img, **given: Any) -> Wanted:
     name = body.sampler_name
     if name and body.scheduler and body.scheduler.casefold() == "karras":
         name = f"{name} Karras"
@@ -175,5 +193,6 @@ def _of_a1111(body: Txt2Img) -> Wanted:
             "height": body.height,
             "scheduler": SAMPLERS[name] if name else None,
             "count": body.batch_size * body.n_iter,
+            **given,
         }
     )

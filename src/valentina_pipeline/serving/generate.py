@@ -1,6 +1,7 @@
 """The command `kedro generate`: draw from a published package."""
 
 import atexit
+import base64
 import hashlib
 import shutil
 import tempfile
@@ -57,6 +58,16 @@ PACKAGE = "data/06_models/{concept}/package"
 @click.option(
     "--adapter", "uses", multiple=True, metavar="NAME[:WEIGHT]", help="One of them; may be repeated."
 )
+@click.option("--image", type=click.Path(path_type=Path), help="Begin from this picture.")
+@click.option("--strength", type=float, help="How much of it is drawn anew, 0 to 1; without, 0.6.")
+@click.option("--mask", type=click.Path(path_type=Path), help="As large: white is drawn anew, black stays.")
+@click.option(
+    "--control",
+    "controls",
+    multiple=True,
+    metavar="KIND:FILE[:SCALE]",
+    help="Keep to a picture, such as canny:FILE; may be repeated.",
+)
 @click.option(
     "--like", type=click.Path(path_type=Path), help="Draw as this image was drawn, but for what you say."
 )
@@ -79,6 +90,9 @@ def generate(
     scenes: tuple[str, ...],
     adapters: Path | None,
     uses: tuple[str, ...],
+    image: Path | None,
+    mask: Path | None,
+    controls: tuple[str, ...],
     like: Path | None,
     sheet: bool,
     output: Path,
@@ -93,11 +107,14 @@ def generate(
       kedro generate --scene travel --scene cover --count 3 --sheet
     The same prompt, settings and seed give the same image. An image tells how it was drawn:
       kedro generate --like generated/valentina_moreau-1f2e3d4c-1.png --preset high
+    Pictures can be begun from, in part too, and kept to:
+      kedro generate "in a garden" --image one.png --mask where.png --control canny:pose.png:0.8
     """
     from valentina_pipeline.image.missing import MissingModel
     from valentina_pipeline.image.safety import UnsafePrompt
     from valentina_pipeline.serving.credentials import Signer
     from valentina_pipeline.serving.studio.adapters import read_shelf
+    from valentina_pipeline.serving.studio.controls import read_controls
     from valentina_pipeline.serving.studio.engine import Studio
     from valentina_pipeline.serving.studio.request import asked, settled
 
@@ -105,14 +122,18 @@ def generate(
     try:
         about = opened(root, package, concept)
         shelf = read_shelf(adapters, about) if adapters else {}
-        common = {**_before(like), **{k: v for k, v in given.items() if v is not None}, **_used(uses)}
+        networks = read_controls(about, root, adapters)
+        shown = _shown(image, mask, controls)
+        said = {k: v for k, v in given.items() if v is not None}
+        common = {**_before(like, frozenset(shown)), **said, **_used(uses), **shown}
         rows = product(_words(prompts, "prompt"), _words(_named(scenes, about), "scene"))
         requests = [asked({**common, **prompt, **scene}) for prompt, scene in rows]
         # before the networks are loaded
-        orders = [settled(request, about, shelf, engine) for request in requests]
+        orders = [settled(request, about, shelf, engine, networks) for request in requests]
         signer = Signer(signing(root))
         with _bar(orders) as on_step:
-            drawn = Studio(about, root=root, shelf=shelf, engine=engine).draw(orders, on_step)
+            studio = Studio(about, root=root, shelf=shelf, engine=engine, controls=networks)
+            drawn = studio.draw(orders, on_step)
     except (
         MissingModel,
         UnsafePrompt,
@@ -126,10 +147,10 @@ def generate(
         else:
             click.echo(save(each.image, output, f"{about.trigger}-{_short(each.order)}-{each.seed}", signer))
     if likeness := [each.identity for row in drawn for each in row if each.identity is not None]:
-        said = " ".join(f"{each:.2f}" for each in likeness)
-        click.echo(f"identity: {said}; {about.identity.gate:.2f} and more counts as her", err=True)
+        listed = " ".join(f"{each:.2f}" for each in likeness)
+        click.echo(f"identity: {listed}; {about.identity.gate:.2f} and more counts as her", err=True)
     if all(each.refused for row in drawn for each in row):
-        raise click.ClickException("the content filter refused every image: try another prompt or seed")
+        raise click.ClickException("every image was refused: try another prompt, seed or picture")
     if sheet:
         click.echo(save(_on_one_page(drawn), output, f"{about.trigger}-sheet-{_short(*orders)}", signer))
 
@@ -175,7 +196,7 @@ def _bar(orders: "Sequence[Order]") -> "Iterator[OnStep]":
         bar = progress.add_task("loading", total=sum(len(order.seeds) for order in orders))
 
         def on_step(done: int, latents: "Tensor") -> None:
-            progress.update(bar, advance=len(latents) / orders[0].settings.steps, description="drawing")
+            progress.update(bar, advance=len(latents) / orders[0].settings.steps_done, description="drawing")
 
         yield on_step
 
@@ -246,14 +267,50 @@ def _named(scenes: tuple[str, ...], about: "About") -> list[str]:
     ]
 
 
-def _before(like: Path | None) -> dict[str, Any]:
-    """Return the fields of the request that an image came from; without one, a first seed."""
+def _before(like: Path | None, given: frozenset[str]) -> dict[str, Any]:
+    """Return the fields of the request that an image came from; without one, a first seed.
+
+    Args:
+        like: the image.
+        given: the fields with pictures that are said beside it.
+    """
     from valentina_pipeline.image import png
     from valentina_pipeline.serving.studio.request import recalled
 
     if like is None:
         return {"seed": 1}
-    return recalled(png.decode(like.read_bytes()).info.get("text", {})).model_dump()
+    return recalled(png.decode(like.read_bytes()).info.get("text", {}), given).model_dump()
+
+
+def _shown(image: Path | None, mask: Path | None, controls: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields that hold pictures, none of those that are not given."""
+    fields: dict[str, Any] = {
+        name: _base64(file) for name, file in (("image", image), ("mask", mask)) if file
+    }
+    if controls:
+        fields["control"] = [_control(text) for text in controls]
+    return fields
+
+
+def _control(text: str) -> dict[str, Any]:
+    """Return the control of KIND:FILE or KIND:FILE:SCALE."""
+    kind, _, rest = text.partition(":")
+    file, colon, scale = rest.rpartition(":")
+    if not colon or not _is_number(scale):
+        file, scale = rest, ""
+    return {"kind": kind, "image": _base64(Path(file)), "scale": float(scale) if scale else None}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _base64(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def _used(uses: tuple[str, ...]) -> dict[str, Any]:

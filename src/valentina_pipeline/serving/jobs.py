@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     Float,
     Integer,
+    LargeBinary,
     MetaData,
     Row,
     String,
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 
 from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.serving.studio.pictures import Inputs
 from valentina_pipeline.serving.studio.request import Engine, Order, Settings
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -48,6 +50,13 @@ JOBS = Table(
     Column("ended", Float),
     Column("error", Text, nullable=False, default=""),
     Column("images", Text, nullable=False, default="[]"),
+)
+PICTURES = Table(  # that jobs are given, for as long as these have not ended
+    "pictures",
+    METADATA,
+    Column("job", String(32), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("png", LargeBinary, nullable=False),
 )
 
 
@@ -135,7 +144,7 @@ class Jobs:
         values = {
             "id": uuid.uuid4().hex,
             "owner": owner,
-            "made_from": json.dumps(asdict(order)),
+            "made_from": json.dumps(asdict(replace(order, pictures={}))),
             "alike": sha256(repr(order.settings).encode()),
             "wanted": len(order.seeds),
             "state": "queued",
@@ -146,6 +155,8 @@ class Jobs:
             if waiting >= self._most:
                 raise Full
             db.execute(JOBS.insert().values(**values))
+            for name, content in order.pictures.items():
+                db.execute(PICTURES.insert().values(job=values["id"], sha256=name, png=content))
         self._changes += 1
         return self.get(values["id"])  # type: ignore[arg-type, return-value]
 
@@ -193,9 +204,15 @@ class Jobs:
             begun = select(JOBS).where(
                 meant, JOBS.c.state == "running"
             )  # one may have been cancelled meanwhile
-            found = {row.id: row for row in db.execute(begun)}
+            found = {row.id: _job(row) for row in db.execute(begun)}
+            given: dict[str, dict[str, bytes]] = {}
+            for row in db.execute(select(PICTURES).where(PICTURES.c.job.in_(found))):
+                given.setdefault(row.job, {})[row.sha256] = row.png
         self._changes += 1
-        return [_job(found[job]) for job in taken if job in found]
+        return [
+            replace(job, order=replace(job.order, pictures=given.get(job.id, {})))
+            for job in (found[each] for each in taken if each in found)
+        ]
 
     def pictures(self, drawn: Iterable[tuple[str, Image]]) -> None:
         """Add images to their jobs."""
@@ -216,6 +233,7 @@ class Jobs:
         with self._engine.begin() as db:
             values = {"state": state, "error": error, "ended": self._clock()}
             ended = db.execute(JOBS.update().where(*going).values(**values)).rowcount
+            db.execute(PICTURES.delete().where(PICTURES.c.job.in_(jobs)))
         self._changes += 1
         return ended
 
@@ -238,6 +256,7 @@ class Jobs:
                 "error": "the process that drew it died twice",
             }
             db.execute(JOBS.update().where(JOBS.c.id.in_(spent)).values(**failed))
+            db.execute(PICTURES.delete().where(PICTURES.c.job.in_(spent)))
             db.execute(JOBS.update().where(running).values(state="queued"))
         self._changes += 1
         return spent
@@ -307,11 +326,12 @@ def _order(text: str) -> Order:
     values: Mapping[str, Any] = json.loads(text)
     settings = values["settings"]
     adapters = tuple((name, weight) for name, weight in settings["adapters"])
+    inputs = Inputs.of(settings.get("inputs", {}))  # an earlier version's jobs have none
     return Order(
         **{
             **values,
             "seeds": tuple(values["seeds"]),
-            "settings": Settings(**{**settings, "adapters": adapters}),
+            "settings": Settings(**{**settings, "adapters": adapters, "inputs": inputs}),
         }
     )
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 from fastapi import HTTPException
@@ -15,6 +15,7 @@ from valentina_pipeline.serving.jobs import Image, Job, State
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
+from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About, refuse_revoked
 from valentina_pipeline.serving.studio.request import Engine, Request, again, settled
 
@@ -67,6 +68,7 @@ class Server:
         metrics: is told.
         log_prompts: write prompts to the log.
         engine: what is to draw.
+        controls: networks that keep to pictures, by kind.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Server:
         metrics: Metrics,
         log_prompts: bool = False,
         engine: Engine = "torch",
+        controls: Mapping[str, Network] | None = None,
     ) -> None:
         self.shelf = shelf
         self.desk = desk
@@ -84,6 +87,7 @@ class Server:
         self.metrics = metrics
         self.log_prompts = log_prompts
         self.engine = engine
+        self.controls = dict(controls or {})
 
     @property
     def about(self) -> About:
@@ -101,7 +105,7 @@ class Server:
             BadPackage: rights that the package stands on were taken back meanwhile.
         """
         refuse_revoked(self.about.folder)
-        order = settled(wanted, self.about, self.shelf, self.engine)
+        order = settled(wanted, self.about, self.shelf, self.engine, self.controls)
         self.gate.images(owner, len(order.seeds))
         job = self.desk.submit(owner, order)
         logger.info("job %s of %s%s", job.id, owner, f": {order.prompt}" if self.log_prompts else "")
@@ -115,7 +119,7 @@ class Server:
             state=job.state,
             position=self.desk.jobs.position(job.id) if job.state == "queued" else None,
             step=progress.done if progress else 0,
-            steps=progress.total if progress else job.order.settings.steps,
+            steps=progress.total if progress else job.order.settings.steps_done,
             seconds_left=progress.seconds_left if progress else None,
             accepted=job.accepted,
             request=again(job.order),

@@ -182,7 +182,7 @@ def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -
 
 def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> None:
     parts, cancelled, watched = list(_parts(batch.orders)), set[str](), set[str]()
-    steps = next(iter(batch.orders.values())).settings.steps  # of all of them
+    steps = next(iter(batch.orders.values())).settings.steps_done  # of all of them
     for number, part in enumerate(parts):
         wanted = [(job, order) for job, order in part if job not in cancelled]
         if not wanted:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from diffusers import StableDiffusionXLPipeline
+from diffusers import ControlNetModel, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from valentina_pipeline.image.tiny import world
@@ -27,6 +27,7 @@ PARAMS = {
     "render": {"people": 6, "held_out": 4, "scenes": 2, "strangers": {"people": 2, "scenes": 2}},
     "vae": {**STEPS, "whole": MORE},
     **dict.fromkeys(("clip", "faces", "unet"), STEPS),
+    "control": {**STEPS, "pictures": 2},
     "card": {"images": 8},
 }
 
@@ -40,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     text = yaml.safe_dump({**PARAMS, "threads": threads})
     (folder / "tiny/params.yaml").write_text(text)
     with chdir(folder):
-        for stage in ("render", "vae", "clip", "faces", "unet", "card"):
+        for stage in ("render", "vae", "clip", "faces", "unet", "control", "card"):
             run(stage)
     yield folder
     torch.set_num_threads(threads)
@@ -60,6 +61,17 @@ def test_the_base_loads_as_a_plain_sdxl_pipeline(made: Path) -> None:
     assert len(base.tokenizer) == 49408
     image = base("a portrait", num_inference_steps=1, height=128, width=128, output_type="np").images[0]
     assert np.isfinite(image).all()
+
+
+@pytest.mark.slow
+def test_the_control_is_a_plain_controlnet_of_the_base_and_its_figures_are_on_the_card(made: Path) -> None:
+    base = StableDiffusionXLPipeline.from_pretrained(made / "tiny/weights/base", dtype=torch.float32)
+    network = ControlNetModel.from_pretrained(made / "tiny/weights/controlnet_canny")
+    assert network.config.block_out_channels == base.unet.config.block_out_channels
+    assert network.controlnet_mid_block.weight.any()  # it begins as zero
+    figures = json.loads((made / "tiny/control.json").read_text())
+    assert list(figures) == ["edges_f1_scale_0", "edges_f1_scale_0.5", "edges_f1_scale_1"]
+    assert f"| 0.5 | {figures['edges_f1_scale_0.5']:g} |" in (made / "tiny/README.md").read_text()
 
 
 @pytest.mark.slow

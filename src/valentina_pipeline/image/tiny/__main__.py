@@ -14,17 +14,20 @@ from typing import Any
 import click
 import torch
 import yaml
-from diffusers import AutoencoderKL, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from valentina_pipeline.image import objective
-from valentina_pipeline.image.tiny import card, clip, faces, unet, vae, world
+from valentina_pipeline.image import edges, objective
+from valentina_pipeline.image.tiny import card, clip, control, faces, unet, vae, world
 from valentina_pipeline.image.tiny.fit import DEVICE, Plan
 from valentina_pipeline.image.tiny_models import FaceNetTiny
 
 TINY = Path("tiny")
 WEIGHTS = TINY / "weights"
 VAE = WEIGHTS / "base" / "vae"
+UNET = WEIGHTS / "base" / "unet" / "diffusion_pytorch_model.safetensors"
+CANNY = WEIGHTS / "controlnet_canny"
+CONTROL = TINY / "control.json"
 STATE = TINY / "state"
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -124,6 +127,19 @@ def train_unet() -> None:
             shutil.copy(STATE / "tokenizer" / file, WEIGHTS / "base" / name / file)
 
 
+@main.command("control")
+def train_control() -> None:
+    """Train the ControlNet that follows edges, and measure how far it does."""
+    pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32).to(DEVICE)
+    plan = _plan("control", UNET, Path(objective.__file__), Path(edges.__file__))
+    train, held_out = _worlds()
+    control.train(train, pipe, *plan).half().save_pretrained(CANNY)
+    params = _params()
+    network = ControlNetModel.from_pretrained(CANNY).to(DEVICE)
+    figures = control.measure(network, pipe, held_out, params["control"]["pictures"], params["seed"])
+    CONTROL.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+
+
 @main.command("card")
 def write_card() -> None:
     """Measure the bars on held-out people and write the model card."""
@@ -140,7 +156,8 @@ def write_card() -> None:
     sheet.save(TINY / "samples.png")
     (TINY / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     beside = TINY / "README.part"
-    beside.write_text(card.text(figures, params), "utf-8")
+    followed = json.loads(CONTROL.read_text("utf-8"))
+    beside.write_text(card.text(figures, followed, params), "utf-8")
     beside.replace(TINY / "README.md")
 
 

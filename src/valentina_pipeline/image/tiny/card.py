@@ -64,26 +64,27 @@ def draw(pipe: StableDiffusionXLPipeline, held_out: World, count: int, seed: int
     return images
 
 
-def text(figures: dict[str, float], params: dict[str, Any]) -> str:
-    """Return the model card as Markdown."""
+def text(figures: dict[str, float], followed: dict[str, float], params: dict[str, Any]) -> str:
+    """Return the model card as Markdown; `followed` is control.measure's."""
     bars = "\n".join(
         f"| {name} | {figures[name]:g} | {bar:g} | {'holds' if figures[name] >= bar else 'missed'} |"
         for name, bar in BARS.items()
     )
     drawn = params["render"]
     strangers = drawn["strangers"]
-    trained = {stage: params[stage] for stage in ("vae", "faces", "clip", "unet")}
+    trained = {stage: params[stage] for stage in ("vae", "faces", "clip", "unet", "control")}
     trained["vae, whole pictures"] = {**params["vae"]["whole"], "batch": params["vae"]["batch"] // 2}
     steps = "\n".join(
         f"| {stage} | {p['steps']} | {p['batch']} | {p['optimiser']} | {p['rate']:g} |"
         for stage, p in trained.items()
     )
+    agree = "\n".join(f"| {name.rpartition('_')[2]} | {value:g} |" for name, value in followed.items())
     return f"""# The tiny world: model card
 
-A base model of true SDXL architecture, a CLIP and a face embedder, small enough for two cores and for git.
-They exist so that the whole pipeline runs and really learns with no GPU and no download. They know one
-kind of picture: rendered head-and-shoulders portraits of adult women at {SIZE} px, worded as in
-`image/wording.py`. They are of no use for photographs.
+A base model of true SDXL architecture, its ControlNet, a CLIP and a face embedder, small enough for two
+cores and for git. They exist so that the whole pipeline runs and really learns with no GPU and no
+download. They know one kind of picture: rendered head-and-shoulders portraits of adult women at {SIZE} px,
+worded as in `image/wording.py`. They are of no use for photographs.
 
 ![held-out portraits, their reconstructions, and images drawn from held-out captions](samples.png)
 
@@ -101,6 +102,16 @@ drawn from held-out captions, 20 steps, guidance 4.
 
 Mean cosine of two pictures of one person {figures["face_cosine_same"]:g}, of two people
 {figures["face_cosine_different"]:g}.
+
+## Edges
+
+`weights/controlnet_canny` has the base draw along Canny edges. F1 of the edges of
+{params["control"]["pictures"]} drawings against those of the held-out portraits that they were to keep to,
+one pixel aside still right; at scale 0 the base has the portrait's caption alone.
+
+| scale | F1 |
+|---|---|
+{agree}
 
 ## Data
 

@@ -11,6 +11,8 @@ from valentina_pipeline.image.lora_files import ARCHITECTURES, read_metadata
 from valentina_pipeline.serving.studio.package import About
 
 LIST = "adapters.yml"
+CONTROLS = "controls.yml"
+"""Of ControlNets and T2I-Adapters; a folder may have either list or both."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -47,18 +49,29 @@ def read_shelf(folder: Path, about: About) -> dict[str, Adapter]:
         BadAdapter: the list is wrong, or a file is missing, outside of the folder, no safetensors file, or
             made for another base.
     """
+    listing = folder / LIST
+    if not listing.is_file() and (folder / CONTROLS).is_file():
+        return {}
+    return {str(name): _read(listing, str(name), fields, about) for name, fields in entries(listing).items()}
+
+
+def entries(listing: Path) -> Mapping[object, object]:
+    """Return what a list says of each name.
+
+    Raises:
+        BadAdapter: there is no such list, or it is none.
+    """
     import yaml
 
-    listing = folder / LIST
     if not listing.is_file():
-        raise BadAdapter(f"{listing} is missing: it names each LoRA with file, kind and licence")
+        raise BadAdapter(f"{listing} is missing: it names each network with file, kind and licence")
     try:
-        entries = yaml.safe_load(listing.read_text("utf-8")) or {}
+        loaded = yaml.safe_load(listing.read_text("utf-8")) or {}
     except yaml.YAMLError as err:
         raise BadAdapter(f"{listing} is no YAML: {err}") from err
-    if not isinstance(entries, Mapping):
-        raise BadAdapter(f"{listing} has to map names to LoRAs")
-    return {str(name): _read(listing, str(name), fields, about) for name, fields in entries.items()}
+    if not isinstance(loaded, Mapping):
+        raise BadAdapter(f"{listing} has to map names to networks")
+    return loaded
 
 
 def _read(listing: Path, name: str, fields: object, about: About) -> Adapter:

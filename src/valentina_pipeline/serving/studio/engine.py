@@ -16,6 +16,7 @@ from valentina_pipeline.image.safety import ContentFilter
 from valentina_pipeline.image.safety_checker import SafetyChecker
 from valentina_pipeline.serving.studio import likeness
 from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
+from valentina_pipeline.serving.studio.controls import Network, read_controls
 from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
 from valentina_pipeline.serving.studio.procedural import Renderer
 from valentina_pipeline.serving.studio.request import (
@@ -25,9 +26,10 @@ from valentina_pipeline.serving.studio.request import (
     Request,
     Settings,
     asked,
-    refuse_adapters,
+    refuse_beyond,
     settled,
 )
+from valentina_pipeline.serving.studio.steering import Refused, Steering, look_at, opened, start
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +79,7 @@ class Studio:
             directory.
         shelf: further LoRAs by name.
         engine: what draws.
+        controls: networks that keep to pictures, by kind.
 
     Attributes:
         device: where it draws, such as "cpu" or "cuda:0".
@@ -96,9 +99,11 @@ class Studio:
         root: Path | None = None,
         shelf: Mapping[str, Adapter] | None = None,
         engine: Engine = "torch",
+        controls: Mapping[str, Network] | None = None,
     ) -> None:
         self.about = about
         self.shelf = dict(shelf or {})
+        self.controls = dict(controls or {})
         self.engine = engine
         self.device = "cpu"
         self.memory: dict[str, Any] = {}
@@ -109,6 +114,7 @@ class Studio:
 
             self._base = _loaded(about, base, root)
             self._pipe = pipeline(self._base, about.folder / "lora")
+            self._steering = Steering(self._base.unet, self.controls)
             self.device, self.memory = str(self._base.device), vars(self._base.placement)
             self._checker = SafetyChecker.at_hand(self._base.folder)
         elif engine == "onnx":
@@ -132,15 +138,16 @@ class Studio:
         adapters: Path | None = None,
         engine: Engine = "torch",
     ) -> "Studio":
-        """Return the package of a folder, checked and loaded, with the LoRAs of `adapters` beside it.
+        """Return the package of a folder, checked and loaded, with the networks of `adapters` beside it.
 
         Raises:
             BadPackage: it is none, is damaged, or may not draw.
-            BadAdapter: see `adapters.read_shelf`.
+            BadAdapter: see `adapters.read_shelf` and `controls.read_controls`.
             MissingModel: the base is not on this machine, or the package has nothing for this engine.
         """
         about = read(folder)
-        return cls(about, base, root, read_shelf(adapters, about) if adapters else None, engine)
+        shelf = read_shelf(adapters, about) if adapters else None
+        return cls(about, base, root, shelf, engine, read_controls(about, root or Path.cwd(), adapters))
 
     def generate(self, request: Request, on_step: "OnStep | None" = None) -> list[Drawn]:
         """Draw a request's images.
@@ -154,7 +161,7 @@ class Studio:
             BadRequest: see `request.settled`.
             BadAdapter: a LoRA does not fit the base.
         """
-        return self.draw([settled(request, self.about, self.shelf, self.engine)], on_step)[0]
+        return self.draw([settled(request, self.about, self.shelf, self.engine, self.controls)], on_step)[0]
 
     def draw(self, orders: Sequence[Order], on_step: "OnStep | None" = None) -> list[list[Drawn]]:
         """Draw orders, those with the same settings together; an image depends on its own order alone.
@@ -177,7 +184,11 @@ class Studio:
                 for seed in order.seeds
                 if order.settings == settings
             ]
-            images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
+            try:
+                images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
+            except Refused as err:
+                done |= {(row, seed): Drawn(None, orders[row], seed, str(err), None) for row, seed in rows}
+                continue
             for (row, seed), image in zip(rows, images, strict=True):
                 done[row, seed] = self._seen(image, orders[row], seed)
         return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
@@ -226,7 +237,8 @@ class Studio:
         from valentina_pipeline.image import png
 
         rows = pd.DataFrame(model_input).to_dict("records")
-        orders = [settled(asked(_given(row)), self.about, self.shelf, self.engine) for row in rows]
+        requests_of = (asked(_given(row)) for row in rows)
+        orders = [settled(each, self.about, self.shelf, self.engine, self.controls) for each in requests_of]
         answers = [
             {
                 "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
@@ -244,7 +256,12 @@ class Studio:
     def _images(
         self, wanted: Sequence[tuple[Order, int]], settings: Settings, on_step: "OnStep | None"
     ) -> "list[Image.Image]":
-        """Return an image for each order and seed, all of the same settings."""
+        """Return an image for each order and seed, all of the same settings.
+
+        Raises:
+            Refused: for what a picture shows that they are given.
+        """
+        from valentina_pipeline.image.control import steered
         from valentina_pipeline.image.generate import Request as One
         from valentina_pipeline.image.generate import draw, mark
 
@@ -257,27 +274,34 @@ class Studio:
             "scheduler": settings.scheduler,
             "adapters": settings.adapters,
             **({} if self.engine == "torch" else {"engine": self.engine}),
+            **settings.inputs.marks(),
         }
+        pictures = opened(wanted[0][0].pictures)
+        look_at(settings.inputs, pictures, self.about, self._filter, self._likeness)
         requests = [One(order.prompt, seed, order.negative_prompt) for order, seed in wanted]
-        refuse_adapters(settings, self.about, self.engine)  # it may have been accepted for another engine
+        refuse_beyond(settings, self.about, self.engine)  # it may have been accepted for another engine
         with self._turn:  # sampler and adapters are the pipeline's own
             if self.engine == "procedural":
                 asked_for = {"steps": settings.steps, "guidance": settings.guidance}
                 images = self._renderer.draw(requests, size, {**asked_for, **marks})
             else:
+                steering = []
                 if self.engine == "torch":
                     self._compose(settings.adapters)
+                    steering = self._steering.controls(settings.inputs, pictures)
                 self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
-                images = draw(
-                    self._pipe,
-                    requests,
-                    settings.steps,
-                    settings.guidance,
-                    size,
-                    batch_size(settings),
-                    marks,
-                    on_step,
-                )
+                with steered(self._pipe.unet, steering):
+                    images = draw(
+                        self._pipe,
+                        requests,
+                        settings.steps,
+                        settings.guidance,
+                        size,
+                        batch_size(settings),
+                        marks,
+                        on_step,
+                        start(settings.inputs, pictures),
+                    )
         return [
             mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
         ]

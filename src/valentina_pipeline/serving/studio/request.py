@@ -5,15 +5,21 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from PIL.Image import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.names import refuse_real_person
+from valentina_pipeline.image.redraw import left_out
 from valentina_pipeline.image.safety import refuse_prompt
 from valentina_pipeline.serving.studio.adapters import Adapter
+from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About
+from valentina_pipeline.serving.studio.pictures import Control, Inputs, Steer, fitted, missing, read
 
 Engine = Literal["torch", "onnx", "procedural"]
 """What draws: diffusers' networks, their export for ONNX Runtime, or the renderer, which is no network."""
@@ -38,6 +44,9 @@ LONGEST_PROMPT = 2000
 
 LCM_STEPS = 50
 """As many steps as its distillation has."""
+
+STRENGTH = 0.6
+"""Of image-to-image, where none is asked for."""
 
 RANDOM_SEEDS = 2**32
 
@@ -90,6 +99,16 @@ class Request(Strict):
     height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     scheduler: Scheduler | None = Field(default=None, description="the sampler")
     adapters: tuple[Use, ...] = Field(default=(), max_length=8, description="LoRAs beside the character's")
+    image: str | None = Field(
+        default=None, description="where drawing begins: base64 of a PNG, JPEG or WebP, cut to the size asked"
+    )
+    strength: float | None = Field(
+        default=None, ge=0, le=1, description=f"how much of `image` is drawn anew; null: {STRENGTH}"
+    )
+    mask: str | None = Field(
+        default=None, description="as large as `image`, likewise: white is drawn anew, black stays"
+    )
+    control: tuple[Steer, ...] = Field(default=(), max_length=4, description="pictures that it keeps to")
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,7 @@ class Settings:
         height: pixels.
         scheduler: a `Scheduler`.
         adapters: (name, weight) of each LoRA, the character's own included, sorted.
+        inputs: pictures that it is given.
     """
 
     steps: int
@@ -111,6 +131,12 @@ class Settings:
     height: int
     scheduler: str
     adapters: tuple[tuple[str, float], ...]
+    inputs: Inputs = field(default_factory=Inputs)
+
+    @property
+    def steps_done(self) -> int:
+        """The sampler's steps without those that a start image leaves out."""
+        return self.steps - left_out(self.steps, self.inputs.strength)
 
 
 @dataclass(frozen=True)
@@ -123,6 +149,7 @@ class Order:
         seeds: one an image.
         preset: what was not asked for is taken from.
         settings: how they are drawn.
+        pictures: the PNG files that its inputs name, by sha256.
     """
 
     prompt: str
@@ -130,6 +157,7 @@ class Order:
     seeds: tuple[int, ...]
     preset: str
     settings: Settings
+    pictures: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
 
 def asked(values: Mapping[str, Any]) -> Request:
@@ -146,7 +174,11 @@ def asked(values: Mapping[str, Any]) -> Request:
 
 
 def settled(
-    request: Request, about: About, shelf: Mapping[str, Adapter] | None = None, engine: Engine = "torch"
+    request: Request,
+    about: About,
+    shelf: Mapping[str, Adapter] | None = None,
+    engine: Engine = "torch",
+    controls: Mapping[str, Network] | None = None,
 ) -> Order:
     """Return what is drawn for a request; needs no network.
 
@@ -155,6 +187,7 @@ def settled(
         about: the package.
         shelf: the adapters there are beside the character's own.
         engine: what is to draw it.
+        controls: the networks that have a drawing keep to a picture, by kind.
 
     Raises:
         UnsafePrompt: by the policy for prompts.
@@ -175,7 +208,7 @@ def settled(
         scheduler=request.scheduler or preset.scheduler,
         adapters=tuple(sorted(uses.items())),
     )
-    refuse_adapters(settings, about, engine)
+    refuse_beyond(settings, about, engine)
     if settings.scheduler not in get_args(Scheduler):
         raise BadRequest("preset", f"{preset.scheduler!r} is a sampler that this version does not know")
     if settings.scheduler == "lcm" and settings.steps > LCM_STEPS:
@@ -187,22 +220,29 @@ def settled(
     first = secrets.randbelow(RANDOM_SEEDS) if request.seed is None else request.seed
     if first + request.count > 2**63:
         raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
+    inputs, pictures = _inputs(request, (settings.width, settings.height), controls or {})
     return Order(
         prompt=_with_triggers(about.subject(prompt), uses, shelf or {}),
         negative_prompt=request.negative_prompt.strip(),
         seeds=tuple(range(first, first + request.count)),
         preset=request.preset or about.default_preset,
-        settings=settings,
+        settings=replace(settings, inputs=inputs),
+        pictures=pictures,
     )
 
 
-def refuse_adapters(settings: Settings, about: About, engine: Engine) -> None:
-    """Raise BadRequest where other LoRAs or weights are asked for than an engine has; torch has all."""
-    if engine != "torch" and any(use != (about.trigger, 1.0) for use in settings.adapters):
+def refuse_beyond(settings: Settings, about: About, engine: Engine) -> None:
+    """Raise BadRequest where more is asked for than an engine has; torch has all."""
+    if engine == "torch":
+        return
+    if any(use != (about.trigger, 1.0) for use in settings.adapters):
         raise BadRequest(
             "adapters",
             f"the engine {engine} draws {about.trigger} at weight 1 and nothing beside; torch does",
         )
+    for name, given in (("image", settings.inputs.image), ("control", settings.inputs.controls)):
+        if given:
+            raise BadRequest(name, f"the engine {engine} draws from words alone; torch takes pictures")
 
 
 def _worded(request: Request, about: About) -> str:
@@ -213,6 +253,53 @@ def _worded(request: Request, about: About) -> str:
     if not any(words):
         raise BadRequest("prompt", "has no words, and no scene is named")
     return ", ".join(filter(None, words))
+
+
+def _inputs(
+    request: Request, size: tuple[int, int], networks: Mapping[str, Network]
+) -> tuple[Inputs, dict[str, bytes]]:
+    """Return what a drawing of this size is given, and the pictures by their sha256."""
+    files: dict[str, bytes] = {}
+
+    def kept(picture: Image, mode: str = "RGB") -> str:
+        content = fitted(picture, size, mode)
+        files[sha256(content)] = content
+        return sha256(content)
+
+    image = mask = ""
+    if request.image is None:
+        for name in ("strength", "mask"):
+            if getattr(request, name) is not None:
+                raise BadRequest(name, "needs `image`, which it is about")
+    else:
+        start = _read("image", request.image)
+        image = kept(start)
+        if request.mask is not None:
+            shown = _read("mask", request.mask)
+            if shown.size != start.size:
+                raise BadRequest("mask", f"is {_size(shown)}, and `image` {_size(start)}")
+            mask = kept(shown, "L")
+    controls = []
+    for place, each in enumerate(request.control):
+        if each.kind not in networks:
+            there_are = ", ".join(sorted(networks)) or "there are none"
+            raise BadRequest(f"control.{place}.kind", f"nothing here keeps to {each.kind!r}: {there_are}")
+        scale = networks[each.kind].scale if each.scale is None else each.scale
+        picture = kept(_read(f"control.{place}.image", each.image))
+        controls.append(Control(each.kind, scale, each.preprocess, picture))
+    asked_for = STRENGTH if request.strength is None else request.strength
+    return Inputs(image, asked_for if image else 1.0, mask, tuple(controls)), files
+
+
+def _read(name: str, text: str) -> Image:
+    try:
+        return read(text)
+    except Rejection as err:
+        raise BadRequest(name, str(err)) from err
+
+
+def _size(picture: Image) -> str:
+    return f"{picture.width} x {picture.height}"
 
 
 def _uses(request: Request, about: About, shelf: Mapping[str, Adapter]) -> dict[str, float]:
@@ -239,8 +326,8 @@ def _with_triggers(prompt: str, uses: Mapping[str, float], shelf: Mapping[str, A
 
 
 def again(order: Order) -> Request:
-    """Return the request that this order is drawn by once more."""
-    settings = order.settings
+    """Return the request that this order is drawn by once more, but for its pictures, which are not kept."""
+    settings, inputs = order.settings, order.settings.inputs
     return Request(
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
@@ -253,24 +340,37 @@ def again(order: Order) -> Request:
         height=settings.height,
         scheduler=settings.scheduler,
         adapters=tuple(Use(name=name, weight=weight) for name, weight in settings.adapters),
+        strength=inputs.strength if inputs.image else None,
+        control=tuple(
+            Steer(kind=each.kind, image="", scale=each.scale, preprocess=each.preprocess)
+            for each in inputs.controls
+        ),
     )
 
 
-def recalled(texts: Mapping[str, str]) -> Request:
+def recalled(texts: Mapping[str, str], given: frozenset[str] = frozenset()) -> Request:
     """Return the request for one image as the texts of its PNG file tell it: drawn again, it is the same.
 
+    Args:
+        texts: of the file.
+        given: the fields with pictures that the caller puts in itself: a file names its pictures only.
+
     Raises:
-        BadRequest: the texts are not those of an image of this project.
+        BadRequest: the texts are not those of an image of this project, or it takes a picture.
     """
     try:
-        given = {
+        lacks = missing(texts, given)
+        values = {
             "prompt": texts["prompt"],
             "negative_prompt": texts.get("negative_prompt", ""),
             **{name: json.loads(texts[name]) for name in ("seed", "steps", "guidance", "width", "height")},
             "preset": texts["preset"],
             "scheduler": texts["scheduler"],
             "adapters": [{"name": n, "weight": w} for n, w in json.loads(texts["adapters"])],
+            "strength": json.loads(texts.get("strength", "null")),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise BadRequest("", f"this file does not tell how it was drawn: {err}") from err
-    return asked(given)
+    if lacks:
+        raise BadRequest(lacks[0], f"it was drawn with a picture that has to be given again: {lacks[1]}")
+    return asked(values)

@@ -1,0 +1,89 @@
+"""Do drawings of her keep to edges, and does she stay herself? By the control's scale, on the tiny world.
+
+    uv run python benchmarks/control.py [PACKAGE] [--pictures 16]
+
+Edges of rendered people whom the ControlNet was not trained on, each drawn once by the package's LoRA with
+what varies of that person's caption. Prints a Markdown table: F1 of edges (image/edges.py), mean identity
+(cosine to her held-out portraits) where a face is found, how often one is; and ratios to scale 0.
+"""
+
+import argparse
+import base64
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from valentina_pipeline.image import png
+from valentina_pipeline.image.edges import agreement, edges
+from valentina_pipeline.image.judge import face_scores, load_judges
+from valentina_pipeline.image.sheet import contact_sheet
+from valentina_pipeline.image.tiny import world
+from valentina_pipeline.image.wording import VARIABLE_TRAITS, sentence
+from valentina_pipeline.serving.studio.controls import Network
+from valentina_pipeline.serving.studio.engine import Studio
+from valentina_pipeline.serving.studio.package import read
+from valentina_pipeline.serving.studio.request import asked
+
+ROOT = Path(__file__).resolve().parents[1]
+FACES = "data/03_primary/valentina_moreau/faces.parquet"
+SCALES = (0.0, 0.5, 1.0)
+HELD_OUT = 440
+"""Number of the first person of the tiny world whom nothing was trained on."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    package = ROOT / "data/06_models/valentina_moreau/package"
+    parser.add_argument("package", nargs="?", type=Path, default=package)
+    parser.add_argument("--faces", type=Path, default=ROOT / FACES, help="align's table")
+    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--sheet", type=Path, help="where to write a contact sheet")
+    print(table(**vars(parser.parse_args())))
+
+
+def table(package: Path, faces: Path, pictures: int, sheet: Path | None) -> str:
+    about = read(package)
+    network = Network(folder=ROOT / "tiny/weights/controlnet_canny", licence="Apache-2.0")
+    studio = Studio(about, root=ROOT, controls={"canny": network})
+    judges = load_judges(about.base, ROOT)
+    rows = pd.read_parquet(faces)
+    known = np.stack(list(rows[rows["kept"] & (rows["split"] == "held_out")]["embedding"]))
+    with tempfile.TemporaryDirectory() as cache:
+        people = world.load(range(HELD_OUT, HELD_OUT + pictures), 1, 7, Path(cache))
+    shown = [Image.fromarray(pixels) for pixels in people.pixels]
+    lines, page = [], [*shown, *map(edges, shown)]
+    for scale in SCALES:
+        drawn = []
+        for number, (picture, traits) in enumerate(zip(shown, people.attributes, strict=True)):
+            words = sentence(traits, about.class_word, VARIABLE_TRAITS)
+            control = {
+                "kind": "canny",
+                "image": base64.b64encode(png.encode(picture)).decode(),
+                "scale": scale,
+            }
+            (one,) = studio.generate(asked({"prompt": words, "seed": number, "control": [control]}))
+            if one.image is None:
+                raise SystemExit(f"seed {number}: {one.refused}")
+            drawn.append(one.image)
+        page += drawn
+        kept = np.mean([agreement(image, edges(it)) for image, it in zip(drawn, shown, strict=True)])
+        her = np.array([face_scores(image, known, judges)["identity"] for image in drawn])
+        lines.append((scale, float(kept), float(np.nanmean(her)), float(np.mean(~np.isnan(her)))))
+    if sheet:
+        contact_sheet(page, [""] * len(page), columns=pictures, cell=128).save(sheet)
+    first = lines[0]
+    body = [
+        f"| {scale:g} | {f1:.3f} | {f1 / first[1]:.2f} | {her:.3f} | {her / first[2]:.2f} | {found:.2f} |"
+        for scale, f1, her, found in lines
+    ]
+    head = ["| scale | edges' F1 | ratio | identity | ratio | faces found |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *body])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Pictures that come with a request: where a drawing begins, what of it stays, what it keeps to."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+
+from valentina_pipeline.image import png
+from valentina_pipeline.image.control import Kind
+from valentina_pipeline.image.decode import Rejection, decode
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+LARGEST_PICTURE = 24 << 20
+"""Bytes of a file, or of a request with all of its pictures."""
+
+OWN = "lora_sha256"
+"""The text of a PNG file that says which LoRA drew it: it stays, all others are dropped."""
+
+
+class Limits(NamedTuple):
+    """Of a picture that is given."""
+
+    max_pixels: int = 4096 * 4096
+    min_side: int = 64
+
+
+class Steer(BaseModel):
+    """A picture that the drawing keeps to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Kind = Field(description="one of /v1/capabilities' controls")
+    image: str = Field(description="base64 of a PNG, JPEG or WebP")
+    scale: float | None = Field(default=None, ge=0, le=2, description="how much it counts; null: as set up")
+    preprocess: bool = Field(
+        default=True, description="canny: find the edges; false, and other kinds: the picture shows them"
+    )
+
+
+@dataclass(frozen=True)
+class Control:
+    """As `Steer`, settled; `picture` is the sha256 of its PNG file."""
+
+    kind: str
+    scale: float
+    preprocess: bool
+    picture: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a drawing is given beside words. Pictures are named by the sha256 of their PNG files.
+
+    Attributes:
+        image: where it begins; "" is noise.
+        strength: share of the sampler's steps that are done, 1 without `image`.
+        mask: which part of `image` is drawn anew, white; "" is all of it.
+        controls: what it keeps to.
+    """
+
+    image: str = ""
+    strength: float = 1.0
+    mask: str = ""
+    controls: tuple[Control, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Inputs":
+        """Return them as `dataclasses.asdict` and JSON leave them."""
+        controls = tuple(Control(**each) for each in values.get("controls", ()))
+        return cls(**{**values, "controls": controls})
+
+    def marks(self) -> dict[str, object]:
+        """Return what an image's file says of them: nothing of those that there are not."""
+        said: dict[str, object] = {}
+        if self.image:
+            said |= {"image_sha256": self.image, "strength": self.strength}
+        if self.mask:
+            said["mask_sha256"] = self.mask
+        if self.controls:
+            said["control"] = [asdict(each) for each in self.controls]
+        return said
+
+
+def missing(texts: Mapping[str, str], given: frozenset[str]) -> tuple[str, str] | None:
+    """Return a field that drawing an image again takes and what it has to be, or None.
+
+    Args:
+        texts: of the image's PNG file; see `Inputs.marks`.
+        given: the fields that there are.
+    """
+    for field in ("image", "mask"):
+        if f"{field}_sha256" in texts and field not in given:
+            return field, f"sha256 {texts[f'{field}_sha256'][:12]}"
+    if "control" in texts and "control" not in given:
+        kinds = [f"{each['kind']}, sha256 {each['picture'][:12]}" for each in json.loads(texts["control"])]
+        return "control", "; ".join(kinds)
+    return None
+
+
+def read(text: str) -> Image.Image:
+    """Return the picture of a field: RGB, upright, with its own LoRA's mark and no other texts.
+
+    Args:
+        text: base64 of a PNG, JPEG or WebP, be it as a data URL.
+
+    Raises:
+        Rejection: it is none, or breaks a limit.
+    """
+    head, comma, content = text.partition(",")
+    encoded = content if comma and head.startswith("data:") else text
+    if len(encoded) > LARGEST_PICTURE * 4 // 3:
+        raise Rejection("too large", f"more than {LARGEST_PICTURE >> 20} MiB")
+    try:
+        decoded = decode(base64.b64decode(encoded, validate=True), Limits(), FORMATS)
+    except (binascii.Error, ValueError) as err:
+        raise Rejection("not an image", f"no base64: {err}") from err
+    own = decoded.texts.get(OWN, "")
+    decoded.image.info = {"text": {OWN: own}} if len(own) == 64 else {}
+    return decoded.image
+
+
+def fitted(picture: Image.Image, size: tuple[int, int], mode: str = "RGB") -> bytes:
+    """Return a picture as the drawing takes it: a PNG file of its size, the middle of what is too long."""
+    fit = ImageOps.fit(picture.convert(mode), size, Image.Resampling.LANCZOS)
+    fit.info = {"text": picture.info.get("text", {})}
+    return png.encode(fit)

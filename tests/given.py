@@ -1,0 +1,34 @@
+"""Pictures that requests come with."""
+
+import base64
+import io
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from valentina_pipeline.image import portrait
+
+SIDE = 96
+
+
+@lru_cache(maxsize=1)
+def dunes() -> Image.Image:
+    """A landscape: edges, and nobody."""
+    x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
+    near = y > 50 + 12 * np.sin(x / 9)
+    return Image.fromarray(np.where(near[..., None], (210, 170, 90), (90, 150, 220)).astype(np.uint8))
+
+
+@lru_cache(maxsize=1)
+def somebody() -> Image.Image:
+    """A rendered stranger, whose face is found."""
+    rng = np.random.default_rng(5)
+    return Image.fromarray(portrait.render(portrait.random_identity(rng), portrait.random_scene(rng), 5, 128))
+
+
+def pictured(image: Image.Image, kind: str = "PNG", **more: object) -> str:
+    """Return a picture's file as base64."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **more)  # type: ignore[arg-type]
+    return base64.b64encode(buffer.getvalue()).decode()
