@@ -127,7 +127,7 @@ def test_what_is_no_picture_is_an_error_of_the_field(client: TestClient) -> None
     bomb = mark(PICTURE, {"prompt": "a", "seed": "[" * 10**5})
     assert asked(client, png.encode(bomb))[1]["request"] is None
     for body in ("", "%%%", "é", "data:,", base64.b64encode(b"GIF89a").decode()):
-        answer = client.post("/v1/verify", content=json.dumps({"image": body}))
+        answer = client.post("/v1/verify", json={"image": body})
         assert answer.status_code == 422, body
         assert answer.json()["error"]["param"] == "image"
 

@@ -16,6 +16,7 @@ LARGEST = 100 << 20
 """Bytes of a file that is looked into."""
 
 MOST_PIXELS = 50_000_000
+"""Of a picture that is decoded."""
 
 
 class BadImage(ValueError):
@@ -72,14 +73,11 @@ def found(content: bytes) -> Found:
 
     try:
         with Image.open(io.BytesIO(content), formats=list(KINDS)) as opened:
-            kind, said = (
-                KINDS[opened.format or ""],
-                opened.info,
-            )  # texts from before the pixels, where ours are
+            kind, said = KINDS[opened.format or ""], opened.info
             pixels = opened.width * opened.height
             grey = opened.convert("L") if pixels <= MOST_PIXELS else None
     except Exception as err:  # decoders fail in many ways on broken files
-        raise BadImage(f"is no PNG, JPEG or WebP that can be read: {err}") from err
+        raise BadImage("is no PNG, JPEG or WebP that can be read") from err
     if grey is None:
         raise BadImage(f"has more than {MOST_PIXELS:,} pixels: no image of this project has")
     texts = {str(name): text for name, text in said.items() if isinstance(text, str)}
@@ -87,7 +85,9 @@ def found(content: bytes) -> Found:
     lines = []
     if texts.get("synthetic") == "true":
         hashes = ", ".join(
-            f"{name} {texts[name]}" for name in ("seed", "lora_sha256", "base_sha256") if name in texts
+            f"{name} {texts[name]}"
+            for name in ("seed", "lora_sha256", "base_sha256")
+            if texts.get(name, "").isalnum()
         )
         lines.append(f"PNG text: generated, {hashes}")
     told = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
