@@ -7,6 +7,7 @@ from kedro.framework.cli.utils import LazyGroup
 from kedro.framework.startup import ProjectMetadata
 
 LAZY = {
+    "consistency": "valentina_pipeline.serving.consistency.consistency",
     "generate": "valentina_pipeline.serving.generate.generate",
     "lineage": "valentina_pipeline.rights.lineage",
     "lora": "valentina_pipeline.loras.lora",
