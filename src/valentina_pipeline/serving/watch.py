@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from valentina_pipeline.serving.studio.package import About
+from valentina_pipeline.serving.studio.pictures import Inputs
 from valentina_pipeline.serving.studio.request import Order
 
 WINDOW = 64
@@ -17,7 +18,7 @@ LEAST_IMAGES, LEAST_PROMPTS = 32, 8
 class Watch:
     """Follows the identity of what a package draws.
 
-    Only images by her LoRA alone at full weight count: any other is meant to look different.
+    Only images by her LoRA alone at full weight and from words count: others are meant to look different.
 
     Args:
         about: the package, whose gates are those that its LoRA passed to become champion.
@@ -30,7 +31,7 @@ class Watch:
 
     def add(self, order: Order, identities: Iterable[float | None]) -> None:
         """Take note of an order's images; None is one without a face."""
-        if order.settings.adapters == self._own:
+        if (order.settings.adapters, order.settings.inputs) == (self._own, Inputs()):
             self._seen.extend((order.prompt, identity) for identity in identities)
 
     @property
