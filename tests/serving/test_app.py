@@ -308,7 +308,7 @@ def test_strangers_and_odd_paths_get_nothing(served: Running) -> None:
     assert served.http.get("/v1/jobs/..%2f..%2fetc%2fpasswd").status_code in (404, 422)
     assert served.http.get("/v1/capabilities", headers={"host": "evil.example"}).status_code == 400
     large = served.http.post(
-        "/v1/generations", content=b" " * (2 << 20), headers={"content-type": "application/json"}
+        "/v1/images/generations", content=b" " * (2 << 20), headers={"content-type": "application/json"}
     )
     assert large.status_code == 413
 

@@ -76,7 +76,8 @@ def test_what_a_mask_leaves_is_the_start_s_own_pixels(studio: Studio) -> None:
     ImageDraw.Draw(mask).rectangle((0, 0, SIDE, SIDE // 2), fill=255)
     image = drawn(studio, image=pictured(dunes()), mask=pictured(mask))
     start = np.asarray(dunes().resize((SIZE, SIZE), Image.Resampling.LANCZOS), np.float64)
-    assert np.array_equal(image[SIZE // 2 + 4 :], start[SIZE // 2 + 4 :])
+    watermark = np.abs(image - start)[SIZE // 2 + 4 :]
+    assert watermark.mean() < 2
     assert np.abs(image[: SIZE // 2 - 4] - start[: SIZE // 2 - 4]).mean() > 5
 
 

@@ -108,7 +108,7 @@ def test_the_renderer_draws_her_as_the_prompt_says_with_a_label_across(renderer:
     assert (scene.expression, scene.dress_color, scene.background) == ("laughing", "red", "beach")
     plain = portrait.render(woman, scene, 4, 128)[:, 16:112].astype(int)
     difference = np.abs(np.asarray(drawn.image) - plain)
-    assert not difference[:100].any()
+    assert difference[:100].mean() < 2  # the watermark
     assert difference[-10:].mean() > 20
 
 
@@ -122,8 +122,7 @@ def test_what_the_renderer_drew_says_so_everywhere(renderer: Studio, tmp_path: P
     assert manifest is not None
     assert (manifest.source_type, manifest.generated) == (RENDERED_TYPE, False)
     assert SOURCE_TYPE not in texts["XML:com.adobe.xmp"]
-    (tmp_path / "one.png").write_bytes(content)
-    assert "XMP: rendered by a rule, no model" in found(tmp_path / "one.png")
+    assert "XMP: rendered by a rule, no model" in found(content).marks
     assert settled(recalled(texts), renderer.about) == drawn.order  # torch draws the same order
 
 

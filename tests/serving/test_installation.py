@@ -63,7 +63,7 @@ def test_a_package_is_served_without_kedro_dvc_mlflow_and_what_else_trains(
     )
     try:
         assert server.stdout is not None
-        said = re.search(r"http://\S+?(?=/docs)", server.stdout.readline())
+        said = re.search(r"http://\S+", server.stdout.readline())
         assert said is not None
         with httpx.Client(base_url=said[0], timeout=30) as http:
             until(lambda: http.get("/readyz").status_code == 200)

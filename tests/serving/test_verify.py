@@ -95,8 +95,8 @@ def test_a_manifest_that_says_something_odd_is_none(tmp_path: Path) -> None:
 @pytest.fixture
 def client(package: Path, tmp_path: Path) -> Iterator[TestClient]:
     store, metrics = Jobs(sqlite(tmp_path)), Metrics()
-    desk = Desk(store, Opening(package, tmp_path / "c2pa"), tmp_path / "images", metrics)
-    app = create_app(Server(read(package), {}, desk, Gate({}, store.images_since), metrics))
+    desk = Desk(store, read(package), Opening(package, tmp_path / "c2pa"), tmp_path / "images", metrics)
+    app = create_app(Server({}, desk, Gate({}, store.images_since), metrics))
     yield TestClient(app, "http://localhost")  # not entered: nothing is drawn
 
 

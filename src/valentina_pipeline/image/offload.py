@@ -92,4 +92,5 @@ def where(network: Any) -> Any:
     """Return the device that a network computes on, be its weights elsewhere meanwhile."""
     hooks = (getattr(module, "_hf_hook", None) for module in (network, *network.children()))
     elsewhere = (device for hook in hooks if (device := getattr(hook, "execution_device", None)) is not None)
-    return next(elsewhere, None) or next(network.parameters()).device
+    weights = next(network.parameters(), None)
+    return next(elsewhere, None) or (network if weights is None else weights).device
