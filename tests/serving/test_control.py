@@ -6,6 +6,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image, ImageDraw, PngImagePlugin
 import steering
 from given import SIDE, dunes, pictured, somebody
 from valentina_pipeline.image import png
+from valentina_pipeline.image.faces import face_crop
 from valentina_pipeline.serving.studio.adapters import BadAdapter
 from valentina_pipeline.serving.studio.controls import read_controls
 from valentina_pipeline.serving.studio.engine import Drawn, Studio
@@ -112,7 +114,9 @@ def test_an_image_s_file_names_its_pictures_and_with_them_it_is_drawn_again(stud
     assert repeated.image.info["text"]["image_sha256"] == texts["image_sha256"]
 
 
-def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(studio: Studio) -> None:
+def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
     face = pictured(somebody())
     shown = "it shows a face that is not known to be Valentina Moreau's"
     assert answer(studio, image=face).refused == f"image: {shown}: faces are not put onto anybody"
@@ -122,7 +126,13 @@ def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(studio: Studi
     assert answer(studio, control=[{"kind": "canny", "image": face}]).refused == ""  # lines have no looks
     own = PngImagePlugin.PngInfo()
     own.add_text(OWN, studio.about.lora_hash)
-    assert answer(studio, image=pictured(somebody(), pnginfo=own)).refused == ""
+    assert shown in answer(studio, image=pictured(somebody(), pnginfo=own)).refused  # a text is soon written
+    her = studio._likeness
+    assert her is not None
+    (found,) = her.find([somebody()])
+    looks = her.faces.embed([face_crop(somebody(), found[0], her.faces.size)])
+    monkeypatch.setattr(studio, "_likeness", replace(her, known=looks))
+    assert answer(studio, image=face).refused == ""
 
 
 def test_an_unsafe_picture_or_one_that_cannot_be_looked_at_draws_nothing(

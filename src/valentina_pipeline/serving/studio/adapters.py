@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from valentina_pipeline.image.lora_files import ARCHITECTURES, read_metadata
-from valentina_pipeline.serving.studio.package import About
+from valentina_pipeline.serving.studio.package import About, Strict
 
 LIST = "adapters.yml"
 CONTROLS = "controls.yml"
@@ -21,13 +21,11 @@ class BadAdapter(ValueError):
     """An adapter, or the list of them, cannot be used; the message says which and why."""
 
 
-class Adapter(BaseModel):
+class Adapter(Strict):
     """A LoRA as adapters.yml describes it.
 
     The list is a mapping: name -> these fields.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     file: Path = Field(description="a .safetensors file of the folder")
     kind: Literal["background", "pose", "expression", "style"] = Field(

@@ -3,20 +3,18 @@
 from pathlib import Path
 from typing import get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from valentina_pipeline.image.control import Architecture, Kind
 from valentina_pipeline.serving.studio.adapters import CONTROLS, BadAdapter, entries
-from valentina_pipeline.serving.studio.package import About
+from valentina_pipeline.serving.studio.package import About, Strict
 
 
-class Network(BaseModel):
+class Network(Strict):
     """What has a drawing keep to a picture, as controls.yml describes it.
 
     The list is a mapping: kind of picture -> these fields.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     folder: Path = Field(description="in diffusers' layout, inside the list's folder; safetensors only")
     network: Architecture = "controlnet"

@@ -8,9 +8,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.content import LORA, REVOKED, sha256
 from valentina_pipeline.domain.scene import Scene
+
+
+class Strict(BaseModel):
+    """What people write: immutable, and strict about names and numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BadPackage(ValueError):

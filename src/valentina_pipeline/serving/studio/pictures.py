@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from valentina_pipeline.image import png
 from valentina_pipeline.image.control import Kind
 from valentina_pipeline.image.decode import Rejection, decode
+from valentina_pipeline.serving.studio.package import Strict
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -30,10 +31,8 @@ class Limits(NamedTuple):
     min_side: int = 64
 
 
-class Steer(BaseModel):
+class Steer(Strict):
     """A picture that the drawing keeps to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = Field(description="one of /v1/capabilities' controls")
     image: str = Field(description="base64 of a PNG, JPEG or WebP")

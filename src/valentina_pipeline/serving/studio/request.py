@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.decode import Rejection
@@ -18,7 +18,7 @@ from valentina_pipeline.image.redraw import left_out
 from valentina_pipeline.image.safety import refuse_prompt
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
-from valentina_pipeline.serving.studio.package import About
+from valentina_pipeline.serving.studio.package import About, Strict
 from valentina_pipeline.serving.studio.pictures import Control, Inputs, Steer, fitted, missing, read
 
 Engine = Literal["torch", "onnx", "procedural"]
@@ -61,12 +61,6 @@ class BadRequest(ValueError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
-
-
-class Strict(BaseModel):
-    """Immutable, and strict about names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Use(Strict):
