@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 INSTALL = {
+    "npm": "install Node.js",
     "npx": "install Node.js",
     "chromium": "install Chromium, such as Debian's package chromium",
     "initdb": "install PostgreSQL, such as Debian's package postgresql",
