@@ -13,7 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from PIL import Image
+from voluptuous import Invalid
 
 from conftest import copy_project
 from portraits import picture
@@ -55,13 +57,17 @@ def run(folder: Path, *command: str) -> str:
 
 
 def mend(folder: Path) -> None:
-    """Do as README.md says where a kill met DVC while it wrote its lock file, which it does in place."""
-    lock = folder / ".dvc/tmp/rwlock"
-    with suppress(FileNotFoundError):
-        try:
-            json.loads(lock.read_text())
-        except json.JSONDecodeError:
-            lock.unlink()
+    """Do as README.md says where a kill met DVC while it wrote a file of its own, which it does in place."""
+    for name, whole in ((".dvc/tmp/rwlock", json.loads), ("dvc.lock", _valid)):
+        with suppress(FileNotFoundError):
+            try:
+                whole((folder / name).read_text())
+            except (json.JSONDecodeError, yaml.YAMLError, Invalid):
+                (folder / name).unlink()
+
+
+def _valid(text: str) -> None:
+    COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text) or {})
 
 
 def outputs(folder: Path) -> dict[str, dict[str, str]]:
@@ -131,7 +137,8 @@ def test_training_again_from_the_same_inputs_gives_the_same_bytes(built: tuple[P
 def test_generate_draws_marked_images_from_the_package(built: tuple[Path, str]) -> None:
     prompt = "smiling, wearing a red dress"
     printed = run(built[0], "kedro", "generate", prompt, "--preset", "draft", "--count", "4")
-    with Image.open(built[0] / printed.split()[-1]) as drawn:
+    (*_, last) = [line for line in printed.splitlines() if line.endswith(".png")]
+    with Image.open(built[0] / last) as drawn:
         assert drawn.size == (128, 128)
         assert "trainedAlgorithmicMedia" in "".join(map(str, drawn.info.values()))
 

@@ -1,5 +1,6 @@
 """The command: a prompt in, marked PNG files out, and one line when it cannot."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from given import dunes
 from stores import empty_store
 from valentina_pipeline.image import png
 from valentina_pipeline.integrations.registry import Registry
@@ -117,6 +119,30 @@ def test_a_grid_of_scenes_and_seeds_is_drawn_by_their_kind(project: Path, tmp_pa
     assert len(prompts) == 4 * 2
     assert "sunset background" in prompts[5]
     assert "red t-shirt" in prompts[6]
+
+
+def test_pictures_are_given_as_files(project: Path, tmp_path: Path) -> None:
+    dunes().save(tmp_path / "dunes.png")
+    Image.new("L", dunes().size, 255).save(tmp_path / "all.png")
+    pictures = (
+        "--image",
+        str(tmp_path / "dunes.png"),
+        "--mask",
+        str(tmp_path / "all.png"),
+        "--strength",
+        "0.5",
+    )
+    control = ("--control", f"canny:{tmp_path / 'dunes.png'}:0.5")
+    output = ("--preset", "draft", "--output", str(tmp_path / "out"))
+    (drawn,) = command(project, "smiling", *pictures, *control, *output).stdout.splitlines()
+    texts = png.decode(Path(drawn).read_bytes()).info["text"]
+    (kept_to,) = json.loads(texts["control"])
+    assert (texts["strength"], kept_to["kind"], kept_to["scale"]) == ("0.5", "canny", 0.5)
+    missing = command(project, "--like", drawn, *output)
+    assert "image: it was drawn with a picture that has to be given again" in missing.output
+    (again,) = command(project, "--like", drawn, *pictures, *control, *output).stdout.splitlines()
+    assert png.decode(Path(again).read_bytes()).info == png.decode(Path(drawn).read_bytes()).info
+    assert "no such" in command(project, "a", "--image", str(tmp_path / "none.png")).output.lower()
 
 
 def test_a_version_of_the_registry_is_drawn_from_by_its_name(
