@@ -7,19 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-from programs import program
+from browsers import chromium
 from reviewed import MACHINE, NAMES
 from valentina_pipeline.integrations import captions
 from valentina_pipeline.review.dataset import Dataset
 
 A, B, C = NAMES
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
 pytestmark = pytest.mark.slow
 
 SERVE = """
@@ -35,10 +30,8 @@ review.main(["--concept", "vee", "--port", "0", "--editor", "Ada", "--no-browser
 @pytest.fixture(scope="module")
 def context() -> Iterator[object]:
     """A browser, started once."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program("chromium"), args=QUIET)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from browsers import chromium
 from programs import program
 from serving.test_app import Running, running
 from valentina_pipeline.image import png
 from valentina_pipeline.serving.keys import Key, issued
 from valentina_pipeline.serving.web import BUILT
 from waiting import until
-
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 TALL = {"width": 1280, "height": 2400}
 """What is out of sight is not fetched."""
@@ -38,10 +34,8 @@ def served(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        it = playwright.chromium.launch(executable_path=program("chromium"), args=QUIET)
+    with chromium() as it:
         yield it
-        it.close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from valentina_pipeline.serving.generate import opened
+from valentina_pipeline.serving.verify import LARGEST
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("file", "verdict", "identity", "detail")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-LARGEST = 100 << 20
-"""Bytes of a file that is looked into."""
-
 CELL = 192
 """Pixels of a picture on the contact sheet."""
 
