@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import save_file
 
 import packages
-from valentina_pipeline.serving.studio import engine
+from valentina_pipeline.serving.studio import composition
 from valentina_pipeline.serving.studio.adapters import BadAdapter, read_shelf
 from valentina_pipeline.serving.studio.engine import Studio
 from valentina_pipeline.serving.studio.package import About, read
@@ -75,16 +75,16 @@ def test_loras_compose_by_their_weights_and_leave_no_trace(studio: Studio) -> No
 def test_only_so_many_stay_loaded_and_which_makes_no_difference(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "KEPT_ADAPTERS", 2)
+    monkeypatch.setattr(composition, "KEPT_ADAPTERS", 2)
     first = drawn(studio, one=1.0)
     drawn(studio, two=1.0)
     drawn(studio, three=1.0)
-    assert list(studio._kept) == ["two", "three"]
+    assert list(studio._composition._kept) == ["two", "three"]
     adapters = studio._pipe.get_list_adapters()["unet"]
     assert sorted(adapters) == ["beside_three", "beside_two", "default"]
     assert far(drawn(studio, one=1.0), first) == 0
     drawn(studio, one=0.3, two=0.3, three=0.3)  # one request may want more than are kept
-    assert len(studio._kept) == 3
+    assert len(studio._composition._kept) == 3
 
 
 def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(

@@ -19,8 +19,9 @@ from valentina_pipeline.image.safety import UnsafePrompt
 from valentina_pipeline.image.watermark import look
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.release.package import sums
-from valentina_pipeline.serving.studio.engine import Studio, _load_pyfunc
+from valentina_pipeline.serving.studio.engine import Studio
 from valentina_pipeline.serving.studio.package import BadPackage, read
+from valentina_pipeline.serving.studio.pyfunc import Model, _load_pyfunc
 from valentina_pipeline.serving.studio.request import SCHEDULERS, Request, recalled
 
 
@@ -144,7 +145,7 @@ def test_a_safety_checker_refuses_what_the_filter_passes(
 
 def test_mlflow_s_table_gets_a_row_for_a_row(studio: Studio) -> None:
     table = pd.DataFrame({"prompt": ["smiling", "beach"], "seed": [3, None], "preset": [None, "draft"]})
-    answer = studio.predict(table)
+    answer = Model(studio).predict(table)
     assert list(answer["preset"]) == ["standard", "draft"]
     assert answer["seed"][0] == 3
     assert list(answer["refused"]) == ["", ""]
@@ -171,7 +172,7 @@ def test_what_the_filter_refuses_is_not_given_out_nor_previewed(
     monkeypatch.setattr(studio, "_filter", Strict())
     studio.generate(Request(prompt="smiling", steps=1), watch)
     assert previews[1] is None
-    answer = studio.predict(pd.DataFrame({"prompt": ["smiling"], "preset": ["draft"]}))
+    answer = Model(studio).predict(pd.DataFrame({"prompt": ["smiling"], "preset": ["draft"]}))
     assert answer["image"][0] == ""
     assert answer["refused"][0] == "exposed (score 0.90)"
 

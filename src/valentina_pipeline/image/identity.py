@@ -32,14 +32,18 @@ def face_scores(image: Image.Image, known: np.ndarray, find: Find, faces: FaceJu
     Without a sure face identity is NaN.
     """
     found = find([image])[0]
-    sure = [face for face in found if face.probability >= FACE_PROBABILITY]
-    if not sure:
+    if not (certain := sure(found)):
         return {
             "identity": float("nan"),
             "face_probability": max((f.probability for f in found), default=0.0),
         }
-    identity = float(likeness(image, sure[:1], known, faces)[0])
-    return {"identity": identity, "face_probability": sure[0].probability}
+    identity = float(likeness(image, certain[:1], known, faces)[0])
+    return {"identity": identity, "face_probability": certain[0].probability}
+
+
+def sure(found: Sequence[Face]) -> list[Face]:
+    """Return the faces that count as found, in the order given."""
+    return [face for face in found if face.probability >= FACE_PROBABILITY]
 
 
 def likeness(image: Image.Image, found: Sequence[Face], known: np.ndarray, faces: FaceJudge) -> np.ndarray:

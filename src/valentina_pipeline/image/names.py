@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from valentina_pipeline.image.safety import LOOKALIKES, UnsafePrompt, _joined, _plain
+from valentina_pipeline.image.safety import LOOKALIKES, UnsafePrompt, joined, plain
 
 NAMES = """
 Donald Trump, Melania Trump, Ivanka Trump, Barron Trump, Joe Biden, Jill Biden, Hunter Biden, Kamala Harris,
@@ -117,9 +117,9 @@ def refuse_real_person(text: str, own: str = "") -> None:
         text: the prompt.
         own: the character's name: whose rights are on record is drawn, also if listed.
     """
-    plain = _plain(text).translate(SAME)
-    for spelling in (plain, plain.translate(LOOKALIKES)):
-        for written in _runs(_joined(spelling)):
+    read = plain(text).translate(SAME)
+    for spelling in (read, read.translate(LOOKALIKES)):
+        for written in _runs(joined(spelling)):
             name = _people().get(written)
             if name and written != _written(own):
                 raise UnsafePrompt(
@@ -140,7 +140,7 @@ def _runs(text: str) -> Iterator[str]:
 
 
 def _written(name: str) -> str:
-    return "".join(WORDS.findall(_plain(name).translate(SAME)))
+    return "".join(WORDS.findall(plain(name).translate(SAME)))
 
 
 @lru_cache(maxsize=1)

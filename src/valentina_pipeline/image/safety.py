@@ -60,8 +60,8 @@ def refuse_prompt(text: str) -> None:
     Letters replaced by look-alike digits, split by dots or written in full width are read as meant.
     English words only.
     """
-    plain = _plain(text)
-    readings = (plain, _joined(plain), _joined(plain.translate(LOOKALIKES)))
+    written = plain(text)
+    readings = (written, joined(written), joined(written.translate(LOOKALIKES)))
     for reading in readings:
         if MINOR_CODE.search(reading):
             raise UnsafePrompt("it sexualises minors")
@@ -74,14 +74,14 @@ def refuse_prompt(text: str) -> None:
         raise UnsafePrompt("minors are not drawn in suggestive ways")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return lower case without accents, invisible characters and repeated spaces."""
     decomposed = unicodedata.normalize("NFKD", text).casefold()
     kept = (c for c in decomposed if unicodedata.category(c) not in ("Mn", "Cf", "Cc") or c.isspace())
     return re.sub(r"[\s_]+", " ", "".join(kept)).strip()
 
 
-def _joined(text: str) -> str:
+def joined(text: str) -> str:
     """Return text with single letters joined: "n.u-d e" reads as "nude"."""
     return re.sub(r"\b\w(?:[ .\-*]\w\b){2,}", lambda m: re.sub(r"[ .\-*]", "", m[0]), text)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-LOADER = "valentina_pipeline.serving.studio.engine"
+LOADER = "valentina_pipeline.serving.studio.pyfunc"
 EXAMPLE = {"prompt": "smiling, wearing a red dress, beach background", "seed": 1, "preset": "standard"}
 
 

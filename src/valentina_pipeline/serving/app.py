@@ -1,7 +1,6 @@
 """The API: jobs that are accepted at once, watched, cancelled and fetched; who asks, and how much."""
 
 import asyncio
-import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.safety import UnsafePrompt
 from valentina_pipeline.serving.compatible import add_compatible
 from valentina_pipeline.serving.desk import Desk
@@ -29,10 +29,10 @@ from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server, Status
 from valentina_pipeline.serving.studio.package import BadPackage
-from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE
+from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE, content
 from valentina_pipeline.serving.studio.request import BadRequest, recalled
 from valentina_pipeline.serving.studio.request import Request as Wanted
-from valentina_pipeline.serving.verify import found
+from valentina_pipeline.serving.verify import BadImage, found
 from valentina_pipeline.serving.web import add_page
 
 LARGEST_BODY = 1 << 20
@@ -242,8 +242,8 @@ def create_app(server: Server) -> FastAPI:
 
 def _marks(image: str) -> Marks:
     try:
-        said = found(base64.b64decode(image.partition(",")[2] if image.startswith("data:") else image))
-    except ValueError as err:
+        said = found(content(image))
+    except (Rejection, BadImage) as err:
         raise BadRequest("image", str(err)) from err
     try:
         request = recalled(said.texts)

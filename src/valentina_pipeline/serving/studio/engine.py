@@ -1,12 +1,6 @@
-"""A package with its networks loaded: draws orders, several LoRAs at once, without loading the base again.
+"""A package with its networks loaded: draws orders, several LoRAs at once, without loading the base again."""
 
-This module is also the package's MLflow model: `_load_pyfunc` and `Studio.predict` are what MLflow calls.
-"""
-
-import base64
-import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.image.safety import ContentFilter
 from valentina_pipeline.image.safety_checker import SafetyChecker
 from valentina_pipeline.serving.studio import likeness
-from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter, read_shelf
+from valentina_pipeline.serving.studio.adapters import Adapter, read_shelf
+from valentina_pipeline.serving.studio.composition import Composition
 from valentina_pipeline.serving.studio.controls import Network, read_controls
 from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
 from valentina_pipeline.serving.studio.procedural import Renderer
@@ -25,27 +20,17 @@ from valentina_pipeline.serving.studio.request import (
     Order,
     Request,
     Settings,
-    asked,
     refuse_beyond,
     settled,
 )
 from valentina_pipeline.serving.studio.steering import Refused, Steering, look_at, opened, start
 
 if TYPE_CHECKING:
-    import pandas as pd
     from PIL import Image
     from torch import Tensor
 
     from valentina_pipeline.image.base import BaseModel
     from valentina_pipeline.image.generate import OnStep
-
-logger = logging.getLogger(__name__)
-
-KEPT_ADAPTERS = 4
-"""LoRAs beside the character's that stay loaded; the one that was not used for longest makes room."""
-
-OWN = "default"
-"""What peft knows the character's LoRA by."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +99,7 @@ class Studio:
 
             self._base = _loaded(about, base, root)
             self._pipe = pipeline(self._base, about.folder / "lora")
+            self._composition = Composition(self._base, about.trigger, self.shelf)
             self._steering = Steering(self._base.unet, self.controls)
             self.device, self.memory = str(self._base.device), vars(self._base.placement)
             self._checker = SafetyChecker.at_hand(self._base.folder)
@@ -127,7 +113,6 @@ class Studio:
         # a rendered face is hers by its parameters
         self._likeness = likeness.of(about, root) if engine != "procedural" else None
         self._turn = threading.Lock()
-        self._kept: OrderedDict[str, None] = OrderedDict()
 
     @classmethod
     def open(
@@ -218,41 +203,6 @@ class Studio:
             image = next(pictures(self._pipe.vae, latents[None]))
         return None if self._unsafe(image) else watermarked(image)
 
-    def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """Answer MLflow: draw one image a row.
-
-        Args:
-            model_input: prompt; by option other fields of `Request`, such as seed and preset.
-            params: none are known.
-
-        Returns:
-            A row each: image (PNG as base64, "" if refused), prompt, seed, preset, refused (why, else ""),
-            identity (see `Drawn`).
-
-        Raises:
-            BadRequest: a row asks for what is not drawn.
-        """
-        import pandas as pd
-
-        from valentina_pipeline.image import png
-
-        rows = pd.DataFrame(model_input).to_dict("records")
-        requests_of = (asked(_given(row)) for row in rows)
-        orders = [settled(each, self.about, self.shelf, self.engine, self.controls) for each in requests_of]
-        answers = [
-            {
-                "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
-                "prompt": d.order.prompt,
-                "seed": d.seed,
-                "preset": d.order.preset,
-                "refused": d.refused,
-                "identity": d.identity,
-            }
-            for drawn in self.draw(orders)
-            for d in drawn
-        ]
-        return pd.DataFrame(answers)
-
     def _images(
         self, wanted: Sequence[tuple[Order, int]], settings: Settings, on_step: "OnStep | None"
     ) -> "list[Image.Image]":
@@ -287,7 +237,7 @@ class Studio:
             else:
                 steering = []
                 if self.engine == "torch":
-                    self._compose(settings.adapters)
+                    self._composition.compose(settings.adapters)
                     steering = self._steering.controls(settings.inputs, pictures)
                 self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
                 with steered(self._pipe.unet, steering):
@@ -310,49 +260,10 @@ class Studio:
         """Return why the picture is not shown, or None."""
         return self._filter.unsafe(image) or (self._checker.unsafe(image) if self._checker else None)
 
-    def _compose(self, adapters: Sequence[tuple[str, float]]) -> None:
-        """Have these LoRAs, and no others, at work."""
-        beside = [name for name, _ in adapters if name != self.about.trigger]
-        for name in beside:
-            self._load(name)
-        room = (
-            max(KEPT_ADAPTERS, len(beside)) if adapters else 0
-        )  # what is loaded is at work where none is named
-        while len(self._kept) > room:
-            oldest, _ = self._kept.popitem(last=False)
-            self._pipe.delete_adapters(_known_as(oldest))
-            logger.info("the LoRA %s made room", oldest)
-        names = [OWN if name == self.about.trigger else _known_as(name) for name, _ in adapters]
-        if names:
-            self._pipe.set_adapters(names, [weight for _, weight in adapters])
-
-    def _load(self, name: str) -> None:
-        from valentina_pipeline.image.adapted import load_adapter
-
-        if name in self._kept:
-            self._kept.move_to_end(name)
-            return
-        file = self.shelf[name].file
-        try:
-            load_adapter(self._base, file, _known_as(name))
-        except (ValueError, RuntimeError, KeyError) as err:
-            self._pipe.delete_adapters(_known_as(name))  # what of it was loaded
-            raise BadAdapter(f"{name}: {file.name} does not fit this base: {str(err)[:300]}") from err
-        self._kept[name] = None
-
 
 def batch_size(settings: Settings) -> int:
     """Return how many images are drawn at once: 8 of 128 or 512 pixels, 2 of 1024."""
     return max(1, min(8, 2**21 // (settings.width * settings.height)))
-
-
-def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Studio:
-    """Return the package in `path` for MLflow; `model_config={"base": ...}` names the base elsewhere.
-
-    `engine` in it names another one than torch.
-    """
-    given = model_config or {}
-    return Studio.open(Path(path), given.get("base"), engine=given.get("engine", "torch"))
 
 
 def _loaded(about: About, elsewhere: str | None, root: Path | None) -> "BaseModel":
@@ -389,13 +300,3 @@ def _scheduler(name: str, own: Any) -> Any:
         return own
     kind, settings = SCHEDULERS[name]
     return getattr(diffusers, kind).from_config(own.config, **settings)
-
-
-def _known_as(name: str) -> str:
-    """Return an adapter's name for peft; `OWN` is not among them."""
-    return f"beside_{name}"
-
-
-def _given(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what one row of MLflow's table says; a missing value comes as None or NaN."""
-    return {str(name): value for name, value in row.items() if value is not None and value == value}

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +43,10 @@ class Likeness:
 
     def all_of(self, image: "Image") -> Sequence[float]:
         """Return that of every face in a picture, the largest first."""
-        from valentina_pipeline.image.identity import FACE_PROBABILITY, likeness
+        from valentina_pipeline.image.identity import likeness, sure
 
-        sure = [face for face in self.find([image])[0] if face.probability >= FACE_PROBABILITY]
-        return [float(each) for each in likeness(image, sure, self.known, self.faces)] if sure else []
+        certain = sure(self.find([image])[0])
+        return [float(each) for each in likeness(image, certain, self.known, self.faces)] if certain else []
 
 
 def of(about: About, root: Path | None = None) -> Likeness | None:
@@ -58,10 +57,6 @@ def of(about: About, root: Path | None = None) -> Likeness | None:
         root: what a relative path of the face embedder counts from; None is the working directory.
     """
     try:
-        if find_spec("facenet_pytorch") is None:  # its pins keep it out of an installation that only serves
-            raise MissingModel(
-                "facenet-pytorch, which finds faces", "MIT", "`pip install --no-deps facenet-pytorch`"
-            )
         from valentina_pipeline.image.faces import embedder, find_faces
 
         own, chosen = about.folder / FACES, about.base.face_embedder

@@ -1,7 +1,6 @@
 """Pictures that come with a request: where a drawing begins, what of it stays, what it keeps to."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -102,6 +101,22 @@ def missing(texts: Mapping[str, str], given: frozenset[str]) -> tuple[str, str] 
     return None
 
 
+def content(text: str) -> bytes:
+    """Return the file of a field: base64, be it as a data URL.
+
+    Raises:
+        Rejection: it is none, or too large.
+    """
+    head, comma, behind = text.partition(",")
+    encoded = behind if comma and head.startswith("data:") else text
+    if len(encoded) > LARGEST_PICTURE * 4 // 3:
+        raise Rejection("too large", f"more than {LARGEST_PICTURE >> 20} MiB")
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError as err:
+        raise Rejection("not an image", f"no base64: {err}") from err
+
+
 def read(text: str) -> Image.Image:
     """Return the picture of a field: RGB, upright, with its own LoRA's mark and no other texts.
 
@@ -111,14 +126,7 @@ def read(text: str) -> Image.Image:
     Raises:
         Rejection: it is none, or breaks a limit.
     """
-    head, comma, content = text.partition(",")
-    encoded = content if comma and head.startswith("data:") else text
-    if len(encoded) > LARGEST_PICTURE * 4 // 3:
-        raise Rejection("too large", f"more than {LARGEST_PICTURE >> 20} MiB")
-    try:
-        decoded = decode(base64.b64decode(encoded, validate=True), Limits(), FORMATS)
-    except (binascii.Error, ValueError) as err:
-        raise Rejection("not an image", f"no base64: {err}") from err
+    decoded = decode(content(text), Limits(), FORMATS)
     own = decoded.texts.get(OWN, "")
     decoded.image.info = {"text": {OWN: own}} if len(own) == 64 else {}
     return decoded.image

@@ -1,0 +1,73 @@
+"""Which LoRAs are at work in a base: several at once, loaded and unloaded while the base stays."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from valentina_pipeline.serving.studio.adapters import Adapter, BadAdapter
+
+if TYPE_CHECKING:
+    from valentina_pipeline.image.base import BaseModel
+
+logger = logging.getLogger(__name__)
+
+KEPT_ADAPTERS = 4
+"""LoRAs beside the character's that stay loaded; the one that was not used for longest makes room."""
+
+OWN = "default"
+"""What peft knows the character's LoRA by."""
+
+
+class Composition:
+    """The LoRAs of a base.
+
+    Args:
+        base: with the character's LoRA loaded.
+        own: the name that the character's LoRA goes by.
+        shelf: further LoRAs by name.
+    """
+
+    def __init__(self, base: "BaseModel", own: str, shelf: Mapping[str, Adapter]) -> None:
+        self._base = base
+        self._own = own
+        self._shelf = shelf
+        self._kept: OrderedDict[str, None] = OrderedDict()
+
+    def compose(self, adapters: Sequence[tuple[str, float]]) -> None:
+        """Have these LoRAs at their weights, and no others, at work.
+
+        Raises:
+            BadAdapter: one does not fit the base.
+        """
+        beside = [name for name, _ in adapters if name != self._own]
+        for name in beside:
+            self._load(name)
+        # what is loaded is at work where none is named
+        room = max(KEPT_ADAPTERS, len(beside)) if adapters else 0
+        while len(self._kept) > room:
+            oldest, _ = self._kept.popitem(last=False)
+            self._base.pipe.delete_adapters(_known_as(oldest))
+            logger.info("the LoRA %s made room", oldest)
+        names = [OWN if name == self._own else _known_as(name) for name, _ in adapters]
+        if names:
+            self._base.pipe.set_adapters(names, [weight for _, weight in adapters])
+
+    def _load(self, name: str) -> None:
+        from valentina_pipeline.image.adapted import load_adapter
+
+        if name in self._kept:
+            self._kept.move_to_end(name)
+            return
+        file = self._shelf[name].file
+        try:
+            load_adapter(self._base, file, _known_as(name))
+        except (ValueError, RuntimeError, KeyError) as err:
+            self._base.pipe.delete_adapters(_known_as(name))  # what of it was loaded
+            raise BadAdapter(f"{name}: {file.name} does not fit this base: {str(err)[:300]}") from err
+        self._kept[name] = None
+
+
+def _known_as(name: str) -> str:
+    """Return an adapter's name for peft; `OWN` is not among them."""
+    return f"beside_{name}"
