@@ -12,6 +12,7 @@ from PIL import Image
 
 import tiny_bases
 from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.image.lora import Kind
 from valentina_pipeline.integrations import ledgers
 
 ROOT = Path(__file__).parents[1]
@@ -95,9 +96,9 @@ def grid() -> Image.Image:
     return Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
 
-@lru_cache(maxsize=4)
-def lora(seed: int = 1) -> Path:
-    """The files of a LoRA of the random SDXL, with random weights so that it changes the image."""
+@lru_cache(maxsize=8)
+def lora(seed: int = 1, kind: Kind = "lora") -> Path:
+    """The files of a LoRA, or of its kin, of the random SDXL, with random weights so that it changes the image."""
     import torch
 
     from valentina_pipeline.image.base import base_hash, load_base
@@ -106,7 +107,7 @@ def lora(seed: int = 1) -> Path:
 
     folder = tiny_bases.sdxl_folder()
     base = load_base(tiny_bases.config("sdxl", folder), ROOT)
-    adapter = inject(base, Plan("lora", 2, 4, "attention"), text=True, seed=seed)
+    adapter = inject(base, Plan(kind, 2, 4, "attention"), text=True, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for weights in adapter.weights().values():

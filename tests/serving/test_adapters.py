@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import yaml
 from safetensors.torch import save_file
 
 import packages
+from valentina_pipeline.datasets import FileFolder
+from valentina_pipeline.image.lora import Kind
+from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.studio import composition
 from valentina_pipeline.serving.studio.adapters import BadAdapter, read_shelf
 from valentina_pipeline.serving.studio.engine import Studio
@@ -70,6 +74,28 @@ def test_loras_compose_by_their_weights_and_leave_no_trace(studio: Studio) -> No
     assert far(drawn(studio), alone) == 0
     # the second one alone: the character's own at weight 0
     assert far(drawn(studio, one=0.7, valentina_moreau=0), both) > 10
+
+
+@pytest.mark.parametrize("own", ["lokr", "dora"])
+def test_loras_of_different_kinds_compose_and_weight_0_is_none(own: Kind, tmp_path: Path) -> None:
+    shelf: dict[str, dict[str, str]] = {}
+    for seed, kind in enumerate(get_args(Kind), start=5):
+        shutil.copy(packages.lora(seed, kind) / FILE, tmp_path / f"{kind}.safetensors")
+        shelf[kind] = {**ENTRY, "file": f"{kind}.safetensors"}
+    (tmp_path / "adapters.yml").write_text(yaml.safe_dump(shelf))
+    published = publish_package(
+        decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
+    )
+    FileFolder(filepath=str(tmp_path / "package")).save(published)
+    studio = Studio.open(tmp_path / "package", adapters=tmp_path)
+    alone, bare = drawn(studio), drawn(studio, valentina_moreau=0)
+    assert far(alone, bare) > 30
+    for kind in shelf:
+        both = drawn(studio, **{kind: 0.7})
+        assert far(both, alone) > 10
+        assert far(drawn(studio, valentina_moreau=0, **{kind: 0.7}), both) > 10
+        assert far(drawn(studio, valentina_moreau=0, **{kind: 0}), bare) == 0
+        assert far(drawn(studio, **{kind: 0}), alone) == 0
 
 
 def test_only_so_many_stay_loaded_and_which_makes_no_difference(

@@ -43,15 +43,19 @@ class Composition:
         beside = [name for name, _ in adapters if name != self._own]
         for name in beside:
             self._load(name)
-        # what is loaded is at work where none is named
-        room = max(KEPT_ADAPTERS, len(beside)) if adapters else 0
-        while len(self._kept) > room:
+        while len(self._kept) > max(KEPT_ADAPTERS, len(beside)):
             oldest, _ = self._kept.popitem(last=False)
             self._base.pipe.delete_adapters(_known_as(oldest))
             logger.info("the LoRA %s made room", oldest)
-        names = [OWN if name == self._own else _known_as(name) for name, _ in adapters]
-        if names:
-            self._base.pipe.set_adapters(names, [weight for _, weight in adapters])
+        # of a DoRA at weight 0 peft would leave the magnitudes at work
+        weights = {
+            OWN if name == self._own else _known_as(name): weight for name, weight in adapters if weight
+        }
+        if weights:
+            self._base.pipe.enable_lora()
+            self._base.pipe.set_adapters(list(weights), list(weights.values()))
+        else:
+            self._base.pipe.disable_lora()
 
     def _load(self, name: str) -> None:
         from valentina_pipeline.image.adapted import load_adapter
