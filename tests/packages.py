@@ -98,7 +98,7 @@ def grid() -> Image.Image:
 
 @lru_cache(maxsize=8)
 def lora(seed: int = 1, kind: Kind = "lora") -> Path:
-    """The files of a LoRA, or of its kin, of the random SDXL, with random weights so that it changes the image."""
+    """The files of a LoRA of the random SDXL, or of its kin, with random weights: it changes the image."""
     import torch
 
     from valentina_pipeline.image.base import base_hash, load_base
