@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import (
     ControlNetModel,
     StableDiffusionControlNetPipeline,
@@ -16,8 +17,12 @@ from diffusers import (
 )
 from PIL import Image, ImageDraw
 
+import portraits
 import steering
 import tiny_bases
+from runs import ROOT
+from valentina_pipeline.config import BaseConfig
+from valentina_pipeline.image.base import load_base
 from valentina_pipeline.image.control import Control, load, steered
 from valentina_pipeline.image.edges import agreement, edges
 from valentina_pipeline.image.generate import Request, draw
@@ -108,6 +113,22 @@ def test_a_controlnet_and_a_t2i_adapter_work_together_and_leave_nothing_behind()
     assert apart(both, drawn("sdxl", net)) > 5
     assert apart(both, drawn("sdxl", adapter)) > 5
     assert apart(drawn("sdxl"), before) == 0
+
+
+@pytest.mark.slow
+def test_the_tiny_world_s_own_network_keeps_to_the_edges_that_it_is_shown() -> None:
+    bases = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))
+    chosen = BaseConfig.model_validate(bases["tiny"]["model"])
+    base = load_base(chosen, ROOT)
+    network = load(ROOT / chosen.controls["canny"], "controlnet", base.unet)
+    kept: dict[float, list[float]] = {0.0: [], 1.0: []}
+    for number in range(4):
+        lines = edges(portraits.picture(number, size=128))
+        for scale, of_each in kept.items():
+            with steered(base.unet, [Control(network, lines, scale)]):
+                (drawing,) = draw(base.pipe, [Request("photo of a woman", number)], 8, 2.0, 128)
+            of_each.append(agreement(drawing, lines))
+    assert np.mean(kept[1.0]) > np.mean(kept[0.0]) + 0.15
 
 
 def test_a_network_for_another_base_says_so() -> None:

@@ -242,7 +242,7 @@ function Adapters({ can, wanted, setWanted, refused, adapters }: Filled & { adap
               )}
               <span className="font-medium wrap-anywhere">{name}</span>
               <span className="text-quiet">{[kind, licence].filter(Boolean).join(", ")}</span>
-              <output className="ml-auto tabular-nums">{at.toFixed(2)}</output>
+              <span className="ml-auto tabular-nums">{at.toFixed(2)}</span>
             </label>
             <input
               type="range"

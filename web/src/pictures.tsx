@@ -126,7 +126,7 @@ function Slider({ label, max, value, onChange }: SliderProps) {
     <label className="block text-sm text-quiet">
       <span className="flex justify-between gap-2">
         {label}
-        <output className="text-ink tabular-nums">{value.toFixed(2)}</output>
+        <span className="text-ink tabular-nums">{value.toFixed(2)}</span>
       </span>
       <input
         type="range"
