@@ -1,6 +1,7 @@
 """The server on a real socket, with a real process that draws."""
 
 import base64
+import itertools
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -320,9 +322,11 @@ def test_what_there_is_is_said(served: Running) -> None:
     assert can["default_preset"] == "standard"
     assert can["request"]["properties"]["steps"]["anyOf"][0]["maximum"] == 150
     assert served.http.get("/v1/adapters").json() == []
+    served.ended(served.posted(**QUICK)["id"])
     text = served.http.get("/metrics").text
     for name in ('valentina_images_total{outcome="drawn"}', "valentina_memory_bytes", 'phase="queued"'):
         assert name in text
+    assert 'valentina_loading_seconds{phase="networks"}' in text
 
 
 def test_keys_tell_owners_apart_and_bound_them(package: Path, tmp_path: Path) -> None:
@@ -378,19 +382,35 @@ def start(package: Path, state: Path) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().split(": ")[1].split()[0]
 
 
-def test_a_server_that_is_killed_draws_after_its_next_start_what_it_had_accepted(
+def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_had_accepted(
     package: Path, tmp_path: Path
 ) -> None:
     process, url = start(package, tmp_path)
-    with httpx.Client(base_url=url, timeout=30) as http:
-        jobs = [http.post("/v1/generations", json={**QUICK, "steps": 40 + n}).json()["id"] for n in range(4)]
-        until(lambda: http.get(f"/v1/jobs/{jobs[0]}").json()["step"] > 0)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    accepted: list[str] = []
+
+    def client(number: int) -> None:
+        with httpx.Client(base_url=url, timeout=30) as http, suppress(httpx.TransportError):
+            for steps in itertools.cycle((2, 3, 4)):
+                answer = http.post("/v1/generations", json={**QUICK, "seed": number, "steps": steps})
+                if answer.status_code == 202:
+                    accepted.append(answer.json()["id"])
+                else:
+                    assert answer.status_code == 429
+                time.sleep(0.1)
+
+    with ThreadPoolExecutor(16) as pool, httpx.Client(base_url=url, timeout=30) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        clients = [pool.submit(client, number) for number in range(16)]
+        until(lambda: len(accepted) > 80 or any(each.done() for each in clients))
+        until(lambda: http.get(f"/v1/jobs/{accepted[0]}").json()["state"] == "done")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for each in clients:
+            each.result()
     process, url = start(package, tmp_path)
     try:
         with httpx.Client(base_url=url, timeout=30) as http:
-            for job in jobs:
+            for job in accepted:
                 until(lambda job=job: http.get(f"/v1/jobs/{job}").json()["state"] == "done")  # type: ignore[misc]
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) in (0, -signal.SIGTERM)

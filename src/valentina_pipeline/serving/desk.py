@@ -226,6 +226,7 @@ class Desk:
             return True
         self._dismiss(kill=True)
         self.ready = ""
+        began = time.monotonic()
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs, self._opening), daemon=True)
@@ -235,9 +236,13 @@ class Desk:
             case Ready():
                 self.ready, self.engine, self.broken = told.device, told.engine, ""
                 self._measures, self.memory = told.measures, told.memory
-                self._metrics.loading.set(told.seconds)
-                said = (told.engine, told.device, told.seconds, told.memory)
-                logger.info("%s is ready on %s after %.1f s, memory: %s", *said)
+                took = time.monotonic() - began
+                spent = {"process": took - sum(told.spent.values()), **told.spent}
+                for phase, seconds in spent.items():
+                    self._metrics.loading.labels(phase).set(seconds)
+                each = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in spent.items())
+                said = (told.engine, told.device, took, each, told.memory)
+                logger.info("%s is ready on %s after %.1f s (%s), memory: %s", *said)
                 return True
             case Broken():
                 self.broken = told.why

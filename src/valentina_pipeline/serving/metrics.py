@@ -46,8 +46,9 @@ class Metrics:
             "valentina_memory_bytes", "Of the server and the process that draws", registry=self.registry
         )
         self.loading = Gauge(
-            "valentina_loading_seconds", "The last loading of the networks", registry=self.registry
-        )
+            "valentina_loading_seconds", "The last start of a process that draws, by what it went to",
+            ["phase"], registry=self.registry,
+        )  # fmt: skip
         self.replaced = Counter(
             "valentina_replaced", "Processes that died while drawing", registry=self.registry
         )

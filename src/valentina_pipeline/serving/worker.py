@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from valentina_pipeline.serving.studio.engine import Studio
+
+PHASES = ("torch", "diffusers", "networks")
+"""Of a start: two imports, then the package's checks and its networks."""
 
 PREVIEWS = 4
 """In the course of a drawing, where somebody watches."""
@@ -48,14 +52,14 @@ class Ready:
     Attributes:
         device: where it draws.
         engine: what draws there.
-        seconds: that it took.
+        spent: seconds by what they went to.
         measures: whether images are compared with the character's portraits.
         memory: "offload", "tiled" and "why": see image/offload.py.
     """
 
     device: str
     engine: Engine
-    seconds: float
+    spent: dict[str, float]
     measures: bool
     memory: dict[str, Any]
 
@@ -129,14 +133,21 @@ def work(server: Connection, opening: Opening) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server decides
     try:
-        begun = time.monotonic()
+        marks = [time.monotonic()]
         import torch
 
-        signer = Signer(opening.signing)
         torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
+        marks.append(time.monotonic())
+        if opening.engine == "torch":
+            import diffusers
+
+            diffusers.StableDiffusionXLPipeline  # noqa: B018  the access imports it, transformers and peft
+        marks.append(time.monotonic())
+        signer = Signer(opening.signing)
         studio = _opened(opening)
-        seconds = time.monotonic() - begun
-        server.send(Ready(studio.device, studio.engine, seconds, studio.measures, studio.memory))
+        marks.append(time.monotonic())
+        spent = dict(zip(PHASES, (after - before for before, after in pairwise(marks)), strict=True))
+        server.send(Ready(studio.device, studio.engine, spent, studio.measures, studio.memory))
     except Exception as err:  # whatever it is, the server says so
         server.send(Broken(f"{type(err).__name__}: {err}"))
         return
