@@ -66,6 +66,7 @@ EXACT: list[dict[str, object]] = [
     {"method": "pivotal", "noise_offset": 0.1, "debiased": True, "min_snr_gamma": 0.0},
     {"method": "full", "timesteps": (100, 900), "text_encoder_learning_rate": 0.0},
     {"optimiser": "schedule_free", "schedule": "constant", "look_every": 2, "keep": "loss"},
+    {"compile": True, "gradient_checkpointing": True},
 ]
 
 

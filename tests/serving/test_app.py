@@ -425,6 +425,7 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
         (("--database", "postgresql+psycopg://nobody@127.0.0.1:1/none"), "--database postgresql+psycopg"),
         (("--adapters", "."), "adapters.yml is missing"),
         (("--keys", "none.yml"), "none.yml"),
+        (("--compile", "--engine", "onnx"), "--compile is for --engine torch"),
     ],
 )
 def test_what_it_cannot_serve_with_is_one_line(

@@ -143,6 +143,19 @@ def test_a_safety_checker_refuses_what_the_filter_passes(
     assert (one.image, one.refused) == (None, "unsafe")
 
 
+def test_compiled_blocks_draw_the_same(package: Path, studio: Studio) -> None:
+    torch._dynamo.utils.counters.clear()
+    compiled = Studio.open(package, compile=True)
+    for weight in (1.0, 0.5):
+        use = {"name": "valentina_moreau", "weight": weight}
+        request = Request(prompt="smiling", steps=2, seed=4, adapters=[use])  # type: ignore[list-item]
+        (one,), (other,) = compiled.generate(request), studio.generate(request)
+        assert one.image is not None and other.image is not None
+        difference = np.asarray(one.image).astype(int) - np.asarray(other.image).astype(int)
+        assert np.abs(difference).max() <= 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
 def test_mlflow_s_table_gets_a_row_for_a_row(studio: Studio) -> None:
     table = pd.DataFrame({"prompt": ["smiling", "beach"], "seed": [3, None], "preset": [None, "draft"]})
     answer = Model(studio).predict(table)

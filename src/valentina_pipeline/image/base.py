@@ -106,6 +106,17 @@ class BaseModel:
         """What the denoiser predicts: "epsilon" or "v_prediction"."""
         return str(self.pipe.scheduler.config.prediction_type)
 
+    def compile(self) -> None:
+        """Have the U-Net's transformer blocks compiled when they first run.
+
+        They alone: the whole of it takes minutes before the first step. Their shapes are dynamic from the
+        start, so that a run that goes on computes by the same kernels as one that was not stopped.
+        """
+        import torch
+
+        torch._dynamo.config.suppress_errors = True  # what does not compile runs as it is, with a message
+        self.unet.compile_repeated_blocks(dynamic=True)
+
 
 def load_base(
     base: BaseConfig,

@@ -163,8 +163,7 @@ def prepare(base: BaseModel, cfg: TrainConfig) -> None:
     for network in (base.unet, *base.text_encoders.values()):
         speed_up(network)
     if cfg.compile:
-        torch._dynamo.config.suppress_errors = True  # what does not compile runs as it is, with a message
-        base.unet.compile()
+        base.compile()
     base.unet.train()  # for gradient checkpointing alone: there is no dropout
 
 

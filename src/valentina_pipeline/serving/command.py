@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 @click.option("--port", default=8800, show_default=True, help="0 takes a free one.")
 @click.option("--base", help="A folder or hub id of the base model, where the package embeds none.")
 @click.option("--engine", type=click.Choice(get_args(Engine)), default="torch", show_default=True)
+@click.option(
+    "--compile", is_flag=True, help="torch: the first images take half a minute longer, further ones less."
+)
 @click.option("--or-renderer", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
 @click.option(
@@ -54,6 +57,7 @@ def serve(
     port: int,
     base: str | None,
     engine: Engine,
+    compile: bool,
     or_renderer: bool,
     adapters: Path | None,
     fallback: str | None,
@@ -98,6 +102,8 @@ def serve(
     try:
         about = opened(root, package, concept)
         former = _alike(opened(root, fallback, None), about) if fallback else None
+        if compile and engine != "torch":
+            raise ValueError(f"--compile is for --engine torch, not for {engine}")
         known = read_keys(keys) if keys else {}
         if not known and not _is_loopback(host):
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
@@ -112,7 +118,7 @@ def serve(
         raise click.ClickException(f"--database {database}: {str(err).splitlines()[0]}") from err
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
-    opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer)
+    opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer, compile)
     desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
     gate = Gate(known, store.images_since)
     app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine, controls))

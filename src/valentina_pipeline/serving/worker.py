@@ -33,7 +33,8 @@ PREVIEW_SIDE = 512
 class Opening:
     """What the process draws with: see `Studio.open`; and the folder of the key that signs its files.
 
-    With `or_renderer` the renderer draws where the engine's networks cannot be loaded.
+    With `or_renderer` the renderer draws where the engine's networks cannot be loaded; with `compile`
+    torch compiles the U-Net's blocks.
     """
 
     package: Path
@@ -43,6 +44,7 @@ class Opening:
     adapters: Path | None = None
     engine: Engine = "torch"
     or_renderer: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,9 @@ def _opened(opening: Opening) -> "Studio":
     from valentina_pipeline.serving.studio.package import BadPackage
 
     def by(engine: Engine) -> Studio:
-        return Studio.open(opening.package, opening.base, opening.root, opening.adapters, engine)
+        return Studio.open(
+            opening.package, opening.base, opening.root, opening.adapters, engine, opening.compile
+        )
 
     try:
         return by(opening.engine)

@@ -65,6 +65,7 @@ class Studio:
         shelf: further LoRAs by name.
         engine: what draws.
         controls: networks that keep to pictures, by kind.
+        compile: have torch compile the U-Net's blocks, which takes the first images half a minute.
 
     Attributes:
         device: where it draws, such as "cpu" or "cuda:0".
@@ -85,6 +86,7 @@ class Studio:
         shelf: Mapping[str, Adapter] | None = None,
         engine: Engine = "torch",
         controls: Mapping[str, Network] | None = None,
+        compile: bool = False,
     ) -> None:
         self.about = about
         self.shelf = dict(shelf or {})
@@ -99,6 +101,8 @@ class Studio:
 
             self._base = _loaded(about, base, root)
             self._pipe = pipeline(self._base, about.folder / "lora")
+            if compile:
+                self._base.compile()
             self._composition = Composition(self._base, about.trigger, self.shelf)
             self._steering = Steering(self._base.unet, self.controls)
             self.device, self.memory = str(self._base.device), vars(self._base.placement)
@@ -122,6 +126,7 @@ class Studio:
         root: Path | None = None,
         adapters: Path | None = None,
         engine: Engine = "torch",
+        compile: bool = False,
     ) -> "Studio":
         """Return the package of a folder, checked and loaded, with the networks of `adapters` beside it.
 
@@ -132,7 +137,8 @@ class Studio:
         """
         about = read(folder)
         shelf = read_shelf(adapters, about) if adapters else None
-        return cls(about, base, root, shelf, engine, read_controls(about, root or Path.cwd(), adapters))
+        controls = read_controls(about, root or Path.cwd(), adapters)
+        return cls(about, base, root, shelf, engine, controls, compile)
 
     def generate(self, request: Request, on_step: "OnStep | None" = None) -> list[Drawn]:
         """Draw a request's images.
