@@ -98,11 +98,15 @@ class Steering:
         """Return what a drawing keeps to.
 
         Raises:
-            BadAdapter: a network cannot be loaded, or is for another base.
+            BadAdapter: a network cannot be loaded, is for another base, or does not read this size.
         """
         kinds = [each.kind for each in inputs.controls]
-        for kind in kinds:
-            self._load(kind)
+        for each in inputs.controls:
+            self._load(each.kind)
+            # T2I-Adapters halve pictures so often; ControlNets follow the U-Net
+            factor = getattr(self._kept[each.kind], "total_downscale_factor", 1)
+            if any(side % factor for side in pictures[each.picture].size):
+                raise BadAdapter(f"{each.kind}: width and height have to be multiples of {factor}")
         while len(self._kept) > max(KEPT_NETWORKS, len(set(kinds))):
             oldest, _ = self._kept.popitem(last=False)
             logger.info("the network for %s made room", oldest)
