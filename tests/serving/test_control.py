@@ -223,7 +223,7 @@ def test_a_wrong_list_of_networks_says_where(
         read_controls(read(package), tmp_path, folder)
 
 
-def test_a_size_that_a_t2i_adapter_does_not_halve_evenly_is_refused_in_words(studio: Studio) -> None:
+def test_a_size_that_a_t2i_adapter_does_not_read_is_refused_in_words(studio: Studio) -> None:
     with pytest.raises(BadAdapter, match="depth: width and height have to be multiples of 16"):
         answer(studio, control=[{**CANNY, "kind": "depth"}], width=72)
 

@@ -103,8 +103,8 @@ class Steering:
         kinds = [each.kind for each in inputs.controls]
         for each in inputs.controls:
             self._load(each.kind)
-            # T2I-Adapters halve pictures so often; ControlNets follow the U-Net
-            factor = getattr(self._kept[each.kind], "total_downscale_factor", 1)
+            # T2I-Adapters begin by folding so many pixels into one; ControlNets follow the U-Net
+            factor = getattr(self._kept[each.kind], "downscale_factor", 1)
             if any(side % factor for side in pictures[each.picture].size):
                 raise BadAdapter(f"{each.kind}: width and height have to be multiples of {factor}")
         while len(self._kept) > max(KEPT_NETWORKS, len(set(kinds))):
