@@ -103,6 +103,20 @@ def test_a_scene_s_words_follow_the_prompt_s(about: About) -> None:
     assert both == f"a valentina_moreau woman waving, {words}"
 
 
+@pytest.mark.parametrize("named", ["beach_day", "travel"])
+def test_a_scene_brings_its_adapters_unless_another_weight_is_asked_for(about: About, named: str) -> None:
+    shelf = {"oil": STYLE.model_copy(update={"scenes": (named,)}), "other": STYLE}
+    order = settled(Request(scene="beach_day"), about, shelf)
+    assert order.settings.adapters == (("oil", 0.6), (about.trigger, 1.0))
+    assert order.prompt.endswith("soft light, in oil")
+    assert settled(Request(scene="portrait"), about, shelf).settings.adapters == ((about.trigger, 1.0),)
+    none = settled(Request(scene="beach_day", adapters=({"name": "oil", "weight": 0},)), about, shelf)
+    assert none.settings.adapters[0] == ("oil", 0.0)
+    assert "oil" not in none.prompt
+    drawn_by_onnx = settled(Request(scene="beach_day"), about, shelf, "onnx")  # which has no other LoRA
+    assert drawn_by_onnx.settings.adapters == ((about.trigger, 1.0),)
+
+
 def test_the_request_of_an_order_is_settled_to_the_same_order(about: About) -> None:
     fields = {"prompt": "at sea", "scene": "cover", "count": 2, "steps": 3, "width": 72, "scheduler": "ddim"}
     order = settled(asked({**fields, "adapters": [{"name": "oil"}]}), about, {"oil": STYLE})

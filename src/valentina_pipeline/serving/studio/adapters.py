@@ -34,6 +34,7 @@ class Adapter(Strict):
     licence: str = Field(min_length=1, description="under which terms it is used")
     trigger: str = Field(default="", max_length=100, description="a word that calls it")
     weight: float = Field(default=1.0, ge=-2, le=2, description="as recommended")
+    scenes: tuple[str, ...] = Field(default=(), description="scenes, or kinds of them, that it takes part in")
 
 
 def read_shelf(folder: Path, about: About) -> dict[str, Adapter]:
@@ -44,8 +45,8 @@ def read_shelf(folder: Path, about: About) -> dict[str, Adapter]:
         about: the package that they are to be composed with.
 
     Raises:
-        BadAdapter: the list is wrong, or a file is missing, outside of the folder, no safetensors file, or
-            made for another base.
+        BadAdapter: the list is wrong or names a scene that there is not, or a file is missing, outside of the
+            folder, no safetensors file, or made for another base.
     """
     listing = folder / LIST
     if not listing.is_file() and (folder / CONTROLS).is_file():
@@ -81,6 +82,9 @@ def _read(listing: Path, name: str, fields: object, about: About) -> Adapter:
         first = err.errors(include_url=False)[0]
         where = ".".join([name, *map(str, first["loc"])])
         raise BadAdapter(f"{listing}: {where}: {first['msg']}") from err
+    known = {*about.scenes, *(scene.category for scene in about.scenes.values())}
+    if strange := [scene for scene in adapter.scenes if scene not in known]:
+        raise BadAdapter(f"{listing}: {name}: {strange[0]!r} is no scene: {', '.join(sorted(known))}")
     file = (listing.parent / adapter.file).resolve()
     if not file.is_relative_to(listing.parent.resolve()) or file.suffix != ".safetensors":
         raise BadAdapter(f"{listing}: {name}: {adapter.file} has to be a .safetensors file of this folder")

@@ -193,7 +193,7 @@ def settled(
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
         raise BadRequest("preset", f"there is no {request.preset!r}: {', '.join(sorted(about.presets))}")
-    uses = _uses(request, about, shelf or {})
+    uses = _uses(request, about, shelf or {}, engine)
     settings = Settings(
         steps=preset.steps if request.steps is None else request.steps,
         guidance=preset.guidance if request.guidance is None else request.guidance,
@@ -296,10 +296,13 @@ def _size(picture: Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def _uses(request: Request, about: About, shelf: Mapping[str, Adapter]) -> dict[str, float]:
-    """Return the weight of each LoRA that takes part, the character's own included."""
+def _uses(request: Request, about: About, shelf: Mapping[str, Adapter], engine: Engine) -> dict[str, float]:
+    """Return the weight of each LoRA that takes part: the character's own, the scene's, those asked for."""
     uses = {about.trigger: 1.0} if about.has_lora else {}
     known = {**{name: adapter.weight for name, adapter in shelf.items()}, **uses}
+    if request.scene and engine == "torch":
+        scene = {request.scene, about.scenes[request.scene].category}
+        uses |= {name: adapter.weight for name, adapter in shelf.items() if scene & {*adapter.scenes}}
     for use in request.adapters:
         if use.name not in known:
             raise BadRequest(
@@ -312,8 +315,8 @@ def _uses(request: Request, about: About, shelf: Mapping[str, Adapter]) -> dict[
 
 
 def _with_triggers(prompt: str, uses: Mapping[str, float], shelf: Mapping[str, Adapter]) -> str:
-    for name in uses:
-        word = shelf[name].trigger if name in shelf else ""
+    for name, weight in uses.items():
+        word = shelf[name].trigger if weight and name in shelf else ""
         if word and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt):
             prompt = f"{prompt}, {word}"
     return prompt
