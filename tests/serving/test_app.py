@@ -33,6 +33,7 @@ from valentina_pipeline.serving.jobs import Jobs, sqlite
 from valentina_pipeline.serving.keys import Gate, Key, issued
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
+from valentina_pipeline.serving.studio.adapters import read_shelf
 from valentina_pipeline.serving.studio.controls import read_controls
 from valentina_pipeline.serving.studio.package import About, read
 from valentina_pipeline.serving.worker import Opening
@@ -87,7 +88,8 @@ def running(
     drawing = Opening(package, state / "c2pa", **opening)
     desk = Desk(store, about, drawing, state / "images", metrics, fallback=fallback)
     gate = Gate(keys or {}, store.images_since)
-    app = create_app(Server({}, desk, gate, metrics, controls=read_controls(about, package)))
+    shelf = read_shelf(opening["adapters"], about) if "adapters" in opening else {}
+    app = create_app(Server(shelf, desk, gate, metrics, controls=read_controls(about, package)))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+import packages
 from browsers import chromium
 from given import dunes, pictured, somebody
 from programs import program
 from serving.test_app import Running, running
+from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.image import png
 from valentina_pipeline.serving.keys import Key, issued
 from valentina_pipeline.serving.web import BUILT
@@ -194,6 +197,35 @@ def test_the_character_s_weight_has_a_slider_and_the_seed_a_die(page: Page, serv
     shot(page, "a little of her")
     asked = newest(served)["request"]
     assert (asked["seed"], asked["adapters"]) == (seed, [{"name": "valentina_moreau", "weight": 0.6}])
+
+
+def test_a_lora_of_the_server_s_takes_part_by_its_box_or_by_the_scene(
+    package: Path, tmp_path: Path, browser: Browser
+) -> None:
+    shutil.copy(packages.lora(2) / LORA, tmp_path / "oil.safetensors")
+    entry = "{file: oil.safetensors, kind: style, licence: CC0-1.0, weight: 0.7, scenes: [travel]}"
+    (tmp_path / "adapters.yml").write_text(f"oil: {entry}\n")
+    with running(package, tmp_path, adapters=tmp_path) as served:
+        context = browser.new_context(locale="en-GB", viewport=TALL)
+        for window in opened(context.new_page(), served):
+            window.locator("summary", has_text="LoRAs").click()
+            box = window.get_by_role("checkbox", name="oil")
+            slider = window.get_by_role("slider", name="Weight of oil")
+            expect(box).not_to_be_checked()
+            expect(slider).to_be_disabled()
+            window.get_by_label("Scene").select_option("beach day")
+            expect(box).to_be_checked()
+            drawn(window, "painted", 80)
+            assert {"name": "oil", "weight": 0.7} in newest(served)["request"]["adapters"]
+            box.uncheck()
+            drawn(window, "not painted", 81)
+            assert {"name": "oil", "weight": 0.0} in newest(served)["request"]["adapters"]
+            window.get_by_label("Scene").select_option("none")
+            box.check()
+            slider.fill("0.4")
+            drawn(window, "a little painted", 82)
+            assert {"name": "oil", "weight": 0.4} in newest(served)["request"]["adapters"]
+        context.close()
 
 
 def test_what_the_server_refuses_stands_at_its_field(page: Page) -> None:

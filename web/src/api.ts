@@ -64,6 +64,7 @@ interface Schema {
 }
 
 export interface Capabilities {
+  engine: string;
   presets: Record<string, { steps: number; guidance: number; size: number; scheduler: string }>;
   default_preset: string;
   request: { properties: Record<string, Schema>; $defs?: Record<string, { properties: Record<string, Schema> }> };
@@ -82,6 +83,8 @@ export interface Adapter {
   licence: string;
   trigger: string;
   weight: number;
+  /** Scenes, or kinds of them, that it takes part in unasked. */
+  scenes: string[];
 }
 
 export interface Character {

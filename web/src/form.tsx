@@ -213,7 +213,7 @@ function Advanced({ can, wanted, setWanted, refused }: Filled) {
 }
 
 /** A slider for the character's own weight, and one for each LoRA that takes part beside it. */
-function Adapters({ can, wanted, setWanted, refused, adapters }: Filled & { adapters: Adapter[] }) {
+function Adapters({ can, wanted, setWanted, refused, scenes, adapters }: FormProps) {
   const w = useWords();
   const { her } = useActs();
   const range = can.request.$defs?.Use?.properties.weight?.anyOf?.[0];
@@ -222,13 +222,16 @@ function Adapters({ can, wanted, setWanted, refused, adapters }: Filled & { adap
       ...before,
       adapters: [...before.adapters.filter((each) => each.name !== name), ...(use ? [use] : [])],
     }));
-  const all = [{ name: her.trigger, kind: w.character, licence: "", trigger: "", weight: 1 }, ...adapters];
+  const all = [{ name: her.trigger, kind: w.character, licence: "", trigger: "", weight: 1, scenes: [] }, ...adapters];
+  const scene = can.engine === "torch" && scenes.find((each) => each.name === wanted.scene);
   return (
     <div className="space-y-4">
-      {all.map(({ name, kind, licence, weight }) => {
+      {all.map(({ name, kind, licence, weight, scenes: its }) => {
         const use = wanted.adapters.find((each) => each.name === name);
         const own = name === her.trigger;
         const at = use?.weight ?? weight;
+        const unasked = scene && [scene.name, scene.category].some((each) => its.includes(each));
+        const on = use ? use.weight !== 0 : unasked;
         return (
           <div key={name} className="space-y-1">
             <label className="flex items-center gap-2 text-sm">
@@ -236,8 +239,10 @@ function Adapters({ can, wanted, setWanted, refused, adapters }: Filled & { adap
                 <input
                   type="checkbox"
                   className="size-4"
-                  checked={Boolean(use)}
-                  onChange={(event) => put(name, event.target.checked ? { name, weight } : null)}
+                  checked={Boolean(on)}
+                  onChange={(event) =>
+                    put(name, event.target.checked ? { name, weight } : unasked ? { name, weight: 0 } : null)
+                  }
                 />
               )}
               <span className="font-medium wrap-anywhere">{name}</span>
@@ -251,7 +256,7 @@ function Adapters({ can, wanted, setWanted, refused, adapters }: Filled & { adap
               min={range?.minimum}
               max={range?.maximum}
               step={0.05}
-              disabled={!own && !use}
+              disabled={!own && !on}
               value={at}
               onChange={(event) => {
                 const next = event.target.valueAsNumber;
