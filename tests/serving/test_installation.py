@@ -72,6 +72,9 @@ def test_a_package_is_served_without_kedro_dvc_mlflow_and_what_else_trains(
             done = http.get(f"/v1/jobs/{job}").json()
             assert (done["state"], done["error"]) == ("done", "")
             assert http.get(done["images"][0]["url"]).content.startswith(b"\x89PNG")
+            assert (
+                "valentina_faces_total{" in http.get("/metrics").text
+            )  # images are compared with her portraits
     finally:
         server.terminate()
         server.wait(60)
