@@ -115,7 +115,7 @@ class BaseModel:
         import torch
 
         torch._dynamo.config.suppress_errors = True  # what does not compile runs as it is, with a message
-        torch._dynamo.config.recompile_limit = 64  # nor what is beyond it: each width, mode and LoRA is one
+        torch._dynamo.config.recompile_limit = 64  # so does what exceeds it: each width, mode, LoRA
         self.unet.compile_repeated_blocks(dynamic=True)
 
 
