@@ -2,8 +2,8 @@
 
     uv run python benchmarks/cold_start.py [PACKAGE]      # the project's package
 
-By hand is a script for diffusers: load the base and the LoRA, draw the same image, write it; no identity, no
-filter, no marks. Both take turns, each in a process of its own, after one start that fills the page cache.
+By hand is a script for diffusers: load the base and the LoRA, draw an image of these steps and size; no
+identity, no filter, no marks. Both take turns, each in a process of its own, after one start that fills the page cache.
 Prints the median of the rounds and the ratio.
 """
 
@@ -80,7 +80,7 @@ def served(package: Path) -> dict[str, float]:
 
 
 def by_hand(package: Path) -> float:
-    """Return the seconds that a script takes which draws the same."""
+    """Return the seconds that a script takes for an image of the same steps and size."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cold-") as folder:
         command = [sys.executable, "-c", BY_HAND, str(package), json.dumps(ORDER), f"{folder}/image.png"]

@@ -152,7 +152,11 @@ class Studio:
             BadRequest: see `request.settled`.
             BadAdapter: a LoRA does not fit the base.
         """
-        return self.draw([settled(request, self.about, self.shelf, self.engine, self.controls)], on_step)[0]
+        return self.draw([self.order(request)], on_step)[0]
+
+    def order(self, request: Request) -> Order:
+        """Return what is drawn for a request: `request.settled` with what there is here."""
+        return settled(request, self.about, self.shelf, self.engine, self.controls)
 
     def draw(self, orders: Sequence[Order], on_step: "OnStep | None" = None) -> list[list[Drawn]]:
         """Draw orders, those with the same settings together; an image depends on its own order alone.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving.studio.engine import Studio
-from valentina_pipeline.serving.studio.request import asked, settled
+from valentina_pipeline.serving.studio.request import asked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,11 +36,8 @@ class Model:
 
         from valentina_pipeline.image import png
 
-        studio = self._studio
-        requests = (asked(_given(row)) for row in pd.DataFrame(model_input).to_dict("records"))
-        orders = [
-            settled(each, studio.about, studio.shelf, studio.engine, studio.controls) for each in requests
-        ]
+        rows = pd.DataFrame(model_input).to_dict("records")
+        orders = [self._studio.order(asked(_given(row))) for row in rows]
         answers = [
             {
                 "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
@@ -50,7 +47,7 @@ class Model:
                 "refused": d.refused,
                 "identity": d.identity,
             }
-            for drawn in studio.draw(orders)
+            for drawn in self._studio.draw(orders)
             for d in drawn
         ]
         return pd.DataFrame(answers)
