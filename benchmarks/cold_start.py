@@ -3,8 +3,8 @@
     uv run python benchmarks/cold_start.py [PACKAGE]      # the project's package
 
 By hand is a script for diffusers: load the base and the LoRA, draw an image of these steps and size; no
-identity, no filter, no marks. Both take turns, each in a process of its own, after one start that fills the page cache.
-Prints the median of the rounds and the ratio.
+identity, no filter, no marks. Both take turns, each in a process of its own, after one start that fills the
+page cache. Prints the median of the rounds and the ratio.
 """
 
 import argparse
