@@ -7,7 +7,7 @@ import pytest
 
 import tiny_bases
 from valentina_pipeline.image.generate import Request, draw
-from valentina_pipeline.image.offload import Placement, apply, chosen, place, where
+from valentina_pipeline.image.offload import Offload, Placement, apply, chosen, place, where, whole
 
 GIB = 2**30
 SDXL = {"unet": 5 * GIB, "vae": GIB // 3, "text_encoder": GIB // 4, "text_encoder_2": 1.3 * GIB}
@@ -34,7 +34,8 @@ def test_without_an_accelerator_nothing_is_moved_and_large_pictures_are_decoded_
     assert [chosen(SDXL, 128, side, None).tiled for side in (1024, 2048)] == [False, True]
 
 
-def test_networks_that_come_when_they_compute_draw_the_same_picture() -> None:
+@pytest.mark.parametrize("policy", ["model", "sequential"])
+def test_networks_that_come_when_they_compute_draw_the_same_picture(policy: Offload) -> None:
     base = tiny_bases.loaded("sdxl")
 
     def drawn() -> np.ndarray:
@@ -42,10 +43,14 @@ def test_networks_that_come_when_they_compute_draw_the_same_picture() -> None:
         return np.asarray(image)
 
     before = drawn()
-    # accelerate moves networks to a CPU as it does to a GPU; layer by layer ("sequential") it does not
-    apply(base.pipe, Placement("model", False, ""), "cpu")
+    apply(base.pipe, Placement(policy, False, ""), "cpu")  # which is treated as a GPU is
+    assert all(weights.is_meta == (policy == "sequential") for weights in base.unet.parameters())
     assert str(where(base.vae)).startswith("cpu")
     assert np.array_equal(drawn(), before)
+    with whole(base.pipe, Placement(policy, False, "")):
+        assert not any(weights.is_meta for weights in base.unet.parameters())
+        base.unet.conv_out.weight.data.zero_()
+    assert not np.array_equal(drawn(), before)
 
 
 def test_a_pipeline_s_own_sizes_decide() -> None:

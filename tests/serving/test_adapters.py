@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 
 import packages
 from valentina_pipeline.datasets import FileFolder
+from valentina_pipeline.image import offload
 from valentina_pipeline.image.lora import Kind
+from valentina_pipeline.image.offload import Offload, Placement
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.studio import composition
 from valentina_pipeline.serving.studio.adapters import BadAdapter, read_shelf
@@ -96,6 +98,25 @@ def test_loras_of_different_kinds_compose_and_weight_0_is_none(own: Kind, tmp_pa
         assert far(drawn(studio, valentina_moreau=0, **{kind: 0.7}), both) > 10
         assert far(drawn(studio, valentina_moreau=0, **{kind: 0}), bare) == 0
         assert far(drawn(studio, **{kind: 0}), alone) == 0
+
+
+@pytest.mark.parametrize("policy", ["model", "sequential"])
+@pytest.mark.parametrize("own", get_args(Kind))
+def test_where_networks_wait_makes_no_difference(
+    own: Kind, policy: Offload, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = publish_package(
+        decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
+    )
+    FileFolder(filepath=str(tmp_path / "package")).save(published)
+    weights: list[dict[str, float]] = [{}, {"one": 0.7}, {"one": 0.7, "two": 0.5}, {"valentina_moreau": 0}]
+    resident = Studio.open(tmp_path / "package", adapters=folder)
+    images = [drawn(resident, **each) for each in weights]
+    monkeypatch.setattr(offload, "chosen", lambda *_: Placement(policy, False, "a test"))
+    studio = Studio.open(tmp_path / "package", adapters=folder)
+    assert studio.memory["offload"] == policy
+    for each, image in zip(weights, images, strict=True):
+        assert far(drawn(studio, **each), image) == 0
 
 
 def test_only_so_many_stay_loaded_and_which_makes_no_difference(

@@ -15,8 +15,9 @@ from PIL import Image, ImageDraw, PngImagePlugin
 
 import steering
 from given import SIDE, dunes, pictured, somebody
-from valentina_pipeline.image import png
+from valentina_pipeline.image import offload, png
 from valentina_pipeline.image.faces import face_crop
+from valentina_pipeline.image.offload import Offload, Placement
 from valentina_pipeline.serving.studio.adapters import BadAdapter
 from valentina_pipeline.serving.studio.controls import read_controls
 from valentina_pipeline.serving.studio.engine import Drawn, Studio
@@ -71,6 +72,16 @@ def test_a_request_s_pictures_are_drawn_by_each_of_them(studio: Studio) -> None:
     assert min(apart) > 5
     assert np.array_equal(drawn(studio), none)  # nothing is left behind
     assert np.array_equal(drawn(studio, control=[{**CANNY, "scale": 0}]), none)
+
+
+@pytest.mark.parametrize("policy", ["model", "sequential"])
+def test_where_networks_wait_makes_no_difference(
+    policy: Offload, studio: Studio, package: Path, networks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offload, "chosen", lambda *_: Placement(policy, False, "a test"))
+    waiting = Studio.open(package, adapters=networks)
+    given = {"control": [CANNY, {**CANNY, "kind": "depth"}], "image": pictured(dunes())}
+    assert np.array_equal(drawn(waiting, **given), drawn(studio, **given))
 
 
 def test_what_a_mask_leaves_is_the_start_s_own_pixels(studio: Studio) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.image.base import BaseModel, quiet
 from valentina_pipeline.image.lora_files import evenly_scaled, read_metadata
+from valentina_pipeline.image.offload import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,19 +20,10 @@ def pipeline(base: BaseModel, learned: Path | None = None) -> Any:
 
     What was loaded before is unloaded first. `learned` is one LoRA file, or train_lora's folder.
     """
-    _unload(base)
-    if learned is None:
-        return base.pipe
-    if learned.is_file():
-        load_adapter(base, learned)
-        return base.pipe
-    for name in ("unet", *base.text_encoders):
-        if (learned / f"{name}.safetensors").is_file():
-            _replace(base, name, learned / f"{name}.safetensors")
-    for file in learned.glob(EMBEDDINGS):
-        _load_tokens(base, file)
-    if (learned / LORA).is_file():
-        load_adapter(base, learned / LORA)
+    with whole(base.pipe, base.placement):
+        _unload(base)
+        if learned is not None:
+            _load(base, learned)
     return base.pipe
 
 
@@ -52,6 +44,24 @@ def load_adapter(base: BaseModel, file: Path, name: str = "default") -> None:
     Raises:
         ValueError: it is no safetensors file, or not of this base.
     """
+    with whole(base.pipe, base.placement):
+        _load_adapter(base, file, name)
+
+
+def _load(base: BaseModel, learned: Path) -> None:
+    if learned.is_file():
+        _load_adapter(base, learned)
+        return
+    for name in ("unet", *base.text_encoders):
+        if (learned / f"{name}.safetensors").is_file():
+            _replace(base, name, learned / f"{name}.safetensors")
+    for file in learned.glob(EMBEDDINGS):
+        _load_tokens(base, file)
+    if (learned / LORA).is_file():
+        _load_adapter(base, learned / LORA)
+
+
+def _load_adapter(base: BaseModel, file: Path, name: str = "default") -> None:
     from safetensors.torch import load_file
 
     if file.is_dir():

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image.edges import edges
+from valentina_pipeline.image.offload import join, where
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ def load(folder: Path, architecture: Architecture, unet: Any) -> Any:
         other = ["channels"] if any(one != theirs for one, theirs in both) else []
     if other:
         raise ValueError(f"it is for another base: its {other[0]} is {mine[other[0]]}")
-    return network.to(next(unet.parameters()).device).requires_grad_(False).eval()
+    return join(network.requires_grad_(False).eval(), unet)
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def _pixels(control: Control, unet: Any) -> "Tensor":
     channels = config.get("conditioning_channels") or config["in_channels"]
     shown = np.array(control.picture.convert("L" if channels == 1 else "RGB"))
     pixels = torch.from_numpy(shown.reshape(*shown.shape[:2], -1)).permute(2, 0, 1)[None] / 255
-    return pixels.to(next(unet.parameters()).device, unet.dtype)
+    return pixels.to(where(unet), unet.dtype)
 
 
 def _plain(value: Any) -> Any:

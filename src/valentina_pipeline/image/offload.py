@@ -1,6 +1,7 @@
 """Where a base's networks are while it draws, chosen by the memory that is free."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,10 +67,7 @@ def place(pipe: Any, device: str, side: int, free: int | None) -> Placement:
         side: pixels, of the pictures that the base is made for.
         free: bytes of the device's memory, None for a CPU.
     """
-    import torch
-
-    networks = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    sizes = {name: sum(p.nbytes for p in part.parameters()) for name, part in networks.items()}
+    sizes = {name: sum(p.nbytes for p in part.parameters()) for name, part in _networks(pipe).items()}
     placement = chosen(sizes, pipe.vae.config.block_out_channels[0], side, free)
     apply(pipe, placement, device)
     return placement
@@ -77,6 +75,8 @@ def place(pipe: Any, device: str, side: int, free: int | None) -> Placement:
 
 def apply(pipe: Any, placement: Placement, device: str) -> None:
     """Do what a placement says."""
+    import torch
+
     if placement.tiled:
         pipe.vae.enable_tiling()
     match placement.offload:
@@ -85,7 +85,32 @@ def apply(pipe: Any, placement: Placement, device: str) -> None:
         case "model":
             pipe.enable_model_cpu_offload(device=device)
         case "sequential":
-            pipe.enable_sequential_cpu_offload(device=device)
+            for network in _networks(pipe).values():
+                _layer_by_layer(network, torch.device(device))
+
+
+@contextmanager
+def whole(pipe: Any, placement: Placement | None) -> Iterator[None]:
+    """Have all weights in their networks inside of the block, for what is to be changed in them.
+
+    They go back to where they were: a layer that came meanwhile is brought to the device as the others are.
+    """
+    if placement is None or placement.offload == "none":
+        yield
+        return
+    device = str(where(pipe.unet))
+    pipe.remove_all_hooks()
+    try:
+        yield
+    finally:
+        apply(pipe, placement, device)
+
+
+def join(network: Any, other: Any) -> Any:
+    """Return a network that was brought to where another computes, layer by layer if that is."""
+    if any(weights.is_meta for weights in other.parameters()):
+        return _layer_by_layer(network, where(other))
+    return network.to(where(other))
 
 
 def where(network: Any) -> Any:
@@ -94,3 +119,22 @@ def where(network: Any) -> Any:
     elsewhere = (device for hook in hooks if (device := getattr(hook, "execution_device", None)) is not None)
     weights = next(network.parameters(), None)
     return next(elsewhere, None) or (network if weights is None else weights).device
+
+
+def _layer_by_layer(network: Any, device: Any) -> Any:
+    """Return a network whose layers' weights come when these compute.
+
+    As a pipeline's own method does, but for layers with a LoRA, which come as one: a DoRA looks at the
+    weights of the layer below it, and a LoKr has its own outside of any layer.
+    """
+    from accelerate import cpu_offload
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    tuned = {type(layer).__name__ for layer in network.modules() if isinstance(layer, BaseTunerLayer)}
+    return cpu_offload(network, device, preload_module_classes=sorted(tuned))
+
+
+def _networks(pipe: Any) -> dict[str, Any]:
+    import torch
+
+    return {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
