@@ -113,11 +113,14 @@ class Server:
 
     def status(self, job: Job, embed: bool = False) -> Status:
         """Return where a job is; `embed` has its images in it."""
+        position = self.desk.jobs.position(job.id) if job.state == "queued" else None
+        if job.state == "queued" and position is None:  # no longer, since it was read
+            job = self.desk.jobs.get(job.id) or job
         progress = self.desk.progress(job.id)
         return Status(
             id=job.id,
             state=job.state,
-            position=self.desk.jobs.position(job.id) if job.state == "queued" else None,
+            position=position,
             step=progress.done if progress else 0,
             steps=progress.total if progress else job.order.settings.steps_done,
             seconds_left=progress.seconds_left if progress else None,
