@@ -111,12 +111,19 @@ def test_where_networks_wait_makes_no_difference(
         decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
     )
     FileFolder(filepath=str(tmp_path / "package")).save(published)
-    weights: list[dict[str, float]] = [{}, {"one": 0.7}, {"one": 0.7, "two": 0.5}, {"valentina_moreau": 0}]
+    weights: list[dict[str, float]] = [{}, {"one": 0.7}, {"one": 0.7, "two": 0.5}, {"three": 0.5}]
+    weights.append({"valentina_moreau": 0})
     resident = Studio.open(tmp_path / "package", adapters=folder)
     images = [drawn(resident, **each) for each in weights]
     monkeypatch.setattr(offload, "chosen", lambda *_: Placement(policy, False, "a test"))
+    monkeypatch.setattr(composition, "KEPT_ADAPTERS", 1)
     studio = Studio.open(tmp_path / "package", adapters=folder)
     assert studio.memory["offload"] == policy
+    studio.shelf["other"] = studio.shelf["one"].model_copy(
+        update={"file": layer(tmp_path / "other.safetensors", width=999)}
+    )
+    with pytest.raises(BadAdapter):
+        drawn(studio, other=1.0)
     for each, image in zip(weights, images, strict=True):
         assert far(drawn(studio, **each), image) == 0
 

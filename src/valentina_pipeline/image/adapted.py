@@ -48,6 +48,12 @@ def load_adapter(base: BaseModel, file: Path, name: str = "default") -> None:
         _load_adapter(base, file, name)
 
 
+def unload_adapter(base: BaseModel, name: str) -> None:
+    """Take an adapter out of a base; of one that was loaded in part, what there is."""
+    with whole(base.pipe, base.placement):
+        base.pipe.delete_adapters(name)
+
+
 def _load(base: BaseModel, learned: Path) -> None:
     if learned.is_file():
         _load_adapter(base, learned)

@@ -40,12 +40,14 @@ class Composition:
         Raises:
             BadAdapter: one does not fit the base.
         """
+        from valentina_pipeline.image.adapted import unload_adapter
+
         beside = [name for name, _ in adapters if name != self._own]
         for name in beside:
             self._load(name)
         while len(self._kept) > max(KEPT_ADAPTERS, len(beside)):
             oldest, _ = self._kept.popitem(last=False)
-            self._base.pipe.delete_adapters(_known_as(oldest))
+            unload_adapter(self._base, _known_as(oldest))
             logger.info("the LoRA %s made room", oldest)
         # of a DoRA at weight 0 peft would leave the magnitudes at work
         weights = {
@@ -58,7 +60,7 @@ class Composition:
             self._base.pipe.disable_lora()
 
     def _load(self, name: str) -> None:
-        from valentina_pipeline.image.adapted import load_adapter
+        from valentina_pipeline.image.adapted import load_adapter, unload_adapter
 
         if name in self._kept:
             self._kept.move_to_end(name)
@@ -67,7 +69,7 @@ class Composition:
         try:
             load_adapter(self._base, file, _known_as(name))
         except (ValueError, RuntimeError, KeyError) as err:
-            self._base.pipe.delete_adapters(_known_as(name))  # what of it was loaded
+            unload_adapter(self._base, _known_as(name))
             raise BadAdapter(f"{name}: {file.name} does not fit this base: {str(err)[:300]}") from err
         self._kept[name] = None
 
