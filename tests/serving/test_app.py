@@ -26,6 +26,7 @@ from websockets.sync.client import connect
 
 from given import dunes, pictured, somebody
 from valentina_pipeline.image import png
+from valentina_pipeline.serving import pulse
 from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.command import serve
 from valentina_pipeline.serving.desk import Desk
@@ -231,6 +232,22 @@ def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> N
     assert found is not None
     assert found.tries == 2
     assert "valentina_replaced_total 1.0" in served.http.get("/metrics").text
+
+
+def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pulse, "LEAST", 1.0)
+    job = served.begun(**{**LONG, "count": 1})
+    assert served.desk._process is not None
+    os.kill(served.desk._process.pid or 0, signal.SIGSTOP)
+    hung = time.monotonic()
+    until(lambda: served.http.get("/readyz").status_code == 503)
+    assert time.monotonic() - hung < 10
+    assert "hung: nothing came of it for " in caplog.text
+    until(lambda: served.http.get("/readyz").status_code == 200)
+    done = served.ended(job)
+    assert (done["state"], len(done["images"])) == ("done", 1)
 
 
 def test_where_images_are_no_longer_like_her_the_fallback_draws(package: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.integrations import files
 from valentina_pipeline.serving.jobs import Image, Job, Jobs, State
 from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.pulse import Pulse
 from valentina_pipeline.serving.studio.engine import batch_size
 from valentina_pipeline.serving.studio.package import About
 from valentina_pipeline.serving.watch import Watch
@@ -130,6 +131,7 @@ class Desk:
         self._ending = threading.Event()
         self._process: BaseProcess | None = None
         self._line: Connection | None = None
+        self._pulse: Pulse | None = None
         self._tidied = 0.0
         self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
 
@@ -232,6 +234,7 @@ class Desk:
         self._process = context.Process(target=work, args=(theirs, self._opening), daemon=True)
         self._process.start()
         theirs.close()
+        self._pulse = Pulse(self._process)
         match told := self._hear():
             case Ready():
                 self.ready, self.engine, self.broken = told.device, told.engine, ""
@@ -249,7 +252,7 @@ class Desk:
             case _ if self._ending.is_set():
                 return False
             case _:
-                self.broken = "the process that draws died while it loaded the networks"
+                self.broken = f"the process that draws {self._end_of_it} while it loaded the networks"
         logger.error("%s", self.broken)
         return False
 
@@ -259,14 +262,20 @@ class Desk:
         for job in taken:
             self._progress[job.id] = Progress("running", begun=began)
             self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
+        settings, wanted = taken[0].order.settings, sum(len(job.order.seeds) for job in taken)
+        assert self._pulse is not None  # as there is a process
+        patience = self._pulse.patience
+        patience.begin((settings, wanted))
         self._tell(Batch({job.id: job.order for job in taken}))
         said = set[object]()
         images = 0
         while True:
             match told := self._hear(waiting, said):
                 case Step():
+                    patience.heard("stepping" if told.done % settings.steps_done else "finishing")
                     self._step(told, waiting, began)
                 case list():
+                    patience.heard("beginning")
                     images += len(told)
                     self._keep(told, {job.id: job.order for job in taken})
                 case Over():
@@ -329,7 +338,7 @@ class Desk:
     def _died(self, waiting: set[str]) -> bool:
         if self._ending.is_set():
             return False  # they stay as they are: the next start puts them back
-        logger.error("the process that draws died: another takes over")
+        logger.error("the process that draws %s: another takes over", self._end_of_it)
         self.ready, self.broken = "", "the process that draws is being replaced"
         self._metrics.replaced.inc()
         self._dismiss(kill=True)
@@ -337,6 +346,10 @@ class Desk:
             self._progress.pop(job, None)
         self._again()
         return False
+
+    @property
+    def _end_of_it(self) -> str:
+        return (self._pulse.hung if self._pulse else "") or "died"
 
     def _again(self) -> None:
         """Put back what was being drawn."""
@@ -349,6 +362,10 @@ class Desk:
         Tells it meanwhile which of `jobs` are cancelled and watched, once each: `said` is added to. Without
         jobs it is loading, which nobody waits for at the end.
         """
+        with self._pulse.listening() if self._pulse else nullcontext():
+            return self._next(jobs, said)
+
+    def _next(self, jobs: set[str] | None, said: set[object] | None) -> object:
         line, process = self._line, self._process
         while line is not None and process is not None and not (jobs is None and self._ending.is_set()):
             try:
@@ -372,8 +389,9 @@ class Desk:
 
     def _tell(self, what: Batch | None) -> None:
         try:
-            if self._line is not None:
-                self._line.send(what)
+            if self._line is not None and self._pulse is not None:
+                with self._pulse.listening():
+                    self._line.send(what)
         except OSError:
             logger.debug("the process that draws is gone")  # which `_hear` finds too
 
@@ -390,6 +408,8 @@ class Desk:
         if process.is_alive():
             process.kill()
             process.join()
+        if self._pulse is not None:
+            self._pulse.end()
         if self._line is not None:
             self._line.close()
             self._line = None
