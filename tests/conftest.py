@@ -60,7 +60,8 @@ def copy_project(root: Path, target: Path, compiled: bool = False) -> Path:
         shutil.copytree(root / folder, target / folder, ignore=ignored)
     for file in ("params.yaml", "pyproject.toml", ".telemetry", ".gitignore", ".dvcignore"):
         shutil.copy(root / file, target / file)
-    for folder in ("conf/local", "data/01_raw", "data/05_model_input", "tiny/weights"):
+    sources = ("data/01_raw/valentina_moreau", "data/05_model_input/valentina_moreau")
+    for folder in ("conf/local", *sources, "tiny/weights"):
         (target / folder).mkdir(parents=True)
         (target / folder / ".gitkeep").touch()
     return target

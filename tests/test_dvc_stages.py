@@ -172,9 +172,15 @@ def test_a_second_concept_is_a_second_file_and_reruns_nothing_of_the_first(work:
     concepts = work / "conf/base/concepts"
     shutil.copy(concepts / "valentina_moreau.yml", concepts / "anna.yml")
     shutil.copytree(work / "conf/base/rights/valentina_moreau", work / "conf/base/rights/anna")
+    for folder in ("data/01_raw/anna", "data/05_model_input/anna"):
+        (work / folder).mkdir()
     edit(work / "params.yaml", "[valentina_moreau]", "[valentina_moreau, anna]")
     assert repro(work, log) == from_stage("ingest", "anna")
     assert (work / "data/06_models/anna/lora").is_dir()
+    (work / "data/01_raw/anna/1.png").write_text("an image")
+    (work / "data/05_model_input/anna/style.safetensors").write_text("a LoRA")
+    with chdir(work), Repo() as repo:
+        assert set(repo.status()) == {"ingest@anna", "train_lora@anna"}
 
 
 def test_a_rank_given_to_an_experiment_wins(work: Path, log: Path) -> None:

@@ -90,7 +90,7 @@ def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = ledger.read_text()
     early = whole.replace("id: valentina-moreau-2024", "id: early")
     ledger.write_text(early.replace('"*"', '"*_000[01].png"') + whole)
-    garden = folder / "data/05_model_input/garden"
+    garden = folder / "data/05_model_input" / CONCEPT / "garden"
     garden.mkdir()
     picture(3).save(garden / "someone.png")
     (garden / "someone.txt").write_text("photo of someone in a garden\n")

@@ -134,8 +134,10 @@ class TrainConfig(Frozen):
     targets: str = Field(description="attention, attention+conv, all-linear, or a pattern of layer names")
     blocks: dict[str, BlockConfig] = Field(description="by a pattern found in layer names; the first counts")
     vectors: int = Field(ge=1, le=32, description="new tokens of textual inversion and pivotal tuning")
-    start_from: str = Field(description="a LoRA of data/05_model_input to go on from; empty: from nothing")
-    also: dict[str, CompanionConfig] = Field(description="folders of data/05_model_input that train along")
+    start_from: str = Field(description="a LoRA of data/05_model_input/<concept> to continue; empty: none")
+    also: dict[str, CompanionConfig] = Field(
+        description="extra training data: folders of data/05_model_input/<concept>"
+    )
     class_images: int = Field(ge=0, le=10_000, description="of the class word, for prior preservation")
     prior_weight: float = Field(ge=0, le=100, description="of the loss of class images")
     steps: int = Field(ge=0, le=1_000_000, description="0 takes start_from as it is")

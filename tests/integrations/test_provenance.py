@@ -36,6 +36,9 @@ def root(tmp_path: Path) -> Path:
         "tiny/weights/base/unet.safetensors": "weights",
         "data/01_raw/anna.dvc": "md5",
         "data/01_raw/anna/1.png": "picture",
+        "data/01_raw/berta.dvc": "md5",
+        "conf/base/rights/anna/studio.yml": "- id: anna",
+        "conf/base/rights/berta/studio.yml": "- id: berta",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(content)
@@ -61,12 +64,20 @@ def test_a_copy_elsewhere_has_the_same_inputs(root: Path, tmp_path: Path) -> Non
         "tiny/weights/base/unet.safetensors",
         "data/01_raw/anna.dvc",
         "data/01_raw/anna/1.png",
+        "conf/base/rights/anna/studio.yml",
     ],
 )
 def test_an_input_that_changes_is_another_set_of_inputs(root: Path, name: str) -> None:
     before = inputs_hash(root, params())
     (root / name).write_text("longer than it was before")
     assert inputs_hash(root, params()) != before
+
+
+@pytest.mark.parametrize("name", ["data/01_raw/berta.dvc", "conf/base/rights/berta/studio.yml"])
+def test_another_concept_is_no_input(root: Path, name: str) -> None:
+    before = inputs_hash(root, params())
+    (root / name).write_text("longer than it was before")
+    assert inputs_hash(root, params()) == before
 
 
 def test_a_parameter_that_changes_is_another_set_of_inputs(root: Path) -> None:

@@ -29,9 +29,9 @@ FOLDER: dict[str, Any] = {**CONCEPT, "source": "data/01_raw/test_woman"}
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """An empty data/01_raw/test_woman."""
+    """The empty folder data/01_raw/test_woman."""
     (tmp_path / "data/01_raw/test_woman").mkdir(parents=True)
-    return tmp_path / "data/01_raw"
+    return tmp_path / "data/01_raw/test_woman"
 
 
 def test_the_renderers_portraits_are_taken_in_with_their_attributes(
@@ -54,7 +54,7 @@ def test_the_renderers_portraits_are_taken_in_with_their_attributes(
 
 
 def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
-    folder = raw / "test_woman"
+    folder = raw
     noise(1).save(folder / "good.png")
     noise(2).save(folder / "also.jpg")
     (folder / "notes.txt").write_text("not a picture")
@@ -84,13 +84,13 @@ def test_an_empty_folder_is_an_error_that_names_it(raw: Path) -> None:
 
 
 def test_no_rights_record_no_training(raw: Path) -> None:
-    noise(1).save(raw / "test_woman" / "a.png")
+    noise(1).save(raw / "a.png")
     with pytest.raises(NoImages, match="no rights record"):
         ingest_images(raw, (), FOLDER, LIMITS, 7)
 
 
 def test_a_folder_outside_data_is_read_with_a_warning(raw: Path, caplog: pytest.LogCaptureFixture) -> None:
-    elsewhere = raw.parents[1] / "photos"
+    elsewhere = raw.parents[2] / "photos"
     elsewhere.mkdir()
     noise(1).save(elsewhere / "a.png")
     _, manifest, _ = ingest_images(raw, RIGHTS, {**FOLDER, "source": "photos"}, LIMITS, 7)
@@ -99,7 +99,7 @@ def test_a_folder_outside_data_is_read_with_a_warning(raw: Path, caplog: pytest.
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a.png": "smiling"}', '{"a.png": {"expression": 3}}'])
 def test_a_broken_file_of_attributes_is_named(raw: Path, content: str) -> None:
-    noise(1).save(raw / "test_woman" / "a.png")
-    (raw / "test_woman" / "attributes.json").write_text(content)
+    noise(1).save(raw / "a.png")
+    (raw / "attributes.json").write_text(content)
     with pytest.raises(BadSidecar, match=r"attributes\.json"):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)

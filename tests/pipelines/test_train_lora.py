@@ -53,7 +53,7 @@ def trained(root: Path, **changes: Any) -> Result:
         "identity": {},
         "overrides": {name: {} for name in STAGE_NAMES},
     }  # fmt: skip
-    for folder in ("tiny/weights", "data/05_model_input"):
+    for folder in ("tiny/weights", "data/05_model_input/vee"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     arguments: dict[str, Any] = {
         "aligned": images,
@@ -71,7 +71,7 @@ def trained(root: Path, **changes: Any) -> Result:
         ),
         "rights": (OWN, GARDEN),
         "weights": root / "tiny/weights",
-        "extras": root / "data/05_model_input",
+        "extras": root / "data/05_model_input/vee",
         "concept": concept,
         "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
         "ingest": {**stage("ingest"), "min_side": 64},
@@ -91,7 +91,7 @@ def metadata(files: dict[str, bytes], folder: Path) -> dict[str, str]:
 
 
 def garden(root: Path) -> Path:
-    folder = root / "data/05_model_input/garden"
+    folder = root / "data/05_model_input/vee/garden"
     folder.mkdir(parents=True)
     noise(1, 64, 96).save(folder / "rose.png")
     (folder / "rose.txt").write_text("photo of a rose garden\n")
@@ -230,7 +230,7 @@ def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
         tmp_path, learning_rate=0.1, alpha=1.0, method=method, formats=["diffusers", "kohya", "peft"]
     )
     start = "theirs" if form == PEFT else "theirs.safetensors"
-    (written(first.files, tmp_path / "first") / form).rename(tmp_path / "data/05_model_input" / start)
+    (written(first.files, tmp_path / "first") / form).rename(tmp_path / "data/05_model_input/vee" / start)
     kept = trained(tmp_path, start_from=start, steps=0)
     assert kept.loss.empty
     assert kept.figures["trainable_parameters"] == first.figures["trainable_parameters"]
@@ -246,7 +246,9 @@ def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
 
 def test_a_folder_of_the_unet_alone_is_an_adapter_too(tmp_path: Path) -> None:
     first = trained(tmp_path, learning_rate=0.1, formats=["diffusers", "peft"])
-    (written(first.files, tmp_path / "first") / "peft/unet").rename(tmp_path / "data/05_model_input/theirs")
+    (written(first.files, tmp_path / "first") / "peft/unet").rename(
+        tmp_path / "data/05_model_input/vee/theirs"
+    )
     kept = load(trained(tmp_path, start_from="theirs", steps=0).files[LORA])
     assert kept
     assert all(name.startswith("unet.") for name in kept)
@@ -255,7 +257,7 @@ def test_a_folder_of_the_unet_alone_is_an_adapter_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_folder_that_is_no_adapter_is_an_error(missing: str, tmp_path: Path) -> None:
     first = trained(tmp_path, formats=["diffusers", "peft"])
-    theirs = tmp_path / "data/05_model_input/theirs"
+    theirs = tmp_path / "data/05_model_input/vee/theirs"
     (written(first.files, tmp_path / "first") / "peft").rename(theirs)
     (theirs / "unet" / missing).unlink()
     with pytest.raises(ValueError, match=r"theirs/unet is no adapter of peft's"):

@@ -20,12 +20,15 @@ FOLLOWED = (
     "dvc.yaml",
     "conf/base/catalog.yml",
     "conf/base/prompts/**/*",
-    "conf/base/rights/**/*",
+    "conf/base/rights/{concept}/**/*",
     "src/**/*.py",
     "tiny/weights/**/*",
-    "data/**/*.dvc",
+    "data/01_raw/{concept}.dvc",
+    "data/01_raw/{concept}/**/*.dvc",
+    "data/05_model_input/{concept}.dvc",
+    "data/05_model_input/{concept}/**/*.dvc",
 )
-"""Files that a run's result follows from, besides its effective parameters and its pictures."""
+"""Files that one concept's result depends on, besides its effective parameters and its images."""
 
 CAPTIONS = "data/04_feature/{concept}/captions.csv"
 
@@ -56,7 +59,7 @@ def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
     """
     concept = params["concept"]
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
-    for file in files(root, FOLLOWED):
+    for file in files(root, (pattern.format(concept=concept["trigger"]) for pattern in FOLLOWED)):
         digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
     source = concept["source"]
     places = [source] if isinstance(source, str) else sorted(source.values())

@@ -39,7 +39,7 @@ def ingest_images(
     out whenever the stage runs.
 
     Args:
-        raw: data/01_raw; relative sources count from the project's folder, two above.
+        raw: data/01_raw/<concept>; relative sources count from the project's folder, three above.
         rights: the concept's records.
         concept: domain/concept.py's Concept.
         ingest: config.py's IngestConfig.
@@ -55,7 +55,7 @@ def ingest_images(
 
     person = validated(Concept, concept, "concept")
     limits = validated(IngestConfig, ingest, "ingest")
-    working = raw.parent / "02_intermediate" / person.trigger
+    working = raw.parents[1] / "02_intermediate" / person.trigger
     originals = _rendered(person, limits, seed) if person.source == "renderer" else []
     for label, place in _places(person.source):
         originals += _found(label, place, limits, raw, working / ".frames")
@@ -85,9 +85,10 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
     from valentina_pipeline.image.originals import Original
     from valentina_pipeline.integrations.sources import source
 
-    place = source(address, raw.parent.parent, limits.hosts, frames)
+    place = source(address, raw.parents[2], limits.hosts, frames)
     if not Path(place.where).is_relative_to(raw):
-        logger.warning("%s is not in data/01_raw: DVC does not see when pictures change there", place.where)
+        inside = raw.relative_to(raw.parents[2])
+        logger.warning("%s is not in %s: DVC does not see when pictures change there", place.where, inside)
     entries = place.entries()
     known = _attributes(place, entries)
     prefix = f"{label}/" if label else ""

@@ -66,7 +66,7 @@ def train_adapter(
         manifest: see domain/manifest.py; only rows of the split "train" are learned from.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from two folders above.
-        extras: data/05_model_input: what may train along.
+        extras: data/05_model_input/<concept>: extra training data and LoRAs to start from.
         concept: domain/concept.py's Concept.
         base: config.py's BaseConfig.
         ingest: config.py's IngestConfig, the limits of pictures that train along.
