@@ -8,6 +8,11 @@ STAGE_NAMES = ("ingest", "align", "caption", "train_lora", "evaluate", "register
 """The stages, in order: the same names in Kedro, DVC, params.yaml and a concept's overrides."""
 
 
+def photo_of(subject: str) -> str:
+    """Return the start of a caption or prompt, such as "photo of a woman" or "photo of an ada woman"."""
+    return f"photo of {'an' if subject[:1].lower() in 'aeiou' else 'a'} {subject}"
+
+
 class Concept(BaseModel):
     """One file of conf/base/concepts/."""
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
+from valentina_pipeline.domain.concept import photo_of
+
 PHRASINGS = {
     "expression": "{}",
     "pose": "{}",
@@ -100,10 +102,9 @@ FIELDS = tuple(field.name for field in fields(Description))
 
 def worded(description: Description, trigger: str, class_word: str) -> str:
     """Return the caption, such as "photo of a vee woman, smiling, wearing a red dress, on a beach"."""
-    article = "an" if trigger[0] in "aeiou" else "a"
     said = asdict(description)
     phrases = [phrase.format(said[name]) for name, phrase in PHRASINGS.items() if said[name]]
-    return ", ".join([f"photo of {article} {trigger} {class_word}", *phrases])
+    return ", ".join([photo_of(f"{trigger} {class_word}"), *phrases])
 
 
 def from_attributes(attributes: Mapping[str, str]) -> Description:

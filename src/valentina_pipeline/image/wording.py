@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
+from valentina_pipeline.domain.concept import photo_of
+
 FIXED_TRAITS = (
     "face",
     "eyes",
@@ -51,8 +53,4 @@ def sentence(attributes: Mapping[str, str], subject: str, keep: Iterable[str] = 
             phrases.append(f"{hair} hair")
         elif trait in PHRASES and trait in kept:
             phrases.append(PHRASES[trait].format(kept[trait]))
-    return ", ".join([f"photo of {_article(subject)} {subject}", *phrases])
-
-
-def _article(subject: str) -> str:
-    return "an" if subject[:1].lower() in "aeiou" else "a"
+    return ", ".join([photo_of(subject), *phrases])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.concept import Concept, photo_of
 
 SCENE = "smiling, wearing a red dress, beach background"
 SEED = 1
@@ -43,7 +43,7 @@ class Wanted:
 
 def wanted(person: Concept, preset: Mapping[str, Any]) -> Wanted:
     """Return what a preset draws of a character."""
-    prompt = f"photo of a {person.trigger} {person.class_word}, {SCENE}"
+    prompt = f"{photo_of(f'{person.trigger} {person.class_word}')}, {SCENE}"
     return Wanted(prompt, preset["steps"], max(1.0, preset["guidance"]), preset["size"], preset["scheduler"])
 
 

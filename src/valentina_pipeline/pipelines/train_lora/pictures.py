@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valentina_pipeline.config import CompanionConfig, IngestConfig, TrainConfig
+from valentina_pipeline.domain.concept import photo_of
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.domain.rights import NotAllowed, RightsRecord, allowed
 
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 CAPTION_BYTES = 4000
 USED = ("sha256", "source_name", "rights_id", "split")
 """Columns of the table of pictures that a LoRA stands on."""
-
-CLASS_PROMPT = "photo of a {class_word}"
 
 
 class NothingToTrainOn(ValueError):
@@ -90,7 +89,7 @@ def companions(
     chose these one by one.
 
     Args:
-        extras: data/05_model_input; its README says what a folder holds.
+        extras: data/05_model_input/<concept>; data/05_model_input/README.md says what a folder holds.
         wanted: by the folder's name.
         limits: ingest's; pictures may be half as large.
         rights: the concept's records; those count that name the folder: "garden/*".
@@ -136,7 +135,7 @@ def class_images(
     from valentina_pipeline.image.generate import Request, draw, mark
     from valentina_pipeline.image.progress import counted
 
-    prompt = CLASS_PROMPT.format(class_word=class_word)
+    prompt = photo_of(class_word)
     images = {}
     for seed in counted(range(cfg.class_images), "class images", cfg.class_images):
         settings = cfg.sample_steps, cfg.sample_guidance, size
@@ -161,7 +160,7 @@ def with_prior(
         return samples
     more = max(1, round(len(images) / len(samples)))
     less = max(1, round(len(samples) / len(images)))
-    caption = CLASS_PROMPT.format(class_word=class_word)
+    caption = photo_of(class_word)
     prior = [
         Sample(f"class {name}", image.convert("RGB"), caption, None, repeats=less, weight=weight)
         for name, image in images.items()

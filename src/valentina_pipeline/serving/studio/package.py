@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from valentina_pipeline.config import BaseConfig
+from valentina_pipeline.domain.concept import photo_of
 from valentina_pipeline.domain.content import LORA, REVOKED, sha256
 from valentina_pipeline.domain.scene import Scene
 
@@ -95,11 +96,12 @@ class About:
         """Return the prompt with the trigger, put before the class word or in front if it is absent."""
         if re.search(rf"\b{re.escape(self.trigger)}\b", prompt):
             return prompt
-        word = re.compile(rf"\b{re.escape(self.class_word)}\b", re.IGNORECASE)
+        word = re.compile(rf"\b(an?\s+)?{re.escape(self.class_word)}\b", re.IGNORECASE)
         named = f"{self.trigger} {self.class_word}"
-        if word.search(prompt):
-            return word.sub(named, prompt, count=1)
-        return f"photo of a {named}, {prompt}"
+        if found := word.search(prompt):
+            with_article = photo_of(named).removeprefix("photo of ")
+            return word.sub(with_article if found[1] else named, prompt, count=1)
+        return f"{photo_of(named)}, {prompt}"
 
 
 def read(folder: Path) -> About:
