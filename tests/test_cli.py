@@ -4,10 +4,12 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from valentina_pipeline.cli import cli
+from valentina_pipeline.cli import ShortErrorGroup, cli
+from valentina_pipeline.domain.rights import BadLedger
 
 
 def kedro(project: Path, *arguments: str) -> Result:
@@ -46,6 +48,53 @@ def test_without_a_lock_there_is_nothing_to_reproduce(tmp_path: Path) -> None:
     assert "HEAD has no dvc.lock" in done.output
 
 
-@pytest.mark.parametrize("command", ["dvc", "reproduce", "generate"])
+@pytest.mark.parametrize("command", ["check", "dvc", "reproduce", "generate"])
 def test_help_teaches(command: str, tmp_path: Path) -> None:
     assert len(kedro(tmp_path, command, "--help").output.splitlines()) > 8
+
+
+@pytest.fixture
+def failing() -> click.Group:
+    """A group like the project's, with commands that fail."""
+    group = ShortErrorGroup(name="failing")
+
+    @group.command()
+    @click.argument("kind")
+    def fail(kind: str) -> None:
+        raise BadLedger("studio.yml:\n  no record") if kind == "ours" else KeyError("sha256")
+
+    return group
+
+
+def test_an_error_ends_in_one_paragraph(failing: click.Group) -> None:
+    done = CliRunner().invoke(failing, ["fail", "ours"])
+    assert done.exit_code == 1
+    assert done.output == "Error: studio.yml: no record\n(--verbose shows the traceback)\n"
+    assert "KeyError: 'sha256'" in CliRunner().invoke(failing, ["fail", "other"]).output
+
+
+def test_verbose_shows_the_traceback(failing: click.Group) -> None:
+    done = CliRunner().invoke(failing, ["fail", "ours", "--verbose"])
+    assert isinstance(done.exception, BadLedger)
+
+
+def test_check_names_every_problem_and_creates_the_folders(project: Path) -> None:
+    concepts = project / "conf/base/concepts"
+    file = concepts / "ada.yml"
+    text = (concepts / "valentina_moreau.yml").read_text()
+    text = text.replace("trigger: valentina_moreau", "trigger: ada").replace(
+        "source: renderer", "source: gone"
+    )
+    file.write_text(text)
+    done = kedro(project, "check", "ada")
+    assert done.exit_code == 1
+    assert "ada\tmissing\trights: " in done.output
+    assert "ada\tmissing\tsource: " in done.output and "gone" in done.output
+    assert "ada\tmissing\tmodels: tiny/weights/base" in done.output  # the copy has no weights
+    assert (project / "data/01_raw/ada").is_dir() and (project / "data/05_model_input/ada").is_dir()
+
+
+def test_check_reports_a_concept_without_a_file(project: Path) -> None:
+    done = kedro(project, "check", "nobody")
+    assert done.exit_code == 1
+    assert "concept: 'nobody' has no file" in done.output

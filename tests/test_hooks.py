@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from click import ClickException
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 
 from stores import empty_store
+from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.datasets import JsonFile
-from valentina_pipeline.hooks import TrackingHooks
+from valentina_pipeline.hooks import InputHooks, TrackingHooks
+from valentina_pipeline.image.requirements import find_missing_models
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.tracking import Silent
 
@@ -110,3 +114,53 @@ def test_a_server_that_is_down_is_a_warning_and_the_stage_runs(
     run(tmp_path, stage())
     assert "is not tracked" in caplog.text
     assert (tmp_path / "data/08_reporting/anna/metrics.json").is_file()
+
+
+def test_all_missing_models_are_named_before_a_stage_runs(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # relative names that are not below the project count from here
+    params = {**ProjectConfigLoader(root / "conf", base_env="base", default_run_env="base")["parameters"]}
+    params["caption"] = {**params["caption"], "captioner": "vlm", "model": "nobody/nothing"}
+    params["ingest"] = {**params["ingest"], "upscale": "nobody/upscaler", "brisque_model": "nowhere"}
+    catalog = DataCatalog({"parameters": MemoryDataset(params)})
+    arguments: dict[str, Any] = {"run_params": {"project_path": str(tmp_path)}, "catalog": catalog}
+    with pytest.raises(ClickException) as caught:
+        InputHooks().before_pipeline_run(pipeline=Pipeline([stage()]), **arguments)
+    lines = caught.value.message.splitlines()
+    assert lines[0] == "models are missing, and nothing was run:"
+    names = ("tiny/weights/base", "tiny face embedder", "tiny CLIP", "BRISQUE", "upscaler", "captioner vlm")
+    assert len(lines) == 1 + len(names)
+    for name, line in zip(names, lines[1:], strict=True):
+        assert name in line and "licence" in line
+    InputHooks().before_pipeline_run(pipeline=Pipeline([stage(name="record")]), **arguments)
+
+
+def test_the_embedded_models_are_there(root: Path) -> None:
+    params = ProjectConfigLoader(root / "conf", base_env="base", default_run_env="base")["parameters"]
+    assert find_missing_models(params, root) == []
+
+
+FACES = pd.DataFrame({"sha256": ["a", "b", "c"], "kept": [True, True, False]})
+WHOLE: dict[str, Any] = {
+    "manifest": pd.DataFrame({"sha256": ["a", "b", "c"]}),
+    "faces": FACES,
+    "captions": pd.DataFrame({"sha256": ["a", "b", "old"]}),
+    "aligned": {"a": None, "b": None},
+}
+
+
+@pytest.mark.parametrize(
+    ("stale", "message"),
+    [
+        ({"manifest": pd.DataFrame({"sha256": ["a", "b"]})}, "faces and manifest .* stage align"),
+        ({"manifest": pd.DataFrame({"sha256": list("abcd")})}, "manifest and faces .* stage align"),
+        ({"aligned": {"a": None}}, "kept faces and aligned .* lacks 1 of 2 images, such as b.* stage align"),
+        ({"captions": pd.DataFrame({"sha256": ["a"]})}, "kept faces and captions .* stage caption"),
+    ],
+)
+def test_inputs_of_different_runs_are_named(stale: dict[str, Any], message: str) -> None:
+    node = stage()
+    InputHooks().before_node_run(node=node, inputs=WHOLE)
+    with pytest.raises(ClickException, match=f"evaluate: {message}"):
+        InputHooks().before_node_run(node=node, inputs={**WHOLE, **stale})

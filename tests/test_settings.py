@@ -53,10 +53,17 @@ def test_without_a_concept_the_first_in_the_list_is_meant(project: Path) -> None
 def test_a_concept_given_at_runtime_is_used_by_catalog_and_parameters(project: Path) -> None:
     concepts = project / "conf/base/concepts"
     text = (concepts / "valentina_moreau.yml").read_text()
-    (concepts / "anna.yml").write_text(text.replace("trigger: valentina_moreau", "trigger: anna_k"))
-    made = loader(project, concept="anna")
+    (concepts / "anna_k.yml").write_text(text.replace("trigger: valentina_moreau", "trigger: anna_k"))
+    made = loader(project, concept="anna_k")
     assert made["parameters"]["concept"]["trigger"] == "anna_k"
-    assert made["catalog"]["lora"]["filepath"] == "data/06_models/anna/lora"
+    assert made["catalog"]["lora"]["filepath"] == "data/06_models/anna_k/lora"
+
+
+def test_a_trigger_that_is_not_the_files_name_is_refused(project: Path) -> None:
+    concepts = project / "conf/base/concepts"
+    (concepts / "anna.yml").write_text((concepts / "valentina_moreau.yml").read_text())
+    with pytest.raises(BadParameter, match=r"'valentina_moreau' has to be the file's name, 'anna'"):
+        loader(project, concept="anna")["parameters"]
 
 
 def test_a_runtime_parameter_wins_like_one_in_params_yaml(project: Path) -> None:

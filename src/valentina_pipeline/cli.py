@@ -1,6 +1,7 @@
 """The project's own commands, which Kedro finds here by the name `cli` and shows beside its own."""
 
 import sys
+from typing import Any
 
 import click
 from kedro.framework.cli.utils import LazyGroup
@@ -13,13 +14,52 @@ LAZY = {
     "lora": "valentina_pipeline.loras.lora",
     "review": "valentina_pipeline.review.command.review",
     "revoke": "valentina_pipeline.rights.revoke",
+    "run": "kedro.framework.cli.project.run",
     "serve": "valentina_pipeline.serving.command.serve",
     "verify": "valentina_pipeline.serving.verify.verify",
 }
 """Commands that live elsewhere: name -> module.attribute, imported only when used."""
 
 
-@click.group(name="Valentina Pipeline", cls=LazyGroup, lazy_subcommands=LAZY)
+class ShortErrorGroup(LazyGroup):
+    """A group whose commands end in one paragraph when they fail; `--verbose` shows the traceback."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, with the option --verbose."""
+        command = super().get_command(ctx, cmd_name)
+        return command and _with_short_errors(command)
+
+
+def _with_short_errors(command: click.Command) -> click.Command:
+    if any("--verbose" in option.opts for option in command.params):
+        return command  # a group hands out the same object each time
+    invoke = command.invoke
+
+    def invoke_and_explain(ctx: click.Context) -> Any:
+        verbose = ctx.params.pop("verbose")
+        try:
+            return invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as err:
+            if verbose:
+                raise
+            raise click.ClickException(f"{_explain(err)}\n(--verbose shows the traceback)") from err
+
+    option = click.Option(["--verbose"], is_flag=True, help="Show the traceback of an error.")
+    command.params.append(option)
+    command.invoke = invoke_and_explain  # type: ignore[method-assign]
+    return command
+
+
+def _explain(err: Exception) -> str:
+    """Return an error's message in one paragraph; errors that the project does not raise have their type."""
+    message = " ".join(str(err).split())
+    known = isinstance(err, OSError) or type(err).__module__.startswith(("valentina_pipeline", "kedro"))
+    return message if known and message else f"{type(err).__name__}: {message}"
+
+
+@click.group(name="Valentina Pipeline", cls=ShortErrorGroup, lazy_subcommands=LAZY)
 def cli() -> None:
     """Commands of this project."""
 
@@ -50,6 +90,31 @@ def dvc(metadata: ProjectMetadata, check: bool) -> None:
         click.echo(changes, nl=False)
         click.echo("dvc.yaml is stale: `uv run kedro dvc` writes it", err=True)
         sys.exit(1)
+
+
+@cli.command()
+@click.argument("concepts", metavar="[CONCEPT]...", nargs=-1)
+@click.pass_obj
+def check(metadata: ProjectMetadata, concepts: tuple[str, ...]) -> None:
+    r"""Look at everything that `dvc repro` needs, before any work begins.
+
+    \b
+      kedro check          every concept of params.yaml
+      kedro check ada      conf/base/concepts/ada.yml
+
+    \b
+    Parameters, rights records, local sources and models are checked. Every missing model is named at
+    once, with its license and the command that fetches it. A concept's empty folders below data/ are
+    created. Exit status 1 means that a run would fail.
+    """
+    from valentina_pipeline.check import check_project
+
+    failed = False
+    for concept, finding in check_project(metadata.project_path, concepts):
+        mark = click.style("missing", fg="red") if finding.problem else click.style("ok", fg="green")
+        click.echo(f"{concept}\t{mark}\t{finding.topic}: {finding.text}")
+        failed = failed or finding.problem
+    sys.exit(1 if failed else 0)
 
 
 @cli.command()

@@ -38,7 +38,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
         self._params = Path(conf_source).parent / "params.yaml"
         runtime = dict(runtime_params or {})
         if "concept" not in runtime:
-            runtime["concept"] = _first_concept(_read(self._params))
+            runtime["concept"] = read_concepts(Path(conf_source).parent)[0]
         super().__init__(conf_source, env, runtime, **options)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
@@ -52,16 +52,27 @@ class ProjectConfigLoader(OmegaConfigLoader):
         chosen = {name: value for name, value in self.runtime_params.items() if name != "concept"}
         file = _concept_file(self._base / "concepts", self.runtime_params["concept"])
         params = _overlaid(_read(self._params), chosen)
+        concept = _read(file)
+        if concept.get("trigger") != file.stem:
+            raise InvalidParameter(
+                f"concept.trigger: {concept.get('trigger')!r} has to be the file's name, {file.stem!r}: all "
+                "that is made of a concept is found by it"
+            )
         try:
-            return effective(params, _read(self._base / "bases.yml"), _read(file))
+            return effective(params, _read(self._base / "bases.yml"), concept)
         except BadParameter as err:
             raise InvalidParameter(f"{err} (params.yaml, bases.yml, {file.name} or --params)") from err
 
 
-def _first_concept(params: Mapping[str, Any]) -> str:
-    match params.get("concepts"):
-        case [str(first), *_]:
-            return first
+def read_concepts(root: Path) -> list[str]:
+    """Return the `concepts` of the project's params.yaml, at least one.
+
+    Raises:
+        InvalidParameter: there is none.
+    """
+    match _read(root / "params.yaml").get("concepts"):
+        case [str(), *_] as concepts:
+            return [str(concept) for concept in concepts]
     raise InvalidParameter("concepts: params.yaml needs at least one, as in `concepts: [valentina_moreau]`")
 
 

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from click import ClickException
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from valentina_pipeline.domain.concept import STAGE_NAMES
+from valentina_pipeline.domain.manifest import StaleInputError, check_same_run
 from valentina_pipeline.integrations import mlflow, provenance
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,30 @@ class ProcessHooks:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getpgid(os.getppid()) != os.getpgrp():  # DVC ended before the line above
             sys.exit("the `dvc repro` of this stage has ended")
+
+
+class InputHooks:
+    """Stops a run before its first stage where a model is missing, and a stage whose inputs disagree."""
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
+        """Raise ClickException, which names all missing models, where a stage of the project is to run."""
+        if not {node.name for node in pipeline.nodes} & set(STAGE_NAMES):
+            return
+        from valentina_pipeline.image.requirements import find_missing_models
+
+        missing = find_missing_models(catalog.load("parameters"), Path(run_params["project_path"]))
+        if missing:
+            lines = (f"- {err}" for err in missing)
+            raise ClickException("\n".join(["models are missing, and nothing was run:", *lines]))
+
+    @hook_impl
+    def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
+        """Raise ClickException where a stage that a person runs by hand has inputs of different runs."""
+        try:
+            check_same_run(inputs)
+        except StaleInputError as err:
+            raise ClickException(f"{node.name}: {err}") from err
 
 
 class TrackingHooks:

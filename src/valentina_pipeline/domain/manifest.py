@@ -1,8 +1,8 @@
 """What ingest promises about each image, and which images are held out from training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -10,7 +10,45 @@ if TYPE_CHECKING:
 
 TRAIN, HELD_OUT = "train", "held_out"
 
+TABLES = ("manifest", "faces", "captions", "descriptions")
+INCLUSIONS = (
+    ("manifest", "images", "ingest"),
+    ("manifest", "faces", "align"),
+    ("faces", "manifest", "align"),
+    ("kept faces", "aligned", "align"),
+    ("kept faces", "captions", "caption"),
+    ("kept faces", "descriptions", "caption"),
+)
+"""Of stages' outputs: (part, what it is contained in, the stage that makes them agree)."""
+
 REJECTION_COLUMNS = ("source_name", "reason", "detail")
+
+
+class StaleInputError(ValueError):
+    """Tables or images of a stage are of different runs; the message names the stage to run again."""
+
+
+def check_same_run(inputs: Mapping[str, Any]) -> None:
+    """Check that a stage's inputs speak of the same images.
+
+    Args:
+        inputs: by their names in the catalog: `images` and `aligned` by sha256, and the tables `manifest`,
+            `faces`, `captions` and `descriptions` with a column sha256. Others are ignored.
+
+    Raises:
+        StaleInputError: one lacks images that an earlier stage has, or has images that it lacks.
+    """
+    names = {table: set(inputs[table]["sha256"]) for table in TABLES if table in inputs}
+    names |= {folder: set(inputs[folder]) for folder in ("images", "aligned") if folder in inputs}
+    if "faces" in inputs:
+        names["kept faces"] = set(inputs["faces"].loc[inputs["faces"]["kept"].astype(bool), "sha256"])
+    for part, whole, stage in INCLUSIONS:
+        if lacking := names.get(part, set()) - names.get(whole, names.get(part, set())):
+            raise StaleInputError(
+                f"{part} and {whole} are of different runs: {whole} lacks {len(lacking)} of "
+                f"{len(names[part])} images, such as {min(lacking)[:12]}. Run `uv run dvc repro`, or the "
+                f"stage {stage} and those after it"
+            )
 
 
 def held_out(hashes: Iterable[str]) -> frozenset[str]:

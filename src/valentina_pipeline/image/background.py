@@ -6,13 +6,19 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image.faces import one_thread
-from valentina_pipeline.image.missing import MissingModel
+from valentina_pipeline.image.missing import MissingModel, missing_hub_model
 
 GREY = 128
 """Of 255: what a background turns into; captions say so."""
 
 PLAIN = "plain grey background"
 LABEL = "background"
+
+
+def missing_segmenter(model: str) -> MissingModel:
+    """Return the error for a segmentation model that is not here, or that has no class "background"."""
+    kind = f"the segmentation model with a class called {LABEL!r},"
+    return missing_hub_model(kind, model, "see its card", "align.remove_background")
 
 
 def remover(model: str) -> Callable[[Image.Image], Image.Image]:
@@ -34,12 +40,7 @@ def remover(model: str) -> Callable[[Image.Image], Image.Image]:
         )
         background = {str(name).lower(): index for index, name in network.config.id2label.items()}[LABEL]
     except (OSError, ValueError, KeyError) as err:
-        raise MissingModel(
-            f"the segmentation model {model}",
-            "see its card",
-            f"`hf download {model}`, or set align.remove_background to a folder that holds one with a class "
-            f"called {LABEL!r}",
-        ) from err
+        raise missing_segmenter(model) from err
     network.eval()
 
     def alone(image: Image.Image) -> Image.Image:

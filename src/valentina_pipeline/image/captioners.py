@@ -25,7 +25,7 @@ from valentina_pipeline.image.caption import (
     from_sentence,
 )
 from valentina_pipeline.image.faces import one_thread
-from valentina_pipeline.image.missing import MissingModel
+from valentina_pipeline.image.missing import MissingModel, missing_hub_model
 from valentina_pipeline.image.progress import counted
 
 Look = Callable[[Image.Image], Description]
@@ -57,6 +57,15 @@ class Captioner:
     load: Callable[[str, str, CaptionConfig], Look]
     model: str
     licence: str
+
+
+def missing_captioner(cfg: CaptionConfig) -> MissingModel:
+    """Return the error for a captioning model that is not on this machine, or is not of its kind."""
+    captioner = CAPTIONERS[cfg.captioner]
+    licence = "see its card" if cfg.model else captioner.licence
+    return missing_hub_model(
+        f"the captioner {cfg.captioner},", cfg.model or captioner.model, licence, "caption.model"
+    )
 
 
 def describe(
@@ -92,11 +101,7 @@ def describe(
         ValueError,
         KeyError,
     ) as err:  # ValueError: a path that is no folder is taken for a hub id
-        raise MissingModel(
-            f"the captioner {cfg.captioner} ({model})",
-            captioner.licence if model == captioner.model else "see its card",
-            f"`hf download {model}`, or set caption.model to a folder that holds it",
-        ) from err
+        raise missing_captioner(cfg) from err
     return dict(_looked(look, images, names))
 
 

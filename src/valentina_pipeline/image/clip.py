@@ -76,33 +76,46 @@ def load_clip(kind: Kind, path: str | Path) -> Clip:
         MissingModel: the weights are not on this machine; they are never downloaded silently.
         ValueError: open_clip knows no such architecture and tag.
     """
+    file = require_clip(kind, path)
     if kind == "open_clip" and not (Path(path) / CONFIG).is_file():
-        return _published(str(path))
+        return _published(str(path), file)
+    return _clip(f"local-dir:{path}", {})
+
+
+def require_clip(kind: Kind, path: str | Path) -> Path:
+    """Return the file of a CLIP model's weights without reading it; see `load_clip`."""
     folder = Path(path)
+    if kind == "open_clip" and not (folder / CONFIG).is_file():
+        return _cached(str(path), _published_config(str(path))["hf_hub"].split("/")[:2])
     if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
         raise MissingModel(
             f"the tiny CLIP ({folder})", "Apache-2.0", "`git checkout -- tiny/weights` brings it back"
         )
-    return _clip(f"local-dir:{folder}", {})
+    return folder / WEIGHTS
 
 
-def _published(path: str) -> Clip:
-    """Return one of open_clip's published models from the hub's cache."""
+def _published_config(path: str) -> dict[str, Any]:
     import open_clip
 
     architecture, _, tag = path.partition("/")
     known = open_clip.get_pretrained_cfg(architecture, tag)
     if not known or not known.get("hf_hub"):
         raise ValueError(f"open_clip has no model {path!r} on the hub: see open_clip.list_pretrained()")
+    return dict(known)
+
+
+def _published(path: str, weights: Path) -> Clip:
+    """Return one of open_clip's published models, whose weights are in the hub's cache."""
+    known = _published_config(path)
     options = {
-        "pretrained": str(_cached(path, known["hf_hub"].split("/")[:2])),
+        "pretrained": str(weights),
         "force_quick_gelu": bool(known.get("quick_gelu", False)),
         "image_mean": known.get("mean"),
         "image_std": known.get("std"),
         "image_interpolation": known.get("interpolation"),
         "image_resize_mode": known.get("resize_mode"),
     }
-    return _clip(architecture, options)
+    return _clip(path.partition("/")[0], options)
 
 
 def _cached(path: str, repository: list[str]) -> Path:

@@ -192,18 +192,32 @@ def embedder(kind: Kind, path: str | Path) -> FaceEmbedder:
     return _LOADERS[kind](str(path))
 
 
+def require_embedder(kind: Kind, path: str | Path) -> Path:
+    """Return the file of a face embedder's weights without reading it; arguments as of `embedder`.
+
+    Raises:
+        MissingModel: the file is not on this machine.
+    """
+    return {"tiny": _tiny_file, "facenet": _facenet_file}[kind](str(path))
+
+
 def _tiny(path: str) -> FaceEmbedder:
     from safetensors.torch import load_file
 
     from valentina_pipeline.image.tiny_models import FaceNetTiny
 
+    network = FaceNetTiny()
+    weights = load_file(_tiny_file(path))
+    network.load_state_dict({k: v.float() for k, v in weights.items()})  # stored as float16
+    return FaceEmbedder(FaceNetTiny.SIZE, network.eval(), scale=127.5)
+
+
+def _tiny_file(path: str) -> Path:
     if not Path(path).is_file():
         raise MissingModel(
             f"the tiny face embedder ({path})", "Apache-2.0", "`git checkout -- tiny/weights` brings it back"
         )
-    network = FaceNetTiny()
-    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})  # stored as float16
-    return FaceEmbedder(FaceNetTiny.SIZE, network.eval(), scale=127.5)
+    return Path(path)
 
 
 def _facenet(path: str) -> FaceEmbedder:

@@ -70,15 +70,29 @@ def _clip(model: str) -> Clip:
 def _brisque(folder: str) -> Any:
     import cv2
 
-    files = [Path(folder) / name for name in BRISQUE_FILES]
+    files = require_brisque(folder)
     try:
-        if not all(file.is_file() for file in files):  # OpenCV would go on without them
-            raise OSError("not there")
         return cv2.quality.QualityBRISQUE.create(*map(str, files))
-    except (OSError, cv2.error) as err:
-        raise MissingModel(
-            f"BRISQUE ({' and '.join(map(str, files))})",
-            "Apache-2.0; made from the LIVE database",
-            "they are in modules/quality/samples of github.com/opencv/opencv_contrib; "
-            "set ingest.brisque_model to the folder that holds them",
-        ) from err
+    except cv2.error as err:
+        raise _missing_brisque(files) from err
+
+
+def require_brisque(folder: str) -> list[Path]:
+    """Return BRISQUE's two files in `folder` without reading them.
+
+    Raises:
+        MissingModel: one of them is missing.
+    """
+    files = [Path(folder) / name for name in BRISQUE_FILES]
+    if not all(file.is_file() for file in files):  # OpenCV would continue without them
+        raise _missing_brisque(files)
+    return files
+
+
+def _missing_brisque(files: list[Path]) -> MissingModel:
+    return MissingModel(
+        f"BRISQUE ({' and '.join(map(str, files))})",
+        "Apache-2.0; made from the LIVE database",
+        "they are in modules/quality/samples of github.com/opencv/opencv_contrib; "
+        "set ingest.brisque_model to the folder that holds them",
+    )

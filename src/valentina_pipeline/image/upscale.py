@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image.faces import one_thread
-from valentina_pipeline.image.missing import MissingModel
+from valentina_pipeline.image.missing import MissingModel, missing_hub_model
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Upscaler:
 
     factor: int
     enlarge: Callable[[Image.Image], Image.Image]
+
+
+def missing_upscaler(model: str) -> MissingModel:
+    """Return the error for an upscaler that is not on this machine."""
+    return missing_hub_model("the upscaler", model, "see its card", "ingest.upscale")
 
 
 @lru_cache(maxsize=1)
@@ -43,11 +48,7 @@ def upscaler(model: str) -> Upscaler:
             model, local_files_only=True, use_safetensors=True
         )
     except (OSError, ValueError) as err:
-        raise MissingModel(
-            f"the upscaler {model}",
-            "see its card",
-            f"`hf download {model}`, or set ingest.upscale to a folder that holds it",
-        ) from err
+        raise missing_upscaler(model) from err
     network.eval()
     factor = int(network.config.upscale)
 
