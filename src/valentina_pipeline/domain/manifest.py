@@ -125,6 +125,7 @@ def _schema() -> "DataFrameSchema":
                 float, Check.in_range(0, 100), nullable=True, coerce=True, description="where it scores"
             ),
             "upscaled": Column(bool, description="stored larger than it came"),
+            "notes": Column(str, description="what of the file did not count, or was chosen"),
             "split": Column(str, Check.isin([TRAIN, HELD_OUT])),
             "attributes": Column(str, Check.str_startswith("{"), description="JSON: trait -> word"),
         },

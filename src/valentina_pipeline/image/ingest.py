@@ -83,6 +83,7 @@ def ingest(
     )
     _report(len(kept), rejections)
     manifest = _manifest(kept, intake)
+    _say_notes(manifest)
     # duplicates, too: without its file a picture would be judged again each time
     journal.forget_all_but(keys, (item.facts["sha256"] for item in judged if isinstance(item, Kept)))
     return {item.facts["sha256"]: item.path for _, item in kept}, manifest, rejections
@@ -173,3 +174,9 @@ def _report(accepted: int, rejections: pd.DataFrame) -> None:
         reasons = Counter(rejections["reason"]).most_common(3)
         said = ", ".join(f"{reason} ({count})" for reason, count in reasons)
         raise NoImages(f"none of {len(rejections)} files was taken in: {said}; each is logged above")
+
+
+def _say_notes(manifest: pd.DataFrame) -> None:
+    for note, rows in manifest[manifest["notes"] != ""].groupby("notes"):
+        first, *more = rows["source_name"]
+        logger.warning("%s%s: %s", first, f" and {len(more)} more" if more else "", note)

@@ -20,7 +20,18 @@ from valentina_pipeline.image.originals import Original
 from valentina_pipeline.image.pleasing import brisque, clip_iqa
 from valentina_pipeline.image.upscale import upscaler
 
-DECIDING = ("decode", "intake", "lettering", "pleasing", "png", "quality", "safety", "upscale")
+DECIDING = (
+    "chunks",
+    "color",
+    "decode",
+    "intake",
+    "lettering",
+    "pleasing",
+    "png",
+    "quality",
+    "safety",
+    "upscale",
+)
 """Modules whose code decides what becomes of a picture."""
 
 LIBRARIES = (
@@ -82,6 +93,7 @@ def judge(intake: Intake, original: Original) -> Picture | Rejection:
         **asdict(figures),
         **scores,
         "upscaled": small,
+        "notes": "; ".join(found.notes),
     }
     return Picture(facts, encoded)
 
