@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from valentina_pipeline.image.encoding import (
 )
 from valentina_pipeline.image.optimise import schedule
 from valentina_pipeline.image.step import Objective
-from valentina_pipeline.image.train import Diverged, Stopped, Watch, train
+from valentina_pipeline.image.train import Diverged, Stopped, Watch, processor_kind, train
 
 
 @pytest.mark.parametrize(
@@ -317,3 +318,11 @@ def test_a_loss_a_hundred_times_the_first_ones_stops_the_run(
     said = r"loss of step 23 is \d.*: lower train_lora.learning_rate; .*step-0000020"
     with pytest.raises(Diverged, match=said):
         run(tmp_path, config(steps=30, checkpoint_every=5))
+
+
+def test_another_instruction_set_is_another_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = processor_kind("cpu")
+    assert platform.machine() in kind
+    other = {**torch.cpu.get_capabilities(), "amx_tile": "amx_tile" not in kind.split()}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: other)
+    assert processor_kind("cpu") != kind

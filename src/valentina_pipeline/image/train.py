@@ -185,6 +185,25 @@ def reproducible(threads: int) -> Iterator[None]:
         filling.fill_uninitialized_memory = filled
 
 
+def processor_kind(device: str) -> str:
+    """Return what a processor's rounding depends on: two of one kind compute the same bits.
+
+    Args:
+        device: torch's name, such as "cpu" or "cuda:0".
+
+    Returns:
+        Of a GPU its name; of a CPU its architecture, vendor, second-level cache and instruction sets.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    found = torch.cpu.get_capabilities()
+    sets = sorted(name for name, has in found.items() if has is True)
+    vendor = str(found["cpu_name"]).partition(" ")[0]
+    return " ".join([str(found["architecture"]), vendor, f"{found['l2_cache_size']} bytes", *sets])
+
+
 def _check(loss: float, before: Sequence[float], checkpoints: Checkpoints) -> None:
     first = before[:FIRST]
     if math.isfinite(loss) and (len(first) < FIRST or loss < DIVERGED * max(first)):

@@ -184,6 +184,7 @@ def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
     """Return what decides, beside pictures and settings, on every bit that the networks compute."""
     from valentina_pipeline.image.base import base_hash
     from valentina_pipeline.image.lora_files import code_hash
+    from valentina_pipeline.image.train import processor_kind
 
     return {
         **{library: version(library) for library in LIBRARIES},
@@ -191,6 +192,7 @@ def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
         "code": code_hash(),
         "threads": str(threads),
         "device": str(base.device),
+        "processor": processor_kind(str(base.device)),
         "dtype": str(base.dtype),
         "quantise": cfg.quantise,
     }
