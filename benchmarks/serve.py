@@ -74,8 +74,9 @@ def serve(package: Path, state: Path, bound: socket.socket, batching: bool) -> N
     import uvicorn
 
     from valentina_pipeline.serving.app import create_app
+    from valentina_pipeline.serving.database import sqlite
     from valentina_pipeline.serving.desk import Desk
-    from valentina_pipeline.serving.jobs import Jobs, sqlite
+    from valentina_pipeline.serving.jobs import Jobs
     from valentina_pipeline.serving.keys import Gate
     from valentina_pipeline.serving.metrics import Metrics
     from valentina_pipeline.serving.server import Server
@@ -84,7 +85,7 @@ def serve(package: Path, state: Path, bound: socket.socket, batching: bool) -> N
 
     store, metrics = Jobs(sqlite(state)), Metrics()
     desk = Desk(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics, batching)
-    app = create_app(Server({}, desk, Gate({}, store.images_since), metrics))
+    app = create_app(Server({}, desk, Gate({}), metrics))
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[bound])
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -50,7 +51,7 @@ def postgres_server() -> Iterator[str]:
         _answers(url)
         yield url
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # SIGTERM would wait for those that are connected
         server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
 

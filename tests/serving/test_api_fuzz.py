@@ -11,8 +11,10 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 
 from valentina_pipeline.serving.app import create_app
+from valentina_pipeline.serving.database import sqlite
 from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Image, Job, Jobs, sqlite
+from valentina_pipeline.serving.job import Image, Job
+from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
@@ -32,8 +34,8 @@ class AtOnce(Desk):
     def stop(self, seconds: float = 30.0) -> None:
         pass
 
-    def submit(self, owner: str, order: Order) -> Job:
-        job = self.jobs.add(owner, order)
+    def submit(self, owner: str, order: Order, images_per_day: int | None = None) -> Job:
+        job = self.jobs.add(owner, order, images_per_day)
         self.jobs.pictures((job.id, Image(seed, "", "nothing was drawn")) for seed in order.seeds)
         self.jobs.end([job.id], "done")
         return self.jobs.get(job.id) or job
@@ -44,7 +46,7 @@ def api(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     state = tmp_path_factory.mktemp("served")
     store, metrics = Jobs(sqlite(state)), Metrics()
     desk = AtOnce(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics)
-    app = create_app(Server({}, desk, Gate({}, store.images_since), metrics))
+    app = create_app(Server({}, desk, Gate({}), metrics))
     return schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
 
 

@@ -29,8 +29,9 @@ from valentina_pipeline.image import png
 from valentina_pipeline.serving import pulse
 from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.command import serve
+from valentina_pipeline.serving.database import sqlite
 from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Jobs, sqlite
+from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.keys import Gate, Key, issued
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
@@ -88,7 +89,7 @@ def running(
     store, metrics = Jobs(sqlite(state), queue), Metrics()
     drawing = Opening(package, state / "c2pa", **opening)
     desk = Desk(store, about, drawing, state / "images", metrics, fallback=fallback)
-    gate = Gate(keys or {}, store.images_since)
+    gate = Gate(keys or {})
     shelf = read_shelf(opening["adapters"], about) if "adapters" in opening else {}
     app = create_app(Server(shelf, desk, gate, metrics, controls=read_controls(about, package)))
     bound = socket.create_server(("127.0.0.1", 0))

@@ -7,18 +7,18 @@ import pytest
 from valentina_pipeline.serving.keys import BadKeys, Gate, Key, TooOften, issued, read_keys
 
 
-def gate(used: int = 0, **limits: int) -> tuple[Gate, str, list[float]]:
+def gate(**limits: int) -> tuple[Gate, str, list[float]]:
     key, lines = issued("ada")
     now = [0.0]
     held = {"ada": Key(sha256=lines.split("sha256: ")[1].split()[0], **limits)}
-    return Gate(held, lambda owner, seconds: used, lambda: now[0]), key, now
+    return Gate(held, lambda: now[0]), key, now
 
 
 def test_a_key_s_lines_make_the_file_that_knows_it(tmp_path: Path) -> None:
     key, lines = issued("ada")
     file = tmp_path / "keys.yml"
     file.write_text(lines + issued("bob")[1])
-    made = Gate(read_keys(file), lambda owner, seconds: 0)
+    made = Gate(read_keys(file))
     assert made.owner(key) == "ada"
     assert made.owner(key[:-1]) is None
     assert made.owner("") is None
@@ -26,7 +26,7 @@ def test_a_key_s_lines_make_the_file_that_knows_it(tmp_path: Path) -> None:
 
 
 def test_without_keys_everybody_is_local() -> None:
-    assert Gate({}, lambda owner, seconds: 0).owner("") == "local"
+    assert Gate({}).owner("") == "local"
 
 
 def test_a_rate_refills_with_time() -> None:
@@ -42,15 +42,23 @@ def test_a_rate_refills_with_time() -> None:
         made.request("ada")
 
 
-def test_a_quota_counts_images() -> None:
-    made, _, _ = gate(used=7, images_per_day=10)
-    made.images("ada", 3)
-    with pytest.raises(TooOften, match="7 of this key's 10 images a day are used"):
-        made.images("ada", 4)
+def test_a_key_has_a_quota_and_who_needs_none_has_none() -> None:
+    made, _, _ = gate(images_per_day=10)
+    assert made.images_per_day("ada") == 10
+    assert Gate({}).images_per_day("local") is None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- a", "a: [", "ada: {sha256: short}", "ada: {}", f"local: {{sha256: {'0' * 64}}}"]
+    "text",
+    [
+        "",
+        "- a",
+        "a: [",
+        "ada: {sha256: short}",
+        "ada: {}",
+        f"local: {{sha256: {'0' * 64}}}",
+        f"{'a' * 101}: {{sha256: {'0' * 64}}}",
+    ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "keys.yml").write_text(text)

@@ -57,7 +57,7 @@ def test_adapters_bring_their_trigger_and_their_recommended_weight(about: About)
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"prompt": "a" * 2001}, "prompt: String should have at most 2000 characters"),
+        ({"prompt": "a" * 4001}, "prompt: String should have at most 4000 characters"),
         ({"prompt": "a", "seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"prompt": "a", "count": 65}, "count: Input should be less than or equal to 64"),
         ({"prompt": "a", "size": 64}, "size: Extra inputs are not permitted"),

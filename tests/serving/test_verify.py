@@ -21,8 +21,9 @@ from valentina_pipeline.image.watermark import watermarked
 from valentina_pipeline.serving import credentials
 from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.credentials import Signer
+from valentina_pipeline.serving.database import sqlite
 from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Jobs, sqlite
+from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
@@ -96,7 +97,7 @@ def test_a_manifest_that_says_something_odd_is_none(tmp_path: Path) -> None:
 def client(package: Path, tmp_path: Path) -> Iterator[TestClient]:
     store, metrics = Jobs(sqlite(tmp_path)), Metrics()
     desk = Desk(store, read(package), Opening(package, tmp_path / "c2pa"), tmp_path / "images", metrics)
-    app = create_app(Server({}, desk, Gate({}, store.images_since), metrics))
+    app = create_app(Server({}, desk, Gate({}), metrics))
     yield TestClient(app, "http://localhost")  # not entered: nothing is drawn
 
 

@@ -23,8 +23,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.safety import UnsafePrompt
 from valentina_pipeline.serving.compatible import add_compatible
-from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Full, Job
+from valentina_pipeline.serving.database import UnavailableError
+from valentina_pipeline.serving.desk import REST, Desk
+from valentina_pipeline.serving.job import Job
+from valentina_pipeline.serving.jobs import Full
 from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server, Status
@@ -214,18 +216,18 @@ def create_app(server: Server) -> FastAPI:
         }
 
     @app.get("/healthz", tags=["operation"])
-    def alive() -> dict[str, str]:
+    async def alive() -> dict[str, str]:
         """Say that the server answers."""
         return {"status": "ok"}
 
     @app.get("/readyz", tags=["operation"])
-    def ready(answer: Response) -> dict[str, str]:
-        """Say whether the networks are loaded; 503 where they are not, and why."""
-        if server.desk.ready:
+    async def ready(answer: Response) -> dict[str, str]:
+        """Say whether requests are accepted and drawn; 503 where they are not, and why."""
+        if server.desk.ready and not server.desk.trouble:
             said = {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
             return {**said, "note": server.desk.note} if server.desk.note else said
         answer.status_code = 503
-        return {"status": "not ready", "why": server.desk.broken}
+        return {"status": "not ready", "why": server.desk.trouble or server.desk.broken}
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     def metrics() -> Response:
@@ -312,6 +314,10 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
     @app.exception_handler(Full)
     async def full(_: Request, err: Full) -> JSONResponse:
         return answer(429, "rate_limit_error", "the queue is full", wait=desk.batch_seconds)
+
+    @app.exception_handler(UnavailableError)
+    async def unavailable(_: Request, err: UnavailableError) -> JSONResponse:
+        return answer(503, "server_error", str(err), wait=REST)
 
     @app.exception_handler(AnyHTTPException)
     async def other(_: Request, err: AnyHTTPException) -> JSONResponse:

@@ -10,6 +10,8 @@ import click
 from valentina_pipeline.serving.studio.request import Engine
 
 if TYPE_CHECKING:
+    from filelock import FileLock
+
     from valentina_pipeline.serving.studio.package import About
 
 
@@ -80,13 +82,14 @@ def serve(
     the next start from the same --state.
     """
     import uvicorn
-    from sqlalchemy.exc import SQLAlchemyError
     from starlette.middleware.cors import CORSMiddleware
 
-    from valentina_pipeline.serving import jobs
+    from valentina_pipeline.serving import logs
     from valentina_pipeline.serving.app import create_app
+    from valentina_pipeline.serving.database import UnavailableError, sqlite
     from valentina_pipeline.serving.desk import Desk
     from valentina_pipeline.serving.generate import opened, signing
+    from valentina_pipeline.serving.jobs import Jobs
     from valentina_pipeline.serving.keys import Gate, issued, read_keys
     from valentina_pipeline.serving.metrics import Metrics
     from valentina_pipeline.serving.server import Server
@@ -109,30 +112,67 @@ def serve(
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
         shelf = read_shelf(adapters, about) if adapters else {}
         controls = read_controls(about, root, adapters)
+        bound = _bound(host, port)  # before anything of the state is touched
         state.mkdir(parents=True, exist_ok=True)
-        store = jobs.Jobs(database or jobs.sqlite(state), queue)
-        bound = socket.create_server((host, port))
+        # servers that share a PostgreSQL may share the folder of images too
+        lock = None if database else _locked(state)
+        store = Jobs(database or sqlite(state), queue, alone=lock is not None)
     except (ValueError, OSError) as err:  # what is wrong with a file is a ValueError
         raise click.ClickException(str(err)) from err
-    except (ImportError, SQLAlchemyError) as err:
-        raise click.ClickException(f"--database {database}: {str(err).splitlines()[0]}") from err
+    except (ImportError, UnavailableError) as err:
+        where = f"--database {database}" if database else str(state / "jobs.sqlite")
+        raise click.ClickException(f"{where}: {err}") from err
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
     opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer, compile)
     desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
-    gate = Gate(known, store.images_since)
+    gate = Gate(known)
     app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine, controls))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    logs.configure()
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (its API: /docs; Ctrl-C ends it)")
     settings = uvicorn.Config(
         app,
+        log_config=None,  # as `logs` has it
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=5,  # streams of events
     )
     with bound:
         uvicorn.Server(settings).run(sockets=[bound])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        ValueError: the port is taken, or the host is not this machine's.
+    """
+    try:
+        return socket.create_server((host, port))
+    except OSError as err:
+        said = f"--host {host} --port {port} cannot be listened at: {err.strerror or err}"
+        raise ValueError(f"{said}; end the server that does, or give another --port") from err
+
+
+def _locked(state: Path) -> "FileLock":
+    """Return the lock of a state folder, which is kept for as long as this process lives.
+
+    Raises:
+        ValueError: another server has it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(state / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as err:
+        raise ValueError(
+            f"--state {state} is another server's, which runs: end it, or give another folder; "
+            "servers that are to share a queue take --database"
+        ) from err
+    return lock
 
 
 def _alike(fallback: "About", about: "About") -> "About":

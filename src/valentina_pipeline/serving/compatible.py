@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel, Field
 
-from valentina_pipeline.serving.jobs import Job
+from valentina_pipeline.serving.job import Job
 from valentina_pipeline.serving.server import Server
 from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE
 from valentina_pipeline.serving.studio.request import LONGEST_PROMPT, BadRequest, asked

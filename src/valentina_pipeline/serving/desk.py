@@ -4,15 +4,17 @@ import logging
 import multiprocessing
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.integrations import files
-from valentina_pipeline.serving.jobs import Image, Job, Jobs, State
+from valentina_pipeline.serving.database import UnavailableError
+from valentina_pipeline.serving.gallery import Gallery
+from valentina_pipeline.serving.job import Image, Job, State
+from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.pulse import Pulse
 from valentina_pipeline.serving.studio.engine import batch_size
@@ -42,7 +44,7 @@ BEAT = 0.02
 """Seconds: how often the desk looks whether the process lives and whether a job was cancelled."""
 
 REST = 2.0
-"""Seconds before a process that could not load its networks is started again."""
+"""Seconds before what failed for want of a network, a database or a disk is tried again."""
 
 TIDY = 60.0
 """Seconds between looks for what may be forgotten."""
@@ -57,10 +59,11 @@ class Progress:
 
     Attributes:
         state: where it is.
-        done: steps done of the batch that it is drawn in.
-        total: steps of that batch.
+        done: steps done.
+        total: steps of all its batches.
         preview: a JPEG file, b"" where there is none.
-        begun: `time.monotonic` when its drawing began.
+        begun: `time.monotonic` when the drawing of this batch began.
+        before: steps done before this batch.
     """
 
     state: State
@@ -68,13 +71,14 @@ class Progress:
     total: int = 0
     preview: bytes = b""
     begun: float = 0.0
+    before: int = 0
 
     @property
     def seconds_left(self) -> float | None:
-        """How long its batch will take, going by how long it took so far."""
-        if not self.done:
+        """How long it will take if no other job has a turn, going by how long this batch took so far."""
+        if self.done <= self.before:
             return None
-        return (time.monotonic() - self.begun) / self.done * (self.total - self.done)
+        return (time.monotonic() - self.begun) / (self.done - self.before) * (self.total - self.done)
 
 
 class Desk:
@@ -95,6 +99,7 @@ class Desk:
         ready: where the process draws, such as "cpu"; "" while it cannot.
         engine: what draws there, once it is ready.
         broken: why it cannot.
+        trouble: why neither drawing nor accepting is possible for now, "" where both are.
         memory: how the process uses it: see image/offload.py.
         batch_seconds: how long the last batch took, a guess before the first.
     """
@@ -115,20 +120,24 @@ class Desk:
         self.ready = ""
         self.engine = opening.engine
         self.broken = "the networks are being loaded"
+        self.trouble = ""
         self.memory: dict[str, Any] = {}
         self.batch_seconds = 5.0
         self._opening = opening
-        self._folder = folder
+        self._gallery = Gallery(folder)
         self._metrics = metrics
-        self._batching = batching
+        self._most_images = batch_size if batching else lambda settings: 1
         self._fallback = fallback
         self._watch = Watch(about)
         self._measures = False
         self._progress: dict[str, Progress] = {}
         self._watched: dict[str, int] = {}
         self._cancelled: set[str] = set()
+        self._in_hand = frozenset[str]()
+        self._reclaimed = 0.0
         self._called = threading.Event()
         self._ending = threading.Event()
+        self._ended = threading.Event()
         self._process: BaseProcess | None = None
         self._line: Connection | None = None
         self._pulse: Pulse | None = None
@@ -138,6 +147,7 @@ class Desk:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
+        threading.Thread(target=self._renew, name="lease", daemon=True).start()
 
     def stop(self, seconds: float = 30.0) -> None:
         """Let the batch that is being drawn end, if it does within so many seconds; the rest stays queued."""
@@ -146,15 +156,23 @@ class Desk:
         self._thread.join(seconds)
         self._dismiss(kill=self._thread.is_alive())
         self._thread.join(5)
-        self.jobs.release()
+        self._ended.set()
+        try:
+            self.jobs.release()
+        except UnavailableError as err:
+            logger.error("what was being drawn waits until its lease is over: %s", err)
 
-    def submit(self, owner: str, order: "Order") -> Job:
+    def submit(self, owner: str, order: "Order", images_per_day: int | None = None) -> Job:
         """Accept an order.
 
         Raises:
             Full: too many are waiting.
+            TooOften: the owner's images of a day are used up.
+            UnavailableError: what is drawn could not be kept for now.
         """
-        job = self.jobs.add(owner, order)
+        if self.trouble:
+            raise UnavailableError(self.trouble)
+        job = self.jobs.add(owner, order, images_per_day)
         self._called.set()
         return job
 
@@ -172,7 +190,13 @@ class Desk:
 
     def picture(self, image: Image) -> Path:
         """Return where an image is."""
-        return self._folder / image.file
+        return self._gallery.path(image.file)
+
+    def steps(self, job: Job) -> tuple[int, int]:
+        """Return how many steps of a job's batches are done, and how many there are in all."""
+        each, at_once = job.order.settings.steps_done, self._most_images(job.order.settings)
+        total = -(-job.wanted // at_once) * each
+        return min(total, -(-len(job.images) // at_once) * each), total
 
     @contextmanager
     def watching(self, job: str) -> Iterator[None]:
@@ -186,21 +210,39 @@ class Desk:
                 del self._watched[job]
 
     def _run(self) -> None:
-        troubled = False
+        failed = False
         while not self._ending.is_set():
             try:
-                if troubled:
-                    self._again()
-                troubled = False
+                self._gallery.probe()
+                if failed:  # maybe of what was being drawn
+                    self._retry(self._in_hand)
+                self.jobs.release()
+                self._in_hand = frozenset()
+                failed, self.trouble = False, ""
                 self._serve()
-            except (
-                Exception
-            ):  # the desk has to outlive whatever happens: a full disk, a database that is away
+            except UnavailableError as err:
+                if self.trouble != str(err):
+                    logger.error("%s (%s)", err, type(err.__cause__).__name__)
+                self.trouble = str(err)
+                self._ending.wait(REST)
+            except Exception:  # the desk has to outlive whatever happens
                 logger.exception("the desk starts again")
-                troubled = True
+                failed = True
                 self._dismiss(kill=True)
                 self._progress.clear()
                 self._ending.wait(REST)
+
+    def _renew(self) -> None:
+        """Say again and again that this server lives, and find out what others took or cancelled."""
+        while not self._ended.wait(self.jobs.lease / 5):
+            in_hand = self._in_hand
+            try:
+                lost = in_hand - self.jobs.renew() if in_hand else in_hand
+            except UnavailableError as err:
+                logger.warning("the lease of what is being drawn is not renewed: %s", err)
+            else:
+                if in_hand is self._in_hand:
+                    self._cancelled |= lost
 
     def _serve(self) -> None:
         """Draw what is in the queue, until the process dies or the server ends."""
@@ -213,7 +255,7 @@ class Desk:
             self._tidy()
             if self._falls_back():
                 return
-            taken = self.jobs.take(batch_size if self._batching else lambda settings: 1)
+            taken = self.jobs.take(self._most_images)
             if taken:
                 if not self._have_drawn(taken):
                     return
@@ -257,55 +299,74 @@ class Desk:
         return False
 
     def _have_drawn(self, taken: list[Job]) -> bool:
-        """Have jobs drawn; return whether the process is still there."""
+        """Have a batch drawn; return whether the process is still there.
+
+        Raises:
+            UnavailableError: what was drawn could not be kept: it waits.
+        """
         began, waiting = time.monotonic(), {job.id for job in taken}
+        self._in_hand = frozenset(waiting)
         for job in taken:
-            self._progress[job.id] = Progress("running", begun=began)
-            self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
+            done, total = self.steps(job)
+            self._progress[job.id] = Progress("running", done, total, begun=began, before=done)
+            if not job.images:
+                self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
         settings, wanted = taken[0].order.settings, sum(len(job.order.seeds) for job in taken)
         assert self._pulse is not None  # as there is a process
         patience = self._pulse.patience
         patience.begin((settings, wanted))
         self._tell(Batch({job.id: job.order for job in taken}))
         said = set[object]()
-        images = 0
+        images, trouble = 0, ""
         while True:
             match told := self._hear(waiting, said):
                 case Step():
                     patience.heard("stepping" if told.done % settings.steps_done else "finishing")
-                    self._step(told, waiting, began)
+                    self._step(told, taken)
                 case list():
                     patience.heard("beginning")
                     images += len(told)
-                    self._keep(told, {job.id: job.order for job in taken})
+                    try:
+                        self._keep(told, {job.id: job.order for job in taken})
+                    except UnavailableError as err:
+                        trouble = str(err)
+                        self._cancelled |= waiting  # the rest is drawn once it can be kept
                 case Over():
-                    self._end(waiting, "failed" if told.error else "done", told.error)
-                    self.batch_seconds = told.seconds
                     self._metrics.drawn(images, told.seconds)
+                    self.batch_seconds = told.seconds
+                    self._end(waiting, told.error, trouble or told.waits)
                     return True
                 case _:
                     return self._died(waiting)
 
-    def _step(self, told: Step, waiting: set[str], began: float) -> None:
-        for job in waiting:
-            before = self._progress.get(job)
-            preview = told.previews.get(job, before.preview if before else b"")
-            self._progress[job] = Progress("running", told.done, told.total, preview, began)
+    def _step(self, told: Step, taken: list[Job]) -> None:
+        for job in taken:
+            before = self._progress[job.id]
+            done = before.before + told.done * job.order.settings.steps_done // told.total
+            preview = told.previews.get(job.id, before.preview)
+            self._progress[job.id] = replace(before, done=min(done, before.total), preview=preview)
 
     def _keep(self, drawn: list[Picture], orders: "Mapping[str, Order]") -> None:
-        """Write images, then say that they are there."""
+        """Write images, then say that they are there, be it of some only.
+
+        Raises:
+            UnavailableError: an image cannot be kept.
+        """
         kept = []
-        for each in drawn:
-            if each.job in self._cancelled:
-                continue
-            name = f"{each.job}-{each.seed}.png" if each.png else ""
-            if name:
-                files.replace(self._folder / name, each.png)
-            kept.append((each.job, Image(each.seed, name, each.refused, each.identity, each.engine)))
-            self._metrics.images.labels("refused" if each.refused else "drawn").inc()
-            if each.png and self._measures:
-                self._look(orders[each.job], each.identity)
-        self.jobs.pictures(kept)
+        try:
+            for each in drawn:
+                if each.job in self._cancelled:
+                    continue
+                name = f"{each.job}-{each.seed}.png" if each.png else ""
+                if name:
+                    self._gallery.keep(name, each.png)
+                more = each.identity, each.engine, each.warnings
+                kept.append((each.job, Image(each.seed, name, each.refused, *more)))
+                self._metrics.images.labels("refused" if each.refused else "drawn").inc()
+                if each.png and self._measures:
+                    self._look(orders[each.job], each.identity)
+        finally:
+            self.jobs.pictures(kept)
 
     def _look(self, order: "Order", identity: float | None) -> None:
         """Take note of how like her an image is."""
@@ -329,32 +390,43 @@ class Desk:
         self._dismiss(kill=False)
         return True
 
-    def _end(self, jobs: set[str], state: State, error: str) -> None:
-        self._metrics.jobs.labels(state).inc(self.jobs.end(jobs, state, error))
+    def _end(self, jobs: set[str], error: str, waits: str) -> None:
+        """Say what became of a batch.
+
+        Raises:
+            UnavailableError: it `waits` for this.
+        """
         for job in jobs:
             self._progress.pop(job, None)
         self._cancelled -= jobs
+        if waits:
+            raise UnavailableError(waits)
+        if error:
+            self._metrics.jobs.labels("failed").inc(self.jobs.end(jobs, "failed", error))
+        else:
+            self._metrics.jobs.labels("done").inc(self.jobs.turn(jobs))
+        self._in_hand = frozenset()
 
     def _died(self, waiting: set[str]) -> bool:
         if self._ending.is_set():
-            return False  # they stay as they are: the next start puts them back
+            return False  # `stop` puts them back
         logger.error("the process that draws %s: another takes over", self._end_of_it)
         self.ready, self.broken = "", "the process that draws is being replaced"
         self._metrics.replaced.inc()
         self._dismiss(kill=True)
         for job in waiting:
             self._progress.pop(job, None)
-        self._again()
+        self._retry(waiting)
         return False
 
     @property
     def _end_of_it(self) -> str:
         return (self._pulse.hung if self._pulse else "") or "died"
 
-    def _again(self) -> None:
-        """Put back what was being drawn."""
-        for _ in self.jobs.requeue():
-            self._metrics.jobs.labels("failed").inc()
+    def _retry(self, jobs: Collection[str]) -> None:
+        """Put back what the process died of, or what was drawn beside that."""
+        self._metrics.jobs.labels("failed").inc(self.jobs.retry(jobs))
+        self._in_hand = frozenset()
 
     def _hear(self, jobs: set[str] | None = None, said: set[object] | None = None) -> object:
         """Return what the process says next, None where it is gone.
@@ -415,11 +487,14 @@ class Desk:
             self._line = None
 
     def _tidy(self) -> None:
-        """Forget, once in a while, what ended long ago. Between two batches."""
+        """Take over from servers that are gone, and forget what ended long ago. Between two batches."""
         self._cancelled.clear()  # of jobs that were never begun
-        if (now := time.monotonic()) < self._tidied + TIDY:
-            return
-        self._tidied = now
-        for image in self.jobs.forget(KEPT):
-            if image.file:
-                (self._folder / image.file).unlink(missing_ok=True)
+        now = time.monotonic()
+        if now >= self._reclaimed + self.jobs.lease / 5:
+            self._reclaimed = now
+            self._metrics.jobs.labels("failed").inc(self.jobs.reclaim())
+        if now >= self._tidied + TIDY:
+            self._tidied = now
+            for image in self.jobs.forget(KEPT):
+                if image.file:
+                    self._gallery.remove(image.file)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from valentina_pipeline.domain.content import sha256
 
 PREFIX = "vp_"
+LONGEST_NAME = 100
 DAY = 24 * 3600.0
 LOCAL = "local"
 """Who asks where no key is configured."""
@@ -56,6 +57,8 @@ def read_keys(file: Path) -> dict[str, Key]:
         keys = {str(name): Key.model_validate(fields) for name, fields in entries.items()}
     except (OSError, yaml.YAMLError, ValidationError) as err:
         raise BadKeys(f"{file}: {err}") from err
+    if too_long := [name for name in keys if len(name) > LONGEST_NAME]:
+        raise BadKeys(f"{file}: the name {too_long[0][:20]}... has more than {LONGEST_NAME} characters")
     if LOCAL in keys or not keys:
         raise BadKeys(f"{file}: names no key, or one {LOCAL!r}, which is who asks where there are none")
     return keys
@@ -78,19 +81,12 @@ class Gate:
 
     Args:
         keys: by name; without any, everybody is `LOCAL` and unbounded.
-        images_since: (owner, seconds) -> images asked for in that time.
         clock: seconds, from anywhere.
     """
 
-    def __init__(
-        self,
-        keys: Mapping[str, Key],
-        images_since: Callable[[str, float], int],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, keys: Mapping[str, Key], clock: Callable[[], float] = time.monotonic) -> None:
         self._names = {key.sha256: name for name, key in keys.items()}
         self._keys = keys
-        self._images_since = images_since
         self._clock = clock
         self._left: dict[str, tuple[float, float]] = {}
 
@@ -118,15 +114,6 @@ class Gate:
             raise TooOften(f"{rate} requests a minute are this key's rate", (1 - left) * 60 / rate)
         self._left[owner] = (left - 1, now)
 
-    def images(self, owner: str, count: int) -> None:
-        """Let so many images be asked for.
-
-        Raises:
-            TooOften: the quota is used up.
-        """
-        if self.open:
-            return
-        quota = self._keys[owner].images_per_day
-        used = self._images_since(owner, DAY)
-        if used + count > quota:
-            raise TooOften(f"{used} of this key's {quota} images a day are used", 3600.0)
+    def images_per_day(self, owner: str) -> int | None:
+        """Return the quota of an owner, which the queue counts; None for no bound."""
+        return None if self.open else self._keys[owner].images_per_day

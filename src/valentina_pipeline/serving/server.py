@@ -10,8 +10,9 @@ from typing import Any, Literal
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
+from valentina_pipeline.serving.database import UnavailableError
 from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Image, Job, State
+from valentina_pipeline.serving.job import Image, Job, State
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
@@ -49,12 +50,13 @@ class Status(BaseModel):
     id: str
     state: State
     position: int | None = Field(description="jobs before it, while it is queued")
-    step: int = Field(description="done of the batch that it is drawn in")
+    step: int = Field(description="done of all its batches; other jobs have their turns between these")
     steps: int
     seconds_left: float | None
     accepted: float = Field(description="seconds since 1970")
     request: Request = Field(description="as drawn; sent again, it draws the same")
     images: list[Picture]
+    warnings: list[str] = Field(description="what of the request counted for nothing, a sentence each")
     error: str
 
 
@@ -102,13 +104,13 @@ class Server:
             BadRequest: this package cannot do it.
             TooOften: the key's quota is used up.
             Full: too many are waiting.
+            UnavailableError: nothing can be drawn or kept for now.
             BadPackage: rights that the package stands on were taken back meanwhile.
         """
         refuse_revoked(self.about.folder)
         order = settled(wanted, self.about, self.shelf, self.engine, self.controls)
-        self.gate.images(owner, len(order.seeds))
-        job = self.desk.submit(owner, order)
-        logger.info("job %s of %s%s", job.id, owner, f": {order.prompt}" if self.log_prompts else "")
+        job = self.desk.submit(owner, order, self.gate.images_per_day(owner))
+        logger.info("job %s of %s%s", job.id, owner, f": {order.prompt!r}" if self.log_prompts else "")
         return job
 
     def status(self, job: Job, embed: bool = False) -> Status:
@@ -117,12 +119,13 @@ class Server:
         if job.state == "queued" and position is None:  # no longer, since it was read
             job = self.desk.jobs.get(job.id) or job
         progress = self.desk.progress(job.id)
+        done, total = (progress.done, progress.total) if progress else self.desk.steps(job)
         return Status(
             id=job.id,
             state=job.state,
             position=position,
-            step=progress.done if progress else 0,
-            steps=progress.total if progress else job.order.settings.steps_done,
+            step=done,
+            steps=total,
             seconds_left=progress.seconds_left if progress else None,
             accepted=job.accepted,
             request=again(job.order),
@@ -137,12 +140,20 @@ class Server:
                 )
                 for each in job.images
             ],
+            warnings=sorted({warning for each in job.images for warning in each.warnings}),
             error=job.error,
         )
 
     def embedded(self, image: Image) -> str:
-        """Return an image's PNG file as base64."""
-        return base64.b64encode(self.desk.picture(image).read_bytes()).decode()
+        """Return an image's PNG file as base64.
+
+        Raises:
+            UnavailableError: it cannot be read.
+        """
+        try:
+            return base64.b64encode(self.desk.picture(image).read_bytes()).decode()
+        except OSError as err:
+            raise UnavailableError(f"the image of seed {image.seed} cannot be read on this server") from err
 
     async def ended(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> Job:
         """Return a job once it has ended; where who waits for it is `gone`, cancel it.
@@ -165,7 +176,10 @@ class Server:
         shown = b""
         with self.desk.watching(job):
             async for found in self._looks(job):
-                status = await asyncio.to_thread(self.status, found)
+                try:
+                    status = await asyncio.to_thread(self.status, found)
+                except UnavailableError:  # as in `_looks`
+                    continue
                 unmoved = last and last.model_copy(update={"seconds_left": status.seconds_left})
                 if status != unmoved:
                     last = status
@@ -182,7 +196,10 @@ class Server:
             progress, now = self.desk.progress(job), time.monotonic()
             if progress is not before or now - looked >= SELDOM:
                 before, looked = progress, now
-                found = await asyncio.to_thread(self.desk.jobs.get, job)
+                try:
+                    found = await asyncio.to_thread(self.desk.jobs.get, job)
+                except UnavailableError:  # who waits for the job waits for the database
+                    continue
                 if found is None:
                     return
                 yield found

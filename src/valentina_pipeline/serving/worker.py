@@ -1,9 +1,9 @@
 """The process that draws: it has the networks, and may die without taking the server with it."""
 
 import io
+import logging
 import signal
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,13 +11,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.serving import logs
 from valentina_pipeline.serving.credentials import Signer
+from valentina_pipeline.serving.disk import REFUSALS, no_room
 from valentina_pipeline.serving.studio.request import Engine, Order
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from valentina_pipeline.serving.studio.engine import Studio
+
+logger = logging.getLogger(__name__)
 
 PHASES = ("torch", "diffusers", "networks")
 """Of a start: two imports, then the package's checks and its networks."""
@@ -92,14 +96,19 @@ class Picture:
     refused: str
     identity: float | None
     engine: Engine
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Over:
-    """A batch has ended, after so many seconds; `error` says why nothing more comes of it, else ""."""
+    """A batch has ended, after so many seconds.
+
+    `error` says why nothing more comes of it, `waits` why it is to be drawn later, else "".
+    """
 
     seconds: float
     error: str = ""
+    waits: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +143,7 @@ def work(server: Connection, opening: Opening) -> None:
     Tells the server: `Ready` or `Broken`; then for each batch steps, pictures and at last `Over`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server decides
+    logs.configure()
     try:
         marks = [time.monotonic()]
         import torch
@@ -144,6 +154,8 @@ def work(server: Connection, opening: Opening) -> None:
             import diffusers
 
             diffusers.StableDiffusionXLPipeline  # noqa: B018  the access imports it, transformers and peft
+        if opening.engine != "procedural":
+            logs.silence_prompts()
         marks.append(time.monotonic())
         signer = Signer(opening.signing)
         studio = _opened(opening)
@@ -177,22 +189,25 @@ def _opened(opening: Opening) -> "Studio":
     except Exception:
         if not opening.or_renderer:
             raise
-        traceback.print_exc()
+        logger.exception("the renderer draws, as the networks cannot be loaded")
         return by("procedural")
 
 
 def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> Over:
-    begun, error = time.monotonic(), ""
+    begun, error, waits = time.monotonic(), "", ""
     try:
         _draw(server, studio, signer, batch)
     except _AllCancelled:
         pass
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
         raise
     except Exception as err:  # a LoRA that does not fit, say: the next batch may well be drawn
-        traceback.print_exc()
-        error = f"{type(err).__name__}: {err}"
-    return Over(time.monotonic() - begun, error)
+        logger.exception("a batch is not drawn")
+        if isinstance(err, OSError) and err.errno in REFUSALS:
+            waits = no_room("files that drawing takes", err)
+        else:
+            error = f"{type(err).__name__}: {err}"
+    return Over(time.monotonic() - begun, error, waits)
 
 
 def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> None:
@@ -229,6 +244,7 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
                     one.refused,
                     one.identity,
                     studio.engine,
+                    one.warnings,
                 )
                 for (job, _), (one,) in zip(wanted, drawn, strict=True)
             ]

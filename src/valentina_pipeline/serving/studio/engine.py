@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.generate import OnStep
 
 
+RENDERED = (
+    "the renderer reads expression, pose, dress, place and light from the prompt, and nothing else; "
+    "steps, guidance, sampler and negative prompt change nothing"
+)
+"""A warning with each image of the renderer."""
+
+
 @dataclass(frozen=True)
 class Drawn:
     """What one image of an order came to.
@@ -44,6 +51,7 @@ class Drawn:
         refused: why there is no image, else "".
         identity: the face's likeness to the character's portraits, -1 to 1; None without a face, an image
             or the networks that measure it.
+        warnings: what of the request counted for nothing, a sentence each.
     """
 
     image: "Image.Image | None"
@@ -51,6 +59,7 @@ class Drawn:
     seed: int
     refused: str
     identity: float | None
+    warnings: tuple[str, ...] = ()
 
 
 class Studio:
@@ -195,7 +204,8 @@ class Studio:
         if reason := self._unsafe(image):  # before the watermark, which changes what a detector sees
             return Drawn(None, order, seed, reason, None)
         shown = watermarked(image)
-        return Drawn(shown, order, seed, "", self._likeness.score(shown) if self._likeness else None)
+        identity = self._likeness.score(shown) if self._likeness else None
+        return Drawn(shown, order, seed, "", identity, (RENDERED,) if self.engine == "procedural" else ())
 
     @property
     def measures(self) -> bool:

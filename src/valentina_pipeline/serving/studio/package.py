@@ -19,7 +19,7 @@ from valentina_pipeline.domain.scene import Scene
 class Strict(BaseModel):
     """What people write: immutable, and strict about names and numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class BadPackage(ValueError):

@@ -39,8 +39,11 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 MOST_IMAGES = 64
 """In one request: a server's worker is held for as long as they take."""
 
-LONGEST_PROMPT = 2000
-"""Characters; the text encoders read some 75 tokens of them."""
+LONGEST_PROMPT = 4000
+"""Characters, with triggers and the scene's words; the text encoders read some 75 tokens of them."""
+
+MOST_ADAPTERS = 16
+"""LoRAs of one drawing, the character's own and the scene's included."""
 
 LCM_STEPS = 50
 """As many steps as its distillation has."""
@@ -92,7 +95,9 @@ class Request(Strict):
     width: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     scheduler: Scheduler | None = Field(default=None, description="the sampler")
-    adapters: tuple[Use, ...] = Field(default=(), max_length=8, description="LoRAs beside the character's")
+    adapters: tuple[Use, ...] = Field(
+        default=(), max_length=MOST_ADAPTERS, description="LoRAs, the character's and the scene's included"
+    )
     image: str | None = Field(
         default=None, description="where drawing begins: base64 of a PNG, JPEG or WebP, cut to the size asked"
     )
@@ -215,7 +220,7 @@ def settled(
     if first + request.count > 2**63:
         raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
     inputs, pictures = _inputs(request, (settings.width, settings.height), controls or {})
-    return Order(
+    order = Order(
         prompt=_with_triggers(about.subject(prompt), uses, shelf or {}),
         negative_prompt=request.negative_prompt.strip(),
         seeds=tuple(range(first, first + request.count)),
@@ -223,6 +228,18 @@ def settled(
         settings=replace(settings, inputs=inputs),
         pictures=pictures,
     )
+    _refuse_unrepeatable(order)
+    return order
+
+
+def _refuse_unrepeatable(order: Order) -> None:
+    """Raise BadRequest for an order that no request could ask for again: texts and presets added too much."""
+    try:
+        again(order)
+    except ValidationError as err:
+        first = err.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise BadRequest(field, f"as drawn, with triggers, scene and preset: {first['msg']}") from err
 
 
 def refuse_beyond(settings: Settings, about: About, engine: Engine) -> None:
