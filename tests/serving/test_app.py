@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import httpx
 import pytest
 import uvicorn
 from click.testing import CliRunner
+from filelock import FileLock
 from openai import BadRequestError, OpenAI
 from websockets.sync.client import connect
 
@@ -29,7 +31,7 @@ from valentina_pipeline.image import png
 from valentina_pipeline.serving import pulse
 from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.command import serve
-from valentina_pipeline.serving.database import sqlite
+from valentina_pipeline.serving.database import UnavailableError, sqlite
 from valentina_pipeline.serving.desk import Desk
 from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.keys import Gate, Key, issued
@@ -231,7 +233,7 @@ def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> N
     assert (done["state"], len(done["images"])) == ("done", 1)
     found = served.desk.jobs.get(job)
     assert found is not None
-    assert found.tries == 2
+    assert found.tries == 1
     assert "valentina_replaced_total 1.0" in served.http.get("/metrics").text
 
 
@@ -241,7 +243,7 @@ def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
     monkeypatch.setattr(pulse, "LEAST", 1.0)
     job = served.begun(**{**LONG, "count": 1})
     assert served.desk._process is not None
-    os.kill(served.desk._process.pid or 0, signal.SIGSTOP)
+    os.kill(served.desk._process.pid, signal.SIGSTOP)
     hung = time.monotonic()
     until(lambda: served.http.get("/readyz").status_code == 503)
     assert time.monotonic() - hung < 10
@@ -274,7 +276,7 @@ def test_a_database_that_is_away_for_a_while_costs_time_and_nothing_else(
 
     def once_away(*arguments: Any) -> None:
         if next(away, False):
-            raise OSError("no connection")
+            raise UnavailableError("no connection")
         pictures(*arguments)
 
     monkeypatch.setattr(served.desk.jobs, "pictures", once_away)
@@ -384,7 +386,7 @@ def test_a_package_whose_rights_are_taken_back_refuses_from_then_on(served: Runn
 
 
 def start(package: Path, state: Path) -> tuple[subprocess.Popen[str], str]:
-    """Start the command as a process of its own; return it and its address."""
+    """Start the command as a process of its own, with its log in the state; return it and its address."""
     command = [
         sys.executable,
         "-m",
@@ -395,9 +397,9 @@ def start(package: Path, state: Path) -> tuple[subprocess.Popen[str], str]:
         "--state",
         str(state),
     ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with (state / "log").open("a") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     assert process.stdout is not None
     return process, process.stdout.readline().split(": ")[1].split()[0]
 
@@ -432,10 +434,19 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
         with httpx.Client(base_url=url, timeout=30) as http:
             for job in accepted:
                 until(lambda job=job: http.get(f"/v1/jobs/{job}").json()["state"] == "done")  # type: ignore[misc]
+            secret = {**QUICK, "prompt": f"{'at sea, ' * 40} in zebrafish marmalade"}
+            last = http.post("/v1/generations", json=secret).json()["id"]
+            until(lambda: http.get(f"/v1/jobs/{last}").json()["state"] == "done")
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) in (0, -signal.SIGTERM)
     finally:
         process.kill()
+    log = (tmp_path / "log").read_text()
+    assert re.search(
+        "^INFO valentina_pipeline.serving.desk: torch is ready on cpu after .*, memory: ", log, re.M
+    )
+    assert f"INFO valentina_pipeline.serving.server: job {last} of local\n" in log
+    assert "marmalade" not in log
 
 
 @pytest.mark.parametrize(
@@ -446,15 +457,35 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
         (("--adapters", "."), "adapters.yml is missing"),
         (("--keys", "none.yml"), "none.yml"),
         (("--compile", "--engine", "onnx"), "--compile is for --engine torch"),
+        (("--state", "held"), "--state held is another server's, which runs: end it"),
+        (
+            ("--state", "broken"),
+            "broken/jobs.sqlite: the queue's database cannot be used: its file is",
+        ),
     ],
 )
 def test_what_it_cannot_serve_with_is_one_line(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(serve, [str(package), *options])
+    for state in ("held", "broken"):
+        Path(state).mkdir()
+    Path("broken/jobs.sqlite").write_bytes(b"no database" * 1000)
+    with FileLock("held/.lock"):
+        result = CliRunner().invoke(serve, [str(package), "--port", "0", *options])
     assert result.exit_code == 1
     assert said in result.output
+
+
+def test_a_start_whose_port_is_taken_touches_nothing_of_the_state(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        result = CliRunner().invoke(serve, [str(package), "--port", str(other.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "cannot be listened at: Address already in use; end the server that does" in result.output
+    assert not (tmp_path / "served").exists()
 
 
 def test_the_process_that_answers_knows_neither_torch_nor_the_project_s_engines(tmp_path: Path) -> None:

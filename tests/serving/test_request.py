@@ -1,11 +1,21 @@
 """A request: what it may say, and what becomes of it with a package."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
+from valentina_pipeline.image import png
+from valentina_pipeline.image.generate import Request as One
+from valentina_pipeline.image.generate import mark, told
 from valentina_pipeline.image.safety import UnsafePrompt
+from valentina_pipeline.serving.database import sqlite
+from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.package import About, read
 from valentina_pipeline.serving.studio.request import BadRequest, Request, again, asked, recalled, settled
@@ -16,6 +26,13 @@ STYLE = Adapter(file=Path("s.safetensors"), kind="style", licence="CC0-1.0", tri
 @pytest.fixture(scope="module")
 def about(package: Path) -> About:
     return read(package)
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    made = Jobs(sqlite(tmp_path_factory.mktemp("queue")), most=1000)
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize(
@@ -142,3 +159,64 @@ def test_real_people_are_refused_and_the_character_is_not(about: About) -> None:
 def test_a_file_of_another_tool_is_said_to_tell_nothing(texts: dict[str, str]) -> None:
     with pytest.raises(BadRequest, match="does not tell how it was drawn"):
         recalled(texts)
+
+
+SHELF = {
+    f"style_{n}": STYLE.model_copy(update={"trigger": "w" * 99, "scenes": ("travel",) if n < 4 else ()})
+    for n in range(12)
+}
+REQUESTS = st.fixed_dictionaries(
+    {
+        "prompt": st.one_of(st.text(max_size=40), st.text("at sea, ", max_size=2000)),
+        "negative_prompt": st.text(max_size=40),
+        "scene": st.sampled_from(["", "beach_day", "cover"]),
+        "adapters": st.lists(st.sampled_from([*SHELF, "valentina_moreau"]), unique=True, max_size=13).map(
+            lambda names: [{"name": name, "weight": 0.5} for name in names]
+        ),
+        "count": st.integers(1, 64),
+        "seed": st.integers(0, 2**63 - 1),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "x" * 2000},
+        {"prompt": "at sea", "adapters": [{"name": name} for name in [*SHELF][:8]]},
+        {"prompt": "x" * 2000, "scene": "beach_day", "adapters": [{"name": name} for name in [*SHELF][4:]]},
+    ],
+)
+def test_long_prompts_and_many_loras_are_shown_and_asked_for_again(
+    about: About, fields: dict[str, Any]
+) -> None:
+    order = settled(asked(fields), about, SHELF)
+    assert settled(again(order), about, SHELF) == order
+
+
+@given(REQUESTS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_accepted_request_is_stored_shown_and_recalled(
+    about: About, jobs: Jobs, fields: dict[str, Any]
+) -> None:
+    try:
+        order = settled(asked(fields), about, SHELF)
+    except (BadRequest, UnsafePrompt):
+        return
+    job = jobs.add("ada", order)
+    assert jobs.get(job.id) == jobs.of("ada", 1)[0] == job
+    shown = Request.model_validate_json(again(job.order).model_dump_json())
+    assert settled(shown, about, SHELF) == order
+    one, drawn = One(order.prompt, order.seeds[-1], order.negative_prompt), vars(order.settings)
+    marks = {name: drawn[name] for name in ("steps", "guidance", "width", "height", "scheduler", "adapters")}
+    image = mark(Image.new("RGB", (8, 8)), {**told(one), **marks, "preset": order.preset})
+    texts = png.decode(png.encode(image)).info["text"]
+    assert settled(recalled(texts), about, SHELF) == replace(order, seeds=order.seeds[-1:])
+
+
+def test_what_no_request_could_ask_for_again_is_refused_with_its_field(about: About) -> None:
+    with pytest.raises(BadRequest, match=r"prompt: as drawn, with triggers, scene and preset: String should"):
+        settled(Request(prompt="x" * 3990), about)
+    slow = replace(about, presets={**about.presets, "slow": replace(about.presets["high"], steps=500)})
+    with pytest.raises(BadRequest, match="steps: as drawn"):
+        settled(Request(prompt="at sea", preset="slow"), slow)

@@ -1,47 +1,30 @@
 """Between the queue and the process that draws: hands out batches, hears of progress, replaces what dies."""
 
 import logging
-import multiprocessing
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving.database import UnavailableError
 from valentina_pipeline.serving.gallery import Gallery
-from valentina_pipeline.serving.job import Image, Job, State
+from valentina_pipeline.serving.job import Image, Job
 from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.metrics import Metrics
-from valentina_pipeline.serving.pulse import Pulse
+from valentina_pipeline.serving.process import DrawingProcess
+from valentina_pipeline.serving.progress import Progress
 from valentina_pipeline.serving.studio.engine import batch_size
 from valentina_pipeline.serving.studio.package import About
 from valentina_pipeline.serving.watch import Watch
-from valentina_pipeline.serving.worker import (
-    Batch,
-    Broken,
-    Cancelled,
-    Opening,
-    Over,
-    Picture,
-    Ready,
-    Step,
-    Watched,
-    work,
-)
+from valentina_pipeline.serving.worker import Batch, Broken, Opening, Over, Picture, Ready, Step
 
 if TYPE_CHECKING:
-    from multiprocessing.process import BaseProcess
-
     from valentina_pipeline.serving.studio.request import Order
 
 logger = logging.getLogger(__name__)
-
-BEAT = 0.02
-"""Seconds: how often the desk looks whether the process lives and whether a job was cancelled."""
 
 REST = 2.0
 """Seconds before what failed for want of a network, a database or a disk is tried again."""
@@ -51,34 +34,6 @@ TIDY = 60.0
 
 KEPT = 24 * 3600.0
 """Seconds for which jobs and images are kept after their end."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job is.
-
-    Attributes:
-        state: where it is.
-        done: steps done.
-        total: steps of all its batches.
-        preview: a JPEG file, b"" where there is none.
-        begun: `time.monotonic` when the drawing of this batch began.
-        before: steps done before this batch.
-    """
-
-    state: State
-    done: int = 0
-    total: int = 0
-    preview: bytes = b""
-    begun: float = 0.0
-    before: int = 0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """How long it will take if no other job has a turn, going by how long this batch took so far."""
-        if self.done <= self.before:
-            return None
-        return (time.monotonic() - self.begun) / (self.done - self.before) * (self.total - self.done)
 
 
 class Desk:
@@ -138,9 +93,7 @@ class Desk:
         self._called = threading.Event()
         self._ending = threading.Event()
         self._ended = threading.Event()
-        self._process: BaseProcess | None = None
-        self._line: Connection | None = None
-        self._pulse: Pulse | None = None
+        self._process: DrawingProcess | None = None
         self._tidied = 0.0
         self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
 
@@ -157,10 +110,7 @@ class Desk:
         self._dismiss(kill=self._thread.is_alive())
         self._thread.join(5)
         self._ended.set()
-        try:
-            self.jobs.release()
-        except UnavailableError as err:
-            logger.error("what was being drawn waits until its lease is over: %s", err)
+        self._release()
 
     def submit(self, owner: str, order: "Order", images_per_day: int | None = None) -> Job:
         """Accept an order.
@@ -221,8 +171,10 @@ class Desk:
                 failed, self.trouble = False, ""
                 self._serve()
             except UnavailableError as err:
+                self._release()
                 if self.trouble != str(err):
-                    logger.error("%s (%s)", err, type(err.__cause__).__name__)
+                    why, _, _ = str(err.__cause__ or "").partition("\n")  # more may quote what was stored
+                    logger.error("%s %s", err, why)
                 self.trouble = str(err)
                 self._ending.wait(REST)
             except Exception:  # the desk has to outlive whatever happens
@@ -231,6 +183,14 @@ class Desk:
                 self._dismiss(kill=True)
                 self._progress.clear()
                 self._ending.wait(REST)
+
+    def _release(self) -> None:
+        """Put back what is in hand, if the database can be written."""
+        try:
+            self.jobs.release()
+            self._in_hand = frozenset()
+        except UnavailableError as err:
+            logger.error("what was being drawn waits until its lease is over: %s", err)
 
     def _renew(self) -> None:
         """Say again and again that this server lives, and find out what others took or cancelled."""
@@ -261,23 +221,18 @@ class Desk:
                     return
             else:
                 self._called.wait(1.0)
-                if self._process is None or not self._process.is_alive():
+                if self._process is None or not self._process.alive:
                     return
 
     def _open(self) -> bool:
         """Have a process that is ready; return whether there is one."""
-        if self._process is not None and self._process.is_alive():
+        if self._process is not None and self._process.alive:
             return True
         self._dismiss(kill=True)
         self.ready = ""
         began = time.monotonic()
-        context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, self._opening), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._pulse = Pulse(self._process)
-        match told := self._hear():
+        process = self._process = DrawingProcess(self._opening)
+        match told := process.hear(self._ending.is_set):  # nobody waits for it at the end
             case Ready():
                 self.ready, self.engine, self.broken = told.device, told.engine, ""
                 self._measures, self.memory = told.measures, told.memory
@@ -294,7 +249,7 @@ class Desk:
             case _ if self._ending.is_set():
                 return False
             case _:
-                self.broken = f"the process that draws {self._end_of_it} while it loaded the networks"
+                self.broken = f"the process that draws {process.end_of_it} while it loaded the networks"
         logger.error("%s", self.broken)
         return False
 
@@ -312,19 +267,19 @@ class Desk:
             if not job.images:
                 self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
         settings, wanted = taken[0].order.settings, sum(len(job.order.seeds) for job in taken)
-        assert self._pulse is not None  # as there is a process
-        patience = self._pulse.patience
-        patience.begin((settings, wanted))
-        self._tell(Batch({job.id: job.order for job in taken}))
-        said = set[object]()
+        process = self._process
+        assert process is not None  # `_open` has it
+        process.patience.begin((settings, wanted))
+        process.tell(Batch({job.id: job.order for job in taken}))
         images, trouble = 0, ""
         while True:
-            match told := self._hear(waiting, said):
+            known = waiting, self._cancelled, self._watched
+            match told := process.hear(lambda: self._process is None, *known):
                 case Step():
-                    patience.heard("stepping" if told.done % settings.steps_done else "finishing")
+                    process.patience.heard("stepping" if told.done % settings.steps_done else "finishing")
                     self._step(told, taken)
                 case list():
-                    patience.heard("beginning")
+                    process.patience.heard("beginning")
                     images += len(told)
                     try:
                         self._keep(told, {job.id: job.order for job in taken})
@@ -337,7 +292,7 @@ class Desk:
                     self._end(waiting, told.error, trouble or told.waits)
                     return True
                 case _:
-                    return self._died(waiting)
+                    return self._died(waiting, process)
 
     def _step(self, told: Step, taken: list[Job]) -> None:
         for job in taken:
@@ -407,10 +362,10 @@ class Desk:
             self._metrics.jobs.labels("done").inc(self.jobs.turn(jobs))
         self._in_hand = frozenset()
 
-    def _died(self, waiting: set[str]) -> bool:
+    def _died(self, waiting: set[str], process: DrawingProcess) -> bool:
         if self._ending.is_set():
             return False  # `stop` puts them back
-        logger.error("the process that draws %s: another takes over", self._end_of_it)
+        logger.error("the process that draws %s: another takes over", process.end_of_it)
         self.ready, self.broken = "", "the process that draws is being replaced"
         self._metrics.replaced.inc()
         self._dismiss(kill=True)
@@ -419,72 +374,16 @@ class Desk:
         self._retry(waiting)
         return False
 
-    @property
-    def _end_of_it(self) -> str:
-        return (self._pulse.hung if self._pulse else "") or "died"
-
     def _retry(self, jobs: Collection[str]) -> None:
         """Put back what the process died of, or what was drawn beside that."""
         self._metrics.jobs.labels("failed").inc(self.jobs.retry(jobs))
         self._in_hand = frozenset()
 
-    def _hear(self, jobs: set[str] | None = None, said: set[object] | None = None) -> object:
-        """Return what the process says next, None where it is gone.
-
-        Tells it meanwhile which of `jobs` are cancelled and watched, once each: `said` is added to. Without
-        jobs it is loading, which nobody waits for at the end.
-        """
-        with self._pulse.listening() if self._pulse else nullcontext():
-            return self._next(jobs, said)
-
-    def _next(self, jobs: set[str] | None, said: set[object] | None) -> object:
-        line, process = self._line, self._process
-        while line is not None and process is not None and not (jobs is None and self._ending.is_set()):
-            try:
-                if jobs and said is not None:
-                    for word in self._words(jobs) - said:
-                        line.send(word)
-                        said.add(word)
-                if line.poll(BEAT):
-                    return line.recv()
-            except (EOFError, OSError):
-                return None
-            if not process.is_alive() and not line.poll():
-                return None
-        return None
-
-    def _words(self, jobs: set[str]) -> set[object]:
-        return {
-            *(Cancelled(job) for job in jobs if job in self._cancelled),
-            *(Watched(job) for job in jobs if job in self._watched),
-        }
-
-    def _tell(self, what: Batch | None) -> None:
-        try:
-            if self._line is not None and self._pulse is not None:
-                with self._pulse.listening():
-                    self._line.send(what)
-        except OSError:
-            logger.debug("the process that draws is gone")  # which `_hear` finds too
-
     def _dismiss(self, kill: bool) -> None:
         """Have no process."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if kill:
-            process.kill()
-        else:
-            self._tell(None)
-        process.join(10)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        if self._pulse is not None:
-            self._pulse.end()
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if process is not None:
+            process.dismiss(kill)
 
     def _tidy(self) -> None:
         """Take over from servers that are gone, and forget what ended long ago. Between two batches."""

@@ -1,0 +1,54 @@
+"""A process that draws nothing, and says of each image that it was asked for it: the queue is what is tried.
+
+As a program it is a server without HTTP: python drawing.py DATABASE STATE PACKAGE
+"""
+
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from valentina_pipeline.serving import process
+from valentina_pipeline.serving.desk import Desk
+from valentina_pipeline.serving.jobs import Jobs
+from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.studio.package import read
+from valentina_pipeline.serving.worker import Batch, Opening, Over, Picture, Ready
+
+LEASE = 1.0
+SECONDS = 0.02
+"""That an image takes."""
+
+
+def work(server: Connection, opening: Opening) -> None:
+    """Draw as `worker.work` does; each image is a line of `drawn` in the folder that the key would be in."""
+    server.send(Ready("nowhere", "torch", {"networks": 0.0}, False, {}))
+    try:
+        while (told := server.recv()) is not None:
+            if isinstance(told, Batch):
+                for job, order in told.orders.items():
+                    for seed in order.seeds:
+                        if order.prompt == "die":
+                            os._exit(1)
+                        time.sleep(SECONDS)
+                        with (opening.signing / "drawn").open("a") as lines:
+                            lines.write(f"{job} {seed}\n")
+                        server.send([Picture(job, seed, b"an image", "", None, "torch")])
+                server.send(Over(SECONDS))
+    except (EOFError, OSError):
+        return  # the server is gone
+
+
+def desk(jobs: Jobs, package: Path, state: Path) -> Desk:
+    """Return a desk that has `work` draw."""
+    process.work = work  # type: ignore[attr-defined]
+    return Desk(jobs, read(package), Opening(package, state), state / "images", Metrics())
+
+
+if __name__ == "__main__":
+    made = desk(Jobs(sys.argv[1], lease=LEASE), Path(sys.argv[3]), Path(sys.argv[2]))
+    made.start()
+    print("begun", flush=True)
+    signal.pause()
