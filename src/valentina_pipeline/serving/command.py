@@ -152,7 +152,8 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
     except OSError as err:
-        said = f"--host {host} --port {port} cannot be listened at: {err.strerror or err}"
+        why, _, _ = str(err.strerror or err).partition(" (")
+        said = f"--host {host} --port {port} cannot be listened at: {why}"
         raise ValueError(f"{said}; end the server that does, or give another --port") from err
 
 
