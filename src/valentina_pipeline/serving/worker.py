@@ -162,6 +162,8 @@ def work(server: Connection, opening: Opening) -> None:
         marks.append(time.monotonic())
         spent = dict(zip(PHASES, (after - before for before, after in pairwise(marks)), strict=True))
         server.send(Ready(studio.device, studio.engine, spent, studio.measures, studio.memory))
+    except ConnectionError:
+        return  # the server is gone
     except Exception as err:  # whatever it is, the server says so
         server.send(Broken(f"{type(err).__name__}: {err}"))
         return
