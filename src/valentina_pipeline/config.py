@@ -73,7 +73,7 @@ class IngestConfig(Frozen):
     max_clipped: float = Field(ge=0, le=1, description="share of black and white pixels")
     max_noise: float = Field(gt=0, description="standard deviation in 8-bit levels")
     min_jpeg_quality: float = Field(ge=0, le=100, description="as libjpeg counts; 0 lets everything pass")
-    max_letters: int = Field(ge=0, description="of writing, such as a watermark's, that passes")
+    max_letters: int = Field(ge=-1, description="of readable writing that pass; -1: not looked for")
     score_model: str = Field(description="a CLIP that scores pictures (CLIP-IQA), open_clip's name or folder")
     min_score: float = Field(ge=0, le=1, description="of CLIP-IQA")
     brisque_model: str = Field(description="a folder with OpenCV's files of BRISQUE; empty: none")

@@ -119,7 +119,13 @@ def _schema() -> "DataFrameSchema":
                 coerce=True,
                 description="of what came as JPEG",
             ),
-            "letters": Column("int64", Check.ge(0), description="of writing over the picture"),
+            "letters": Column(
+                float,
+                Check.ge(0),
+                nullable=True,
+                coerce=True,
+                description="of writing; NaN: not looked for",
+            ),
             "clip_iqa": Column(float, share, nullable=True, coerce=True, description="where a CLIP scores"),
             "brisque": Column(
                 float, Check.in_range(0, 100), nullable=True, coerce=True, description="where it scores"

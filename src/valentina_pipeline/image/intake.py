@@ -25,18 +25,18 @@ DECIDING = (
     "color",
     "decode",
     "intake",
-    "lettering",
     "pleasing",
     "png",
     "quality",
     "safety",
+    "text_overlay",
     "upscale",
 )
 """Modules whose code decides what becomes of a picture."""
 
 LIBRARIES = (
     "imagehash", "nudenet", "open-clip-torch", "opencv-contrib-python-headless", "pillow", "pillow-heif",
-    "transformers",
+    "rapidocr", "transformers",
 )  # fmt: skip
 """Whose versions do, too."""
 
@@ -72,7 +72,7 @@ def judge(intake: Intake, original: Original) -> Picture | Rejection:
     try:
         content = _content(original, limits.max_bytes)
         found = decode(content, limits.model_copy(update={"min_side": _least_side(limits)}))
-        figures = quality.measured(found.image, found.tables)
+        figures = quality.measured(found.image, found.tables, read_letters=limits.max_letters >= 0)
         quality.check(figures, limits)
         if reason := intake.unsafe(found.image):
             raise Rejection("unsafe content", reason)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from valentina_pipeline.config import IngestConfig
 from valentina_pipeline.image.decode import Rejection
-from valentina_pipeline.image.lettering import letters
+from valentina_pipeline.image.text_overlay import count_overlay_letters
 
 SIDE = 512
 """Pixels of the shorter side at which sharpness and noise are measured: figures of any camera compare."""
@@ -29,7 +29,7 @@ class Quality:
         clipped: share of pixels that are black or white.
         noise: standard deviation in 8-bit levels (Immerkaer 1996).
         jpeg_quality: as libjpeg counts, in [1, 100]; None of what came in another format.
-        letters: of writing laid over the picture (image/lettering.py).
+        letters: of writing that can be read (image/text_overlay.py); None where it was not looked for.
     """
 
     sharpness: float
@@ -37,15 +37,18 @@ class Quality:
     clipped: float
     noise: float
     jpeg_quality: float | None
-    letters: int
+    letters: int | None
 
 
-def measured(image: Image.Image, tables: "dict[int, list[int]] | None" = None) -> Quality:
+def measured(
+    image: Image.Image, tables: "dict[int, list[int]] | None" = None, read_letters: bool = False
+) -> Quality:
     """Return the figures of an RGB picture.
 
     Args:
         image: as it is stored.
         tables: quantisation tables of the JPEG it came as.
+        read_letters: look for writing, which takes most of a second.
     """
     import cv2
 
@@ -63,7 +66,7 @@ def measured(image: Image.Image, tables: "dict[int, list[int]] | None" = None) -
         clipped=round(clipped, 4),
         noise=round(_noise(small), 3),
         jpeg_quality=_jpeg_quality(tables) if tables else None,
-        letters=letters(image),
+        letters=count_overlay_letters(image) if read_letters else None,
     )
 
 
