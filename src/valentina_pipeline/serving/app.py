@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 
 import psutil
@@ -232,7 +232,8 @@ def create_app(server: Server) -> FastAPI:
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     def metrics() -> Response:
         """Return the figures for Prometheus."""
-        server.metrics.queue.set(server.desk.jobs.waiting())
+        with suppress(UnavailableError):  # the other figures are wanted all the more
+            server.metrics.queue.set(server.desk.jobs.waiting())
         me = psutil.Process()
         server.metrics.memory.set(sum(_resident(each) for each in (me, *me.children(recursive=True))))
         return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)

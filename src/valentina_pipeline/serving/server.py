@@ -5,6 +5,7 @@ import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 from fastapi import HTTPException
@@ -165,7 +166,8 @@ class Server:
         async for found in self._looks(job.id):
             last = found
             if await gone():
-                self.desk.cancel(job.id)
+                with suppress(UnavailableError):  # it is tried again at the next look
+                    await asyncio.to_thread(self.desk.cancel, job.id)
         if last.state not in ENDED:
             raise HTTPException(404, "this job was forgotten")
         return last
