@@ -90,7 +90,6 @@ def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float
         pipe = merged(base, parts)
     except (MissingModel, ValueError) as err:
         raise click.ClickException(str(err)) from err
-    partial = output.with_name(f"{output.name}.partial")
-    pipe.save_pretrained(partial)
-    partial.replace(output)
+    with files.replacing(output) as partial:
+        pipe.save_pretrained(partial)
     click.echo(f"{output}: {name} with {len(parts)} merged")

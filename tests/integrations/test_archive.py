@@ -26,6 +26,16 @@ def test_members_are_listed_and_read_in_place(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures.zip"]
 
 
+def test_the_directory_of_many_members_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed(tmp_path, **{f"{number}.png": b"x" for number in range(200)})
+    opened = []
+    real = zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path: opened.append(path) or real(path))
+    place = source("pictures.zip", tmp_path)
+    assert {place.read(entry, 10) for entry in place.entries()} == {b"x"}
+    assert len(opened) == 1
+
+
 def test_a_members_version_changes_with_its_content(tmp_path: Path) -> None:
     packed(tmp_path, **{"a.png": b"one"})
     (one,) = source("pictures.zip", tmp_path).entries()

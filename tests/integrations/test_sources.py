@@ -56,6 +56,27 @@ def test_what_cannot_be_read_is_listed_and_its_reading_fails(tmp_path: Path) -> 
             place.read(entry, 100)
 
 
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "source/deep").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "source/own.png").write_bytes(b"own")
+    (tmp_path / "source/deep/in.png").symlink_to(tmp_path / "source/own.png")
+    (tmp_path / "source/out.png").symlink_to("../secret.png")
+    (tmp_path / "source/attributes.json").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "source/folder").symlink_to(tmp_path)
+    place = LocalFolder(tmp_path / "source")
+    read = {}
+    for entry in place.entries():
+        try:
+            read[entry.name] = place.read(entry, 100)
+        except OSError as err:
+            assert "leads out of the source" in str(err)
+            assert entry.size is None
+    assert read == {"deep/in.png": b"own", "own.png": b"own"}
+    with pytest.raises(OSError, match="leads out"):
+        place.read(Entry("folder/secret.png"), 100)
+
+
 def test_an_empty_or_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match=rf"{tmp_path} is empty: put her portraits there"):
         LocalFolder(tmp_path).entries()

@@ -1,14 +1,17 @@
 import ssl
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 import trustme
 
-from valentina_pipeline.integrations.sources import BadSource, Entry, Source, source
+from valentina_pipeline.integrations.sources import BadSource, Entry, Source, source, web
 
 HOST = "localhost"
 FILES = {"/list.txt": b"", "/a.png": b"0123456789", "/deep/b.png": b"b"}
@@ -18,6 +21,7 @@ class Server(ThreadingHTTPServer):
     """Files over TLS, with the faults of real servers at addresses that name them."""
 
     asked: Counter[str]
+    hosts: Counter[str]
     list: str
 
 
@@ -29,6 +33,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked[f"{self.command} {self.path}"] += 1
+        self.server.hosts[self.headers["host"]] += 1
         if self.path == "/list.txt":
             return self._send(self.server.list.encode())
         if self.path == "/busy.png" and self.server.asked["GET /busy.png"] < 3:
@@ -36,13 +41,37 @@ class Answers(BaseHTTPRequestHandler):
         if self.path == "/cut.png":
             return self._send(b"cut", length=100)
         if self.path.startswith("/to/"):
-            return self._send(b"", 302, location=self.path.removeprefix("/to/"))
+            return self._send(b"", 302, location=unquote(self.path.removeprefix("/to/")))
+        if self.path == "/later.png":
+            return self._send(b"", 503, retry_after="3600")
+        if self.path in ("/slow.png", "/slow-head.png"):
+            return self._drip()
         content = FILES.get(self.path, b"late" if self.path == "/busy.png" else None)
         return self._send(b"", 404) if content is None else self._send(content)
 
-    def _send(self, content: bytes, status: int = 200, length: int | None = None, location: str = "") -> None:
+    def _drip(self) -> None:
+        """Send a byte every tenth of a second."""
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+        slow = (head if self.path == "/slow-head.png" else b"") + b"x" * 1000
+        self.wfile.write(b"" if self.path == "/slow-head.png" else head)
+        with suppress(OSError):
+            for byte in slow:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.1)
+        self.close_connection = True
+
+    def _send(
+        self,
+        content: bytes,
+        status: int = 200,
+        length: int | None = None,
+        location: str = "",
+        retry_after: str = "",
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(content) if length is None else length))
+        if retry_after:
+            self.send_header("Retry-After", retry_after)
         if location:
             self.send_header("Location", location)
         elif status == 200:
@@ -61,12 +90,12 @@ class Answers(BaseHTTPRequestHandler):
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(HOST).configure_cert(context)
+    authority.issue_cert(HOST, "127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     serving = Server(("127.0.0.1", 0), Answers)
     serving.socket = context.wrap_socket(serving.socket, server_side=True)
-    serving.asked = Counter()
+    serving.asked, serving.hosts = Counter(), Counter()
     thread = threading.Thread(target=serving.serve_forever, daemon=True)
     thread.start()
     yield serving
@@ -125,8 +154,63 @@ def test_what_is_cut_gone_or_elsewhere_cannot_be_read(server: Server, line: str,
     assert entry.version == "" or line == "cut.png"
 
 
+@pytest.mark.parametrize("way", ["", "/to/"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://{evil}\\@{allowed}/a.png",
+        "https://{evil}/\\@{allowed}/a.png",
+        "https:\\\\{evil}\\@{allowed}/a.png",
+        "https://{evil}#@{allowed}/a.png",
+        "https://{evil}?@{allowed}/a.png",
+        "https://{allowed}@{evil}/a.png",
+        "https://{evil}%5c@{allowed}/a.png",
+        "https://{evil}\t@{allowed}/a.png",
+        "//{evil}/a.png",
+        "https://{allowed}.{evil}/a.png",
+        "https://{evil}%2f@{allowed}/a.png",
+    ],
+)
+def test_only_the_host_that_was_checked_is_asked(server: Server, way: str, address: str) -> None:
+    evil, allowed = f"127.0.0.1:{server.server_port}", f"{HOST}:{server.server_port}"
+    line = address.format(evil=evil, allowed=allowed)
+    place, (entry,), _ = listed(server, way + quote(line, safe="") if way else line)
+    with suppress(OSError):
+        place.read(entry, 1000)
+    assert {*server.hosts} == {allowed}
+
+
+def test_a_name_is_the_address_that_is_asked(server: Server) -> None:
+    _, entries, where = listed(server, "/deep/../a.png", "/deep/%2e%2e/a.png", "/%64eep/./b.png#part")
+    assert [entry.name for entry in entries] == [f"{where}/a.png", f"{where}/deep/b.png"]
+
+
+def test_a_server_does_not_say_how_long_it_is_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "LONGEST_WAIT", 0.1)
+    place, (later,), _ = listed(server, "later.png")
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="503"):
+        place.read(later, 100)
+    assert time.monotonic() - begun < 5
+    assert server.asked["GET /later.png"] == 1 + web.ATTEMPTS
+
+
+@pytest.mark.parametrize("name", ["slow.png", "slow-head.png"])
+def test_what_comes_byte_by_byte_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    place, (slow,), _ = listed(server, "a.png")
+    monkeypatch.setattr(web, "LONGEST", 1.0)
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="it takes longer than 1 s"):
+        place.read(Entry(slow.name.replace("a.png", name)), 10_000)
+    assert 0.5 < time.monotonic() - begun < 4
+
+
 def test_a_redirect_to_an_allowed_host_is_followed_and_a_ring_is_left(server: Server) -> None:
-    place, (moved, ring), _ = listed(server, "/to/../a.png", "/to/ring")
+    place, (moved, ring), _ = listed(server, "/to//a.png", "/to/ring")
     server.asked.clear()
     assert place.read(moved, 100) == b"0123456789"
     with pytest.raises(OSError, match="more than 5 redirects"):

@@ -3,6 +3,7 @@
 import stat
 import zipfile
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 from valentina_pipeline.integrations.sources.files import BadSource, Entry, is_candidate
@@ -30,8 +31,7 @@ class ZipFile:
     def entries(self) -> list[Entry]:
         """Return the members; of two of one name, the second is called `name#2`."""
         try:
-            with zipfile.ZipFile(self._path) as opened:
-                members = opened.infolist()
+            members = self._opened().infolist()
         except FileNotFoundError as err:
             raise BadSource(f"{self._path} does not exist: put the zip there, or correct `source`") from err
         except (OSError, *BROKEN) as err:
@@ -54,11 +54,21 @@ class ZipFile:
         """Return a member's content, at most `limit` + 1 bytes of it however small it is packed."""
         index = int(entry.version.partition("-")[0])
         try:
-            with zipfile.ZipFile(self._path) as opened:
-                member = opened.infolist()[index]
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise OSError(f"{entry.name} is a link")
-                with opened.open(member) as file:
-                    return file.read(limit + 1)
+            opened = self._opened()
+            member = opened.infolist()[index]
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise OSError(f"{entry.name} is a link")
+            with opened.open(member) as file:
+                return file.read(limit + 1)
         except BROKEN as err:
             raise OSError(f"{entry.name} cannot be unpacked: {err}") from err
+
+    def _opened(self) -> zipfile.ZipFile:
+        about = self._path.stat()
+        return _directory(self._path, about.st_size, about.st_mtime_ns, about.st_ino)
+
+
+@lru_cache(maxsize=1)
+def _directory(path: Path, *_version: int) -> zipfile.ZipFile:
+    """Return the zip, opened once a process: reading the directory of many members takes long."""
+    return zipfile.ZipFile(path)

@@ -43,6 +43,8 @@ class LocalFolder:
     def read(self, entry: Entry, limit: int) -> bytes:
         """Return a regular file's content, at most `limit` + 1 bytes of it."""
         path = self._folder / entry.name
+        if not self._holds(path):
+            raise OSError(f"{entry.name} leads out of the source: put the picture itself there, not a link")
         # before opening: a pipe would block for ever
         if not stat.S_ISREG(path.stat().st_mode):
             raise OSError(f"{entry.name} is a folder, a pipe or a device")
@@ -55,7 +57,13 @@ class LocalFolder:
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
 
+    def _holds(self, path: Path) -> bool:
+        """Return whether a path is inside of the folder, wherever links lead."""
+        return path.resolve().is_relative_to(self._folder.resolve())
+
     def _entry(self, path: Path) -> Entry:
+        if not self._holds(path):  # reading it says so
+            return Entry(self._name(path))
         try:
             about = path.stat()
         except OSError:  # such as a link to nothing: reading it says what is wrong

@@ -1,10 +1,11 @@
 """A video as a source: one frame of each scene, found where the picture changes at once (PySceneDetect)."""
 
 import hashlib
-import shutil
+import os
 from functools import partial
 from pathlib import Path
 
+from valentina_pipeline.integrations import files
 from valentina_pipeline.integrations.sources.files import BadSource, Entry
 from valentina_pipeline.integrations.sources.folder import LocalFolder
 
@@ -12,6 +13,9 @@ SECONDS = 3600.0
 MOST_SCENES = 10_000
 LEAST_SCENE = 15
 """Frames of a scene: what is shorter is a flash."""
+
+READ = "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+"""FFmpeg's options: a playlist, which names other files and addresses, is no video, whatever its name."""
 
 
 class VideoScenes:
@@ -58,26 +62,41 @@ class VideoScenes:
 
 def _extract(path: Path, folder: Path) -> str:
     """Write the frames into `folder`, which is there only when all of them are; return what went wrong."""
-    from scenedetect import ContentDetector, detect, open_video, save_images
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = READ  # this process is there for one video only
     from scenedetect.video_stream import FrameRateUnavailable, VideoOpenFailure
 
-    made = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        scenes = detect(str(path), ContentDetector(min_scene_len=LEAST_SCENE), start_in_scene=True)
-        if not 0 < len(scenes) <= MOST_SCENES:
-            return f"it has {len(scenes):,} scenes; at least one and at most {MOST_SCENES:,} can be taken in"
-        save_images(
-            scenes,
-            open_video(str(path)),
-            num_images=1,
-            image_extension="png",
-            encoder_param=1,
-            image_name_template="scene-$SCENE_NUMBER-$FRAME_NUMBER",
-            output_dir=str(made),
-        )
+        with files.replacing(folder) as made:
+            made.mkdir()
+            _save_frames(path, made)
+    except BadSource as err:
+        return str(err)
     except (FrameRateUnavailable, VideoOpenFailure, OSError, ValueError) as err:
-        return f"{type(err).__name__}: {err}"
-    made.rename(folder)
+        another_was_first = folder.is_dir()
+        return "" if another_was_first else f"{type(err).__name__}: {err}"
     return ""
+
+
+def _save_frames(path: Path, folder: Path) -> None:
+    """Write the middle frame of each scene.
+
+    Raises:
+        BadSource: there are none, or too many.
+    """
+    from scenedetect import ContentDetector, detect, open_video, save_images
+
+    scenes = detect(str(path), ContentDetector(min_scene_len=LEAST_SCENE), start_in_scene=True)
+    if not 0 < len(scenes) <= MOST_SCENES:
+        raise BadSource(
+            f"it has {len(scenes):,} scenes; at least one and at most {MOST_SCENES:,} can be taken in"
+        )
+    save_images(
+        scenes,
+        open_video(str(path)),
+        num_images=1,
+        image_extension="png",
+        encoder_param=1,
+        image_name_template="scene-$SCENE_NUMBER-$FRAME_NUMBER",
+        output_dir=str(folder),
+    )
