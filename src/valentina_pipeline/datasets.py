@@ -21,7 +21,7 @@ from PIL import Image
 
 from valentina_pipeline.domain.rights import BadLedger, RightsRecord
 from valentina_pipeline.image import png
-from valentina_pipeline.integrations import captions, files, ledgers
+from valentina_pipeline.integrations import captions, files, ledgers, tables
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +195,28 @@ class FileFolder(_OnDisk[Mapping[str, bytes | Path], Path]):
         """Replace the folder by these files; a path that leaves it is refused."""
         with _replacing_folder(self._path) as folder:
             files.write(data, folder)
+
+
+class Csv(_OnDisk[pd.DataFrame, pd.DataFrame]):
+    """One table as CSV, without an index; no text in it is a spreadsheet's formula: integrations/tables.py.
+
+    Args:
+        filepath: see `_OnDisk`.
+        texts: every cell is a text, "" where there is nothing.
+        metadata: see `_OnDisk`.
+    """
+
+    def __init__(self, *, filepath: str, texts: bool = False, metadata: dict[str, Any] | None = None) -> None:
+        super().__init__(filepath=filepath, metadata=metadata)
+        self._how = {"dtype": str, "keep_default_na": False} if texts else {}
+
+    def load(self) -> pd.DataFrame:
+        """Return the table."""
+        return tables.from_csv(self._present(), **self._how)
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Write the table."""
+        files.replace(self._path, tables.to_csv(data))
 
 
 class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):

@@ -3,17 +3,14 @@
 Reruns and the review page write it, people edit it in any program; whoever writes keeps what others wrote.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
-from valentina_pipeline.integrations import files
+from valentina_pipeline.integrations import files, tables
 
 BY_MACHINE = ("sha256", "source_name", "machine")
 BY_HAND = ("human", "verdict", "editor", "edited", "seen")
@@ -41,7 +38,7 @@ def read(path: Path) -> pd.DataFrame:
     mend = "correct it, or `git checkout` the last good one"
     try:
         # utf-8-sig: spreadsheet programs put a mark at the start when they save
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = tables.from_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as err:  # pandas' own errors and what is no UTF-8
         raise BadCaptions(f"{path} cannot be read ({' '.join(str(err).split())}): {mend}") from err
     unknown, missing = set(table.columns) - set(COLUMNS), {"sha256", "machine", "human"} - set(table.columns)
@@ -63,19 +60,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def write(path: Path, table: pd.DataFrame) -> None:
     """Replace the file at once."""
-    files.replace(path, table.to_csv(index=False, lineterminator="\n").encode())
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Keep other processes of this project from writing the file inside the block."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # locked in place of the file, which is replaced
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
+    files.replace(path, tables.to_csv(table))
 
 
 def renew(path: Path, machine: pd.DataFrame) -> None:
@@ -87,7 +72,7 @@ def renew(path: Path, machine: pd.DataFrame) -> None:
         path: the file, which need not exist.
         machine: `BY_MACHINE`.
     """
-    with alone(path):
+    with files.alone(path.parent):
         table = machine.reindex(columns=list(COLUMNS), fill_value="")
         if path.exists():
             before = read(path).set_index("sha256")
@@ -124,7 +109,7 @@ def edit(path: Path, edits: Mapping[str, Edit], editor: str) -> None:
         BadCaptions: there is no such row, or it says something else by now.
     """
     about = {"editor": editor, "edited": datetime.now(UTC).isoformat(timespec="seconds")}
-    with alone(path):
+    with files.alone(path.parent):
         table = read(path).set_index("sha256")
         for sha256, change in edits.items():
             if sha256 not in table.index:

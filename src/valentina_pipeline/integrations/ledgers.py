@@ -9,7 +9,7 @@ from typing import Any
 
 from valentina_pipeline.domain.content import REVOKED
 from valentina_pipeline.domain.rights import BadLedger, RightsRecord, records
-from valentina_pipeline.integrations import files
+from valentina_pipeline.integrations import files, tables
 
 SUFFIXES = (".csv", ".yml", ".yaml")
 
@@ -56,7 +56,7 @@ def read_file(file: Path) -> tuple[RightsRecord, ...]:
     try:
         text = file.read_text("utf-8-sig")
         if file.suffix == ".csv":
-            table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+            table = tables.from_csv(StringIO(text), dtype=str, keep_default_na=False)
             table["synthetic"] = table.get("synthetic", pd.Series(dtype=str)).str.lower()
         else:
             table = pd.DataFrame(_listed(text, file), dtype=object)
@@ -144,11 +144,9 @@ def _yaml_with(text: str, record_id: str, changes: dict[str, str]) -> str:
 
 
 def _csv_with(text: str, record_id: str, changes: dict[str, str]) -> str:
-    import pandas as pd
-
-    table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+    table = tables.from_csv(StringIO(text), dtype=str, keep_default_na=False)
     for name, value in changes.items():
         if name not in table:
             table[name] = ""
         table.loc[table["id"] == record_id, name] = value
-    return str(table.to_csv(index=False, lineterminator="\n"))
+    return tables.to_csv(table).decode()

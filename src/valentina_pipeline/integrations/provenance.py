@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.integrations import tables
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,8 @@ def _edits(captions: Path) -> list[tuple[str, str]]:
     if not captions.is_file():
         return []
     with captions.open(encoding="utf-8-sig", newline="") as table:
-        rows = [(row.get("sha256") or "", (row.get("human") or "").strip()) for row in csv.DictReader(table)]
+        cells = [(row.get("sha256") or "", row.get("human") or "") for row in csv.DictReader(table)]
+    rows = [(sha, tables.unescaped(words.strip())) for sha, words in cells]
     return sorted((sha, words) for sha, words in rows if words)
 
 

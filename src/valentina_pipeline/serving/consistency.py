@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from valentina_pipeline.integrations import tables
 from valentina_pipeline.serving.generate import opened
 from valentina_pipeline.serving.verify import LARGEST
 
@@ -133,5 +134,5 @@ def _looked_at(
 def _table(rows: list[Row]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *map(astuple, rows)])
+    writer.writerows([COLUMNS, *(map(tables.escaped, astuple(row)) for row in rows)])
     return text.getvalue().encode()
