@@ -7,6 +7,10 @@ import click
 from kedro.framework.cli.utils import LazyGroup
 from kedro.framework.startup import ProjectMetadata
 
+from valentina_pipeline.integrations.ending import end_in_order
+
+end_in_order()  # Kedro imports this module for each of its commands
+
 LAZY = {
     "consistency": "valentina_pipeline.serving.consistency.consistency",
     "generate": "valentina_pipeline.serving.generate.generate",

@@ -8,22 +8,24 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw
 
 import steering
 from given import SIDE, dunes, pictured, somebody
 from valentina_pipeline.image import offload, png
 from valentina_pipeline.image.faces import face_crop
 from valentina_pipeline.image.offload import Offload, Placement
+from valentina_pipeline.image.watermark import watermarked
 from valentina_pipeline.serving.studio.adapters import BadAdapter
 from valentina_pipeline.serving.studio.controls import read_controls
 from valentina_pipeline.serving.studio.engine import Drawn, Studio
 from valentina_pipeline.serving.studio.package import read
-from valentina_pipeline.serving.studio.pictures import OWN
 from valentina_pipeline.serving.studio.request import BadRequest, Request, asked, recalled, settled
+from valentina_pipeline.serving.studio.steering import foreign_face
 
 SIZE = 64
 CANNY = {"kind": "canny", "image": pictured(dunes())}
@@ -135,15 +137,26 @@ def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(
     both = [{"kind": "canny", "image": face}, {"kind": "depth", "image": face}]
     assert shown in answer(studio, control=both).refused
     assert answer(studio, control=[{"kind": "canny", "image": face}]).refused == ""  # lines have no looks
-    own = PngImagePlugin.PngInfo()
-    own.add_text(OWN, studio.about.lora_hash)
-    assert shown in answer(studio, image=pictured(somebody(), pnginfo=own)).refused  # a text is soon written
     her = studio._likeness
     assert her is not None
     (found,) = her.find([somebody()])
     looks = her.faces.embed([face_crop(somebody(), found[0], her.faces.size)])
     monkeypatch.setattr(studio, "_likeness", replace(her, known=looks))
     assert answer(studio, image=face).refused == ""
+
+
+def test_a_picture_counts_as_drawn_here_by_its_watermark_and_not_by_its_texts(package: Path) -> None:
+    about = read(package)
+    gate = about.identity.gate
+    her = SimpleNamespace(all_of=lambda _: [gate * 0.6])
+    bare, own = somebody().resize((256, 256)), watermarked(somebody().resize((256, 256)))
+    bare.info = {"text": {"lora_sha256": about.lora_hash, "synthetic": "true"}}
+    assert "not known to be" in foreign_face(bare, about, her)
+    assert foreign_face(own, about, her) == ""
+    her.all_of = lambda _: [gate * 0.4]
+    assert "not known to be" in foreign_face(own, about, her)
+    for picture in (bare, own, dunes()):
+        assert "cannot be compared" in foreign_face(picture, about, None)
 
 
 def test_an_unsafe_picture_or_one_that_cannot_be_looked_at_draws_nothing(
@@ -156,6 +169,14 @@ def test_an_unsafe_picture_or_one_that_cannot_be_looked_at_draws_nothing(
     monkeypatch.setattr(studio, "_filter", Strict())
     assert answer(studio, image=pictured(dunes())).refused == "image: exposed (score 0.90)"
     assert answer(studio, control=[CANNY]).refused == "control.0.image: exposed (score 0.90)"
+
+
+def black(level: int = 0, specks: int = 0) -> Image.Image:
+    """A mask that leaves the picture as it is."""
+    mask = Image.new("L", dunes().size, level)
+    for place in range(specks):
+        mask.putpixel((9 * place + 40, 50), 255)
+    return mask
 
 
 def bomb() -> str:
@@ -182,6 +203,11 @@ def bomb() -> str:
         ({"mask": pictured(dunes())}, "mask", "needs `image`"),
         ({"strength": 0.5}, "strength", "needs `image`"),
         ({"image": pictured(dunes()), "strength": 1.5}, "strength", "less than or equal to 1"),
+        ({"image": pictured(dunes()), "strength": 0}, "strength", "would pass the picture through"),
+        ({"image": pictured(dunes()), "strength": 0.01, "steps": 30}, "strength", "0.02 and more draws"),
+        ({"image": pictured(dunes()), "mask": pictured(black())}, "mask", "has no white area"),
+        ({"image": pictured(dunes()), "mask": pictured(black(level=20))}, "mask", "has no white area"),
+        ({"image": pictured(dunes()), "mask": pictured(black(specks=1))}, "mask", "has no white area"),
         ({"control": [{**CANNY, "kind": "pose"}]}, "control.0.kind", "keeps to 'pose': canny, depth"),
         ({"control": [{**CANNY, "kind": "smile"}]}, "control.0.kind", "Input should be 'canny'"),
         ({"control": [CANNY, {**CANNY, "image": bomb()}]}, "control.1.image", "too many pixels"),

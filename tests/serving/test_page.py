@@ -432,3 +432,15 @@ def test_the_page_comes_with_a_strict_policy_and_needs_no_build(served: Running)
     assert answer.headers["x-content-type-options"] == "nosniff"
     for name in re.findall(r'(?:src|href)="(/[^"]+)"', answer.text):
         assert served.http.get(name).content == (BUILT / Path(name).name).read_bytes()
+
+
+def test_the_documentation_comes_whole_from_here(served: Running, browser: Browser) -> None:
+    window = browser.new_page(viewport=TALL)
+    for shown in opened(window, served):
+        shown.goto(f"{served.url}/docs")
+        expect(shown.get_by_text("/v1/generations", exact=True).first).to_be_visible()
+    window.close()
+    text = served.http.get("/docs").text
+    assert re.findall(r"(?:https?:)?//[\w.-]+", text.replace(served.url, "")) == []
+    assert "frame-ancestors 'none'" in served.http.get("/docs").headers["content-security-policy"]
+    assert served.http.get("/redoc").status_code == 404

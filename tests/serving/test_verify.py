@@ -88,7 +88,7 @@ def test_a_manifest_that_says_something_odd_is_none(tmp_path: Path) -> None:
         ],
     }
     target = io.BytesIO()
-    with c2pa.Builder(json.dumps(odd), signer._context) as builder:
+    with c2pa.Builder(json.dumps(odd), credentials._context()) as builder:
         builder.sign(signer._signer, credentials.PNG, io.BytesIO(png.encode(PICTURE)), target)
     assert credentials.read(target.getvalue()) is None
 

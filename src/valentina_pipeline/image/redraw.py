@@ -40,6 +40,16 @@ def left_out(steps: int, strength: float) -> int:
     return steps - max(1, round(steps * strength))
 
 
+def is_idle(steps: int, strength: float) -> bool:
+    """Return whether so little of a sampler is asked for that a picture would only be passed through."""
+    return steps * strength < 0.5
+
+
+def weights(mask: Image.Image) -> Image.Image:
+    """Return how much of each pixel is drawn anew, L, of a mask L: it fades in inside of the mask's white."""
+    return ImageChops.darker(mask, mask.filter(ImageFilter.GaussianBlur(SOFT)))
+
+
 @dataclass(frozen=True)
 class Begun:
     """A batch that begins from a picture.
@@ -103,8 +113,7 @@ def pasted(drawn: Image.Image, start: Start) -> Image.Image:
     """Return what was drawn with the start's own pixels, to the last bit, where its mask is black."""
     if start.mask is None:
         return drawn
-    inside = ImageChops.darker(start.mask, start.mask.filter(ImageFilter.GaussianBlur(SOFT)))
-    return Image.composite(drawn, start.picture, inside)
+    return Image.composite(drawn, start.picture, weights(start.mask))
 
 
 def _later(scheduler: Any, skipped: int) -> Any:

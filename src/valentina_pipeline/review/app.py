@@ -16,8 +16,10 @@ from valentina_pipeline.review.dataset import Dataset, NotYet
 PAGE = Path(__file__).with_name("page.html")
 HOSTS = ["127.0.0.1", "localhost"]
 POLICY = (
-    "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'nonce-{}'"
+    "default-src 'none'; img-src 'self'; connect-src 'self'; style-src 'unsafe-inline'; "
+    "script-src 'nonce-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+HEADERS = {"x-frame-options": "DENY", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 LONGEST = 2000
 """Characters of a caption."""
 
@@ -79,7 +81,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
     @app.get("/")
     def page() -> HTMLResponse:
         text = PAGE.read_text("utf-8").replace("{token}", token).replace("{nonce}", nonce)
-        return HTMLResponse(text, headers={"content-security-policy": POLICY.format(f"{nonce}")})
+        return HTMLResponse(text, headers={**HEADERS, "content-security-policy": POLICY.format(nonce)})
 
     @app.get("/api/portraits")
     def portraits() -> dict[str, Any]:
@@ -93,7 +95,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
         file = dataset.picture(sha256)
         if not file.is_file():
             raise HTTPException(404, f"there is no picture {sha256}")
-        return FileResponse(file, media_type="image/png", headers={"cache-control": "no-cache"})
+        return FileResponse(file, media_type="image/png", headers={**HEADERS, "cache-control": "no-cache"})
 
     @app.put("/api/portraits/{sha256}")
     def edit(sha256: Name, change: Edit, given: Token) -> dict[str, Any]:

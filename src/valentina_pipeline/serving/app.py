@@ -1,6 +1,7 @@
 """The API: jobs that are accepted at once, watched, cancelled and fetched; who asks, and how much."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.security.http import HTTPAuthorizationCredentials
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -29,13 +31,15 @@ from valentina_pipeline.serving.job import Job
 from valentina_pipeline.serving.jobs import Full
 from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
-from valentina_pipeline.serving.server import Server, Status
+from valentina_pipeline.serving.server import Server, Status, without_folders
 from valentina_pipeline.serving.studio.package import BadPackage
 from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE, content
 from valentina_pipeline.serving.studio.request import BadRequest, recalled
 from valentina_pipeline.serving.studio.request import Request as Wanted
 from valentina_pipeline.serving.verify import BadImage, found
-from valentina_pipeline.serving.web import add_page
+from valentina_pipeline.serving.web import Enclosed, add_page
+
+logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 1 << 20
 """Bytes of a request without pictures."""
@@ -86,14 +90,19 @@ def create_app(server: Server) -> FastAPI:
         yield
         await asyncio.to_thread(server.desk.stop)
 
-    app = FastAPI(
+    # its scripts and styles come from here; ReDoc's would not all
+    app = FastAPIOffline(
+        redoc_url=None,
+        static_url="/docs/files",
         title=f"Valentina Pipeline: {server.about.name}",
         description="Draws a published character. Every image is marked as generated.",
         lifespan=living,
         max_body_size=LARGEST_BODY,
+        swagger_ui_parameters={"validatorUrl": None},
     )
     if server.gate.open:  # a page of another site must not reach a server that asks for no key
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
+    app.add_middleware(Enclosed)
     app.add_middleware(Timed, metrics=server.metrics)
     _answer_errors(app, server.desk)
     owner = _owner(server.gate)
@@ -227,7 +236,7 @@ def create_app(server: Server) -> FastAPI:
             said = {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
             return {**said, "note": server.desk.note} if server.desk.note else said
         answer.status_code = 503
-        return {"status": "not ready", "why": server.desk.trouble or server.desk.broken}
+        return {"status": "not ready", "why": without_folders(server.desk.trouble or server.desk.broken)}
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     def metrics() -> Response:
@@ -306,7 +315,8 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(BadPackage)
     async def revoked(_: Request, err: BadPackage) -> JSONResponse:
-        return answer(410, "invalid_request_error", str(err))
+        logger.error("%s", err)
+        return answer(410, "invalid_request_error", without_folders(str(err)))
 
     @app.exception_handler(TooOften)
     async def often(_: Request, err: TooOften) -> JSONResponse:
@@ -318,7 +328,7 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(UnavailableError)
     async def unavailable(_: Request, err: UnavailableError) -> JSONResponse:
-        return answer(503, "server_error", str(err), wait=REST)
+        return answer(503, "server_error", without_folders(str(err)), wait=REST)
 
     @app.exception_handler(AnyHTTPException)
     async def other(_: Request, err: AnyHTTPException) -> JSONResponse:

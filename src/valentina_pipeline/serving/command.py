@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from valentina_pipeline.integrations.files import private
 from valentina_pipeline.serving.studio.request import Engine
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def serve(
         shelf = read_shelf(adapters, about) if adapters else {}
         controls = read_controls(about, root, adapters)
         bound = _bound(host, port)  # before anything of the state is touched
-        state.mkdir(parents=True, exist_ok=True)
+        private(state)
         # servers that share a PostgreSQL may share the folder of images too
         lock = None if database else _locked(state)
         store = Jobs(database or sqlite(state), queue, alone=lock is not None)

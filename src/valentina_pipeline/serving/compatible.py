@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel, Field
 
 from valentina_pipeline.serving.job import Job
-from valentina_pipeline.serving.server import Server
+from valentina_pipeline.serving.server import Server, without_folders
 from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE
 from valentina_pipeline.serving.studio.request import LONGEST_PROMPT, BadRequest, asked
 from valentina_pipeline.serving.studio.request import Request as Wanted
@@ -151,7 +151,7 @@ async def _ended(server: Server, request: Request, owner: str, wanted: Wanted) -
     accepted = await asyncio.to_thread(server.submit, owner, wanted)  # it writes to the database
     job = await server.ended(accepted, request.is_disconnected)
     if job.state == "failed":
-        raise HTTPException(500, job.error)
+        raise HTTPException(500, without_folders(job.error))
     if not any(each.file for each in job.images):
         said = "; ".join(sorted({each.refused for each in job.images})) or "it was cancelled"
         raise HTTPException(400, f"there is no image to show: {said}")

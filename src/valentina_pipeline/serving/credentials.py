@@ -5,8 +5,10 @@ A key that nobody vouches for proves that the file is as it left here, not who "
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,17 @@ YEARS = 10
 OWN = "Valentina Pipeline, self-signed: nobody vouches for it"
 GENERATOR = "Valentina Pipeline"
 PNG = "image/png"
+
+SETTINGS = {
+    "core": {"allowed_network_hosts": [], "allow_redirects": False, "decode_identity_assertions": False},
+    "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+    "builder": {"thumbnail": {"enabled": False}},
+}
+"""The C2PA library's. Of itself it asks the addresses that a file names: for its manifest, for identities."""
+
+
+MADE_WITH = ("lora_sha256", "base_sha256", "image_sha256", "mask_sha256")
+"""Texts that the manifest has, too."""
 
 
 class BadCredentials(ValueError):
@@ -67,7 +80,9 @@ class Signer:
         import c2pa
 
         if not (folder / KEY).is_file():
-            _make(folder)
+            with files.alone(files.private(folder)):  # of processes that start at once, one makes the key
+                if not (folder / KEY).is_file():
+                    _make(folder)
         info = c2pa.C2paSignerInfo(
             alg=c2pa.C2paSigningAlg.ES256,
             sign_cert=(folder / CHAIN).read_bytes(),
@@ -76,7 +91,6 @@ class Signer:
         )
         try:
             self._signer = c2pa.Signer.from_info(info)
-            self._context = c2pa.Context.from_dict({"builder": {"thumbnail": {"enabled": False}}})
         except c2pa.C2paError as err:
             raise BadCredentials(f"{folder}: {KEY} and {CHAIN} do not sign: {err}") from err
 
@@ -89,33 +103,51 @@ class Signer:
         import c2pa
 
         texts = image.info["text"]
-
+        actions, ingredients = _history(texts)
         manifest = {
             "claim_generator_info": [{"name": GENERATOR}],
+            "ingredients": ingredients,
             "assertions": [
-                {
-                    "label": "c2pa.actions.v2",
-                    "data": {
-                        "actions": [{"action": "c2pa.created", "digitalSourceType": source_type(texts)}]
-                    },
-                },
+                {"label": "c2pa.actions.v2", "data": {"actions": actions}},
                 {
                     "label": "org.valentina-pipeline.made-with",
-                    "data": {name: texts[name] for name in ("lora_sha256", "base_sha256")},
+                    "data": {name: texts[name] for name in MADE_WITH if name in texts},
                 },
             ],
         }
         target = io.BytesIO()
         try:
-            with c2pa.Builder(json.dumps(manifest), self._context) as builder:
+            with c2pa.Builder(json.dumps(manifest), _context()) as builder:
                 builder.sign(self._signer, PNG, io.BytesIO(png.encode(image)), target)
         except c2pa.C2paError as err:
             raise BadCredentials(f"the file could not be signed: {err}") from err
         return target.getvalue()
 
 
+def _history(texts: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return C2PA's actions and ingredients of an image that says so much of itself.
+
+    One that began from a picture was opened and edited; the picture is the ingredient, named by its sha256.
+    """
+    source = {"digitalSourceType": source_type(texts)}
+    given = texts.get("image_sha256")
+    if not given:
+        return [{"action": "c2pa.created", **source}], []
+    ingredient = {
+        "title": "the picture that it began from",
+        "format": PNG,
+        "relationship": "parentOf",
+        "instance_id": f"sha256:{given}",
+        "label": "began-from",
+    }
+    opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["began-from"]}}
+    return [opened, {"action": "c2pa.edited", **source}], [ingredient]
+
+
 def read(content: bytes, kind: str = PNG) -> Found | None:
     """Return what a file's manifest says, None where it has none that can be read.
+
+    A manifest elsewhere, at an address that the file names, is not asked for.
 
     Args:
         content: the file.
@@ -124,10 +156,18 @@ def read(content: bytes, kind: str = PNG) -> Found | None:
     import c2pa
 
     try:
-        with c2pa.Reader(kind, io.BytesIO(content)) as reader:
+        with c2pa.Reader(kind, io.BytesIO(content), context=_context()) as reader:
             return _found(json.loads(reader.json()))
     except (c2pa.C2paError, LookupError, TypeError, AttributeError):
         return None  # or one that says something else than manifests do
+
+
+@lru_cache(maxsize=1)
+def _context() -> Any:
+    """Return the library's settings: it asks no address."""
+    import c2pa
+
+    return c2pa.Context.from_dict(SETTINGS)
 
 
 def _found(store: Any) -> Found:
@@ -159,10 +199,7 @@ def _make(folder: Path) -> None:
     pem = serialization.Encoding.PEM
     key = own.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     files.replace(folder / CHAIN, b"".join(each.public_bytes(pem) for each in chain))
-    partial = folder / f".{KEY}.partial"
-    partial.touch(mode=0o600)  # from the first byte on its owner's alone
-    partial.write_bytes(key)
-    partial.replace(folder / KEY)
+    files.replace(folder / KEY, key, 0o600)
 
 
 def _certificate(name: str, public: Any, above: "Certificate | None", key: Any) -> "Certificate":

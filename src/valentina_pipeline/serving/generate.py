@@ -237,6 +237,7 @@ def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
     from valentina_pipeline.image.generate import mark
     from valentina_pipeline.image.sheet import contact_sheet
     from valentina_pipeline.image.watermark import watermarked
+    from valentina_pipeline.serving.credentials import MADE_WITH
 
     all_of_them = [each for row in drawn for each in row]
     shown = [each.image or Image.new("RGB", (8, 8), "white") for each in all_of_them]
@@ -247,7 +248,7 @@ def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
     ]
     page = contact_sheet(shown, labels, columns=len(drawn[0]), cell=256)
     texts = next(image.info["text"] for each in all_of_them if (image := each.image))
-    return mark(watermarked(page), {name: texts[name] for name in ("lora_sha256", "base_sha256")})
+    return mark(watermarked(page), {name: texts[name] for name in MADE_WITH if name in texts})
 
 
 def _words(texts: "Sequence[str]", field: str) -> "list[dict[str, str]]":

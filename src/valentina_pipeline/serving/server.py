@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -29,7 +30,15 @@ LOOK = 0.05
 SELDOM = 0.5
 """Seconds between looks into the database for it, where nothing is heard of it."""
 
+FOLDERS = re.compile(r"(?<![\w/:.~])~?(?:/(?:[^\s/'\"]+/)*|(?:[\w.@-]+/){2,})(?=[^\s/])")
+"""What of a text is a file's folders: of an address or a hub's id there are none."""
+
 ENDED = ("done", "failed", "cancelled")
+
+
+def without_folders(text: str) -> str:
+    """Return a message for those who ask from elsewhere: where this server's files are is its own affair."""
+    return FOLDERS.sub("", text)
 
 
 class Picture(BaseModel):
@@ -142,7 +151,7 @@ class Server:
                 for each in job.images
             ],
             warnings=sorted({warning for each in job.images for warning in each.warnings}),
-            error=job.error,
+            error=without_folders(job.error),
         )
 
     def embedded(self, image: Image) -> str:

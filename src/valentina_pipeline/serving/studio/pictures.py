@@ -19,9 +19,6 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 LARGEST_PICTURE = 24 << 20
 """Bytes of a file, or of a request with all of its pictures."""
 
-OWN = "lora_sha256"
-"""The text of a PNG file that says which LoRA drew it: it stays, all others are dropped."""
-
 
 class Limits(NamedTuple):
     """Of a picture that is given."""
@@ -118,7 +115,7 @@ def content(text: str) -> bytes:
 
 
 def read(text: str) -> Image.Image:
-    """Return the picture of a field: RGB, upright, with its own LoRA's mark and no other texts.
+    """Return the picture of a field: RGB, upright, without what its file says of it.
 
     Args:
         text: base64 of a PNG, JPEG or WebP, be it as a data URL.
@@ -126,14 +123,9 @@ def read(text: str) -> Image.Image:
     Raises:
         Rejection: it is none, or breaks a limit.
     """
-    decoded = decode(content(text), Limits(), FORMATS)
-    own = decoded.texts.get(OWN, "")
-    decoded.image.info = {"text": {OWN: own}} if len(own) == 64 else {}
-    return decoded.image
+    return decode(content(text), Limits(), FORMATS).image
 
 
 def fitted(picture: Image.Image, size: tuple[int, int], mode: str = "RGB") -> bytes:
     """Return a picture as the drawing takes it: a PNG file of its size, the middle of what is too long."""
-    fit = ImageOps.fit(picture.convert(mode), size, Image.Resampling.LANCZOS)
-    fit.info = {"text": picture.info.get("text", {})}
-    return png.encode(fit)
+    return png.encode(ImageOps.fit(picture.convert(mode), size, Image.Resampling.LANCZOS))

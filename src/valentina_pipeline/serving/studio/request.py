@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.names import refuse_real_person
-from valentina_pipeline.image.redraw import left_out
+from valentina_pipeline.image.png import decode
+from valentina_pipeline.image.redraw import is_idle, left_out, weights
 from valentina_pipeline.image.safety import refuse_prompt
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
@@ -50,6 +51,9 @@ LCM_STEPS = 50
 
 STRENGTH = 0.6
 """Of image-to-image, where none is asked for."""
+
+LEAST_WEIGHT = 128
+"""Of 255: how much of a pixel is drawn anew, where a mask is whitest; less leaves the picture as it is."""
 
 RANDOM_SEEDS = 2**32
 
@@ -219,7 +223,7 @@ def settled(
     first = secrets.randbelow(RANDOM_SEEDS) if request.seed is None else request.seed
     if first + request.count > 2**63:
         raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
-    inputs, pictures = _inputs(request, (settings.width, settings.height), controls or {})
+    inputs, pictures = _inputs(request, settings, controls or {})
     order = Order(
         prompt=_with_triggers(about.subject(prompt), uses, shelf or {}),
         negative_prompt=request.negative_prompt.strip(),
@@ -267,17 +271,18 @@ def _worded(request: Request, about: About) -> str:
 
 
 def _inputs(
-    request: Request, size: tuple[int, int], networks: Mapping[str, Network]
+    request: Request, settings: Settings, networks: Mapping[str, Network]
 ) -> tuple[Inputs, dict[str, bytes]]:
-    """Return what a drawing of this size is given, and the pictures by their sha256."""
+    """Return what a drawing with these settings is given, and the pictures by their sha256."""
     files: dict[str, bytes] = {}
 
     def kept(picture: Image, mode: str = "RGB") -> str:
-        content = fitted(picture, size, mode)
+        content = fitted(picture, (settings.width, settings.height), mode)
         files[sha256(content)] = content
         return sha256(content)
 
     image = mask = ""
+    strength = STRENGTH if request.strength is None else request.strength
     if request.image is None:
         for name in ("strength", "mask"):
             if getattr(request, name) is not None:
@@ -285,11 +290,20 @@ def _inputs(
     else:
         start = _read("image", request.image)
         image = kept(start)
+        if is_idle(settings.steps, strength):
+            least = math.ceil(50 / settings.steps) / 100
+            raise BadRequest(
+                "strength",
+                f"{strength:g} of {settings.steps} steps is none, which would pass the picture through: "
+                f"{least:g} and more draws",
+            )
         if request.mask is not None:
             shown = _read("mask", request.mask)
             if shown.size != start.size:
                 raise BadRequest("mask", f"is {_size(shown)}, and `image` {_size(start)}")
             mask = kept(shown, "L")
+            if weights(decode(files[mask]).convert("L")).getextrema()[1] < LEAST_WEIGHT:
+                raise BadRequest("mask", "has no white area, which is what is drawn anew; black stays")
     controls = []
     for place, each in enumerate(request.control):
         if each.kind not in networks:
@@ -298,8 +312,7 @@ def _inputs(
         scale = networks[each.kind].scale if each.scale is None else each.scale
         picture = kept(_read(f"control.{place}.image", each.image))
         controls.append(Control(each.kind, scale, each.preprocess, picture))
-    asked_for = STRENGTH if request.strength is None else request.strength
-    return Inputs(image, asked_for if image else 1.0, mask, tuple(controls)), files
+    return Inputs(image, strength if image else 1.0, mask, tuple(controls)), files
 
 
 def _read(name: str, text: str) -> Image:

@@ -9,11 +9,12 @@ from valentina_pipeline.image import png
 from valentina_pipeline.image.control import PREPROCESSORS, Control, load
 from valentina_pipeline.image.redraw import Start
 from valentina_pipeline.image.safety import ContentFilter
+from valentina_pipeline.image.watermark import look
 from valentina_pipeline.serving.studio.adapters import BadAdapter
 from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.likeness import Likeness
 from valentina_pipeline.serving.studio.package import About
-from valentina_pipeline.serving.studio.pictures import OWN, Inputs
+from valentina_pipeline.serving.studio.pictures import Inputs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,16 +65,17 @@ def look_at(
 def foreign_face(picture: "Image", about: About, her: Likeness | None) -> str:
     """Return why a picture counts as showing another face than the character's, or "".
 
-    Where its texts say that this LoRA drew it, half of the gate is enough: not each of its faces comes out
-    well, and anybody can write a text. Fails closed: a picture that cannot be looked at shows one.
+    Where it bears the watermark, half of the gate is enough: not each face that was drawn comes out well. Its
+    texts say nothing, anybody can write them. Fails closed: a picture that cannot be looked at shows one.
     """
-    own = picture.info.get("text", {}).get(OWN) == about.lora_hash
     if her is None:
-        said = f"it cannot be compared with {about.name}'s portraits here, and may show another's face"
-        return "" if own else said
-    least = about.identity.gate / 2 if own else about.identity.gate
+        return f"it cannot be compared with {about.name}'s portraits here, and may show another's face"
     try:
-        strangers = [each for each in her.all_of(picture) if each < least]
+        likeness = her.all_of(picture)
+        least = about.identity.gate
+        if any(each < least for each in likeness) and look(picture).found:
+            least /= 2
+        strangers = [each for each in likeness if each < least]
     except Exception as err:  # whatever breaks in here, the picture has not been looked at
         return f"it could not be searched for faces: {type(err).__name__}: {err}"
     if strangers:
