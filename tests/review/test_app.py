@@ -37,6 +37,12 @@ def test_every_picture_is_shown_with_box_and_scores_those_left_out_last(client: 
     assert (c["kept"], c["reason"], c["box"]) == (False, "no face", [])
 
 
+def test_no_other_site_can_frame_the_page(client: TestClient) -> None:
+    headers = client.get("/").headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("DENY", "nosniff")
+
+
 def test_an_edit_is_written_with_who_made_it_and_when(client: TestClient, dataset: Dataset) -> None:
     answer = put(client, A, {"human": ""}, {"human": "  photo of a vee woman,\n laughing "})
     assert answer.status_code == 200

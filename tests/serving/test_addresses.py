@@ -72,7 +72,8 @@ import base64, pathlib, sys, time
 from fastapi.testclient import TestClient
 from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Jobs, sqlite
+from valentina_pipeline.serving.database import sqlite
+from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.server import Server
@@ -82,7 +83,7 @@ if __name__ == "__main__":
     package, pictures, state = map(pathlib.Path, sys.argv[1:])
     store, metrics = Jobs(sqlite(state)), Metrics()
     desk = Desk(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics)
-    app = create_app(Server({}, desk, Gate({}, store.images_since), metrics))
+    app = create_app(Server({}, desk, Gate({}), metrics))
     with TestClient(app, "http://localhost") as http:
         for file in sorted(pictures.iterdir()):
             given = base64.b64encode(file.read_bytes()).decode()
