@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 from PIL.Image import Image
 from pydantic import Field, ValidationError
 
@@ -302,7 +303,7 @@ def _inputs(
             if shown.size != start.size:
                 raise BadRequest("mask", f"is {_size(shown)}, and `image` {_size(start)}")
             mask = kept(shown, "L")
-            if weights(decode(files[mask]).convert("L")).getextrema()[1] < LEAST_WEIGHT:
+            if np.asarray(weights(decode(files[mask]).convert("L"))).max() < LEAST_WEIGHT:
                 raise BadRequest("mask", "has no white area, which is what is drawn anew; black stays")
     controls = []
     for place, each in enumerate(request.control):
