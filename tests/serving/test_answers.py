@@ -14,8 +14,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from valentina_pipeline.serving.app import create_app
-from valentina_pipeline.serving.desk import Desk
 from valentina_pipeline.serving.database import sqlite
+from valentina_pipeline.serving.desk import Desk
 from valentina_pipeline.serving.jobs import Jobs
 from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics

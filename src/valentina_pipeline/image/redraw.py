@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SOFT = 4
 """Pixels: how far inside its mask what is drawn anew fades in."""
 
+LEAST_WEIGHT = 128
+"""Of 255: how much of a pixel is drawn anew, where a mask is whitest; less leaves the picture as it is."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -43,6 +46,11 @@ def left_out(steps: int, strength: float) -> int:
 def is_idle(steps: int, strength: float) -> bool:
     """Return whether so little of a sampler is asked for that a picture would only be passed through."""
     return steps * strength < 0.5
+
+
+def is_blank(mask: Image.Image) -> bool:
+    """Return whether a mask L has nothing drawn anew, or so faintly that the picture would only be passed on."""
+    return int(np.asarray(weights(mask)).max()) < LEAST_WEIGHT
 
 
 def weights(mask: Image.Image) -> Image.Image:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 from PIL.Image import Image
 from pydantic import Field, ValidationError
 
@@ -16,7 +15,7 @@ from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.names import refuse_real_person
 from valentina_pipeline.image.png import decode
-from valentina_pipeline.image.redraw import is_idle, left_out, weights
+from valentina_pipeline.image.redraw import is_blank, is_idle, left_out
 from valentina_pipeline.image.safety import refuse_prompt
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
@@ -52,9 +51,6 @@ LCM_STEPS = 50
 
 STRENGTH = 0.6
 """Of image-to-image, where none is asked for."""
-
-LEAST_WEIGHT = 128
-"""Of 255: how much of a pixel is drawn anew, where a mask is whitest; less leaves the picture as it is."""
 
 RANDOM_SEEDS = 2**32
 
@@ -303,7 +299,7 @@ def _inputs(
             if shown.size != start.size:
                 raise BadRequest("mask", f"is {_size(shown)}, and `image` {_size(start)}")
             mask = kept(shown, "L")
-            if np.asarray(weights(decode(files[mask]).convert("L"))).max() < LEAST_WEIGHT:
+            if is_blank(decode(files[mask]).convert("L")):
                 raise BadRequest("mask", "has no white area, which is what is drawn anew; black stays")
     controls = []
     for place, each in enumerate(request.control):
