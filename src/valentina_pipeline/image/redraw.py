@@ -49,7 +49,7 @@ def is_idle(steps: int, strength: float) -> bool:
 
 
 def is_blank(mask: Image.Image) -> bool:
-    """Return whether a mask L has nothing drawn anew, or so faintly that the picture would only be passed on."""
+    """Return whether a mask L would only pass the picture through: nothing is drawn anew, or faintly."""
     return int(np.asarray(weights(mask)).max()) < LEAST_WEIGHT
 
 

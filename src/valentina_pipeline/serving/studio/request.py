@@ -289,11 +289,8 @@ def _inputs(
         image = kept(start)
         if is_idle(settings.steps, strength):
             least = math.ceil(50 / settings.steps) / 100
-            raise BadRequest(
-                "strength",
-                f"{strength:g} of {settings.steps} steps is none, which would pass the picture through: "
-                f"{least:g} and more draws",
-            )
+            passed = f"{strength:g} of {settings.steps} steps is none, which would pass the picture through"
+            raise BadRequest("strength", f"{passed}: {least:g} and more draws")
         if request.mask is not None:
             shown = _read("mask", request.mask)
             if shown.size != start.size:
