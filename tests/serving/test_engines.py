@@ -58,8 +58,10 @@ def test_onnx_draws_what_torch_does_to_a_stated_tolerance(complete: Path) -> Non
         {"seed": 7, "scheduler": "euler_a", "width": 72, "height": 104},
         {"seed": 8, "scheduler": "dpm++_karras", "guidance": 4.0, "negative_prompt": "blurry"},
         {"seed": 9, "scheduler": "ddim", "guidance": 1.0},
+        {"seed": 10, "prompt": f"{'a red dress, ' * 40}(smiling:1.3)"},
     ):
-        drawn = [studio.generate(Request(prompt="smiling, beach background", **fields)) for studio in both]  # type: ignore[arg-type]
+        asked = {"prompt": "smiling, beach background", **fields}
+        drawn = [studio.generate(Request(**asked)) for studio in both]  # type: ignore[arg-type]
         for ours, theirs in zip(*drawn, strict=True):
             assert ours.image is not None
             assert theirs.image is not None

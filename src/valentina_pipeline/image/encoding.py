@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor
 from valentina_pipeline.image.base import BaseModel, encode
 from valentina_pipeline.image.batches import Size, bucket_sizes, cover, nearest_bucket
 from valentina_pipeline.image.cache import NO_CACHE, Cache
+from valentina_pipeline.image.conditioning import encode as encode_pieces
+from valentina_pipeline.image.conditioning import lay, pad, spell
 from valentina_pipeline.image.objective import face_weights
 
 Box = tuple[float, float, float, float]
@@ -81,17 +83,20 @@ class Texts:
     known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Return (n, 77, d), and for SDXL the pooled embeddings (n, p)."""
-        found = []
-        for caption in captions:  # one by one: an embedding must not depend on its neighbours
-            if caption not in self.known:
-                if len(self.known) >= self.MOST:
-                    del self.known[next(iter(self.known))]
-                made = self.cache.get(f"text {caption}", partial(_embedded, self.base, caption))
-                self.known[caption] = {name: tensor.to(self.base.device) for name, tensor in made.items()}
-            found.append(self.known[caption])
-        pooled = [each["pooled"] for each in found if "pooled" in each]
-        return torch.cat([each["context"] for each in found]), torch.cat(pooled) if pooled else None
+        """Return (n, tokens of the longest's pieces, d), and for SDXL the pooled embeddings (n, p)."""
+        found = [self._of(caption) for caption in captions]  # an embedding must not depend on its neighbours
+        contexts, pooled = [each["context"] for each in found], [e["pooled"] for e in found if "pooled" in e]
+        if len({each.shape for each in contexts}) > 1:
+            contexts = [pad(contexts, self._of("")["context"])]
+        return torch.cat(contexts), torch.cat(pooled) if pooled else None
+
+    def _of(self, caption: str) -> dict[str, Tensor]:
+        if caption not in self.known:
+            if len(self.known) >= self.MOST:
+                del self.known[next(iter(self.known))]
+            made = self.cache.get(f"text {caption}", partial(_embedded, self.base, caption))
+            self.known[caption] = {name: tensor.to(self.base.device) for name, tensor in made.items()}
+        return self.known[caption]
 
 
 def fit(samples: Sequence[Sample], pixels: int) -> list[Sample]:
@@ -150,9 +155,11 @@ def encode_samples(
 
 
 def tokenise(base: BaseModel, captions: Sequence[str]) -> list[Tensor]:
-    """Return int64 (n, 77) for each text encoder."""
-    tokens = (_tokens(tokenizer, captions) for tokenizer in base.tokenizers)
-    return [ids.to(base.device) for ids in tokens]
+    """Return int64 (n, pieces, 77) for each text encoder: as many pieces as the longest caption takes."""
+    texts = [[spell(each, [(caption, 1.0)]) for caption in captions] for each in base.tokenizers]
+    pieces = max((len(spelled) for each in texts for spelled in each), default=1)
+    laid = (lay(tokenizer, each, pieces) for tokenizer, each in zip(base.tokenizers, texts, strict=True))
+    return [rows.ids.to(base.device) for rows in laid]
 
 
 def encode_text(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -160,16 +167,12 @@ def encode_text(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tens
 
     Args:
         base: its text encoders, trained or not.
-        tokens: int64 (n, 77) for each of them.
+        tokens: int64 (n, pieces, 77) for each of them.
 
     Returns:
-        (n, 77, d), and for SDXL the pooled embedding (n, p) of the second encoder.
+        (n, pieces * 77, d), and for SDXL the pooled embedding (n, p) of the second encoder.
     """
-    encoders = list(base.text_encoders.values())
-    if base.family == "sd15":
-        return encoders[0](tokens[0])[0], None
-    outputs = [e(ids, output_hidden_states=True) for e, ids in zip(encoders, tokens, strict=True)]
-    return torch.cat([out.hidden_states[-2] for out in outputs], dim=-1), outputs[1].text_embeds
+    return encode_pieces(list(base.text_encoders.values()), tokens)
 
 
 def vary(caption: str, chance: float, keep: int, dropout: float) -> str:
@@ -239,10 +242,3 @@ def _conditions(sample: Sample) -> list[int]:
     width, height = sample.image.size
     original = sample.original or (width, height)
     return [original[1], original[0], sample.corner[1], sample.corner[0], height, width]
-
-
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    length = tokenizer.model_max_length
-    return tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    ).input_ids

@@ -103,8 +103,12 @@ def _traced(model: BaseModel) -> dict[str, tuple[nn.Module, dict[str, Tensor], d
         inputs["text_embeds"] = torch.zeros(n, model.text_encoders["text_encoder_2"].config.projection_dim)
         inputs["time_ids"] = torch.zeros(n, 6)
     any_of = torch.export.Dim.AUTO
-    sides = {"sample": {0: any_of, 2: any_of, 3: any_of}, "timestep": {}}
     batch = {0: any_of}
+    sides = {
+        "sample": {0: any_of, 2: any_of, 3: any_of},
+        "timestep": {},
+        "encoder_hidden_states": {0: any_of, 1: any_of},  # texts of several pieces are longer
+    }
     latents = {"latents": torch.zeros(n, vae.config.latent_channels, *ODD)}
     ids = {"ids": torch.zeros(n, length, dtype=torch.int64)}
     return {

@@ -9,6 +9,7 @@ from xml.sax.saxutils import quoteattr
 from PIL import Image
 
 from valentina_pipeline.image.base import decode
+from valentina_pipeline.image.emphasis import Words, parse
 from valentina_pipeline.image.png import XMP_KEY
 from valentina_pipeline.image.redraw import Start, begun, pasted
 
@@ -58,11 +59,19 @@ class Request:
         prompt: what it shows.
         seed: of its noise; the same request gives the same image, whatever is drawn beside it.
         negative: what it does not show; "" leaves the unconditional side as the base was trained.
+        weighted: (words:1.3) in the texts weigh so much, see `emphasis`; else brackets are plain.
     """
 
     prompt: str
     seed: int
     negative: str = ""
+    weighted: bool = False
+
+    def words(self) -> tuple[Words, Words]:
+        """Return the parts of prompt and negative prompt."""
+        if self.weighted:
+            return parse(self.prompt), parse(self.negative)
+        return [(self.prompt, 1.0)], [(self.negative, 1.0)]
 
 
 def draw(
@@ -94,7 +103,7 @@ def draw(
     """
     width, height = size if isinstance(size, tuple) else (size, size)
     images: dict[int, Image.Image] = {}
-    for rows in _batches(requests, batch):
+    for rows in _batches(pipe, requests, batch):
         chosen = [requests[row] for row in rows]
         latents = _denoise(pipe, chosen, steps, guidance, (width, height), on_step, start)
         for row, request, image in zip(rows, chosen, pictures(pipe.vae, latents), strict=True):
@@ -132,12 +141,47 @@ def mark(image: Image.Image, provenance: Mapping[str, object]) -> Image.Image:
     return marked
 
 
-def _batches(requests: Sequence[Request], batch: int) -> Iterator[list[int]]:
-    """Yield rows to draw together: pipelines treat no negative prompt and an empty one differently."""
-    for negative in (False, True):
-        rows = [row for row, request in enumerate(requests) if bool(request.negative) == negative]
+def _batches(pipe: Any, requests: Sequence[Request], batch: int) -> Iterator[list[int]]:
+    """Yield rows to draw together.
+
+    Pipelines treat no negative prompt and an empty one differently; texts of one batch have as many pieces.
+    """
+    kinds = [(bool(request.negative), _pieces(pipe, request)) for request in requests]
+    for kind in sorted(set(kinds)):
+        rows = [row for row, each in enumerate(kinds) if each == kind]
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
+
+
+def _pieces(pipe: Any, request: Request) -> int:
+    """Return how many pieces a request's texts take; 0 where the pipeline reads them by itself."""
+    from valentina_pipeline.image.conditioning import readings
+
+    texts = request.words()
+    most = max(len(spelled) for words in texts for spelled in readings(pipe, words))
+    weighted = any(weight != 1 for words in texts for _, weight in words)
+    return most if weighted or most > 1 else 0
+
+
+def _texts(pipe: Any, requests: Sequence[Request]) -> dict[str, Any]:
+    """Return what a pipeline's call takes of the texts of one batch."""
+    from valentina_pipeline.image.conditioning import embed, readings
+
+    pieces = _pieces(pipe, requests[0])
+    texts = dict(
+        zip(("prompt", "negative_prompt"), zip(*(r.words() for r in requests), strict=True), strict=True)
+    )
+    if not requests[0].negative and (not pieces or pipe.config.get("force_zeros_for_empty_prompt")):
+        del texts["negative_prompt"]  # the pipeline's own: zeros, or the empty text
+    if not pieces:
+        return {name: ["".join(text for text, _ in words) for words in each] for name, each in texts.items()}
+    found = {}
+    for name, each in texts.items():
+        spelled = zip(*(readings(pipe, words) for words in each), strict=True)
+        found[f"{name}_embeds"], pooled = embed(pipe, list(spelled), pieces)
+        if pooled is not None:
+            found[f"{'negative_' if name.startswith('n') else ''}pooled_prompt_embeds"] = pooled
+    return found
 
 
 def _denoise(
@@ -154,6 +198,8 @@ def _denoise(
 
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
     batch = begun(pipe, start, steps, generators) if start else None
+    with torch.no_grad():
+        texts = _texts(pipe, requests)
     sampler = pipe.scheduler
 
     def after_step(_pipe: Any, done: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -165,8 +211,7 @@ def _denoise(
     pipe.scheduler = batch.scheduler if batch else sampler
     try:
         return pipe(
-            prompt=[request.prompt for request in requests],
-            negative_prompt=[r.negative for r in requests] if requests[0].negative else None,
+            **texts,
             generator=generators,
             latents=batch.latents.to(pipe.unet.dtype) if batch else None,
             num_inference_steps=steps,

@@ -45,8 +45,8 @@ NETWORKS = {
 """What trains such a file in kohya's scripts: readers tell the formats apart by it."""
 
 DECIDING = (
-    "adapted", "base", "batches", "choose", "encoding", "learned", "lora", "lora_linear", "objective",
-    "optimise", "step", "tokens", "train", "validate",
+    "adapted", "base", "batches", "choose", "conditioning", "encoding", "learned", "lora", "lora_linear",
+    "objective", "optimise", "step", "tokens", "train", "validate",
 )  # fmt: skip
 """Modules whose code decides what a training results in."""
 

@@ -248,7 +248,7 @@ class Studio:
         }
         pictures = opened(wanted[0][0].pictures)
         look_at(settings.inputs, pictures, self.about, self._filter, self._likeness)
-        requests = [One(order.prompt, seed, order.negative_prompt) for order, seed in wanted]
+        requests = [One(order.prompt, seed, order.negative_prompt, weighted=True) for order, seed in wanted]
         refuse_beyond(settings, self.about, self.engine)  # it may have been accepted for another engine
         with self._turn:  # sampler and adapters are the pipeline's own
             if self.engine == "procedural":
