@@ -10,6 +10,7 @@ from valentina_pipeline.config_loader import InvalidParameter, ProjectConfigLoad
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.rights import BadLedger
 from valentina_pipeline.image.requirements import find_missing_models
+from valentina_pipeline.image.vocabulary import warn_of_word
 from valentina_pipeline.integrations import ledgers
 from valentina_pipeline.integrations.sources import BadSource, source
 
@@ -61,6 +62,8 @@ def check_concept(params: Mapping[str, Any], root: Path) -> Iterator[Finding]:
     """
     concept = validated(Concept, params["concept"], "concept")
     yield Finding("concept", f"{concept.name}, trigger {concept.trigger!r}, class {concept.class_word!r}")
+    if warning := warn_of_word(concept.trigger):
+        yield Finding("trigger", warning)
     for folder in (root / parent / concept.trigger for parent in FOLDERS):
         if not folder.is_dir():
             folder.mkdir(parents=True)

@@ -55,8 +55,12 @@ class InputHooks:
         if not {node.name for node in pipeline.nodes} & set(STAGE_NAMES):
             return
         from valentina_pipeline.image.requirements import find_missing_models
+        from valentina_pipeline.image.vocabulary import warn_of_word
 
-        missing = find_missing_models(catalog.load("parameters"), Path(run_params["project_path"]))
+        params = catalog.load("parameters")
+        if warning := warn_of_word(params["concept"]["trigger"]):
+            logger.warning(warning)
+        missing = find_missing_models(params, Path(run_params["project_path"]))
         if missing:
             lines = (f"- {err}" for err in missing)
             raise ClickException("\n".join(["models are missing, and nothing was run:", *lines]))

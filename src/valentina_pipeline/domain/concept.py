@@ -13,6 +13,11 @@ def photo_of(subject: str) -> str:
     return f"photo of {'an' if subject[:1].lower() in 'aeiou' else 'a'} {subject}"
 
 
+def is_coined(trigger: str) -> bool:
+    """Return whether a trigger cannot be a word of a sentence: it has a digit or an underscore."""
+    return not trigger.isalpha()
+
+
 class Concept(BaseModel):
     """One file of conf/base/concepts/."""
 

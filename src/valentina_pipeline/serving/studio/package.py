@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from valentina_pipeline.config import BaseConfig
-from valentina_pipeline.domain.concept import photo_of
+from valentina_pipeline.domain.concept import is_coined, photo_of
 from valentina_pipeline.domain.content import LORA, REVOKED, sha256
 from valentina_pipeline.domain.scene import Scene
 
@@ -93,8 +93,12 @@ class About:
         return (self.folder / "lora" / LORA).is_file()
 
     def subject(self, prompt: str) -> str:
-        """Return the prompt with the trigger, put before the class word or in front if it is absent."""
-        if re.search(rf"\b{re.escape(self.trigger)}\b", prompt):
+        """Return the prompt with the trigger, put before the class word or in front if it is absent.
+
+        A trigger that may be a word of a sentence, such as "rose", is present only before the class word.
+        """
+        present = self.trigger if is_coined(self.trigger) else f"{self.trigger} {self.class_word}"
+        if re.search(rf"\b{re.escape(present)}\b", prompt):
             return prompt
         word = re.compile(rf"\b(an?\s+)?{re.escape(self.class_word)}\b", re.IGNORECASE)
         named = f"{self.trigger} {self.class_word}"
