@@ -220,3 +220,53 @@ def test_what_no_request_could_ask_for_again_is_refused_with_its_field(about: Ab
     slow = replace(about, presets={**about.presets, "slow": replace(about.presets["high"], steps=500)})
     with pytest.raises(BadRequest, match="steps: as drawn"):
         settled(Request(prompt="at sea", preset="slow"), slow)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "drawn"),
+    [
+        ("a rose on the table", "photo of a rose woman, a rose on the table"),
+        ("a woman with a rose", "a rose woman with a rose"),
+        ("a rose woman at sea", "a rose woman at sea"),
+        ("it may rain", "photo of a rose woman, it may rain"),
+    ],
+)
+def test_a_trigger_that_is_a_word_is_not_taken_for_present_in_a_sentence(
+    about: About, prompt: str, drawn: str
+) -> None:
+    assert settled(Request(prompt=prompt), replace(about, trigger="rose")).prompt == drawn
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "adapters"),
+    [
+        ("smiling, <lora:valentina_moreau:0.2>", "smiling", (("valentina_moreau", 0.2),)),
+        ("<lora:oil> smiling", "smiling", (("oil", 0.6), ("valentina_moreau", 1.0))),
+        ("smiling <LORA: oil : -0.5 >, sea", "smiling, sea", (("oil", -0.5), ("valentina_moreau", 1.0))),
+    ],
+)
+def test_a_lora_that_a_prompt_names_is_an_adapter(
+    about: About, prompt: str, words: str, adapters: tuple[tuple[str, float], ...]
+) -> None:
+    order = settled(Request(prompt=prompt), about, {"oil": STYLE})
+    assert order.prompt.removesuffix(", in oil") == f"photo of a valentina_moreau woman, {words}"
+    assert order.settings.adapters == adapters
+    assert settled(again(order), about, {"oil": STYLE}) == order
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a <lora:nobody:1>", "a <lora:oil:x>", "a <lora:oil:9>", "a <lora:oil:1:1>", "a <hypernet:oil:1>"],
+)
+def test_a_lora_that_there_is_not_is_refused(about: About, tag: str) -> None:
+    with pytest.raises(BadRequest, match=r"^prompt: "):
+        settled(Request(prompt=f"a <{tag}>"), about, {"oil": STYLE})
+
+
+def test_weights_stay_in_the_prompt_and_hide_no_word(about: About) -> None:
+    order = settled(Request(prompt="(smiling:1.3), beach"), about)
+    assert order.prompt == "photo of a valentina_moreau woman, (smiling:1.3), beach"
+    with pytest.raises(UnsafePrompt):
+        settled(Request(prompt="n(u:1.2)de"), about)
+    with pytest.raises(BadRequest, match=r"^negative_prompt: "):
+        settled(Request(prompt="smiling", negative_prompt="(a:7)"), about)

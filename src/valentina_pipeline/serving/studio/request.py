@@ -2,9 +2,8 @@
 
 import json
 import math
-import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -13,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.decode import Rejection
+from valentina_pipeline.image.emphasis import BadEmphasis, plain
 from valentina_pipeline.image.names import refuse_real_person
 from valentina_pipeline.image.png import decode
 from valentina_pipeline.image.redraw import is_blank, is_idle, left_out
@@ -21,6 +21,7 @@ from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About, Strict
 from valentina_pipeline.serving.studio.pictures import Control, Inputs, Steer, fitted, missing, read
+from valentina_pipeline.serving.studio.words import take_loras, with_triggers
 
 Engine = Literal["torch", "onnx", "procedural"]
 """What draws: diffusers' networks, their export for ONNX Runtime, or the renderer, which is no network."""
@@ -41,7 +42,7 @@ MOST_IMAGES = 64
 """In one request: a server's worker is held for as long as they take."""
 
 LONGEST_PROMPT = 4000
-"""Characters, with triggers and the scene's words; the text encoders read some 75 tokens of them."""
+"""Characters, with triggers and the scene's words; the text encoders read all of them."""
 
 MOST_ADAPTERS = 16
 """LoRAs of one drawing, the character's own and the scene's included."""
@@ -78,7 +79,9 @@ class Request(Strict):
     """Images to draw. What is null is as the preset says."""
 
     prompt: str = Field(
-        default="", max_length=LONGEST_PROMPT, description="the trigger is put in where it is absent"
+        default="",
+        max_length=LONGEST_PROMPT,
+        description="read to its end, with (words:1.3) and <lora:name:weight>; the trigger is put in",
     )
     scene: str = Field(
         default="", max_length=100, description="one of /v1/scenes; its words follow the prompt's"
@@ -193,13 +196,15 @@ def settled(
         UnsafePrompt: by the policy for prompts.
         BadRequest: this package cannot do it.
     """
-    prompt = _worded(request, about)
-    refuse_prompt(prompt)
-    refuse_real_person(prompt, about.name)
+    prompt, tagged = _worded(request, about)
+    read = _plain("prompt", prompt)
+    refuse_prompt(read)
+    refuse_real_person(read, about.name)
+    _plain("negative_prompt", request.negative_prompt)
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
         raise BadRequest("preset", f"there is no {request.preset!r}: {', '.join(sorted(about.presets))}")
-    uses = _uses(request, about, shelf or {}, engine)
+    uses = _uses(request, about, shelf or {}, engine, tagged)
     settings = Settings(
         steps=preset.steps if request.steps is None else request.steps,
         guidance=preset.guidance if request.guidance is None else request.guidance,
@@ -222,7 +227,9 @@ def settled(
         raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
     inputs, pictures = _inputs(request, settings, controls or {})
     order = Order(
-        prompt=_with_triggers(about.subject(prompt), uses, shelf or {}),
+        prompt=with_triggers(
+            about.subject(prompt), (shelf[n].trigger for n in uses if shelf and n in shelf and uses[n])
+        ),
         negative_prompt=request.negative_prompt.strip(),
         seeds=tuple(range(first, first + request.count)),
         preset=request.preset or about.default_preset,
@@ -257,14 +264,26 @@ def refuse_beyond(settings: Settings, about: About, engine: Engine) -> None:
             raise BadRequest(name, f"the engine {engine} draws from words alone; torch takes pictures")
 
 
-def _worded(request: Request, about: About) -> str:
-    """Return the words of the prompt and of its scene."""
+def _worded(request: Request, about: About) -> tuple[str, list[tuple[str, float | None]]]:
+    """Return the words of the prompt and of its scene, and the LoRAs that the prompt names."""
     if request.scene and request.scene not in about.scenes:
         raise BadRequest("scene", f"there is no {request.scene!r}: {', '.join(about.scenes)}")
-    words = [request.prompt.strip(), about.scenes[request.scene].words if request.scene else ""]
+    try:
+        prompt, tagged = take_loras(request.prompt.strip())
+    except BadEmphasis as err:
+        raise BadRequest("prompt", str(err)) from err
+    words = [prompt, about.scenes[request.scene].words if request.scene else ""]
     if not any(words):
         raise BadRequest("prompt", "has no words, and no scene is named")
-    return ", ".join(filter(None, words))
+    return ", ".join(filter(None, words)), tagged
+
+
+def _plain(field: str, text: str) -> str:
+    """Return a text as it is read, its weights taken out."""
+    try:
+        return plain(text)
+    except BadEmphasis as err:
+        raise BadRequest(field, str(err)) from err
 
 
 def _inputs(
@@ -320,30 +339,31 @@ def _size(picture: Image) -> str:
     return f"{picture.width} x {picture.height}"
 
 
-def _uses(request: Request, about: About, shelf: Mapping[str, Adapter], engine: Engine) -> dict[str, float]:
+def _uses(
+    request: Request,
+    about: About,
+    shelf: Mapping[str, Adapter],
+    engine: Engine,
+    tagged: Sequence[tuple[str, float | None]],
+) -> dict[str, float]:
     """Return the weight of each LoRA that takes part: the character's own, the scene's, those asked for."""
     uses = {about.trigger: 1.0} if about.has_lora else {}
     known = {**{name: adapter.weight for name, adapter in shelf.items()}, **uses}
     if request.scene and engine == "torch":
         scene = {request.scene, about.scenes[request.scene].category}
         uses |= {name: adapter.weight for name, adapter in shelf.items() if scene & {*adapter.scenes}}
-    for use in request.adapters:
-        if use.name not in known:
-            raise BadRequest(
-                "adapters", f"there is no {use.name!r}: {', '.join(sorted(known)) or 'this server has none'}"
-            )
-        uses[use.name] = known[use.name] if use.weight is None else use.weight
-    if len({use.name for use in request.adapters}) < len(request.adapters):
-        raise BadRequest("adapters", "one of them is named twice")
+    named = [("adapters", use.name, use.weight) for use in request.adapters]
+    named += [("prompt", name, weight) for name, weight in tagged]
+    if len(named) > MOST_ADAPTERS:
+        raise BadRequest(named[-1][0], f"{len(named)} LoRAs are named, and {MOST_ADAPTERS} take part at most")
+    for where, name, weight in named:
+        if name not in known:
+            there_are = ", ".join(sorted(known)) or "this server has none"
+            raise BadRequest(where, f"there is no {name!r}: {there_are}")
+        uses[name] = known[name] if weight is None else weight
+    if len({name for _, name, _ in named}) < len(named):
+        raise BadRequest(named[-1][0], "one of them is named twice")
     return uses
-
-
-def _with_triggers(prompt: str, uses: Mapping[str, float], shelf: Mapping[str, Adapter]) -> str:
-    for name, weight in uses.items():
-        word = shelf[name].trigger if weight and name in shelf else ""
-        if word and not re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt):
-            prompt = f"{prompt}, {word}"
-    return prompt
 
 
 def again(order: Order) -> Request:
