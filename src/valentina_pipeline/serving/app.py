@@ -1,9 +1,10 @@
 """The API: jobs that are accepted at once, watched, cancelled and fetched; who asks, and how much."""
 
 import asyncio
+import base64
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 
@@ -24,13 +25,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.safety import UnsafePrompt
-from valentina_pipeline.serving.compatible import add_compatible
+from valentina_pipeline.serving.a1111 import add_a1111
 from valentina_pipeline.serving.database import UnavailableError
 from valentina_pipeline.serving.desk import REST, Desk
 from valentina_pipeline.serving.job import Job
 from valentina_pipeline.serving.jobs import Full
 from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
+from valentina_pipeline.serving.openai import add_openai
 from valentina_pipeline.serving.server import Server, Status, without_folders
 from valentina_pipeline.serving.studio.package import BadPackage
 from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE, content
@@ -151,8 +153,7 @@ def create_app(server: Server) -> FastAPI:
     @app.websocket("/v1/jobs/{job}/ws")
     async def socket(line: WebSocket, job: JobId) -> None:
         """Stream the same by WebSocket: JSON texts with `event` and `data`."""
-        given = line.headers.get("x-api-key") or line.headers.get("authorization", "").removeprefix("Bearer ")
-        found, asking = server.desk.jobs.get(job), server.gate.owner(given)
+        found, asking = server.desk.jobs.get(job), server.gate.owner(given_key(line.headers))
         if found is None or found.owner != asking:
             await line.close(4404, "there is no such job")
             return
@@ -166,12 +167,20 @@ def create_app(server: Server) -> FastAPI:
             return
 
     @app.get("/v1/jobs/{job}/images/{seed}.png", response_class=FileResponse, tags=["jobs"])
-    def image(job: Mine, seed: int) -> FileResponse:
-        """Return an image: a PNG file that says what it is and how it was drawn."""
-        for each in job.images:
+    async def image(
+        job: JobId, seed: int, request: Request, expires: int | None = None, signature: str = ""
+    ) -> FileResponse:
+        """Return an image: a PNG file that says how it was drawn. A signed link needs no key."""
+        found = await asyncio.to_thread(server.desk.jobs.get, job)
+        if expires is not None:
+            if not server.linked(request.url.path, expires, signature):
+                raise HTTPException(403, "this link has ended, or is none that was given out")
+        elif found is None or found.owner != await owner(request):
+            found = None
+        for each in found.images if found else ():
             if each.seed == seed and each.file and server.desk.picture(each).is_file():
                 return FileResponse(server.desk.picture(each), media_type="image/png")
-        raise HTTPException(404, f"job {job.id} has no image of seed {seed}")
+        raise HTTPException(404, f"job {job} has no image of seed {seed}")
 
     looking = asyncio.Lock()  # one at a time: a large file takes a second and hundreds of megabytes
 
@@ -247,7 +256,8 @@ def create_app(server: Server) -> FastAPI:
         server.metrics.memory.set(sum(_resident(each) for each in (me, *me.children(recursive=True))))
         return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    add_compatible(app, server, owner)
+    add_openai(app, server, owner)
+    add_a1111(app, server, owner)
     add_page(app)
     return app
 
@@ -272,21 +282,42 @@ def _resident(process: psutil.Process) -> int:
 
 
 def _owner(gate: Gate) -> Callable[..., Awaitable[str]]:
-    """Return the dependency that tells who asks."""
+    """Return the dependency that tells who asks: by a key as bearer, as x-api-key, or as Basic's password."""
     bearer = HTTPBearer(auto_error=False, description="an API key; none is needed where none is configured")
     header = APIKeyHeader(name="x-api-key", auto_error=False)
 
-    async def owner(
-        token: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-        key: Annotated[str | None, Depends(header)],
+    async def owner(  # the schemes are there for the API's description
+        request: Request,
+        _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None,
+        _header: Annotated[str | None, Depends(header)] = None,
     ) -> str:
-        found = gate.owner(token.credentials if token else key or "")
+        found = gate.owner(given_key(request.headers))
         if found is None:
-            raise HTTPException(401, "this needs an API key", {"www-authenticate": "Bearer"})
+            basic = request.url.path.startswith("/sdapi/")  # elsewhere a browser would ask its user for it
+            raise HTTPException(
+                401, "this needs an API key", {"www-authenticate": "Basic" if basic else "Bearer"}
+            )
         gate.request(found)
         return found
 
     return owner
+
+
+def given_key(headers: Mapping[str, str]) -> str:
+    """Return the key of a request, "" where it names none.
+
+    Basic authentication is what A1111's clients have: its password is the key, or its user where there is no
+    password.
+    """
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return value.strip()
+        case "basic":
+            with suppress(ValueError):
+                user, _, password = base64.b64decode(value, validate=True).decode().partition(":")
+                return password or user
+    return headers.get("x-api-key", "")
 
 
 def _answer_errors(app: FastAPI, desk: Desk) -> None:

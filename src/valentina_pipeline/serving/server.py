@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import hmac
 import logging
 import re
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -32,6 +34,9 @@ SELDOM = 0.5
 
 FOLDERS = re.compile(r"(?<![\w/:.~])~?(?:/(?:[^\s/'\"]+/)*|(?:[\w.@-]+/){2,})(?=[^\s/])")
 """What of a text is a file's folders: of an address or a hub's id there are none."""
+
+LINK_SECONDS = 3600
+"""For which a link to an image needs no key."""
 
 ENDED = ("done", "failed", "cancelled")
 
@@ -100,6 +105,7 @@ class Server:
         self.log_prompts = log_prompts
         self.engine = engine
         self.controls = dict(controls or {})
+        self._link_key = secrets.token_bytes(32)
 
     @property
     def about(self) -> About:
@@ -153,6 +159,20 @@ class Server:
             warnings=sorted({warning for each in job.images for warning in each.warnings}),
             error=without_folders(job.error),
         )
+
+    def link(self, job: str, seed: int) -> str:
+        """Return a path to an image that needs no key and ends after `LINK_SECONDS`, or with this process."""
+        ends = int(time.time() + LINK_SECONDS)
+        path = f"/v1/jobs/{job}/images/{seed}.png"
+        return f"{path}?expires={ends}&signature={self._signature(path, ends)}"
+
+    def linked(self, path: str, expires: int, signature: str) -> bool:
+        """Return whether a path was given out by `link` and has not ended."""
+        good = hmac.compare_digest(self._signature(path, expires).encode(), signature.encode())
+        return good and time.time() < expires
+
+    def _signature(self, path: str, expires: int) -> str:
+        return hmac.new(self._link_key, f"{path} {expires}".encode(), "sha256").hexdigest()
 
     def embedded(self, image: Image) -> str:
         """Return an image's PNG file as base64.
