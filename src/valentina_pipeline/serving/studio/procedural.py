@@ -5,6 +5,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from valentina_pipeline.image.emphasis import plain
 from valentina_pipeline.image.generate import Request, mark, told
 from valentina_pipeline.serving.studio.package import About, BadPackage
 
@@ -45,7 +46,7 @@ class Renderer:
     def _picture(self, request: Request, size: tuple[int, int]) -> Image.Image:
         from valentina_pipeline.image import portrait
 
-        scene = portrait.scene_said(request.prompt, request.seed)
+        scene = portrait.scene_said(plain(request.prompt), request.seed)
         square = Image.fromarray(portrait.render(self._woman, scene, request.seed, max(size)))
         left, top = (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
         return _labelled(square.crop((left, top, left + size[0], top + size[1])))
