@@ -55,8 +55,8 @@ def test_words_behind_the_77th_token_change_the_picture(family: str) -> None:
         Request(f"{LONG}, other", 1),
         Request(f"{LONG}, one", 1, negative="x"),
     )
-    assert np.abs(one - other).max() > 0
-    assert np.abs(one - again).max() > 0
+    assert np.abs(one - other).max() > 1
+    assert np.abs(one - again).max() > 1
     assert (
         np.abs(drawn(base, Request("a", 1, LONG))[0] - drawn(base, Request("a", 1, f"{LONG}, b"))[0]).max()
         > 0
@@ -68,12 +68,12 @@ def test_weights_change_the_picture_and_a_weight_of_one_does_not(family: str) ->
     base = tiny_bases.loaded(family)
     texts = ["smiling, beach", "(smiling:1.0), beach", "(smiling:1.3), beach", "(smiling:0), beach"]
     plain, one, more, none = drawn(base, *(Request(text, 5, "blurry", weighted=True) for text in texts))
-    literal = drawn(base, Request("smiling, beach", 5, "blurry"))[0]
-    assert np.array_equal(plain, literal)
-    assert np.array_equal(plain, one)
-    assert len({image.tobytes() for image in (plain, more, none)}) == 3
+    (literal,) = drawn(base, Request("smiling, beach", 5, "blurry"))
     (brackets,) = drawn(base, Request("(smiling:1.3), beach", 5, "blurry"))
-    assert not np.array_equal(brackets, more)
+    assert max(np.abs(plain - literal).max(), np.abs(plain - one).max()) <= 1  # batches round
+    for other in (more, none, brackets):
+        assert np.abs(plain - other).max() > 1
+    assert np.abs(more - brackets).max() > 1
 
 
 @FAMILIES
