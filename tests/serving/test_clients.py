@@ -64,7 +64,7 @@ def still(about: About) -> TestClient:
     """The calls without keys and without what draws: for what is refused or answered before."""
     jobs = SimpleNamespace(get=lambda job: None)
     desk: Any = SimpleNamespace(about=about, batch_seconds=1.0, progress=lambda job: None, jobs=jobs)
-    app = create_app(server.Server({}, desk, Gate({}, lambda owner, seconds: 0), Metrics()))
+    app = create_app(server.Server({}, desk, Gate({}), Metrics()))
     return TestClient(app, base_url="http://127.0.0.1")
 
 

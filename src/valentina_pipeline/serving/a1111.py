@@ -12,7 +12,7 @@ from fastapi import Body, Depends, FastAPI, Query, Request
 
 from valentina_pipeline.serving import a1111_fields as fields
 from valentina_pipeline.serving.compatible import Caller, drawn
-from valentina_pipeline.serving.jobs import Job
+from valentina_pipeline.serving.job import Job
 from valentina_pipeline.serving.server import Server
 from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE
 

@@ -94,4 +94,5 @@ async def drawn(
     if not any(each.file for each in job.images):
         said = "; ".join(sorted({each.refused for each in job.images})) or "it was cancelled"
         raise HTTPException(400, f"there is no image to show: {said}")
-    return job, [f"image of seed {each.seed}: {each.refused}" for each in job.images if each.refused]
+    refused = [f"image of seed {each.seed}: {each.refused}" for each in job.images if each.refused]
+    return job, [*refused, *sorted({warning for each in job.images for warning in each.warnings})]

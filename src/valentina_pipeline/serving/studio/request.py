@@ -12,7 +12,6 @@ from pydantic import Field, ValidationError
 
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.decode import Rejection
-from valentina_pipeline.image.emphasis import BadEmphasis, plain
 from valentina_pipeline.image.names import refuse_real_person
 from valentina_pipeline.image.png import decode
 from valentina_pipeline.image.redraw import is_blank, is_idle, left_out
@@ -21,7 +20,8 @@ from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About, Strict
 from valentina_pipeline.serving.studio.pictures import Control, Inputs, Steer, fitted, missing, read
-from valentina_pipeline.serving.studio.words import take_loras, with_triggers
+from valentina_pipeline.serving.studio.words import BadRequest as BadRequest
+from valentina_pipeline.serving.studio.words import read_plainly, refuse_loras, take_loras, with_triggers
 
 Engine = Literal["torch", "onnx", "procedural"]
 """What draws: diffusers' networks, their export for ONNX Runtime, or the renderer, which is no network."""
@@ -54,18 +54,6 @@ STRENGTH = 0.6
 """Of image-to-image, where none is asked for."""
 
 RANDOM_SEEDS = 2**32
-
-
-class BadRequest(ValueError):
-    """What is asked for is not drawn; the message names the field and what it may be.
-
-    Attributes:
-        field: such as "steps".
-    """
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}" if field else message)
-        self.field = field
 
 
 class Use(Strict):
@@ -197,10 +185,11 @@ def settled(
         BadRequest: this package cannot do it.
     """
     prompt, tagged = _worded(request, about)
-    read = _plain("prompt", prompt)
+    read = read_plainly("prompt", prompt)
     refuse_prompt(read)
     refuse_real_person(read, about.name)
-    _plain("negative_prompt", request.negative_prompt)
+    read_plainly("negative_prompt", request.negative_prompt)
+    refuse_loras(request.negative_prompt)
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
         raise BadRequest("preset", f"there is no {request.preset!r}: {', '.join(sorted(about.presets))}")
@@ -268,22 +257,11 @@ def _worded(request: Request, about: About) -> tuple[str, list[tuple[str, float 
     """Return the words of the prompt and of its scene, and the LoRAs that the prompt names."""
     if request.scene and request.scene not in about.scenes:
         raise BadRequest("scene", f"there is no {request.scene!r}: {', '.join(about.scenes)}")
-    try:
-        prompt, tagged = take_loras(request.prompt.strip())
-    except BadEmphasis as err:
-        raise BadRequest("prompt", str(err)) from err
+    prompt, tagged = take_loras(request.prompt.strip())
     words = [prompt, about.scenes[request.scene].words if request.scene else ""]
     if not any(words):
         raise BadRequest("prompt", "has no words, and no scene is named")
     return ", ".join(filter(None, words)), tagged
-
-
-def _plain(field: str, text: str) -> str:
-    """Return a text as it is read, its weights taken out."""
-    try:
-        return plain(text)
-    except BadEmphasis as err:
-        raise BadRequest(field, str(err)) from err
 
 
 def _inputs(
@@ -354,8 +332,6 @@ def _uses(
         uses |= {name: adapter.weight for name, adapter in shelf.items() if scene & {*adapter.scenes}}
     named = [("adapters", use.name, use.weight) for use in request.adapters]
     named += [("prompt", name, weight) for name, weight in tagged]
-    if len(named) > MOST_ADAPTERS:
-        raise BadRequest(named[-1][0], f"{len(named)} LoRAs are named, and {MOST_ADAPTERS} take part at most")
     for where, name, weight in named:
         if name not in known:
             there_are = ", ".join(sorted(known)) or "this server has none"
