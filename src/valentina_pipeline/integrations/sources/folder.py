@@ -62,7 +62,7 @@ class LocalFolder:
         return path.resolve().is_relative_to(self._folder.resolve())
 
     def _entry(self, path: Path) -> Entry:
-        if not self._holds(path):  # reading it says so
+        if path.is_symlink() and not self._holds(path):  # reading it says so
             return Entry(self._name(path))
         try:
             about = path.stat()
