@@ -53,10 +53,10 @@ PICTURES = Table(  # that jobs are given, for as long as these have not ended
 )
 
 LOCK_SECONDS = 5
-"""For which a transaction waits for another one."""
+"""A transaction waits so long for another one."""
 
 IDLE_SECONDS = 30
-"""After which PostgreSQL ends a transaction whose server stands still."""
+"""PostgreSQL then ends a transaction whose server stands still."""
 
 ADVISORY = 7_165_018
 """PostgreSQL's lock of those who add jobs, which count them first."""

@@ -1,9 +1,9 @@
-"""What is said of a disk that takes no files."""
+"""Words for a disk that takes no files."""
 
 import errno
 
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
-"""Full, of too many files, over a quota, read-only."""
+"""The disk is full, has too many files, is over a quota, or read-only."""
 
 
 def no_room(what: str, err: OSError) -> str:

@@ -43,7 +43,7 @@ class Jobs:
         most: jobs that may wait at once.
         clock: tells seconds since 1970; None is the database's own clock.
         lease: seconds.
-        alone: whether no other server has this queue, so that what was being drawn can be put back at once.
+        alone: no other server has this queue, so that what was being drawn is put back at once.
 
     Raises:
         UnavailableError: by all methods, where the database does not answer.
@@ -246,7 +246,7 @@ class Jobs:
         """Put back what servers were drawing that are gone; return how many jobs had their last try.
 
         Args:
-            everybody: whether all but this one are known to be gone; else those that did not renew in time.
+            everybody: all but this one are known to be gone; else those that did not renew in time.
         """
         with self._database.writing() as db:
             # none of an earlier version's jobs says who draws it

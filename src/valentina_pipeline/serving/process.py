@@ -38,17 +38,17 @@ class DrawingProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """It still runs."""
         return self._process.is_alive()
 
     @property
     def patience(self) -> Patience:
-        """How long it may be silent."""
+        """The silence that it may keep."""
         return self._pulse.patience
 
     @property
     def end_of_it(self) -> str:
-        """What became of one that is gone."""
+        """The fate of one that is gone: "died", or that it hung."""
         return self._pulse.hung or "died"
 
     def kill(self) -> None:
@@ -74,10 +74,10 @@ class DrawingProcess:
         """Return what the process says next, None where it is gone or `given_up`.
 
         Args:
-            given_up: whether nobody waits for it any more.
+            given_up: says whether nobody waits for it any more.
             jobs: that it draws.
-            cancelled: jobs, of which it is told meanwhile.
-            watched: likewise.
+            cancelled: jobs that it need not draw any more, which it learns meanwhile.
+            watched: jobs that need previews, likewise.
         """
         with self._pulse.listening():
             while not given_up():

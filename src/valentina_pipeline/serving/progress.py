@@ -1,4 +1,4 @@
-"""How far a job is that is being drawn."""
+"""Steps, a preview and the time left of a job that is being drawn."""
 
 import time
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from valentina_pipeline.serving.job import State
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is.
+    """The progress of a job.
 
     Attributes:
         state: where it is.
@@ -28,7 +28,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it will take if no other job has a turn, going by how long this batch took so far."""
+        """Seconds that it will take if no other job has a turn, going by how long this batch took so far."""
         if self.done <= self.before:
             return None
         return (time.monotonic() - self.begun) / (self.done - self.before) * (self.total - self.done)
