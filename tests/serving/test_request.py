@@ -255,8 +255,7 @@ def test_a_lora_that_a_prompt_names_is_an_adapter(
 
 
 @pytest.mark.parametrize(
-    "prompt",
-    ["a <lora:nobody:1>", "a <lora:oil:x>", "a <lora:oil:9>", "a <lora:oil:1:1>", "a <hypernet:oil:1>"],
+    "tag", ["lora:nobody:1", "lora:oil:x", "lora:oil:9", "lora:oil:1:1", "hypernet:oil:1"]
 )
 def test_a_lora_that_there_is_not_is_refused(about: About, tag: str) -> None:
     with pytest.raises(BadRequest, match=r"^prompt: "):
