@@ -98,3 +98,11 @@ def test_check_reports_a_concept_without_a_file(project: Path) -> None:
     done = kedro(project, "check", "nobody")
     assert done.exit_code == 1
     assert "concept: 'nobody' has no file" in done.output
+
+
+@pytest.mark.parametrize("command", [("lora", "sum"), ("base", "single-file"), ("package",), ("dvc",)])
+def test_examples_in_helps_keep_their_lines(command: tuple[str, ...], tmp_path: Path) -> None:
+    shown = kedro(tmp_path, *command, "--help").output
+    assert "\\b" not in shown
+    starts = ("kedro ", "- a node's") if command == ("dvc",) else ("kedro ",)
+    assert any(line.strip().startswith(starts) for line in shown.splitlines())

@@ -12,10 +12,12 @@ from valentina_pipeline.integrations.ending import end_in_order
 end_in_order()  # Kedro imports this module for each of its commands
 
 LAZY = {
+    "base": "valentina_pipeline.bases.base",
     "consistency": "valentina_pipeline.serving.consistency.consistency",
     "generate": "valentina_pipeline.serving.generate.generate",
     "lineage": "valentina_pipeline.rights.lineage",
     "lora": "valentina_pipeline.loras.lora",
+    "package": "valentina_pipeline.packaging.package",
     "review": "valentina_pipeline.review.command.review",
     "revoke": "valentina_pipeline.rights.revoke",
     "run": "kedro.framework.cli.project.run",
@@ -31,6 +33,9 @@ class ShortErrorGroup(LazyGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name, with the option --verbose."""
         command = super().get_command(ctx, cmd_name)
+        for each in (command, *getattr(command, "commands", {}).values()):
+            if each is not None and each.help:  # raw docstrings: their "\\b" keeps click from joining lines
+                each.help = each.help.replace("\\b\n", "\b\n")
         return command and _with_short_errors(command)
 
 

@@ -48,23 +48,32 @@ def add(output: Path, parts: list[tuple[Path, float]], rank: int | None) -> None
     Of one LoRA, a smaller version:
       kedro lora sum small.safetensors her.safetensors --rank 4
     """
-    from valentina_pipeline.image.lora_algebra import kept_energy, resize, weighted_sum
-    from valentina_pipeline.image.lora_merge import kohya_file, read_pairs
+    from valentina_pipeline.image.lora_algebra import kept_energy, resize
+    from valentina_pipeline.image.lora_merge import kohya_file, weighted_files
 
     try:
-        whole = weighted_sum([(read_pairs(file), weight) for file, weight in parts])
+        whole, family, layout = weighted_files(parts)
     except ValueError as err:
         raise click.ClickException(str(err)) from err
     small = whole if rank is None else resize(whole, rank)
-    names = ", ".join(f"{file.name}:{weight:g}" for file, weight in parts)
-    files.replace(output, kohya_file(small, {"sum_of": names}))
+    files.replace(output, kohya_file(small, family, layout, {"sum_of": _listed(parts)}))
     click.echo(f"{output}: {len(small)} layers, {kept_energy(whole, small):.1%} of the update's energy")
+
+
+def _listed(parts: list[tuple[Path, float]]) -> str:
+    return ", ".join(f"{file.name}:{weight:g}" for file, weight in parts)
 
 
 @lora.command()
 @click.argument("output", type=click.Path(path_type=Path))
 @PARTS
-@click.option("--base", "name", default="tiny", show_default=True, help="An entry of conf/base/bases.yml.")
+@click.option(
+    "--base",
+    "name",
+    default="tiny",
+    show_default=True,
+    help="An entry of conf/base/bases.yml, or a folder in diffusers' layout.",
+)
 @click.pass_obj
 def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float]], name: str) -> None:
     r"""Write a base with LoRAs merged into its weights to the new folder OUTPUT, in diffusers' layout.
@@ -72,24 +81,21 @@ def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float
     \b
       kedro lora merge merged her.safetensors:0.8 --base sdxl
     """
-    import yaml
-
+    from valentina_pipeline.bases import chosen_base
     from valentina_pipeline.config import BaseConfig, validated
     from valentina_pipeline.image.base import load_base
     from valentina_pipeline.image.lora_merge import merge as merged
     from valentina_pipeline.image.missing import MissingModel
 
     root = metadata.project_path
-    bases = yaml.safe_load((root / "conf/base/bases.yml").read_text("utf-8"))
-    if name not in bases:
-        raise click.ClickException(f"--base {name}: not one of {', '.join(bases)}")
+    entry = chosen_base(root, name)
     if output.exists():
         raise click.ClickException(f"{output} is there already: choose another folder")
     try:
-        base = load_base(validated(BaseConfig, bases[name]["model"], f"bases.{name}.model"), root)
+        base = load_base(validated(BaseConfig, entry["model"], f"bases.{name}.model"), root)
         pipe = merged(base, parts)
     except (MissingModel, ValueError) as err:
         raise click.ClickException(str(err)) from err
     with files.replacing(output) as partial:
         pipe.save_pretrained(partial)
-    click.echo(f"{output}: {name} with {len(parts)} merged")
+    click.echo(f"{output}: {name} with {_listed(parts)} merged")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tiny_bases
+from valentina_pipeline.domain.base_files import base_files
 from valentina_pipeline.image import base as bases
 from valentina_pipeline.image import single_file
 from valentina_pipeline.image.missing import MissingModel
@@ -67,6 +68,47 @@ def test_the_hash_is_of_the_weights_that_a_pipeline_loads_and_of_nothing_else(tm
     assert bases.base_hash(first) == bases.base_hash(same) != bases.base_hash(other)
     with pytest.raises(FileNotFoundError):
         bases.base_hash(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [("unet",), ("unet", "vae", "text_encoder")])
+def test_a_base_that_is_there_in_half_precision_alone_is_read(parts: tuple[str, ...], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
+    for file in [file for part in parts for file in (folder / part).glob("*.safetensors")]:
+        file.rename(file.with_name(file.name.replace(".safetensors", ".fp16.safetensors")))
+    loaded, known = bases.load_base(tiny_bases.config("sd15", "base"), tmp_path), tiny_bases.loaded("sd15")
+    for name in ("unet", "vae", "text_encoder"):
+        theirs = getattr(known.pipe, name).state_dict()
+        for key, tensor in getattr(loaded.pipe, name).state_dict().items():
+            assert torch.equal(tensor, theirs[key]), (name, key)
+    named = {file.parent.name for file in base_files(folder) if ".fp16." in file.name}
+    assert named == set(parts)
+    before = bases.base_hash(folder)
+    again = shutil.copytree(folder, tmp_path / "again")
+    weights = again / "unet/diffusion_pytorch_model.fp16.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    assert bases.base_hash(again) != before
+
+
+def test_which_files_a_base_is(tmp_path: Path) -> None:
+    def files(*names: str) -> list[str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        return [file.relative_to(folder).as_posix() for file in base_files(folder)]
+
+    plain = ["unet/a-00001-of-00002.safetensors", "unet/a-00002-of-00002.safetensors", "vae/a.safetensors"]
+    assert (
+        files(*plain, "unet/a.fp16.safetensors", "vae/a.fp16.safetensors", "vae_1_0/a.safetensors") == plain
+    )
+    half = ["unet/a.fp16-00001-of-00002.safetensors", "unet/a.fp16-00002-of-00002.safetensors"]
+    assert files(*half, "vae/a.safetensors") == [*half, "vae/a.safetensors"]
+    # diffusers reads a base as one variant, where a network has it
+    assert files(*half, "vae/a.safetensors", "vae/a.fp16.safetensors") == [*half, "vae/a.fp16.safetensors"]
+    assert files("unet/a.bf16.safetensors", "unet/a.ema.safetensors", "vae/a.ema.safetensors") == [
+        "unet/a.ema.safetensors",
+        "vae/a.ema.safetensors",
+    ]
 
 
 def test_latents_are_scaled_as_diffusers_scales_them_and_decode_reverses_it() -> None:

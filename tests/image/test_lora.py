@@ -15,9 +15,10 @@ import tiny_bases
 from loras import KOHYA_NAME, NOTES, picture, trained, written
 from runs import ROOT
 from valentina_pipeline.domain.content import LORA
-from valentina_pipeline.image.adapted import pipeline
+from valentina_pipeline.image.adapted import load_adapter, pipeline
 from valentina_pipeline.image.lora import UNET, Block, Kind, Plan, inject
 from valentina_pipeline.image.lora_files import (
+    Format,
     adapter_files,
     code_hash,
     read_metadata,
@@ -53,17 +54,33 @@ def test_both_formats_come_back_as_what_was_trained(
 
 
 @pytest.mark.parametrize("kind", ["dora", "lokr"])
-def test_kin_of_lora_come_back_from_diffusers_format(kind: Kind, tmp_path: Path) -> None:
+def test_kin_of_lora_come_back_from_each_format(kind: Kind, tmp_path: Path) -> None:
     model = tiny_bases.loaded("sdxl")
     bare = picture(model)
-    folder = written(adapter_files(trained(model, "attention", kind=kind), NOTES), tmp_path)
+    formats: tuple[Format, ...] = ("diffusers", "kohya", "peft")
+    adapter = trained(model, "attention+conv", kind=kind)
+    folder = written(adapter_files(adapter, NOTES, formats=formats), tmp_path)
     live = picture(model)
     assert np.abs(live - bare).max() > 0.01
     again = tiny_bases.loaded("sdxl")
-    pipeline(again, folder)
-    np.testing.assert_allclose(picture(again), live, atol=1e-4)
+    for file in (folder / LORA, folder / KOHYA_NAME, folder / "peft"):
+        pipeline(again)
+        load_adapter(again, file)
+        np.testing.assert_allclose(picture(again), live, atol=1e-4)
     pipeline(again)
     np.testing.assert_allclose(picture(again), bare, atol=1e-4)
+
+
+def test_magnitudes_of_a_kohya_dora_are_columns_and_lycoris_is_named(tmp_path: Path) -> None:
+    folder = written(
+        adapter_files(trained(tiny_bases.loaded("sdxl"), "attention+conv", kind="dora"), NOTES), tmp_path
+    )
+    scales = {n: t for n, t in load_file(folder / KOHYA_NAME).items() if n.endswith("dora_scale")}
+    assert {t.ndim for t in scales.values()} == {2, 4}
+    assert all(len(t) == t.numel() > 1 for t in scales.values())  # (out, 1) or (out, 1, 1, 1)
+    about = read_metadata(folder / KOHYA_NAME)
+    assert about["ss_network_module"] == "lycoris.kohya"
+    assert json.loads(about["ss_network_args"]) == {"algo": "lora", "dora_wd": "True"}
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "rslora", "lokr"])
@@ -139,8 +156,11 @@ def test_kohya_names_are_flat_and_name_each_network(tmp_path: Path) -> None:
     names = set(load_file(folder / KOHYA_NAME))
     assert "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight" in names
     assert "lora_te2_text_model_encoder_layers_1_mlp_fc1.alpha" in names
-    assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0.lora_up.weight" in names
-    assert "lora_unet_down_blocks_0_downsamplers_0_conv.lora_down.weight" in names
+    # of SDXL's U-Net they are Stability's, as in kohya's own files
+    assert "lora_unet_middle_block_1_transformer_blocks_0_attn2_to_out_0.lora_up.weight" in names
+    assert "lora_unet_input_blocks_2_0_op.lora_down.weight" in names
+    assert "lora_unet_output_blocks_1_2_conv.lora_down.weight" in names
+    assert not any("_blocks_0_resnets_" in name or "mid_block" in name for name in names)
     # SDXL reads its first text encoder before the last layer
     assert not any(name.startswith("lora_te1_text_model_encoder_layers_1_") for name in names)
 

@@ -1,12 +1,26 @@
 """What other programs are told: ComfyUI's nodes as it defines them, and stable-diffusion.cpp's options."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import packages
+from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.release.recipes import SAMPLERS, Wanted, comfyui, native, wanted
+from valentina_pipeline.release.recipes import (
+    PUBLISHED,
+    SAMPLERS,
+    WIDTHS,
+    Checkpoint,
+    Wanted,
+    checkpoint,
+    comfyui,
+    native,
+    wanted,
+)
 
 # ComfyUI 0.3.64, nodes.py: what each node needs, and what it gives, by kind. Numbers: (least, most, step).
 NODES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -50,6 +64,9 @@ METHODS = {"euler", "euler_a", "dpm++2m", "lcm", "ddim_trailing"}
 SCHEDULES = {"discrete", "karras", "lcm"}
 
 
+KNOWN = Checkpoint("base-xl.safetensors", "made", True)
+
+
 def image(**changes: Any) -> Wanted:
     preset = {"steps": 20, "guidance": 1.5, "size": 128, "scheduler": "base", **changes}
     return wanted(Concept(**packages.concept()), preset)
@@ -57,7 +74,7 @@ def image(**changes: Any) -> Wanted:
 
 @pytest.mark.parametrize("scheduler", SAMPLERS)
 def test_the_workflow_has_what_comfyui_s_nodes_need_and_nothing_else(scheduler: str) -> None:
-    nodes = comfyui(image(scheduler=scheduler), "somebody/base-xl", "vee.kohya.safetensors")
+    nodes = comfyui(image(scheduler=scheduler), KNOWN, "vee.kohya.safetensors")
     for node in nodes.values():
         needed, _ = NODES[node["class_type"]]
         assert node["inputs"].keys() == needed.keys()
@@ -83,9 +100,12 @@ def test_the_workflow_has_what_comfyui_s_nodes_need_and_nothing_else(scheduler: 
 
 
 def test_the_workflow_draws_what_the_preset_does_with_base_and_lora() -> None:
-    nodes = comfyui(image(guidance=0.0), "models/bases/base-xl/", "vee.kohya.safetensors")
+    nodes = comfyui(image(guidance=0.0), KNOWN, "vee.kohya.safetensors")
     inputs = {node["class_type"]: node["inputs"] for node in reversed(nodes.values())}
     assert inputs["CheckpointLoaderSimple"]["ckpt_name"] == "base-xl.safetensors"
+    titles = {node["class_type"]: node["_meta"]["title"] for node in nodes.values()}
+    assert titles["CheckpointLoaderSimple"] == "models/checkpoints/base-xl.safetensors, made"
+    assert "lora/vee.kohya.safetensors in models/loras" in titles["LoraLoader"]
     assert inputs["LoraLoader"]["lora_name"] == "vee.kohya.safetensors"
     assert inputs["CLIPTextEncode"]["text"].startswith("photo of a valentina_moreau woman, smiling")
     assert inputs["EmptyLatentImage"] == {"width": 128, "height": 128, "batch_size": 1}
@@ -102,3 +122,28 @@ def test_the_command_line_has_names_that_stable_diffusion_cpp_knows(scheduler: s
     assert line[line.index("--scheduler") + 1] in SCHEDULES
     assert line[line.index("-m") + 1] == "model.safetensors"
     assert "'photo of a valentina_moreau woman, smiling, wearing a red dress, beach background'" in text
+
+
+def test_comfyui_is_told_the_published_file_or_how_to_make_one(tmp_path: Path) -> None:
+    bases = yaml.safe_load((packages.ROOT / "conf/base/bases.yml").read_text("utf-8"))
+    files = {
+        "sdxl": "sd_xl_base_1.0",
+        "sdxl_turbo": "sd_xl_turbo_1.0_fp16",
+        "sd15": "v1-5-pruned-emaonly",
+    }
+    for family, file in files.items():
+        published = checkpoint(BaseConfig(**bases[family]["model"]), tmp_path)
+        assert (published.file, published.known) == (f"{file}.safetensors", True)
+        assert published.file == PUBLISHED[bases[family]["model"]["path"]]
+    own = BaseConfig(**{**bases["sdxl"]["model"], "path": "models/my-xl"})
+    (tmp_path / "unet").mkdir()
+    widths, text = WIDTHS["sdxl"]
+    settings = {"block_out_channels": widths, "cross_attention_dim": text}
+    (tmp_path / "unet/config.json").write_text(json.dumps(settings))
+    assert checkpoint(own, tmp_path).said == (
+        "models/checkpoints/my-xl.safetensors, which `kedro base single-file` makes of models/my-xl"
+    )
+    (tmp_path / "unet/config.json").write_text(json.dumps({**settings, "cross_attention_dim": 96}))
+    assert checkpoint(own, tmp_path).said == "a base of widths that ComfyUI does not know: it cannot load it"
+    file = BaseConfig(**{**bases["sdxl"]["model"], "path": "models/my.safetensors"})
+    assert checkpoint(file, tmp_path).said == "models/checkpoints/my.safetensors, the base itself"

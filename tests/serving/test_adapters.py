@@ -150,10 +150,20 @@ def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
     studio = Studio.open(package, adapters=folder)
     studio.shelf["other"] = studio.shelf["one"].model_copy(update={"file": other})
     before = drawn(studio)
-    with pytest.raises(BadAdapter, match=r"other: other\.safetensors does not fit this base"):
+    with pytest.raises(BadAdapter, match=r"other: other\.safetensors does not fit this base") as err:
         drawn(studio, other=1.0)
+    assert str(tmp_path) not in str(err.value)
     assert far(drawn(studio), before) == 0
     assert far(drawn(studio, one=1.0), before) > 30
+
+
+@pytest.mark.parametrize(
+    "said", ["sdxl_base_v0-9", "SDXL 1.0", "stable-diffusion-xl-1.0-base/lora", "Stable-Diffusion-XL"]
+)
+def test_a_family_is_known_by_any_tool_s_word_for_it(about: About, tmp_path: Path, said: str) -> None:
+    layer(tmp_path / "one.safetensors", **{"ss_base_model_version": said, "modelspec.architecture": said})
+    (tmp_path / "adapters.yml").write_text(yaml.safe_dump({"x": ENTRY}))
+    assert list(read_shelf(tmp_path, about)) == ["x"]
 
 
 @pytest.mark.parametrize(

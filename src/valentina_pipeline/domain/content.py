@@ -13,6 +13,9 @@ FACES = "faces.safetensors"
 REVOKED = "REVOKED.json"
 """In a package: rights that it stands on were taken back, and why."""
 
+UNMEASURED = {"status": "not measured"}
+"""In a package: what its files of figures say where the LoRA came without pictures to measure it on."""
+
 
 def sha256(content: bytes | Path) -> str:
     """Return the sha256 of bytes or of a file, in hex."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from valentina_pipeline.config import BaseConfig
+from valentina_pipeline.domain.base_files import base_files, base_variant
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.missing import MissingModel
 from valentina_pipeline.image.offload import Placement, place, where
@@ -172,6 +173,7 @@ def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, qua
         dtype={"default": dtype, "vae": torch.float32},
         use_safetensors=True,
         local_files_only=True,
+        variant=base_variant(folder) or None,
         **NO_EXTRAS[base.family],
         **more,
     )
@@ -237,8 +239,9 @@ def base_folder(base: BaseConfig, root: Path) -> Path:
             raise ValueError(f"{file}: only .safetensors is read; a pickle may run code when it is opened")
         return file
     folder = _pipeline_folder(base, root)
+    files = base_files(folder)
     for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
-        if not any((folder / part).glob("*.safetensors")):
+        if not any(file.parent.name == part for file in files):
             raise MissingModel(f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain)
     return folder
 
@@ -256,9 +259,8 @@ def _pipeline_folder(base: BaseConfig, root: Path) -> Path:
 def base_hash(folder: Path) -> str:
     """Return the sha256 over the names and sha256 sums of a base's weights.
 
-    Only what a pipeline loads counts: safetensors in the components' folders, without variants such as
-    `.fp16.`, so that other files that a hub repository carries change nothing; of a base in one file it is
-    the file's sha256. Cached per process.
+    Only what a pipeline loads counts, see `base_files`; of a base in one file it is the file's sha256.
+    Cached per process.
     """
     return _weights_hash(folder.resolve())
 
@@ -267,9 +269,9 @@ def base_hash(folder: Path) -> str:
 def _weights_hash(folder: Path) -> str:
     if folder.is_file():
         return sha256(folder)
-    files = sorted(f for f in folder.glob("*/*.safetensors") if f.name.count(".") == 1)
+    files = base_files(folder)
     if not files:
-        raise FileNotFoundError(f"{folder} holds no weights: */*.safetensors")
+        raise FileNotFoundError(f"{folder} holds no weights of a base: unet/*.safetensors and the like")
     lines = (f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
     return sha256("".join(lines).encode())
 

@@ -156,12 +156,14 @@ def adopted(base: BaseModel, blocks: tuple[Block, ...] = ()) -> Adapter:
         blocks: rates of their own; ranks are those of the LoRA.
 
     Raises:
-        ValueError: it changes no layer of the U-Net.
+        ValueError: it changes no layer of the U-Net, or is a LoHa.
     """
     networks = {"unet": base.unet, **base.text_encoders}
     loaded = {name: getattr(network, "peft_config", {}).get("default") for name, network in networks.items()}
     if loaded["unet"] is None:
         raise ValueError("this LoRA changes no layer of the U-Net that this base has")
+    if loaded["unet"].peft_type == "LOHA":
+        raise ValueError("a LoHa can be drawn with and packaged; trained on is a LoRA, DoRA or LoKr")
     configs = {name: _kept(config) for name, config in loaded.items() if config is not None}
     first = configs["unet"]
     kind: Kind = "dora" if "use_dora" in first else "rslora" if "use_rslora" in first else "lora"

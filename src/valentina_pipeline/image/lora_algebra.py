@@ -32,7 +32,7 @@ class Pair:
 
 
 Lora = Mapping[str, Pair]
-"""A LoRA by layer, such as "unet.mid_block.attentions.0.proj_in"."""
+"""A LoRA by layer under its one name, such as "unet.mid_block_attentions_0_proj_in"."""
 
 
 def weighted_sum(parts: Sequence[tuple[Lora, float]]) -> dict[str, Pair]:

@@ -2,7 +2,8 @@
 
 diffusers' format names modules as diffusers does and carries alpha as JSON in the metadata. peft's is a
 folder for each network. kohya's, which ComfyUI and the WebUIs read, names modules in one flat style, with
-alpha as a tensor beside each layer's; of a LoKr it is LyCORIS's form.
+alpha as a tensor beside each layer's, and SDXL's U-Net as Stability does; of a DoRA or LoKr it is LyCORIS's
+form.
 """
 
 import hashlib
@@ -16,17 +17,15 @@ from typing import TYPE_CHECKING, Literal
 
 from valentina_pipeline.domain.content import LORA, sha256
 from valentina_pipeline.image.base import Family
-from valentina_pipeline.image.lora import Adapter
+from valentina_pipeline.image.lora import Adapter, Kind
+from valentina_pipeline.image.lora_names import kohya_name, split_layer
+from valentina_pipeline.image.unet_names import layout_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Format = Literal["diffusers", "kohya", "peft"]
 
-KOHYA_PREFIXES: dict[Family, dict[str, str]] = {
-    "sdxl": {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
-    "sd15": {"unet": "lora_unet", "text_encoder": "lora_te"},
-}
 KOHYA_NAMES = {  # of one layer's tensors
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
@@ -36,17 +35,21 @@ ARCHITECTURES: dict[Family, tuple[str, str]] = {  # in modelspec's and in kohya'
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
     "sd15": ("stable-diffusion-v1/lora", "sd_v1"),
 }
-NETWORKS = {
-    "lora": "networks.lora",
-    "dora": "networks.lora",
-    "rslora": "networks.lora",
-    "lokr": "lycoris.kohya",
+NETWORKS: dict[Kind, dict[str, str]] = {
+    "lora": {"ss_network_module": "networks.lora"},
+    "rslora": {"ss_network_module": "networks.lora"},
+    "dora": {
+        "ss_network_module": "lycoris.kohya",
+        "ss_network_args": json.dumps({"algo": "lora", "dora_wd": "True"}),
+    },
+    "lokr": {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": "lokr"})},
 }
 """What trains such a file in kohya's scripts: readers tell the formats apart by it."""
 
 DECIDING = (
     "adapted", "base", "batches", "choose", "conditioning", "encoding", "learned", "lora", "lora_linear",
-    "objective", "optimise", "step", "tokens", "train", "validate",
+    "lora_load", "lora_names", "lora_read", "objective", "optimise", "step", "tokens", "train", "unet_names",
+    "validate",
 )  # fmt: skip
 """Modules whose code decides what a training results in."""
 
@@ -139,23 +142,6 @@ def read_metadata(file: Path) -> dict[str, str]:
         raise ValueError(f"{file} is no safetensors file: {err}") from err
 
 
-def evenly_scaled(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """Return a LoRA in kohya's format with one alpha for all layers and the same updates.
-
-    Of several alphas diffusers 0.42 applies the most frequent one to all layers.
-    """
-    alphas = {name.removesuffix(".alpha"): t.item() for name, t in tensors.items() if name.endswith(".alpha")}
-    if len(set(alphas.values())) < 2:
-        return dict(tensors)
-    common = Counter(alphas.values()).most_common(1)[0][0]
-    changed = {}
-    for layer, alpha in alphas.items():
-        up = f"{layer}.lora_up.weight"
-        changed[up] = tensors[up] * (alpha / common)
-        changed[f"{layer}.alpha"] = tensors[f"{layer}.alpha"].new_tensor(common)
-    return {**tensors, **changed}
-
-
 def _published(name: str) -> str:
     """Return a parameter's name as files know it: text encoders' always start with `text_model.`."""
     module, rest = name.split(".", 1)
@@ -165,11 +151,11 @@ def _published(name: str) -> str:
 def _kohya(tensors: "Mapping[str, Tensor]", adapter: Adapter) -> "dict[str, Tensor]":
     import torch
 
-    scales, prefixes, alpha = adapter.scales(), KOHYA_PREFIXES[adapter.family], adapter.plan.alpha
+    scales, alpha = adapter.scales(), adapter.plan.alpha
+    layout = layout_of(adapter.modules["unet"].config)
     converted = {}
     for layer, parts in _by_layer(tensors, scales).items():
-        module, rest = _published(layer).split(".", 1)
-        flat = f"{prefixes[module]}_{rest.replace('.', '_')}"
+        flat = kohya_name(split_layer(layer), adapter.family, layout)
         # one alpha for all layers, since diffusers reads no other; what a layer's own scale is beyond
         # alpha / rank goes into its weights. LyCORIS reads no alpha where neither factor is decomposed
         lokr = adapter.plan.kind == "lokr"
@@ -177,9 +163,9 @@ def _kohya(tensors: "Mapping[str, Tensor]", adapter: Adapter) -> "dict[str, Tens
         last = ("lokr_w1" if "lokr_w1" in parts else "lokr_w1_a") if lokr else "lora_B.weight"
         for part, tensor in {**parts, last: parts[last] * beyond}.items():
             name = KOHYA_NAMES.get(part, part)
-            # LyCORIS's magnitude is a column, (out, 1, ...), so that it divides by a norm of that shape
-            column = name == "dora_scale" and tensor.ndim == 1
-            converted[f"{flat}.{name}"] = tensor[:, None] if column else tensor
+            if name == "dora_scale":  # LyCORIS's is a column, (out, 1, ...); peft's (out) or (1, out, 1, 1)
+                tensor = tensor.transpose(0, 1) if tensor.ndim > 1 else tensor[:, None]
+            converted[f"{flat}.{name}"] = tensor
         # diffusers' own conversion writes the rank here, which rescales every LoRA of another alpha
         converted[f"{flat}.alpha"] = torch.tensor(float(_rank(parts) if lokr else alpha))
     return converted
@@ -240,7 +226,7 @@ def _about(adapter: Adapter, notes: Notes, tensors: "Mapping[str, Tensor]") -> d
         "modelspec.resolution": f"{side}x{side}",
         "modelspec.prediction_type": notes.prediction_type.removesuffix("_prediction"),
         "modelspec.hash_sha256": f"0x{_tensor_hash(tensors)}",
-        "ss_network_module": NETWORKS[plan.kind],
+        **NETWORKS[plan.kind],
         "ss_network_dim": rank,
         "ss_network_alpha": alpha,
         "ss_base_model_version": version,

@@ -1,72 +1,85 @@
 """LoRA files of any tool summed, made smaller, or merged into a base."""
 
-import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.adapted import load_adapter
 from valentina_pipeline.image.base import BaseModel, Family
-from valentina_pipeline.image.lora_algebra import Lora, Pair
-from valentina_pipeline.image.lora_files import KOHYA_PREFIXES, read_metadata, serialise
+from valentina_pipeline.image.lora_algebra import Lora, Pair, weighted_sum
+from valentina_pipeline.image.lora_files import ARCHITECTURES, serialise
+from valentina_pipeline.image.lora_names import kohya_name
+from valentina_pipeline.image.lora_read import LoraFile, read_lora
+from valentina_pipeline.image.unet_names import SDXL, Layout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-UNSUMMED = ("lora_magnitude_vector", "dora_scale", "lokr_", "hada_")
-"""Parts of names in files of DoRAs, LoKrs and LoHas, whose updates are no product of two matrices."""
-
-ENDS = (("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight"))
-"""Of the names of a layer's matrices, in kohya's and in diffusers' format."""
+WIDTHS: Mapping[int, Family] = {768: "sd15", 2048: "sdxl"}
+"""Of the text that the published bases' cross-attention reads."""
 
 
-def read_pairs(file: Path) -> dict[str, Pair]:
-    """Return a LoRA by layers named as in kohya's format, such as "lora_unet_mid_block_...".
-
-    Args:
-        file: in kohya's or diffusers' format.
+def read_pairs(lora: LoraFile) -> dict[str, Pair]:
+    """Return a plain LoRA's updates by layer.
 
     Raises:
-        ValueError: it is no safetensors file, or no LoRA.
+        ValueError: they are no products of two matrices.
     """
-    from safetensors.torch import load_file
-
-    metadata = read_metadata(file)
-    tensors = load_file(file)
-    if any(part in name for name in tensors for part in UNSUMMED):
-        raise ValueError(f"{file} is no plain LoRA: only products of two matrices have sums and ranks")
-    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     pairs = {}
-    for down, up in ENDS:
-        for name, tensor in tensors.items():
-            if name.endswith(f".{down}"):
-                layer = name.removesuffix(f".{down}")
-                scale = _scale(layer, tensor.shape[0], tensors, config)
-                flat = _flat(layer, _family(tensors, metadata))
-                pairs[flat] = Pair(tensor.float(), tensors[f"{layer}.{up}"].float(), scale)
-    if not pairs:
-        raise ValueError(f"{file} holds no LoRA in kohya's or diffusers' format")
+    for key, layer in lora.layers.items():
+        if layer.form != "lora":
+            raise ValueError(
+                f"{lora.file} is no plain LoRA: layer {layer.name} is of form {layer.form}, "
+                "and only products of two matrices have sums and ranks"
+            )
+        root = math.sqrt(layer.rank) if lora.stabilized(key[0]) else layer.rank
+        down, up = (layer.parts[part].float() for part in ("lora_A", "lora_B"))
+        pairs[".".join(key)] = Pair(down, up, layer.alpha / root)
     return pairs
 
 
-def kohya_file(lora: Lora, about: Mapping[str, str]) -> bytes:
+def weighted_files(parts: Sequence[tuple[Path, float]]) -> tuple[dict[str, Pair], Family, Layout]:
+    """Return the weighted sum of LoRA files, and what is known of their base.
+
+    Raises:
+        ValueError: one is no plain LoRA, or they are of different bases.
+    """
+    read = [read_lora(file) for file, _ in parts]
+    families = {family: lora.file for lora in read if (family := _family(lora))}
+    sizes = {lora.size: lora.file for lora in read if lora.size}
+    if len(families) > 1 or len(sizes) > 1:
+        said = " and ".join(str(file) for file in (families if len(families) > 1 else sizes).values())
+        raise ValueError(f"{said} are of different bases")
+    whole = weighted_sum([(read_pairs(lora), weight) for lora, (_, weight) in zip(read, parts, strict=True)])
+    return whole, next(iter(families), "sd15"), Layout(next(iter(sizes), SDXL.size))
+
+
+def kohya_file(lora: Lora, family: Family, layout: Layout, about: Mapping[str, str]) -> bytes:
     """Return a LoRA in kohya's format, which diffusers reads too.
 
     Args:
         lora: by layers named as `read_pairs` names them.
+        family: of its base.
+        layout: of its base's U-Net.
         about: further metadata.
     """
     import torch
 
     alpha = max(pair.rank for pair in lora.values())
     tensors: dict[str, Tensor] = {}
-    for layer, pair in lora.items():
+    for key, pair in lora.items():
+        network, _, flat = key.partition(".")
+        layer = kohya_name((network, flat), family, layout)
         # one alpha for all, since diffusers reads no other; the rest of the scale goes into the weights
         tensors[f"{layer}.lora_down.weight"] = pair.down
         tensors[f"{layer}.lora_up.weight"] = pair.up * (pair.scale * pair.rank / alpha)
         tensors[f"{layer}.alpha"] = torch.tensor(float(alpha))
+    architecture, version = ARCHITECTURES[family]
     named = {
+        "modelspec.architecture": architecture,
+        "ss_base_model_version": version,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(alpha),
         "ss_network_alpha": str(alpha),
@@ -88,25 +101,15 @@ def merge(base: BaseModel, parts: Sequence[tuple[Path, float]]) -> Any:
     return base.pipe
 
 
-def _scale(layer: str, rank: int, tensors: "Mapping[str, Tensor]", config: Mapping[str, Any]) -> float:
-    if f"{layer}.alpha" in tensors:
-        return tensors[f"{layer}.alpha"].item() / rank
-    module, name = layer.split(".", 1) if "." in layer else ("", layer)
-    if f"{module}.lora_alpha" not in config:
-        return 1.0  # both formats: without an alpha it is the rank
-    from peft.utils.other import get_pattern_key
-
-    patterns = config.get(f"{module}.alpha_pattern", {})
-    key = get_pattern_key(patterns.keys(), name.removeprefix("text_model."))
-    alpha = patterns.get(key, config[f"{module}.lora_alpha"])
-    return alpha / (math.sqrt(rank) if config.get(f"{module}.use_rslora") else rank)
-
-
-def _flat(layer: str, family: Family) -> str:
-    module, _, rest = layer.partition(".")
-    return f"{KOHYA_PREFIXES[family][module]}_{rest.replace('.', '_')}" if rest else layer
-
-
-def _family(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> Family:
-    xl = "xl" in metadata.get("modelspec.architecture", "")
-    return "sdxl" if xl or any(name.startswith("text_encoder_2.") for name in tensors) else "sd15"
+def _family(lora: LoraFile) -> Family | None:
+    """Return the family that a file's layers, or where they leave it open its metadata, say."""
+    crossed = [
+        layer for (_, flat), layer in lora.layers.items() if flat.endswith(("attn2_to_k", "attn2_to_v"))
+    ]
+    if crossed and (width := crossed[0].parts["lora_A"].shape[1]) in WIDTHS:
+        return WIDTHS[width]
+    said = lora.metadata.get("modelspec.architecture", "") + lora.metadata.get("ss_base_model_version", "")
+    names = " ".join(layer.name for layer in lora.layers.values())
+    if re.search("text_encoder_2|clip_g|lora_te[12]_|(in|out)put_blocks", names) or "xl" in said:
+        return "sdxl"
+    return "sd15" if said or "lora_te_" in names else None

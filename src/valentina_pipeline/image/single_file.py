@@ -8,26 +8,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.image.unet_names import layout_of, original_name
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
-}
-OUTER = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0",
-    "add_embedding.linear_2": "label_emb.0.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
 VAE = {
     "conv_shortcut": "nin_shortcut",
     "conv_norm_out": "norm_out",
@@ -82,36 +67,12 @@ def _prefixed(name: str) -> str:
 
 
 def _unet(unet: Any) -> "dict[str, Tensor]":
-    size = unet.config.layers_per_block + 1
-    crossed = ["CrossAttn" in kind for kind in unet.config.up_block_types]
-
-    def renamed(name: str) -> str:
-        for ours, theirs in OUTER.items():
-            if name.startswith(f"{ours}."):
-                return theirs + name.removeprefix(ours)
-        if found := re.match(r"down_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
-            block, kind, index, rest = found.groups()
-            where = f"input_blocks.{size * int(block) + int(index) + 1}.{int(kind == 'attentions')}"
-        elif found := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.*)", name):
-            return f"input_blocks.{size * (int(found[1]) + 1)}.0.op.{found[2]}"
-        elif found := re.match(r"up_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
-            block, kind, index, rest = found.groups()
-            where = f"output_blocks.{size * int(block) + int(index)}.{int(kind == 'attentions')}"
-        elif found := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.(.*)", name):
-            block = int(found[1])
-            return f"output_blocks.{size * block + size - 1}.{1 + crossed[block]}.{found[2]}"
-        else:
-            found = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d+)\.(.*)", name)
-            if found is None:
-                raise ValueError(f"{name} is a layer of the U-Net that files of one base have no name for")
-            kind, index, rest = found.groups()
-            where = f"middle_block.{1 if kind == 'attentions' else 2 * int(index)}"
-        if kind == "resnets":
-            layer, leaf = rest.rsplit(".", 1)
-            rest = f"{RESNET[layer]}.{leaf}"
-        return f"{where}.{rest}"
-
-    return {renamed(name): tensor for name, tensor in unet.state_dict().items()}
+    layout = layout_of(unet.config)
+    named = {}
+    for name, tensor in unet.state_dict().items():
+        layer, leaf = name.rsplit(".", 1)
+        named[f"{original_name(layer, layout)}.{leaf}"] = tensor
+    return named
 
 
 def _vae(vae: Any) -> "dict[str, Tensor]":

@@ -33,35 +33,35 @@ class Material:
 
     Attributes:
         lora: train_lora's folder.
-        metrics: evaluate's figures.
+        metrics: evaluate's figures; None, as the next three, where the LoRA came without pictures.
         train_metrics: train_lora's figures.
         faces: align's, with identity vectors.
         used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from the project's folder, two above.
         serving: the package valentina_pipeline.serving.studio, as a folder.
-        grid: evaluate's.
+        grid: evaluate's, where there is one.
         scenes: the scene library: category -> name -> words.
         concept: domain/concept.py's Concept.
         base: config.py's BaseConfig.
-        train: config.py's TrainConfig.
+        train: config.py's TrainConfig, where it was trained here.
         evaluate: config.py's EvaluateConfig.
         publish: config.py's PublishConfig.
     """
 
     lora: Path
-    metrics: dict[str, Any]
-    train_metrics: dict[str, Any]
-    faces: "pd.DataFrame"
-    used_pictures: "pd.DataFrame"
+    metrics: dict[str, Any] | None
+    train_metrics: dict[str, Any] | None
+    faces: "pd.DataFrame | None"
+    used_pictures: "pd.DataFrame | None"
     rights: tuple[RightsRecord, ...]
     weights: Path
     serving: Path
-    grid: "Image.Image"
+    grid: "Image.Image | None"
     scenes: dict[str, Any]
     concept: dict[str, Any]
     base: dict[str, Any]
-    train: dict[str, Any]
+    train: dict[str, Any] | None
     evaluate: dict[str, Any]
     publish: dict[str, Any]
 
@@ -108,7 +108,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             base_hash=base_hash(folder),
             controls={kind: material.root / path for kind, path in base.controls.items()},
             lora=material.lora,
-            train=validated(TrainConfig, material.train, "train_lora"),
+            train=None if material.train is None else validated(TrainConfig, material.train, "train_lora"),
             evaluate=validated(EvaluateConfig, material.evaluate, "evaluate"),
             publish=publish,
             metrics=material.metrics,
@@ -116,7 +116,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             decision=decision,
             faces=material.faces,
             used_pictures=material.used_pictures,
-            grid=png.encode(material.grid),
+            grid=None if material.grid is None else png.encode(material.grid),
             engines=exported(material, base, publish) if publish.engines else {},
             scenes=scenes(material.scenes),
             embedder=located(base.face_embedder.path, material.root),
@@ -152,7 +152,7 @@ def shipped(serving: Path) -> dict[str, Path]:
     """
     import valentina_pipeline
     from valentina_pipeline import config, domain, image
-    from valentina_pipeline.domain import concept, content, scene
+    from valentina_pipeline.domain import base_files, concept, content, scene
     from valentina_pipeline.image import (
         adapted,
         base,
@@ -164,6 +164,9 @@ def shipped(serving: Path) -> dict[str, Path]:
         identity,
         lora,
         lora_files,
+        lora_load,
+        lora_names,
+        lora_read,
         missing,
         names,
         offload,
@@ -174,17 +177,19 @@ def shipped(serving: Path) -> dict[str, Path]:
         safety_checker,
         tiny_models,
         tokens,
+        unet_names,
         watermark,
     )
     from valentina_pipeline.image.portrait import kernel, said, shape, traits
 
     comparing = (faces, identity, tiny_models)
-    drawing = (adapted, base, generate, lora, lora_files, missing, offload, png, tokens, watermark)
+    drawing = (adapted, base, generate, missing, offload, png, tokens, watermark)
     giving = (control, decode, edges, redraw)
+    learned = (lora, lora_files, lora_load, lora_names, lora_read, unet_names)
     refusing = (names, safety, safety_checker)
     rendering = (portrait, kernel, said, shape, traits)
-    of_images = (*comparing, *drawing, *giving, *refusing, *rendering)
-    modules = (valentina_pipeline, config, domain, concept, content, scene, image, *of_images)
+    of_images = (*comparing, *drawing, *giving, *learned, *refusing, *rendering)
+    modules = (valentina_pipeline, config, domain, base_files, concept, content, scene, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [Path(str(module.__file__)) for module in modules]
     places = [file.relative_to(top) for file in files]

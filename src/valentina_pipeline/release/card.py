@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.release import recipes
+
 if TYPE_CHECKING:
     from valentina_pipeline.release.package import Parts
 
@@ -47,12 +49,18 @@ A LoRA that draws {person.name}, an adult virtual character, for the base model 
 ({parts.base.licence}; sha256 of its weights `{parts.base_hash}`).
 Say `{person.trigger} {person.class_word}` in the prompt to call her.
 
-![The LoRA beside the bare base](grid.png)
+{"" if parts.grid is None else "![The LoRA beside the bare base](grid.png)"}
 """
 
 
 def _figures(parts: "Parts") -> str:
     m = parts.metrics
+    if m is None:
+        return """## Figures
+
+Not measured: neither identity nor prompt following nor memorisation. The LoRA came without pictures that it
+could be compared with, and its images are not compared with anything when they are drawn.
+"""
     identity, copied = m["identity"], m["memorisation"]
     rows = [
         ("Identity: the LoRA", interval(identity["lora"])),
@@ -100,8 +108,13 @@ def _decision(decision: Mapping[str, Any]) -> str:
 
 
 def _training(parts: "Parts", rights: Mapping[str, Any]) -> str:
-    settings = "\n".join(f"| {name} | {value} |" for name, value in parts.train.model_dump().items())
     trained = parts.train_metrics
+    if parts.train is None or trained is None:
+        return """## Training
+
+Not known: the LoRA was made elsewhere, on pictures that this package says nothing of.
+"""
+    settings = "\n".join(f"| {name} | {value} |" for name, value in parts.train.model_dump().items())
     return f"""## Training
 
 {rights["training"]} images; {rights["held_out"]} more were held out for the figures. The manifest of both
@@ -129,7 +142,7 @@ def _rights(rights: Mapping[str, Any]) -> str:
 
 
 def _use(parts: "Parts") -> str:
-    person = parts.concept
+    person, base = parts.concept, recipes.checkpoint(parts.base, parts.base_folder)
     return f"""## Use
 
     uv run kedro generate "smiling, wearing a red dress" --package .
@@ -137,7 +150,8 @@ def _use(parts: "Parts") -> str:
 
 In Python, `mlflow.pyfunc.load_model(".")` takes a table of prompts (and seeds and presets);
 `lora/{person.trigger}.kohya.safetensors` is for ComfyUI and the WebUIs;
-`comfyui.json`, where there is one, is a workflow for ComfyUI's API that loads it.
+`comfyui.json`, where there is one, is a workflow for ComfyUI's API: it looks for the LoRA in models/loras
+and for the base ({base.said}).
 
 Meant for pictures of {person.name} in scenes that the rights above allow. Not meant for pictures of real
 people, for sexual content, or for passing a picture off as a photograph of somebody: prompts and pictures

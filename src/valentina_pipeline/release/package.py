@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import NEW_TOKENS, BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
+from valentina_pipeline.domain.base_files import base_files
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.content import FACES, drawing, sha256
+from valentina_pipeline.domain.content import FACES, UNMEASURED, drawing, sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.domain.scene import Scene
@@ -40,7 +41,7 @@ class Parts:
         base_hash: of them.
         controls: kind of picture -> folder of the ControlNet for it.
         lora: train_lora's folder, flat.
-        train: how it was trained.
+        train: how it was trained; None, as the figures, faces, pictures and grid, of a LoRA made elsewhere.
         evaluate: how it was measured.
         publish: the default preset.
         metrics: evaluate's figures.
@@ -63,15 +64,15 @@ class Parts:
     base_hash: str
     controls: Mapping[str, Path]
     lora: Path
-    train: TrainConfig
+    train: TrainConfig | None
     evaluate: EvaluateConfig
     publish: PublishConfig
-    metrics: Mapping[str, Any]
-    train_metrics: Mapping[str, Any]
+    metrics: Mapping[str, Any] | None
+    train_metrics: Mapping[str, Any] | None
     decision: Mapping[str, Any]
-    faces: "pd.DataFrame"
-    used_pictures: "pd.DataFrame"
-    grid: bytes
+    faces: "pd.DataFrame | None"
+    used_pictures: "pd.DataFrame | None"
+    grid: bytes | None
     engines: Mapping[str, Path]
     scenes: Mapping[str, Scene]
     embedder: str
@@ -97,11 +98,11 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         **_recipes(parts, lora),
         "scenes.json": _json([{"name": name, **asdict(scene)} for name, scene in parts.scenes.items()]),
         "identity.json": _json(identity(parts.faces, parts.metrics, parts.decision)),
-        "metrics.json": _json(parts.metrics),
+        "metrics.json": _json(UNMEASURED if parts.metrics is None else parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
         "LICENSE": licence(parts.rights, parts.base, parts.publish.engines).encode(),
-        "grid.png": parts.grid,
+        **({} if parts.grid is None else {"grid.png": parts.grid}),
     }
     networks = _joined(
         embedded(parts.base, parts.base_folder),
@@ -133,13 +134,15 @@ def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) 
 
 
 def identity(
-    faces: "pd.DataFrame", metrics: Mapping[str, Any], decision: Mapping[str, Any]
+    faces: "pd.DataFrame | None", metrics: Mapping[str, Any] | None, decision: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what an image's face is compared with, and from when on it counts as hers.
 
     The mean cosine to the held-out portraits is the cosine to their mean, which is all that leaves here of
     her face. The gates are those by which the LoRA became champion.
     """
+    if faces is None or metrics is None:
+        return {**UNMEASURED}
     held_out = faces[faces["kept"].astype(bool) & (faces["split"] == HELD_OUT)]
     vectors = [list(map(float, vector)) for vector in held_out["embedding"]]
     ceiling, gates = metrics["identity"]["ceiling"]["mean"], decision["gates"]
@@ -152,16 +155,19 @@ def identity(
     }
 
 
-def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame") -> dict[str, Any]:
+def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame | None") -> dict[str, Any]:
     """Return which rights records the images stand on, and which image on which: never the images.
+
+    Where the images are unknown, `used` is None and all records count.
 
     `manifest_sha256` is the sha256 over the lines "sha256  rights record  split" of `images`, and each record
     carries the sha256 of all its fields as they were.
     """
-    rows = sorted(zip(used["sha256"], used["rights_id"], used["split"], strict=True))
+    columns = [] if used is None else [used[name] for name in ("sha256", "rights_id", "split")]
+    rows = sorted(zip(*columns, strict=True))
     counts = Counter(record_id for _, record_id, _ in rows)
     fields = {"id", "holder", "licence", "uses", "synthetic", "expires", "evidence", "evidence_sha256"}
-    records = [record for record in rights if counts[record.id]]
+    records = [record for record in rights if used is None or counts[record.id]]
     lines = [f"{sha}  {record_id}  {split}" for sha, record_id, split in rows]
     return {
         "records": [
@@ -201,13 +207,11 @@ def embedded(base: BaseConfig, folder: Path) -> dict[str, Path]:
     """Return the base's files as base/..., none where it is too large to travel in each package."""
     if not base.embed:
         return {}
-    patterns = ("model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors")
-    found = sorted(file for pattern in patterns for file in folder.glob(pattern))
-    return {
-        f"base/{file.relative_to(folder).as_posix()}": file
-        for file in found
-        if file.suffix != ".safetensors" or file.name.count(".") == 1  # no variants such as .fp16.
-    }
+    settings = [
+        file for pattern in ("model_index.json", "*/*.json", "*/*.txt") for file in folder.glob(pattern)
+    ]
+    found = sorted([*settings, *base_files(folder)])
+    return {f"base/{file.relative_to(folder).as_posix()}": file for file in found}
 
 
 def _embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
@@ -235,8 +239,10 @@ def _recipes(parts: Parts, lora: Mapping[str, Path]) -> dict[str, bytes]:
     image = recipes.wanted(parts.concept, made["presets"][made["default"]])
     files = {}
     kohya = f"{parts.concept.trigger}.kohya.safetensors"
-    if f"lora/{kohya}" in lora and parts.train.method not in NEW_TOKENS:
-        files["comfyui.json"] = _json(recipes.comfyui(image, parts.base.path, kohya))
+    own_words = parts.train is not None and parts.train.method in NEW_TOKENS
+    if f"lora/{kohya}" in lora and not own_words:
+        base = recipes.checkpoint(parts.base, parts.base_folder)
+        files["comfyui.json"] = _json(recipes.comfyui(image, base, kohya))
     if "native" in parts.publish.engines:
         files["native/README.md"] = recipes.native(image, "model.safetensors").encode()
     return files

@@ -1,10 +1,13 @@
 """How other programs draw what the package's default preset draws: ComfyUI and stable-diffusion.cpp."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.concept import Concept, photo_of
 
 SCENE = "smiling, wearing a red dress, beach background"
@@ -20,6 +23,59 @@ SAMPLERS: Mapping[str, tuple[str, str, str, str]] = {
     "lcm": ("lcm", "sgm_uniform", "lcm", "lcm"),
 }
 """Our name -> ComfyUI's sampler and scheduler, stable-diffusion.cpp's method and scheduler."""
+
+PUBLISHED = {
+    "stabilityai/stable-diffusion-xl-base-1.0": "sd_xl_base_1.0.safetensors",
+    "stabilityai/sdxl-turbo": "sd_xl_turbo_1.0_fp16.safetensors",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "v1-5-pruned-emaonly.safetensors",
+}
+"""Bases by hub id -> the one file that their hub repository holds for ComfyUI."""
+
+WIDTHS = {"sdxl": ([320, 640, 1280], 2048), "sd15": ([320, 640, 1280, 1280], 768)}
+"""Of the U-Net's blocks and the text that it reads: ComfyUI tells bases by them and loads no other."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A base as ComfyUI looks for it.
+
+    Attributes:
+        file: its name in ComfyUI's folder models/checkpoints.
+        origin: where that file is from, in words.
+        known: whether ComfyUI knows bases of its widths.
+    """
+
+    file: str
+    origin: str
+    known: bool
+
+    @property
+    def said(self) -> str:
+        """What somebody has to know who looks for the file."""
+        if not self.known:
+            return "a base of widths that ComfyUI does not know: it cannot load it"
+        return f"models/checkpoints/{self.file}, {self.origin}"
+
+
+def checkpoint(base: BaseConfig, folder: Path) -> Checkpoint:
+    """Return a base as ComfyUI looks for it.
+
+    Args:
+        base: as configured.
+        folder: its weights, or the one file that holds them.
+    """
+    last = base.path.rstrip("/").rpartition("/")[2]
+    if base.path in PUBLISHED:
+        return Checkpoint(PUBLISHED[base.path], f"which {base.path} holds", True)
+    if last.endswith(".safetensors"):
+        return Checkpoint(last, "the base itself", True)
+    made = f"which `kedro base single-file` makes of {base.path}"
+    try:
+        unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
+    except (OSError, ValueError):  # a base in one file; whoever loads a damaged one says so
+        unet = {}
+    widths = unet.get("block_out_channels"), unet.get("cross_attention_dim")
+    return Checkpoint(f"{last}.safetensors", made, not unet or widths == WIDTHS[base.family])
 
 
 @dataclass(frozen=True)
@@ -47,22 +103,21 @@ def wanted(person: Concept, preset: Mapping[str, Any]) -> Wanted:
     return Wanted(prompt, preset["steps"], max(1.0, preset["guidance"]), preset["size"], preset["scheduler"])
 
 
-def comfyui(image: Wanted, base: str, lora: str) -> dict[str, Any]:
+def comfyui(image: Wanted, base: Checkpoint, lora: str) -> dict[str, Any]:
     """Return a workflow in the format of ComfyUI's API: node number -> class and inputs.
 
     Args:
         image: what it draws.
-        base: hub id or folder of the base, which ComfyUI looks for as one file in models/checkpoints.
+        base: what it draws with.
         lora: name of the file in kohya's format, which it looks for in models/loras.
     """
     sampler, scheduler, *_ = SAMPLERS[image.scheduler]
-    checkpoint = f"{base.rstrip('/').rpartition('/')[2].removesuffix('.safetensors')}.safetensors"
     model, clip, vae = ["2", 0], ["2", 1], ["1", 2]
     nodes: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("CheckpointLoaderSimple", f"the base {base} in one file", {"ckpt_name": checkpoint}),
+        ("CheckpointLoaderSimple", base.said, {"ckpt_name": base.file}),
         (
             "LoraLoader",
-            "the character",
+            f"the character: this package's lora/{lora} in models/loras",
             {"model": ["1", 0], "clip": ["1", 1], "lora_name": lora}
             | dict.fromkeys(("strength_model", "strength_clip"), 1.0),
         ),

@@ -202,7 +202,8 @@ def create_app(server: Server) -> FastAPI:
                 "lora_sha256": about.lora_hash,
                 "base_sha256": about.base_hash,
                 "rights_records": about.records,
-                "identity": {"gate": about.identity.gate, "ceiling": about.identity.ceiling},
+                "identity": about.identity
+                and {"gate": about.identity.gate, "ceiling": about.identity.ceiling},
             }
         ]
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "--compile", is_flag=True, help="torch: the first images take half a minute longer, further ones less."
 )
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Of the processor, for drawing; without, all but one."
+)
 @click.option("--or-renderer", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
 @click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
 @click.option(
@@ -61,6 +64,7 @@ def serve(
     base: str | None,
     engine: Engine,
     compile: bool,
+    threads: int | None,
     or_renderer: bool,
     adapters: Path | None,
     fallback: str | None,
@@ -125,7 +129,7 @@ def serve(
         raise click.ClickException(f"{where}: {err}") from err
     metrics = Metrics()
     keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
-    opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer, compile)
+    opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer, compile, threads)
     desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
     gate = Gate(known)
     app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine, controls))

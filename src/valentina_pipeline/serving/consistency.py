@@ -80,6 +80,8 @@ def consistency(
         about = opened(root, package, concept)
     except (ValueError, OSError) as err:  # what is wrong with a file is a ValueError
         raise click.ClickException(str(err)) from err
+    if about.identity is None:
+        raise click.ClickException(f"{about.name} was not measured: there are no portraits to compare with")
     her = likeness.of(about, root)
     if her is None:
         raise click.ClickException(f"{about.base.face_embedder.path}: faces cannot be compared without it")

@@ -146,7 +146,8 @@ def generate(
             click.echo(f"seed {each.seed}: not shown, {each.refused}", err=True)
         else:
             click.echo(save(each.image, output, f"{about.trigger}-{_short(each.order)}-{each.seed}", signer))
-    if likeness := [each.identity for row in drawn for each in row if each.identity is not None]:
+    likeness = [each.identity for row in drawn for each in row if each.identity is not None]
+    if likeness and about.identity:
         listed = " ".join(f"{each:.2f}" for each in likeness)
         click.echo(f"identity: {listed}; {about.identity.gate:.2f} and more counts as her", err=True)
     if all(each.refused for row in drawn for each in row):

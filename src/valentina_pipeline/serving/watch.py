@@ -51,7 +51,11 @@ class Watch:
     @property
     def failing(self) -> str:
         """Which figure is below its gate, in words, or "" ."""
-        if len(self._seen) < LEAST_IMAGES or len({prompt for prompt, _ in self._seen}) < LEAST_PROMPTS:
+        if (
+            self._gates is None
+            or len(self._seen) < LEAST_IMAGES
+            or len({prompt for prompt, _ in self._seen}) < LEAST_PROMPTS
+        ):
             return ""
         last = f"of the last {len(self._seen)} images"
         if (found := self.face_found or 0.0) < self._gates.face_found:

@@ -38,7 +38,7 @@ class Opening:
     """What the process draws with: see `Studio.open`; and the folder of the key that signs its files.
 
     With `or_renderer` the renderer draws where the engine's networks cannot be loaded; with `compile`
-    torch compiles the U-Net's blocks.
+    torch compiles the U-Net's blocks. `threads` of the processor draw; without, all but one.
     """
 
     package: Path
@@ -49,6 +49,7 @@ class Opening:
     engine: Engine = "torch"
     or_renderer: bool = False
     compile: bool = False
+    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def work(server: Connection, opening: Opening) -> None:
         marks = [time.monotonic()]
         import torch
 
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))  # a core is left to who answers
+        # a core is left to who answers
+        torch.set_num_threads(opening.threads or max(1, torch.get_num_threads() - 1))
         marks.append(time.monotonic())
         if opening.engine == "torch":
             import diffusers

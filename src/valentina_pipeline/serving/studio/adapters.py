@@ -7,12 +7,19 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from valentina_pipeline.image.base import Family
 from valentina_pipeline.image.lora_files import ARCHITECTURES, read_metadata
 from valentina_pipeline.serving.studio.package import About, Strict
 
 LIST = "adapters.yml"
 CONTROLS = "controls.yml"
 """Of ControlNets and T2I-Adapters; a folder may have either list or both."""
+
+OF_FAMILY: Mapping[Family, re.Pattern[str]] = {
+    "sdxl": re.compile("xl", re.IGNORECASE),
+    "sd15": re.compile(r"diffusion[-_ ]v?1|sd[-_ ]?v?1", re.IGNORECASE),
+}
+"""What tools call a family, each in its own way; loading looks at every layer."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
@@ -104,7 +111,7 @@ def _refuse_other_base(metadata: Mapping[str, str], about: About) -> None:
         raise ValueError(
             f"it was trained on the base {trained_on[:12]}, and {about.name} on {about.base_hash[:12]}"
         )
-    mine, kohya = ARCHITECTURES[about.base.family]
-    given = metadata.get("modelspec.architecture", mine), metadata.get("ss_base_model_version", kohya)
-    if given[0] != mine or not given[1].startswith(kohya.split("_v")[0]):
-        raise ValueError(f"it is for {given[0]} ({given[1]}), and this base is {mine}")
+    for key in ("modelspec.architecture", "ss_base_model_version"):
+        given = metadata.get(key, "")
+        if given and not OF_FAMILY[about.base.family].search(given):
+            raise ValueError(f"it is for {given}, and this base is {ARCHITECTURES[about.base.family][0]}")

@@ -70,7 +70,8 @@ class Composition:
             load_adapter(self._base, file, _known_as(name))
         except (ValueError, RuntimeError, KeyError) as err:
             unload_adapter(self._base, _known_as(name))
-            raise BadAdapter(f"{name}: {file.name} does not fit this base: {str(err)[:300]}") from err
+            said = str(err).replace(f"{file}", file.name)[:300]  # which clients see: no paths of this machine
+            raise BadAdapter(f"{name}: {file.name} does not fit this base: {said}") from err
         self._kept[name] = None
 
 

@@ -50,12 +50,17 @@ class Likeness:
 
 
 def of(about: About, root: Path | None = None) -> Likeness | None:
-    """Return what compares faces with a package's character, None where this machine lacks the networks.
+    """Return what compares faces with a package's character.
+
+    None where nothing was measured, or this machine lacks the networks.
 
     Args:
         about: the package.
         root: what a relative path of the face embedder counts from; None is the working directory.
     """
+    if about.identity is None:
+        logger.warning("images are not compared with %s's portraits: it was not measured", about.name)
+        return None
     try:
         from valentina_pipeline.image.faces import embedder, find_faces
 

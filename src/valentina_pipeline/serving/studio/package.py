@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from valentina_pipeline.config import BaseConfig
 from valentina_pipeline.domain.concept import is_coined, photo_of
-from valentina_pipeline.domain.content import LORA, REVOKED, sha256
+from valentina_pipeline.domain.content import LORA, REVOKED, UNMEASURED, sha256
 from valentina_pipeline.domain.scene import Scene
 
 
@@ -70,7 +70,7 @@ class About:
         default_preset: one of them.
         renderer: the renderer's parameters of the character, {} where it is none of the renderer's.
         scenes: the scene library, by name.
-        identity: what faces are compared with.
+        identity: what faces are compared with; None where nothing was measured.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ class About:
     default_preset: str
     renderer: Mapping[str, str | float]
     scenes: Mapping[str, Scene]
-    identity: Identity
+    identity: Identity | None
 
     @property
     def has_lora(self) -> bool:
@@ -135,7 +135,9 @@ def read(folder: Path) -> About:
             default_preset=presets["default"],
             renderer=concept.get("renderer", {}),
             scenes={each["name"]: Scene(each["category"], each["words"]) for each in scenes},
-            identity=Identity(
+            identity=None
+            if identity == UNMEASURED
+            else Identity(
                 tuple(identity["mean"]), identity["ceiling"], identity["gate"], identity["face_found"]
             ),
         )

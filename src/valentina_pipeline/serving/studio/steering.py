@@ -68,7 +68,7 @@ def foreign_face(picture: "Image", about: About, her: Likeness | None) -> str:
     Where it bears the watermark, half of the gate is enough: not each face that was drawn comes out well. Its
     texts say nothing, anybody can write them. Fails closed: a picture that cannot be looked at shows one.
     """
-    if her is None:
+    if her is None or about.identity is None:
         return f"it cannot be compared with {about.name}'s portraits here, and may show another's face"
     try:
         likeness = her.all_of(picture)
