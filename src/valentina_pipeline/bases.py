@@ -59,9 +59,10 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
     import torch
 
     from valentina_pipeline.config import BaseConfig, validated
-    from valentina_pipeline.image import single_file as files
     from valentina_pipeline.image.base import load_base
     from valentina_pipeline.image.missing import MissingModel
+    from valentina_pipeline.image.single_file import write
+    from valentina_pipeline.integrations import files
     from valentina_pipeline.release.recipes import checkpoint
 
     root = metadata.project_path
@@ -73,9 +74,9 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
         if model.folder.is_file():
             raise ValueError(f"{model.folder} is one file already: copy it")
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_name(f".{output.name}.partial")
-        files.write(model.pipe.to("cpu", torch.float32 if full else torch.float16), partial)
-        partial.replace(output)
+        pipe = model.pipe.to("cpu", torch.float32 if full else torch.float16)
+        with files.replacing(output) as partial:
+            write(pipe, partial)
     except (MissingModel, ValueError, OSError) as err:
         raise click.ClickException(str(err)) from err
     click.echo(f"{output}: {output.stat().st_size / 1e6:,.0f} MB; ComfyUI looks for it in models/checkpoints")
