@@ -28,7 +28,7 @@ def outputs() -> dict[str, Any]:
     manifest = {"sha256": names, "source_name": names, "width": 64, "height": 64, "rights_id": "test"}
     steps = np.arange(1, 40)
     return {
-        "manifest": pd.DataFrame({**manifest, "split": splits}),
+        "manifest": pd.DataFrame(manifest),
         "rejections": pd.DataFrame({"source_name": ["a"], "reason": ["unreadable"], "detail": [""]}),
         "aligned": seen.aligned,
         "align_sheet": contact_sheet(seen.aligned.values(), splits, 2, 64),

@@ -87,6 +87,7 @@ class AlignConfig(Frozen):
 
     resolution: int = Field(ge=64, le=2048, multiple_of=8)
     min_face_probability: float = Field(gt=0, lt=1)
+    min_person: float = Field(ge=0, le=1, description="of the score that a face is a person's; 0: any face")
     crop: Literal["face", "bust", "full"] = Field(
         description="what a portrait shows; full: the whole picture"
     )

@@ -1,23 +1,28 @@
 import math
+from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
 from packages import stage
 from portraits import noise, picture
 from valentina_pipeline.config import AlignConfig
+from valentina_pipeline.domain.manifest import divided, reviewed
+from valentina_pipeline.image import align as aligning
 from valentina_pipeline.image.align import (
     FACE_COLUMNS,
     Aligned,
-    NoPortraits,
     align,
     flag_outliers,
     main_face,
     unfit,
 )
 from valentina_pipeline.image.crop import Crop, cut, portrait_crop
+from valentina_pipeline.image.enough import NoPortraits, check_portraits
 from valentina_pipeline.image.faces import Face, FaceEmbedder, find_faces
+from valentina_pipeline.image.person import person_score
 from valentina_pipeline.image.pose import Pose
 
 CFG = AlignConfig.model_validate(stage("align"))
@@ -34,6 +39,10 @@ class Colours(FaceEmbedder):
         return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
+def named(images: Mapping[str, Image.Image]) -> dict[str, str]:
+    return {name: f"{name}.png" for name in images}
+
+
 def face(box: tuple[float, float, float, float], probability: float = 1.0, roll: float = 0.0) -> Face:
     x, y, w, h = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box[2] - box[0], box[3] - box[1]
     offsets = np.array([[-0.2, -0.1], [0.2, -0.1], [0, 0.05], [-0.15, 0.25], [0.15, 0.25]]) * [w, h]
@@ -47,11 +56,19 @@ def test_the_largest_of_a_face_and_a_passer_by_is_the_main_face() -> None:
 
 
 def test_a_second_face_of_a_quarter_of_the_area_makes_two() -> None:
-    assert main_face([face((0, 0, 100, 100)), face((200, 0, 250, 50))], 0.9) == "two faces"
+    two = main_face([face((0, 0, 100, 100)), face((200, 0, 250, 50))], 0.9)
+    assert two == "two faces: the second is 0.25 of the largest, less than 0.25 is wanted"
+    six = [face((200 * i, 0, 200 * i + 100, 100)) for i in range(6)]
+    assert str(main_face([*six, face((0, 200, 10, 210))], 0.9)).startswith("six faces: ")
+    assert str(main_face(six * 3, 0.9)).startswith("18 faces: ")
 
 
 def test_unsure_faces_do_not_count() -> None:
-    assert main_face([face((0, 0, 100, 100), 0.8)], 0.9) == "no face"
+    said = (
+        "no face: the surest place has probability 0.80, at least 0.9 (align.min_face_probability) is wanted"
+    )
+    assert main_face([face((0, 0, 100, 100), 0.8)], 0.9) == said
+    assert main_face([], 0.9) == "no face"
     sure = face((0, 0, 50, 50), 0.95)
     assert main_face([face((0, 0, 100, 100), 0.8), sure], 0.9) is sure
 
@@ -106,7 +123,10 @@ def test_a_stranger_is_an_outlier_and_the_others_are_not() -> None:
 
     judged = flag_outliers([*found, Aligned("none", "no face")], 0.5)
 
-    assert [a.reason for a in judged] == [""] * 6 + ["identity outlier", "no face"]
+    assert [a.reason for a in judged] == [""] * 6 + [judged[6].reason, "no face"]
+    assert (
+        judged[6].reason == "identity outlier: distance 1.01, at most 0.5 (align.outlier_distance) is wanted"
+    )
     assert judged[6].outlier_distance > 0.9 > 0.1 > max(a.outlier_distance for a in judged[:6])
     assert math.isnan(judged[7].outlier_distance)
 
@@ -117,16 +137,13 @@ def test_portraits_are_cut_and_everything_else_has_its_reason() -> None:
     both.paste(picture(1, woman=1), (256, 0))
     # tilted by 20 degrees, on a page with room for it
     images = {"a": picture(0), "b": picture(1), "c": picture(2, roll=10), "d": both, "e": noise(3, 256, 256)}
-    splits = {"a": "held_out", "b": "train", "c": "train", "d": "train", "e": "held_out"}
 
-    portraits, frame, sheet = align(images, splits, CFG, Colours(), each=map)
+    portraits, frame, sheet = align(images, named(images), CFG, Colours(), each=map)
 
     assert list(frame.columns) == list(FACE_COLUMNS)
-    assert dict(zip(frame["sha256"], frame["reason"], strict=True)) == {
-        "a": "", "b": "", "c": "", "d": "two faces", "e": "no face"
-    }  # fmt: skip
+    assert frame["reason"].str.partition(":")[0].tolist() == ["", "", "", "two faces", "no face"]
     assert list(portraits) == ["a", "b", "c"] and list(frame["kept"]) == [True, True, True, False, False]
-    assert list(frame["split"]) == list(splits.values())
+    assert list(frame["split"]) == ["held_out", "train", "train", "", ""]
     assert sheet.width > sheet.height > 200
     for row in frame[frame["kept"]].to_dict("records"):
         image = portraits[str(row["sha256"])]
@@ -137,14 +154,60 @@ def test_portraits_are_cut_and_everything_else_has_its_reason() -> None:
         assert row["y1"] - row["y0"] == pytest.approx(64, rel=0.17)
 
 
-def test_when_no_face_is_left_the_error_says_why() -> None:
-    with pytest.raises(NoPortraits, match=r"none is left to train on: no face \(2\)"):
-        align({"a": noise(1), "b": noise(2)}, {"a": "train", "b": "held_out"}, CFG, Colours(), each=map)
+def test_when_no_face_is_left_table_and_sheet_are_made_and_the_error_names_files_and_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    images = {"a": noise(1, 200, 200), "b": noise(2, 200, 200)}
+    portraits, frame, sheet = align(images, named(images), CFG, Colours(), each=map)
+    assert len(portraits) == 0 and len(frame) == 2 and sheet.width > 200
+    assert "left out a.png: no face" in caplog.text
+    with pytest.raises(NoPortraits) as caught:
+        check_portraits(frame, named(images))
+    said = str(caught.value)
+    assert "none is left to train on: 0 can be used" in said and "no face (2): take pictures" in said
+    assert "a.png" in said and "b.png" in said
 
 
 def test_without_a_held_out_portrait_there_is_nothing_to_measure_against() -> None:
-    with pytest.raises(NoPortraits, match="none is left to measure against: too few pictures"):
-        align({"a": picture(0)}, {"a": "train"}, CFG, Colours(), each=map)
+    _, frame, _ = align({"a": picture(0)}, {"a": "a.png"}, CFG, Colours(), each=map)
+    with pytest.raises(NoPortraits, match="none is left to measure against: 1 can be used"):
+        check_portraits(frame, {"a": "a.png"})
+
+
+def test_whatever_is_left_out_a_fifth_of_the_portraits_is_held_out() -> None:
+    names = [f"{i:02d}" for i in range(20)]
+    frame = pd.DataFrame({"sha256": names, "kept": [i >= 10 for i in range(20)], "reason": ""})
+    divided_once = divided(frame)
+    assert divided_once.loc[divided_once["split"] == "held_out", "sha256"].tolist() == ["10", "11"]
+    assert (divided_once["split"] == "").sum() == 10 and (divided_once["split"] == "train").sum() == 8
+    said = pd.DataFrame({"sha256": ["10", "11"], "caption": "", "rejected": True})
+    again = reviewed(divided_once, said)
+    assert again.loc[again["split"] == "held_out", "sha256"].tolist() == ["12", "13"]
+
+
+def test_a_face_of_which_only_mtcnn_is_sure_is_no_persons(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = {"a": picture(0), "b": picture(1)}
+    monkeypatch.setattr(aligning, "person_score", lambda image, face: 0.42)
+    _, frame, _ = align(images, named(images), CFG, Colours(), each=map)
+    assert set(frame["reason"]) == {
+        "no person's face: score 0.42, at least 0.55 (align.min_person) is wanted"
+    }
+    both = Image.new("RGB", (512, 256))
+    both.paste(picture(0), (0, 0))
+    both.paste(picture(1, woman=1), (256, 0))
+    # of a woman and a dog, the woman is taken
+    monkeypatch.setattr(aligning, "person_score", lambda image, face: 0.9 if face.box[0] < 256 else 0.4)
+    _, frame, _ = align({"a": both}, {"a": "a.png"}, CFG, Colours(), each=map)
+    assert frame["kept"].all()
+
+
+@pytest.mark.parametrize(("index", "woman"), [(0, 0), (1, 1), (5, 0)])
+def test_a_rendered_woman_is_a_person_and_what_is_no_face_is_none(index: int, woman: int) -> None:
+    image = picture(index, woman=woman)
+    (found,) = find_faces([image])[0]
+    assert person_score(image, found) >= 0.6
+    # the same place, with nothing of a face in it
+    assert person_score(noise(index, 256, 256), found) < 0.3
 
 
 def test_a_face_that_is_none_to_learn_from_is_left_out_with_the_figure() -> None:
@@ -155,9 +218,7 @@ def test_a_face_that_is_none_to_learn_from_is_left_out_with_the_figure() -> None
     height = y1 - y0
     ImageDraw.Draw(masked).rectangle((x0, y0 + 0.58 * height, x1, y1), fill=(235, 240, 245))
     images = {"a": clear, "b": picture(1, size=512), "c": masked, "d": clear.resize((96, 96))}
-    portraits, frame, _ = align(
-        images, dict.fromkeys("acd", "train") | {"b": "held_out"}, CFG, Colours(), each=map
-    )
+    portraits, frame, _ = align(images, named(images), CFG, Colours(), each=map)
     reasons = dict(zip(frame["sha256"], frame["reason"], strict=True))
     assert list(portraits) == ["a", "b"]
     assert reasons["c"].startswith("face partly hidden: contrast 0.0") and reasons["d"].startswith(
@@ -192,7 +253,7 @@ def test_in_full_a_picture_keeps_its_proportions_and_its_face_is_where_it_was() 
     wide.paste(picture(0, size=400), (100, 0))
     cfg = CFG.model_copy(update={"crop": "full", "min_face_side": 20})
     portraits, frame, _ = align(
-        {"a": wide, "b": wide}, {"a": "train", "b": "held_out"}, cfg, Colours(), each=map
+        {"a": wide, "b": wide}, {"a": "a.png", "b": "b.png"}, cfg, Colours(), each=map
     )
     assert portraits["a"].size == (157, 105) and portraits["a"].width * portraits["a"].height < 1.01 * 128**2
     (found,) = find_faces([wide])[0]
@@ -201,9 +262,11 @@ def test_in_full_a_picture_keeps_its_proportions_and_its_face_is_where_it_was() 
 
 
 def test_whose_face_it_is_does_not_depend_on_what_the_portrait_shows() -> None:
-    images, splits = {"a": picture(0, size=400), "b": picture(1, size=400)}, {"a": "train", "b": "held_out"}
+    images = {"a": picture(0, size=400), "b": picture(1, size=400)}
     whole = CFG.model_copy(update={"crop": "full"})
-    near, far = (align(images, splits, cfg, Colours(), each=map)[1]["embedding"] for cfg in (CFG, whole))
+    near, far = (
+        align(images, named(images), cfg, Colours(), each=map)[1]["embedding"] for cfg in (CFG, whole)
+    )
     assert all(np.array_equal(one, other) for one, other in zip(near, far, strict=True))
 
 
@@ -214,7 +277,6 @@ def test_another_crop_of_one_photograph_is_left_out_and_another_moment_is_not() 
     images = {"a": shot, "b": shot.crop((10, 5, 502, 497)), "c": picture(3, size=512)}
     hashes = {name: perceptual_hash(image) for name, image in images.items()}
     assert bin(int(hashes["a"], 16) ^ int(hashes["b"], 16)).count("1") > 3  # ingest lets it pass
-    splits = {"a": "train", "b": "train", "c": "held_out"}
-    portraits, frame, _ = align(images, splits, CFG, Colours(), each=map, hashes=hashes)
+    portraits, frame, _ = align(images, named(images), CFG, Colours(), each=map, hashes=hashes)
     assert list(portraits) == ["a", "c"]
-    assert frame["reason"].tolist() == ["", "near duplicate: the same moment as a", ""]
+    assert frame["reason"].tolist() == ["", "near duplicate: the same moment as a.png", ""]

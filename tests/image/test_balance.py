@@ -33,7 +33,6 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
             "brightness": [0.1, 0.5, 0.5, 0.5, 0.9, 0.5],
             "synthetic": True,
             "rights_id": "test",
-            "split": faces["split"],
         }
     )
     seen = {field: [""] * 5 for field in FIELDS} | {"expression": ["smiling"] * 4 + ["serious"]}

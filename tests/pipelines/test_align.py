@@ -15,7 +15,9 @@ from valentina_pipeline.pipelines.align.nodes import align_portraits
 
 ALIGN = {**stage("align"), "outlier_distance": 2.0}
 TINY = {"kind": "tiny", "path": "tiny/weights/faces.safetensors"}
-MANIFEST = pd.DataFrame({"sha256": ["a", "b"], "split": ["train", "held_out"], "phash": ["0" * 16, "f" * 16]})
+MANIFEST = pd.DataFrame(
+    {"sha256": ["a", "b"], "source_name": ["a.png", "b.png"], "phash": ["0" * 16, "f" * 16]}
+)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ MANIFEST = pd.DataFrame(
     {
         "sha256": ["a", "b", "c"],
         "source_name": ["1.png", "2.png", "3.png"],
+        "caption": "",
         "attributes": ['{"eyes": "green", "expression": "smiling", "background": "beach"}', "{}", "{}"],
     }
 )
@@ -55,3 +56,26 @@ def test_where_the_background_was_removed_the_caption_says_what_is_there_instead
         "photo of a test_woman woman, smiling, plain grey background",
         "photo of a test_woman woman, plain grey background",
     ]
+
+
+def test_a_caption_left_beside_a_picture_is_taken_as_it_is_and_nobody_looks_at_that_picture(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looked_at: list[str] = []
+
+    def look(images: object, names: list[str], *_: object) -> dict[str, Description]:
+        looked_at.extend(names)
+        return {name: Description(expression="smiling") for name in names}
+
+    monkeypatch.setattr(captioners, "describe", look)
+    mine = "Ada's portrait, in a garden, wearing a hat"
+    manifest = MANIFEST.assign(caption=["test_woman woman laughing on a beach", "", mine])
+    captions, seen = caption_portraits(IMAGES, FACES, manifest, CONCEPT, stage("caption"))
+    assert captions["machine"].tolist() == ["test_woman woman laughing on a beach", mine]
+    assert looked_at == [] and seen["clothes"].tolist() == ["", "a hat"]
+    assert "1 of 2 captions beside pictures do not say the trigger test_woman" in caplog.text
+    assert "such as that of 3.png" in caplog.text
+    captions, _ = caption_portraits(
+        IMAGES, FACES, manifest.assign(caption=["", "", mine]), CONCEPT, stage("caption")
+    )
+    assert looked_at == ["a"] and captions["machine"][0] == "photo of a test_woman woman, smiling"

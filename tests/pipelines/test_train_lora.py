@@ -65,7 +65,6 @@ def trained(root: Path, **changes: Any) -> Result:
             {
                 "sha256": names,
                 "source_name": names,
-                "split": ["train", "train", "held_out"],
                 "rights_id": "own",
             }
         ),

@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> Dataset:
             "outlier_distance": [0.1, 0.2, float("nan")],
             "kept": [True, True, False],
             "reason": ["", "", "no face"],
-            "split": ["train", "held_out", "train"],
+            "split": ["train", "held_out", ""],
         }
     )
     faces.to_parquet(tmp_path / "data/03_primary/vee/faces.parquet")
@@ -37,7 +37,6 @@ def dataset(tmp_path: Path) -> Dataset:
             "source_name": ["z.png", "y.png", "<b>x</b>.png"],
             "sharpness": 30.0,
             "jpeg_quality": [None, 92.0, None],
-            "split": faces["split"],
         }
     )
     manifest.to_parquet(tmp_path / "data/02_intermediate/vee/manifest.parquet")

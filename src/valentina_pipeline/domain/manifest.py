@@ -1,4 +1,4 @@
-"""What ingest promises about each image, and which images are held out from training."""
+"""What ingest promises about each image, and which portraits are held out from training."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -62,17 +62,32 @@ def held_out(hashes: Iterable[str]) -> frozenset[str]:
     return frozenset(ordered[:share])
 
 
+def divided(faces: "pd.DataFrame") -> "pd.DataFrame":
+    """Return align's rows with their split, chosen among the portraits that are kept; "" for others.
+
+    So what is left out never empties either side.
+    """
+    kept = faces["kept"].astype(bool)
+    aside = held_out(faces.loc[kept, "sha256"])
+    split = [HELD_OUT if name in aside else TRAIN for name in faces["sha256"]]
+    return faces.assign(split=[side if used else "" for side, used in zip(split, kept, strict=True)])
+
+
 def reviewed(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
-    """Return align's rows, of which those that a person rejected are kept no longer.
+    """Return align's rows, of which those that a person rejected are kept no longer, divided anew.
 
     Args:
         faces: align's rows.
         captions: sha256, caption, rejected.
     """
     rejected = faces["sha256"].isin(captions.loc[captions["rejected"].astype(bool), "sha256"])
-    return faces.assign(
-        kept=faces["kept"].astype(bool) & ~rejected,
-        reason=faces["reason"].where(~rejected, "rejected in the review"),
+    if not rejected.any():
+        return faces
+    return divided(
+        faces.assign(
+            kept=faces["kept"].astype(bool) & ~rejected,
+            reason=faces["reason"].where(~rejected, "rejected in the review"),
+        )
     )
 
 
@@ -110,7 +125,10 @@ def _schema() -> "DataFrameSchema":
             "phash": Column(str, Check.str_matches(r"^[0-9a-f]{16}$"), description="perceptual hash"),
             "sharpness": Column(float, Check.ge(0), description="variance of the Laplacian"),
             "brightness": Column(float, share, description="mean luminance"),
-            "clipped": Column(float, share, description="of the pixels, black or white"),
+            "clipped": Column(float, share, description="of the pixels, black or white but no plain ground"),
+            "white": Column(float, share, description="the white part of clipped"),
+            "without_white": Column(float, share, description="mean luminance but for plain white"),
+            "without_black": Column(float, share, description="mean luminance but for plain black"),
             "noise": Column(float, Check.ge(0), description="standard deviation in 8-bit levels"),
             "jpeg_quality": Column(
                 float,
@@ -131,8 +149,8 @@ def _schema() -> "DataFrameSchema":
                 float, Check.in_range(0, 100), nullable=True, coerce=True, description="where it scores"
             ),
             "upscaled": Column(bool, description="stored larger than it came"),
+            "caption": Column(str, description="a person's, from a file beside the picture"),
             "notes": Column(str, description="what of the file did not count, or was chosen"),
-            "split": Column(str, Check.isin([TRAIN, HELD_OUT])),
             "attributes": Column(str, Check.str_startswith("{"), description="JSON: trait -> word"),
         },
         strict=True,

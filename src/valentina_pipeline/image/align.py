@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from valentina_pipeline.config import AlignConfig
-from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
+from valentina_pipeline.domain.manifest import divided
 from valentina_pipeline.image.crop import Crop, cut, moved, portrait_crop
 from valentina_pipeline.image.each import Lost, each
 from valentina_pipeline.image.faces import (
@@ -21,6 +21,7 @@ from valentina_pipeline.image.faces import (
     find_faces,
 )
 from valentina_pipeline.image.likeness import Hashes
+from valentina_pipeline.image.person import person_score
 from valentina_pipeline.image.pose import Pose, head_pose, landmark_contrast
 from valentina_pipeline.image.progress import counted
 from valentina_pipeline.image.sheet import contact_sheet
@@ -32,6 +33,25 @@ logger = logging.getLogger(__name__)
 
 SECOND_FACE = 0.25
 """A second face below this share of the main face's area is a passer-by."""
+
+NUMBERS = (
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
+
+MOST_LOOKED_AT = 20
+"""Faces of a picture, the largest first, of which a second opinion is asked."""
 
 COLUMNS = 6
 CELL = 192
@@ -63,10 +83,6 @@ Alone = Callable[[Image.Image], Image.Image]
 
 ALIKE_BITS = 12
 """Of the perceptual hash's 64: how close two pictures are whose faces are compared."""
-
-
-class NoPortraits(ValueError):
-    """Too few pictures show her; the message names the reasons."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +132,7 @@ class Portraits(Mapping[str, Image.Image]):
 
 def align(
     images: Mapping[str, Image.Image],
-    splits: Mapping[str, str],
+    sources: Mapping[str, str],
     cfg: AlignConfig,
     embedder: FaceEmbedder,
     each: Map = each,
@@ -127,7 +143,7 @@ def align(
 
     Args:
         images: by sha256.
-        splits: sha256 -> "train" or "held_out".
+        sources: sha256 -> file name, by which messages name a picture.
         cfg: crop and thresholds.
         embedder: judges whose face it is.
         each: see each.py.
@@ -136,25 +152,24 @@ def align(
 
     Returns:
         The kept portraits by sha256, of `cfg.resolution` squared pixels; one row for each picture (where no
-        single face was found its figures are NaN and its embedding is empty); a contact sheet of all.
-
-    Raises:
-        NoPortraits: none is left to train on, or none to measure against.
+        single face was found its figures are NaN and its embedding is empty); a contact sheet of all. Too few
+        may be kept: see enough.py.
     """
     names = sorted(images)
     made = each(partial(_locate, images, cfg, embedder), names)
     shown = counted(zip(names, made, strict=True), "align", len(names))
     found = [Aligned(name, result.why) if isinstance(result, Lost) else result for name, result in shown]
-    judged = flag_repeats(flag_outliers(found, cfg.outlier_distance), hashes, cfg.duplicate_distance)
-    _check(judged, splits)
+    own = flag_outliers(found, cfg.outlier_distance)
+    judged = flag_repeats(own, hashes, cfg.duplicate_distance, sources)
+    _report(judged, sources)
     crops = {a.name: a.crop for a in judged if not a.reason and a.crop}
     portraits = Portraits(images, crops, cfg.resolution, alone)
-    frame = _frame(judged, splits).assign(background_removed=bool(cfg.remove_background))
-    return portraits, frame, _sheet(judged, images, cfg.resolution)
+    frame = _frame(judged).assign(background_removed=bool(cfg.remove_background))
+    return portraits, frame, _sheet(judged, images, sources, cfg.resolution)
 
 
 def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
-    """Return the one main face, or why there is none: "no face" or "two faces".
+    """Return the one main face, or why there is none, with the figure: "no face" or "two faces".
 
     Args:
         faces: the largest first.
@@ -162,25 +177,49 @@ def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
     """
     sure = [face for face in faces if face.probability >= min_probability]
     if not sure:
-        return "no face"
-    if len(sure) > 1 and sure[1].area >= SECOND_FACE * sure[0].area:
-        return "two faces"
+        best = max((face.probability for face in faces), default=0.0)
+        wanted = f"at least {min_probability:g} (align.min_face_probability) is wanted"
+        return f"no face: the surest place has probability {best:.2f}, {wanted}" if faces else "no face"
+    shares = [face.area / sure[0].area for face in sure]
+    count = sum(share >= SECOND_FACE for share in shares)
+    if count > 1:
+        said = NUMBERS[count] if count < len(NUMBERS) else str(count)
+        return (
+            f"{said} faces: the second is {shares[1]:.2f} of the largest, less than {SECOND_FACE:g} is wanted"
+        )
     return sure[0]
+
+
+def _people(image: Image.Image, faces: Sequence[Face], cfg: AlignConfig) -> list[Face] | str:
+    """Return the faces without those that only MTCNN takes for a person's, or why none is left."""
+    sure = [face for face in faces if face.probability >= cfg.min_face_probability][:MOST_LOOKED_AT]
+    scores = [person_score(image, face) for face in sure]
+    others = {id(face) for face, score in zip(sure, scores, strict=True) if score < cfg.min_person}
+    if sure and len(others) == len(sure):
+        return (
+            f"no person's face: score {max(scores):.2f}, at least {cfg.min_person:g} "
+            "(align.min_person) is wanted"
+        )
+    return [face for face in faces if id(face) not in others]
 
 
 def unfit(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) -> str:
     """Return why a main face is none to learn from, with the figure and its limit; "" where it is one."""
-    if face.height < cfg.min_face_side:
-        return f"small face: {face.height:.0f} px high, at least {cfg.min_face_side} are wanted"
-    if abs(pose.yaw) > cfg.max_yaw:
-        return f"turned away: yaw {pose.yaw:.0f} degrees, at most {cfg.max_yaw:g} are wanted"
-    if abs(pose.pitch) > cfg.max_pitch:
-        return f"looks up or down: pitch {pose.pitch:.0f} degrees, at most {cfg.max_pitch:g} are wanted"
-    if pose.misfit > cfg.max_misfit:
-        return f"no whole face: misfit {pose.misfit:.2f}, at most {cfg.max_misfit:g} is wanted"
-    if contrast < cfg.min_contrast:
-        return f"face partly hidden: contrast {contrast:.2f}, at least {cfg.min_contrast:g} is wanted"
+    checks = (
+        (face.height < cfg.min_face_side, "small face", f"{face.height:.0f} px high", "min_face_side"),
+        (abs(pose.yaw) > cfg.max_yaw, "turned away", f"yaw {pose.yaw:.0f} degrees", "max_yaw"),
+        (abs(pose.pitch) > cfg.max_pitch, "looks up or down", f"pitch {pose.pitch:.0f} degrees", "max_pitch"),
+        (pose.misfit > cfg.max_misfit, "no whole face", f"misfit {pose.misfit:.2f}", "max_misfit"),
+        (contrast < cfg.min_contrast, "face partly hidden", f"contrast {contrast:.2f}", "min_contrast"),
+    )
+    for beyond, reason, figure, key in checks:
+        if beyond:
+            return f"{reason}: {figure}, {_wanted(key, getattr(cfg, key))}"
     return ""
+
+
+def _wanted(key: str, limit: float) -> str:
+    return f"at {'most' if key.startswith('max') else 'least'} {limit:g} (align.{key}) is wanted"
 
 
 def flag_outliers(found: Sequence[Aligned], limit: float) -> list[Aligned]:
@@ -194,7 +233,9 @@ def flag_outliers(found: Sequence[Aligned], limit: float) -> list[Aligned]:
     return [_distanced(a, middle, limit) for a in found]
 
 
-def flag_repeats(found: Sequence[Aligned], hashes: Mapping[str, str], limit: float) -> list[Aligned]:
+def flag_repeats(
+    found: Sequence[Aligned], hashes: Mapping[str, str], limit: float, sources: Mapping[str, str]
+) -> list[Aligned]:
     """Leave out second pictures of one moment, such as another crop of the same photograph.
 
     Perceptual hash and face are both close to those of one before them; ingest has left out what the hash
@@ -208,7 +249,7 @@ def flag_repeats(found: Sequence[Aligned], hashes: Mapping[str, str], limit: flo
             close = np.flatnonzero(known.distances(hashes[aligned.name]) <= ALIKE_BITS)
             same = next((kept[i].name for i in close if _same_moment(kept[i], aligned, limit)), None)
             if same:
-                aligned = replace(aligned, reason=f"near duplicate: the same moment as {same[:8]}")
+                aligned = replace(aligned, reason=f"near duplicate: the same moment as {sources[same]}")
             else:
                 known.add(hashes[aligned.name])
                 kept.append(aligned)
@@ -226,14 +267,17 @@ def _distanced(aligned: Aligned, middle: np.ndarray, limit: float) -> Aligned:
     if aligned.embedding is None:
         return aligned
     distance = round(1 - float(aligned.embedding.astype(np.float64) @ middle), 6)
-    return replace(aligned, outlier_distance=distance, reason="identity outlier" if distance > limit else "")
+    wanted = f"at most {limit:g} (align.outlier_distance) is wanted"
+    reason = f"identity outlier: distance {distance:.2f}, {wanted}" if distance > limit else ""
+    return replace(aligned, outlier_distance=distance, reason=reason)
 
 
 def _locate(
     images: Mapping[str, Image.Image], cfg: AlignConfig, embedder: FaceEmbedder, name: str
 ) -> Aligned:
     image = images[name]
-    face = main_face(find_faces([image])[0], cfg.min_face_probability)
+    people = _people(image, find_faces([image])[0], cfg)
+    face = people if isinstance(people, str) else main_face(people, cfg.min_face_probability)
     if isinstance(face, str):
         return Aligned(name, face)
     crop = portrait_crop(face, cfg.crop, cfg.margin, image.size)
@@ -249,13 +293,13 @@ def _locate(
     return replace(found, embedding=embedder.embed([close])[0])
 
 
-def _frame(judged: Sequence[Aligned], splits: Mapping[str, str]) -> "pd.DataFrame":
+def _frame(judged: Sequence[Aligned]) -> "pd.DataFrame":
     import pandas as pd
 
-    return pd.DataFrame([_row(a, splits[a.name]) for a in judged], columns=list(FACE_COLUMNS[:-1]))
+    return divided(pd.DataFrame([_row(a) for a in judged], columns=list(FACE_COLUMNS[:-2])))
 
 
-def _row(aligned: Aligned, split: str) -> list[object]:
+def _row(aligned: Aligned) -> list[object]:
     face = aligned.face
     figures = [float("nan")] * 15 if face is None else [face.probability, *face.box, *face.landmarks.ravel()]
     pose = aligned.pose
@@ -263,28 +307,19 @@ def _row(aligned: Aligned, split: str) -> list[object]:
     figures += [aligned.contrast, aligned.face_share]
     embedding = np.zeros(0, np.float32) if aligned.embedding is None else aligned.embedding
     kept = not aligned.reason
-    return [aligned.name, *figures, embedding, aligned.outlier_distance, kept, aligned.reason, split]
+    return [aligned.name, *figures, embedding, aligned.outlier_distance, kept, aligned.reason]
 
 
-def _check(judged: Sequence[Aligned], splits: Mapping[str, str]) -> None:
+def _report(judged: Sequence[Aligned], sources: Mapping[str, str]) -> None:
     left_out = [a for a in judged if a.reason]
     for aligned in left_out:
-        logger.warning("left out %s: %s", aligned.name, aligned.reason)
+        logger.warning("left out %s: %s", sources[aligned.name], aligned.reason)
     logger.info("%d portraits aligned, %d left out", len(judged) - len(left_out), len(left_out))
-    kept = [splits[a.name] for a in judged if not a.reason]
-    for split, purpose in ((TRAIN, "train on"), (HELD_OUT, "measure against")):
-        if split not in kept:
-            reasons = sorted(a.reason for a in left_out)
-            said = (
-                ", ".join(f"{r} ({reasons.count(r)})" for r in dict.fromkeys(reasons)) or "too few pictures"
-            )
-            raise NoPortraits(
-                f"of {len(judged)} pictures none is left to {purpose}: {said}; add portraits that show her "
-                "face alone, or correct align.min_face_probability and align.outlier_distance"
-            )
 
 
-def _sheet(judged: Sequence[Aligned], images: Mapping[str, Image.Image], size: int) -> Image.Image:
+def _sheet(
+    judged: Sequence[Aligned], images: Mapping[str, Image.Image], sources: Mapping[str, str], size: int
+) -> Image.Image:
     """Return the contact sheet: what was left out first, then the faces least like the others."""
 
     def doubt(aligned: Aligned) -> tuple[bool, float, str]:
@@ -292,15 +327,18 @@ def _sheet(judged: Sequence[Aligned], images: Mapping[str, Image.Image], size: i
 
     shown = sorted(judged, key=doubt)[:LARGEST_SHEET]
     pictures = (_marked(aligned, images[aligned.name], size) for aligned in shown)
-    return contact_sheet(pictures, [_label(aligned) for aligned in shown], COLUMNS, CELL)
+    return contact_sheet(
+        pictures, [_label(aligned, sources[aligned.name]) for aligned in shown], COLUMNS, CELL
+    )
 
 
-def _label(aligned: Aligned) -> str:
-    name = aligned.name[:8]
+def _label(aligned: Aligned, file: str) -> str:
+    name = file.rpartition("/")[2]
+    reason = aligned.reason.replace(": ", ":\n", 1).replace(", at ", ",\nat ", 1)
     if aligned.face is None:
-        return f"{name} left out:\n{aligned.reason}"
-    verdict = f"left out: {aligned.reason}" if aligned.reason else "kept"
-    return f"{name} face {aligned.face.probability:.3f}\n{verdict}, distance {aligned.outlier_distance:.2f}"
+        return f"{name}\nleft out: {reason}"
+    verdict = f"left out: {reason}" if aligned.reason else f"kept, distance {aligned.outlier_distance:.2f}"
+    return f"{name}\nface {aligned.face.probability:.3f}, {verdict}"
 
 
 def _marked(aligned: Aligned, image: Image.Image, size: int) -> Image.Image:

@@ -96,7 +96,7 @@ def aspects(faces: "pd.DataFrame", manifest: "pd.DataFrame", descriptions: "pd.D
         manifest: domain/manifest.py's.
         descriptions: sha256 and the fields of image/caption.py.
     """
-    table = faces[faces["kept"].astype(bool)].merge(manifest.drop(columns="split"), on="sha256")
+    table = faces[faces["kept"].astype(bool)].merge(manifest, on="sha256")
     table = table.merge(descriptions, on="sha256", how="left").set_index("sha256").sort_index()
     shares = table["face_share"].map(lambda share: _from(FRAMINGS, share))
     light = table["brightness"].map(lambda mean: _from(LIGHTS, mean))

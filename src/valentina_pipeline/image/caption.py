@@ -133,6 +133,12 @@ def from_sentence(said: str, class_word: str) -> Description:
     return from_phrases([opening, *PHRASE_START.split(after)], subject)
 
 
+def from_caption(said: str, class_word: str) -> Description:
+    """Sort what a person wrote: tags between commas, or a sentence."""
+    tags = said.split(",")
+    return from_phrases(tags) if len(tags) > 2 else from_sentence(said, class_word)
+
+
 def from_phrases(phrases: Iterable[str], subject: str = "") -> Description:
     """Sort phrases, or a tagger's tags, into the fields their words belong to."""
     found: dict[str, list[str]] = {}

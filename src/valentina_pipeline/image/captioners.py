@@ -90,6 +90,8 @@ def describe(
     Raises:
         MissingModel: the model is not on this machine, or is none of its kind.
     """
+    if not names:
+        return {}
     if cfg.captioner == "attributes":
         return {name: from_attributes(attributes[name]) for name in counted(names, "caption", len(names))}
     captioner = CAPTIONERS[cfg.captioner]

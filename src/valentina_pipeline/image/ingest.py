@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from valentina_pipeline.domain.content import sha256
-from valentina_pipeline.domain.manifest import HELD_OUT, REJECTION_COLUMNS, TRAIN, held_out, validated
+from valentina_pipeline.domain.manifest import REJECTION_COLUMNS, validated
 from valentina_pipeline.domain.rights import NotAllowed, RightsRecord, allowed
 from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.each import Lost, each
@@ -90,12 +90,13 @@ def ingest(
 
 
 def row(original: Original, facts: Mapping[str, Any], record: RightsRecord) -> dict[str, Any]:
-    """Return a picture's row of the manifest, but for its split."""
+    """Return a picture's row of the manifest."""
     return {
         **facts,
         "source_name": original.name,
         "rights_id": record.id,
         "synthetic": record.synthetic,
+        "caption": original.caption,
         "attributes": json.dumps(dict(original.attributes), sort_keys=True, ensure_ascii=False),
     }
 
@@ -156,12 +157,12 @@ def _without_likenesses(
 
 
 def _manifest(kept: Sequence[tuple[Original, Kept]], intake: Intake) -> pd.DataFrame:
-    frame = pd.DataFrame(
-        row(original, item.facts, allowed(intake.rights, original.name, "training", intake.today))
-        for original, item in kept
+    return validated(
+        pd.DataFrame(
+            row(original, item.facts, allowed(intake.rights, original.name, "training", intake.today))
+            for original, item in kept
+        )
     )
-    aside = held_out(frame["sha256"])
-    return validated(frame.assign(split=[HELD_OUT if h in aside else TRAIN for h in frame["sha256"]]))
 
 
 def _report(accepted: int, rejections: pd.DataFrame) -> None:

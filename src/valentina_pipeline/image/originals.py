@@ -21,6 +21,7 @@ class Original:
         attributes: what is known of it: trait -> word.
         version: names its content, such as by place, size and time; "" where nothing does.
         remote: reading waits for a network.
+        caption: a person's, from a file beside it; "" where there is none.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Original:
     attributes: Mapping[str, str]
     version: str = ""
     remote: bool = False
+    caption: str = ""
 
 
 def fetched(originals: Iterable[Original], at_once: int = 16) -> Iterator[Original]:

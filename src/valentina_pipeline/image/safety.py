@@ -141,7 +141,7 @@ class ContentFilter:
         Fails closed: a picture that cannot be looked at is unsafe ("filter failed: ...").
         """
         try:
-            found = self._detect(image)
+            found = self.detect(image)
         except Exception as err:  # whatever breaks in here, the picture has not been looked at
             return f"filter failed: {type(err).__name__}: {err}"
         shown = [d for d in found if d["class"] in EXPOSED and d["score"] >= self._threshold]
@@ -150,7 +150,11 @@ class ContentFilter:
         worst = max(shown, key=lambda d: d["score"])
         return f"{EXPOSED[worst['class']]} (score {worst['score']:.2f})"
 
-    def _detect(self, image: Image.Image) -> list[dict[str, Any]]:
+    def detect(self, image: Image.Image) -> list[dict[str, Any]]:
+        """Return what is found: class, score in [0, 1] and box (left, top, width, height).
+
+        Boxes are in pixels of the picture as it is looked at, its longer side LONGEST at most.
+        """
         detector = self._detector or _nudenet()
         small = image.convert("RGB")
         small.thumbnail((self.LONGEST, self.LONGEST))

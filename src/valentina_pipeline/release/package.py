@@ -97,7 +97,7 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
         **_recipes(parts, lora),
         "scenes.json": _json([{"name": name, **asdict(scene)} for name, scene in parts.scenes.items()]),
-        "identity.json": _json(identity(parts.faces, parts.metrics, parts.decision)),
+        "identity.json": _json(identity(parts.faces, parts.used_pictures, parts.metrics, parts.decision)),
         "metrics.json": _json(UNMEASURED if parts.metrics is None else parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
@@ -134,16 +134,19 @@ def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) 
 
 
 def identity(
-    faces: "pd.DataFrame | None", metrics: Mapping[str, Any] | None, decision: Mapping[str, Any]
+    faces: "pd.DataFrame | None",
+    used: "pd.DataFrame | None",
+    metrics: Mapping[str, Any] | None,
+    decision: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what an image's face is compared with, and from when on it counts as hers.
 
     The mean cosine to the held-out portraits is the cosine to their mean, which is all that leaves here of
     her face. The gates are those by which the LoRA became champion.
     """
-    if faces is None or metrics is None:
+    if faces is None or used is None or metrics is None:
         return {**UNMEASURED}
-    held_out = faces[faces["kept"].astype(bool) & (faces["split"] == HELD_OUT)]
+    held_out = faces[faces["sha256"].isin(used.loc[used["split"] == HELD_OUT, "sha256"])]
     vectors = [list(map(float, vector)) for vector in held_out["embedding"]]
     ceiling, gates = metrics["identity"]["ceiling"]["mean"], decision["gates"]
     return {

@@ -70,7 +70,7 @@ class Dataset:
         table = captions.read(self.captions)
         said = table.set_index("sha256")
         former = captions.superseded(table, set(faces.loc[faces["kept"], "sha256"]))
-        rows = faces.merge(manifest.drop(columns="split"), on="sha256").to_dict("records")
+        rows = faces.merge(manifest, on="sha256").to_dict("records")
         shown = [self._row(row, said, former) for row in rows]
         return sorted(shown, key=lambda row: (not row["kept"], row["source_name"]))
 

@@ -2,10 +2,24 @@
 
 from pathlib import Path
 
+from valentina_pipeline.integrations.sources.beside import BadCaptionError, Beside, read_caption, sorted_out
 from valentina_pipeline.integrations.sources.files import BadSource, Entry, Source, is_candidate
 from valentina_pipeline.integrations.sources.folder import SUFFIXES, LocalFolder
 
-__all__ = ["SUFFIXES", "VIDEOS", "BadSource", "Entry", "LocalFolder", "Source", "is_candidate", "source"]
+__all__ = [
+    "SUFFIXES",
+    "VIDEOS",
+    "BadCaptionError",
+    "BadSource",
+    "Beside",
+    "Entry",
+    "LocalFolder",
+    "Source",
+    "is_candidate",
+    "read_caption",
+    "sorted_out",
+    "source",
+]
 
 VIDEOS = frozenset({".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"})
 

@@ -38,13 +38,30 @@ def align_portraits(
     cfg = validated(AlignConfig, align, "align")
     judge = validated(FaceEmbedderConfig, face_embedder, "base.face_embedder")
     root = weights.parent.parent
-    splits, hashes = (
-        dict(zip(manifest["sha256"], manifest[name], strict=True)) for name in ("split", "phash")
-    )
+    sources, hashes = (_by_sha256(manifest, name) for name in ("source_name", "phash"))
     # a tiny one is a file of the project, there or not; others may be names that their loaders know
     path = str(root / judge.path) if judge.kind == "tiny" else located(judge.path, root)
     faces = embedder(judge.kind, path)
     if not cfg.remove_background:
-        return cut_portraits(images, splits, cfg, faces, hashes=hashes)
+        return cut_portraits(images, sources, cfg, faces, hashes=hashes)
     alone = remover(cfg.remove_background)
-    return cut_portraits(images, splits, cfg, faces, alone=alone, hashes=hashes)
+    return cut_portraits(images, sources, cfg, faces, alone=alone, hashes=hashes)
+
+
+def check_portraits(faces: "pd.DataFrame", manifest: "pd.DataFrame") -> None:
+    """See that portraits are left to train on and to measure against, once table and sheet are written.
+
+    Args:
+        faces: align's rows.
+        manifest: domain/manifest.py's.
+
+    Raises:
+        NoPortraits: there are none.
+    """
+    from valentina_pipeline.image.enough import check_portraits as check
+
+    check(faces, _by_sha256(manifest, "source_name"))
+
+
+def _by_sha256(manifest: "pd.DataFrame", column: str) -> dict[str, str]:
+    return dict(zip(manifest["sha256"], manifest[column], strict=True))

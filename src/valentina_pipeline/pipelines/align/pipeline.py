@@ -14,6 +14,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 inputs=["images", "manifest", "weights", "params:align", "params:base.face_embedder"],
                 outputs=["aligned", "faces", "align_sheet"],
                 name="align",
-            )
+            ),
+            node(nodes.check_portraits, inputs=["faces", "manifest"], outputs=None, name="check_portraits"),
         ]
     )

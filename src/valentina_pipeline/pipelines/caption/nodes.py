@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ def caption_portraits(
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
     """Say in fields what is seen in each aligned portrait, and word what varies.
 
+    A caption that a person left beside a picture is taken as it is; nobody looks at that picture.
+
     Args:
         aligned: by sha256.
         faces: align's rows; those kept are captioned.
@@ -41,7 +44,7 @@ def caption_portraits(
     import pandas as pd
 
     from valentina_pipeline.image.background import PLAIN
-    from valentina_pipeline.image.caption import FIELDS, impersonal, worded
+    from valentina_pipeline.image.caption import FIELDS, from_caption, impersonal, worded
     from valentina_pipeline.image.captioners import describe
 
     cfg = validated(CaptionConfig, caption, "caption")
@@ -50,18 +53,32 @@ def caption_portraits(
     names = sorted(faces.loc[faces["kept"], "sha256"])
     attributes = {name: json.loads(known.loc[name, "attributes"]) for name in names}
     gone = {*person.identity_words, person.trigger, *person.class_word.split()}
-    said = describe(aligned, names, attributes, cfg, person.class_word)
+    given = {name: known.loc[name, "caption"] for name in names if known.loc[name, "caption"]}
+    said = describe(aligned, [n for n in names if n not in given], attributes, cfg, person.class_word)
+    said |= {name: from_caption(text, person.class_word) for name, text in given.items()}
+    _check_trigger(given, known["source_name"], person.trigger)
     seen = {name: impersonal(said[name], gone) for name in names}
     for name in faces.loc[faces["background_removed"], "sha256"]:
         if name in seen:
             seen[name] = replace(seen[name], place=PLAIN)
-    words = [worded(seen[name], person.trigger, person.class_word) for name in names]
+    words = [given.get(name) or worded(seen[name], person.trigger, person.class_word) for name in names]
     captions = pd.DataFrame(
         {"sha256": names, "source_name": known.loc[names, "source_name"].to_list(), "machine": words},
         dtype=str,
     )
     fields = {field: [getattr(seen[name], field) for name in names] for field in FIELDS}
     return captions, pd.DataFrame({"sha256": names, **fields}, dtype=str)
+
+
+def _check_trigger(given: Mapping[str, str], files: "pd.Series", trigger: str) -> None:
+    """Warn of captions beside pictures that do not say the trigger: what they show is not bound to it."""
+    without = [files[name] for name, text in given.items() if trigger not in re.findall(r"\w+", text.lower())]
+    if without:
+        logger.warning(
+            "%d of %d captions beside pictures do not say the trigger %s, such as that of %s: the trigger "
+            "learns nothing from them; write it into them",
+            len(without), len(given), trigger, without[0],
+        )  # fmt: skip
 
 
 def describe_dataset(

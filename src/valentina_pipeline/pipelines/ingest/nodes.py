@@ -25,9 +25,12 @@ SIDECAR = "attributes.json"
 
 SIDECAR_BYTES = 20_000_000
 
+CAPTIONS_AT_ONCE = 16
+MASKS_UNUSED = "the mask of a portrait: train_lora.face_weight and background_weight stand in for it"
+
 
 class BadSidecar(ValueError):
-    """The file of attributes beside the pictures is not what it has to be."""
+    """A file of attributes or a caption beside the pictures is not what it has to be."""
 
 
 def ingest_images(
@@ -83,7 +86,7 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
     from functools import partial
 
     from valentina_pipeline.image.originals import Original
-    from valentina_pipeline.integrations.sources import source
+    from valentina_pipeline.integrations.sources import sorted_out, source
 
     place = source(address, raw.parents[2], limits.hosts, frames)
     if not Path(place.where).is_relative_to(raw):
@@ -92,17 +95,53 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
     entries = place.entries()
     known = _attributes(place, entries)
     prefix = f"{label}/" if label else ""
-    return [
+    found = sorted_out(entry for entry in entries if entry.name != SIDECAR)
+    captions = _captions(place, found.captions)
+    taken = [
         Original(
             name=prefix + _printable(entry.name),
             content=partial(place.read, entry, limits.max_bytes),
             attributes=known.get(entry.name, {}),
             version=entry.version and f"{place.where} {entry.name} {entry.version}",
             remote=place.remote,
+            caption=captions.get(entry.name, ""),
         )
-        for entry in entries
-        if entry.name != SIDECAR
+        for entry in found.pictures
     ]
+    left = {**found.unused, **dict.fromkeys(found.masks.values(), MASKS_UNUSED)}
+    return taken + [
+        Original(prefix + _printable(entry.name), partial(_refuse, why), {}) for entry, why in left.items()
+    ]
+
+
+def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
+    """Return the captions by picture, those behind a network read many at once.
+
+    Raises:
+        BadSidecar: some cannot be read; the message names the first.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
+
+    from valentina_pipeline.integrations.sources import BadCaptionError, read_caption
+
+    try:
+        with ThreadPoolExecutor(CAPTIONS_AT_ONCE if place.remote else 1) as threads:
+            read = threads.map(partial(read_caption, place), files.values())
+            texts = dict(zip(files, read, strict=True))
+    except (BadCaptionError, OSError) as err:
+        raise BadSidecar(str(err)) from err
+    for name, text in texts.items():
+        if not text:
+            logger.warning("%s is empty: %s is captioned by the stage caption", files[name].name, name)
+    return texts
+
+
+def _refuse(why: str) -> bytes:
+    """Stand in for the content of a file that is no picture."""
+    from valentina_pipeline.image.decode import Rejection
+
+    raise Rejection("not an image", why)
 
 
 def _printable(name: str) -> str:

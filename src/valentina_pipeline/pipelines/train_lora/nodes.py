@@ -61,9 +61,9 @@ def train_adapter(
 
     Args:
         aligned: pictures of kept faces by sha256, all of one size.
-        faces: align's rows: where the face is.
+        faces: align's rows: where the face is; only those kept of the split "train" are learned from.
         captions: sha256, caption, rejected.
-        manifest: see domain/manifest.py; only rows of the split "train" are learned from.
+        manifest: see domain/manifest.py.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from two folders above.
         extras: data/05_model_input/<concept>: extra training data and LoRAs to start from.
@@ -108,7 +108,8 @@ def train_adapter(
         )
     limits = validated(IngestConfig, ingest, "ingest")
     beside, rows = pictures.companions(extras, cfg.also, limits, rights, unsafe)
-    own_rows = manifest[list(pictures.USED)].to_dict("records")
+    learned_from = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
+    own_rows = learned_from[list(pictures.USED)].to_dict("records")
     used = pd.DataFrame([*own_rows, *rows], columns=list(pictures.USED))
     start = _start(extras, cfg.start_from)
     with training.reproducible(threads):

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.cache import Cache
     from valentina_pipeline.image.encoding import Sample
     from valentina_pipeline.image.intake import Intake
-    from valentina_pipeline.integrations.sources import Entry, Source
+    from valentina_pipeline.integrations.sources import Beside, Entry, Source
 
 logger = logging.getLogger(__name__)
 
-CAPTION_BYTES = 4000
 USED = ("sha256", "source_name", "rights_id", "split")
 """Columns of the table of pictures that a LoRA stands on."""
 
@@ -99,22 +98,28 @@ def companions(
         BadCompanion: a folder, a picture, a caption or a rights record is missing or refused.
     """
     from valentina_pipeline.image.intake import Intake
-    from valentina_pipeline.integrations.sources import SUFFIXES, BadSource, LocalFolder
+    from valentina_pipeline.integrations.sources import SUFFIXES, BadSource, LocalFolder, sorted_out
 
     samples, used = [], []
     for name, settings in sorted(wanted.items()):
         folder = inside(extras, name)
         place = LocalFolder(folder)
         try:
-            found = [each for each in place.entries() if Path(each.name).suffix.lower() in SUFFIXES]
+            found = sorted_out(place.entries())
         except BadSource as err:
             raise BadCompanion(f"train_lora.also.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
         # a concept's "*" was not written with these pictures in mind; what was revoked stays so
         named = tuple(r for r in rights if r.covers.startswith(f"{name}/") or r.revoked)
         intake = Intake(smaller, named, date.today(), unsafe)
-        for entry in found:
-            sample, row = _companion(place, folder, entry, settings, intake)
+        masks = dict.fromkeys(found.masks.values(), "masks do not weigh what trains along")
+        for entry, why in {**found.unused, **masks}.items():
+            logger.warning("%s is not used: %s", folder / entry.name, why)
+        for entry in found.pictures:
+            if Path(entry.name).suffix.lower() not in SUFFIXES:
+                logger.warning("%s is not used: it is no picture", folder / entry.name)
+                continue
+            sample, row = _companion(place, folder, entry, found, settings, intake)
             samples.append(sample)
             used.append(row)
     return samples, used
@@ -181,23 +186,31 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _companion(
-    place: "Source", folder: Path, entry: "Entry", settings: CompanionConfig, intake: "Intake"
+    place: "Source",
+    folder: Path,
+    entry: "Entry",
+    found: "Beside",
+    settings: CompanionConfig,
+    intake: "Intake",
 ) -> "tuple[Sample, dict[str, str]]":
     from valentina_pipeline.image import png
     from valentina_pipeline.image.decode import Rejection
     from valentina_pipeline.image.encoding import Sample
     from valentina_pipeline.image.intake import judge
     from valentina_pipeline.image.originals import Original
-    from valentina_pipeline.integrations.sources import Entry
+    from valentina_pipeline.integrations.sources import BadCaptionError, read_caption
 
     name = entry.name
-    words = Path(name).with_suffix(".txt").as_posix()
+    words = found.captions.get(name)
+    if words is None:
+        wanted = Path(name).with_suffix(".txt").name
+        raise BadCompanion(f"{folder / name} needs its caption in {wanted} (or .caption) beside it")
     try:
-        caption = place.read(Entry(words), CAPTION_BYTES).decode("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as err:
-        raise BadCompanion(f"{folder / name} needs its caption in {words}, UTF-8 ({err})") from err
+        caption = read_caption(place, words)
+    except (OSError, BadCaptionError) as err:
+        raise BadCompanion(f"the caption of {folder / name} cannot be read: {err}") from err
     if not caption:
-        raise BadCompanion(f"{folder / words} is empty: it has to hold the caption of {name}")
+        raise BadCompanion(f"{folder / words.name} is empty: it has to hold the caption of {name}")
     full = f"{folder.name}/{name}"
     try:
         record = allowed(intake.rights, full, "training", intake.today)
