@@ -190,17 +190,13 @@ def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
     return sure[0]
 
 
-def _people(image: Image.Image, faces: Sequence[Face], cfg: AlignConfig) -> list[Face] | str:
-    """Return the faces without those that only MTCNN takes for a person's, or why none is left."""
+def _people(image: Image.Image, faces: Sequence[Face], cfg: AlignConfig) -> list[Face]:
+    """Return the faces without animals' and toys', where a person's is among them."""
     sure = [face for face in faces if face.probability >= cfg.min_face_probability][:MOST_LOOKED_AT]
-    scores = [person_score(image, face) for face in sure]
-    others = {id(face) for face, score in zip(sure, scores, strict=True) if score < cfg.min_person}
-    if sure and len(others) == len(sure):
-        return (
-            f"no person's face: score {max(scores):.2f}, at least {cfg.min_person:g} "
-            "(align.min_person) is wanted"
-        )
-    return [face for face in faces if id(face) not in others]
+    if len(sure) < 2:
+        return list(faces)
+    people = [face for face in sure if person_score(image, face) >= cfg.min_person]
+    return people or list(faces)
 
 
 def unfit(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) -> str:
@@ -216,6 +212,12 @@ def unfit(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) -> str:
         if beyond:
             return f"{reason}: {figure}, {_wanted(key, getattr(cfg, key))}"
     return ""
+
+
+def _unlike_people(image: Image.Image, face: Face, cfg: AlignConfig) -> str:
+    score = person_score(image, face)
+    figure = f"no person's face: score {score:.2f}"
+    return f"{figure}, {_wanted('min_person', cfg.min_person)}" if score < cfg.min_person else ""
 
 
 def _wanted(key: str, limit: float) -> str:
@@ -277,7 +279,7 @@ def _locate(
 ) -> Aligned:
     image = images[name]
     people = _people(image, find_faces([image])[0], cfg)
-    face = people if isinstance(people, str) else main_face(people, cfg.min_face_probability)
+    face = main_face(people, cfg.min_face_probability)
     if isinstance(face, str):
         return Aligned(name, face)
     crop = portrait_crop(face, cfg.crop, cfg.margin, image.size)
@@ -285,7 +287,7 @@ def _locate(
     pose, contrast = head_pose(face.landmarks), landmark_contrast(image, face.landmarks, face.box)
     share = round(face.height / image.height, 4)
     found = Aligned(name, "", inside, crop, pose, contrast, share)
-    if reason := unfit(face, pose, contrast, cfg):
+    if reason := unfit(face, pose, contrast, cfg) or _unlike_people(image, face, cfg):
         return replace(found, reason=reason)
     # whatever the portrait shows, whose face it is is judged close up, as faces in drawn images are
     near = portrait_crop(face, "face", cfg.margin, image.size)
