@@ -31,6 +31,7 @@ def outputs() -> dict[str, Any]:
         "manifest": pd.DataFrame(manifest),
         "rejections": pd.DataFrame({"source_name": ["a"], "reason": ["unreadable"], "detail": [""]}),
         "aligned": seen.aligned,
+        "faces": seen.faces,
         "align_sheet": contact_sheet(seen.aligned.values(), splits, 2, 64),
         "captions": pd.DataFrame({"sha256": names, "machine": "photo of a test_woman woman"}),
         "loss": pd.DataFrame({"step": steps, "loss": 1 / steps, "learning_rate": 1e-4}),

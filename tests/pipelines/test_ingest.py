@@ -110,17 +110,18 @@ def test_a_broken_file_of_attributes_is_named(raw: Path, content: str) -> None:
 
 @pytest.mark.parametrize("place", ["folder", "zip"])
 def test_captions_beside_pictures_are_taken_in_and_masks_are_no_pictures(raw: Path, place: str) -> None:
-    folder = raw / "test_woman"
+    folder = raw
     for number, name in enumerate(("a.png", "b.jpg", "c.png", "a_mask.png")):
         noise(number).save(folder / name)
     (folder / "a.txt").write_text("test_woman woman\non a beach")
     (folder / "b.caption").write_text("test_woman woman, smiling")
     concept = FOLDER
     if place == "zip":
+        files = list(folder.iterdir())
         with zipfile.ZipFile(raw / "all.zip", "w") as packed:
-            for file in folder.iterdir():
+            for file in files:
                 packed.write(file, file.name)
-        concept = {**CONCEPT, "source": "data/01_raw/all.zip"}
+        concept = {**CONCEPT, "source": "data/01_raw/test_woman/all.zip"}
     _, manifest, rejections = ingest_images(raw, RIGHTS, concept, LIMITS, 7)
     assert dict(zip(manifest["source_name"], manifest["caption"], strict=True)) == {
         "a.png": "test_woman woman on a beach", "b.jpg": "test_woman woman, smiling", "c.png": ""
@@ -130,7 +131,7 @@ def test_captions_beside_pictures_are_taken_in_and_masks_are_no_pictures(raw: Pa
 
 
 def test_a_caption_in_another_encoding_stops_ingest_by_its_name(raw: Path) -> None:
-    noise(1).save(raw / "test_woman" / "a.png")
-    (raw / "test_woman" / "a.txt").write_bytes("caf\u00e9".encode("cp1252"))
+    noise(1).save(raw / "a.png")
+    (raw / "a.txt").write_bytes("caf\u00e9".encode("cp1252"))
     with pytest.raises(BadSidecar, match=r"a\.txt is not UTF-8: save it as UTF-8"):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
