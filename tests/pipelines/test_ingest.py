@@ -111,7 +111,7 @@ def test_a_broken_file_of_attributes_is_named(raw: Path, content: str) -> None:
 @pytest.mark.parametrize("place", ["folder", "zip"])
 def test_captions_beside_pictures_are_taken_in_and_masks_are_no_pictures(raw: Path, place: str) -> None:
     folder = raw
-    for number, name in enumerate(("a.png", "b.jpg", "c.png", "a_mask.png")):
+    for number, name in enumerate(("a.png", "b.jpg", "c.png", "a_mask.png"), start=1):
         noise(number).save(folder / name)
     (folder / "a.txt").write_text("test_woman woman\non a beach")
     (folder / "b.caption").write_text("test_woman woman, smiling")
