@@ -7,7 +7,8 @@ from PIL import Image
 
 import tiny_bases
 from valentina_pipeline.image.base import BaseModel
-from valentina_pipeline.image.conditioning import spell
+from valentina_pipeline.image.conditioning import embed, readings, spell
+from valentina_pipeline.image.emphasis import parse
 from valentina_pipeline.image.encoding import Texts, encode_text, tokenise
 from valentina_pipeline.image.generate import Request, draw
 from valentina_pipeline.image.tokens import grow
@@ -64,16 +65,30 @@ def test_words_behind_the_77th_token_change_the_picture(family: str) -> None:
 
 
 @FAMILIES
-def test_weights_change_the_picture_and_a_weight_of_one_does_not(family: str) -> None:
-    base = tiny_bases.loaded(family)
-    texts = ["smiling, beach", "(smiling:1.0), beach", "(smiling:1.3), beach", "(smiling:0), beach"]
-    plain, one, more, none = drawn(base, *(Request(text, 5, "blurry", weighted=True) for text in texts))
-    (literal,) = drawn(base, Request("smiling, beach", 5, "blurry"))
-    (brackets,) = drawn(base, Request("(smiling:1.3), beach", 5, "blurry"))
-    assert max(np.abs(plain - literal).max(), np.abs(plain - one).max()) <= 1  # batches round
-    for other in (more, none, brackets):
-        assert np.abs(plain - other).max() > 1
-    assert np.abs(more - brackets).max() > 1
+def test_weights_move_embeddings_away_from_the_empty_text_s(family: str) -> None:
+    pipe = tiny_bases.loaded(family).pipe
+
+    def embedded(text: str) -> torch.Tensor:
+        with torch.no_grad():
+            return embed(pipe, list(zip(readings(pipe, parse(text)), strict=True)), 1)[0]
+
+    plain, one, more, none, empty = map(
+        embedded, ("smiling, sea", "(smiling:1.0), sea", "(smiling:1.5), sea", "(smiling:0), sea", "")
+    )
+    torch.testing.assert_close(one, plain, rtol=0, atol=0)
+    torch.testing.assert_close(none[:, 1], empty[:, 1])  # the word's own place, behind the begin
+    torch.testing.assert_close(
+        more[:, 1] - plain[:, 1], (plain[:, 1] - empty[:, 1]) / 2, rtol=1e-3, atol=1e-5
+    )
+    torch.testing.assert_close(more[:, 2:], plain[:, 2:], rtol=0, atol=0)
+    assert not torch.allclose(more[:, 1], plain[:, 1])
+
+
+def test_brackets_are_plain_where_no_weights_are_asked_for() -> None:
+    assert Request("(smiling:1.3)", 1).words()[0] == [("(smiling:1.3)", 1.0)]
+    base = tiny_bases.loaded("sdxl")
+    weighted, literal = Request("smiling, beach", 5, weighted=True), Request("smiling, beach", 5)
+    assert np.array_equal(drawn(base, weighted)[0], drawn(base, literal)[0])
 
 
 @FAMILIES
