@@ -197,7 +197,8 @@ def code_files(src: Path, starts: Iterable[Path]) -> list[str]:
     """Return the files under `src` that running `starts` can import, as paths beside `src`, sorted.
 
     Read from the syntax tree, so that imports inside functions count and nothing runs. Files without
-    a statement, such as an empty `__init__.py`, change nothing and are left out.
+    a statement, such as an empty `__init__.py`, change nothing and are left out. Text files in the folder
+    `data` beside a module are part of its code.
     """
     todo, seen = list(starts), set[Path]()
     while todo:
@@ -205,7 +206,8 @@ def code_files(src: Path, starts: Iterable[Path]) -> list[str]:
         if file not in seen:
             seen.add(file)
             todo.extend(_imported(file, src))
-    return sorted(file.relative_to(src.parent).as_posix() for file in seen if _has_code(file))
+    lists = {each for file in seen for each in (file.parent / "data").glob("*.txt")}
+    return sorted(file.relative_to(src.parent).as_posix() for file in {*filter(_has_code, seen), *lists})
 
 
 def _starts(stage: str, src: Path, entries: Iterable[Mapping[str, Any]]) -> list[Path]:

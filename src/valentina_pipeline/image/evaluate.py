@@ -15,7 +15,7 @@ from valentina_pipeline.image.judge import Judges, Measured, NothingToMeasure, m
 from valentina_pipeline.image.progress import counted
 from valentina_pipeline.image.prompts import BadPrompts, Prompt, Take, parse, subjects, takes, unseen
 from valentina_pipeline.image.report import Content, report
-from valentina_pipeline.image.safety import UnsafePrompt, refuse_prompt
+from valentina_pipeline.image.safety import UnsafePrompt, refuse_concept, refuse_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,11 +128,13 @@ def chosen(templates: object, person: Concept, known: Known) -> tuple[list[Promp
 
     Raises:
         BadPrompts: see `prompts.parse`; or a prompt is refused, or none is left.
+        UnsafePrompt: the concept's description is refused.
     """
     prompts = parse(templates)
+    refuse_concept(person)
     for prompt in prompts:
         try:
-            refuse_prompt(prompt.template)
+            refuse_words(prompt.template, person.name)
         except UnsafePrompt as err:
             raise BadPrompts(f"prompt {prompt.number}: {err}") from err
     trained = known.faces.loc[known.faces["split"] == TRAIN, "sha256"]

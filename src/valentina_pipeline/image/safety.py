@@ -1,11 +1,9 @@
-"""What is not drawn and not trained on: a word policy for prompts, a detector for pictures.
+"""What is not drawn and not trained on: the word policy for prompts (policy/), a detector for pictures.
 
 Both err towards refusing. The word policy is the first fence, not the only one: the detector looks at
 every picture afterwards.
 """
 
-import re
-import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,77 +11,41 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.image.names import refuse_real_person
+from valentina_pipeline.image.policy.judge import UnsafePrompt, refuse_negative, refuse_prompt
 
-class UnsafePrompt(ValueError):
-    """A prompt asks for what this project does not draw; `reason` says what, in words."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"this prompt is refused: {reason}")
-        self.reason = reason
-
-
-SEXUAL = re.compile(
-    r"""\b(nude(?!\s+(lip\w*|colou?r\w*|tones?|heels|shoes|make\s?up|shade))s?|nudity|nudist|naked(?!\s+eye)|
-    nsfw|topless|bottomless|undress(ed|ing)?|strip(ping|tease|per)s?|unclothed|without\s+(any\s+)?clothes|no\s+clothes|
-    porn\w*|hentai|ecchi|rule\s?34|xxx|onlyfans|erotic\w*|fetish\w*|bdsm|bondage|orgasm\w*|masturbat\w*|
-    sex|sexual\w*|sexy|intercourse|blowjob|handjob|cum(shot)?|genital\w*|penis(es)?|vagina\w*|vulva|pussy|cock|dick|
-    nipples?|areolas?|breasts?(?!\s+pocket)|boobs?|tits|buttocks|anus|crotch|cleavage|upskirt|cameltoe)\b""",
-    re.VERBOSE,
-)
-MINOR = re.compile(
-    r"""\b(child(ren|hood|like)?|kids?|minors?|toddlers?|infants?|baby(?!\s+(blue|pink))|babies|newborn|teens?|teenage(r|rs|d)?|preteens?|
-    tweens?|adolescents?|juvenile|girls?|boys?|school\s?(girl|boy)s?|kindergarten\w*|daughters?|
-    (primary|elementary|middle|high)\s+school|
-    (aged?\s+)?([0-9]|1[0-7])\s*(-|\s)?\s*(years?|yrs?|y)\s*(-|\s)?\s*(old|o)|aged?\s+([0-9]|1[0-7]))\b""",
-    re.VERBOSE,
-)
-MINOR_CODE = re.compile(r"\b(loli(con|ta)?s?|shota(con)?s?|underage|jailbait|pedo\w*)\b")
-SUGGESTIVE = re.compile(
-    r"""\b(lingerie|underwear|panties|bra|bras|thong|bikini|swim(suit|wear)|bathing\s+suit|micro\s?skirt|mini\s?skirt|
-    seductive\w*|sensual\w*|provocative\w*|suggestive\w*|flirt\w*|alluring|sultry|lustful|
-    see[\s-]?through|transparent\s+(dress|shirt|top|clothes)|wet\s+(shirt|clothes|dress)|shirtless|
-    in\s+bed|bedroom|bath(room|tub)?|shower(ing)?|spread\s+legs|intimate|kiss\w*|cuddl\w*)\b""",
-    re.VERBOSE,
-)
-FACE_SWAP = re.compile(
-    r"""\b(face\s?-?swap\w*|swap\w*\s+(\w+\s+){0,3}faces?|deep\s?-?fakes?|
-    (replac|chang|put|past)(e|es|ed|ing|ting)?\s+(\w+('s)?\s+){0,4}face\s+(on|onto|with|by|over|of))\b""",
-    re.VERBOSE,
-)
-LOOKALIKES = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "@": "a", "$": "s", "!": "i"})
+__all__ = [
+    "ContentFilter",
+    "UnsafePrompt",
+    "refuse_concept",
+    "refuse_negative",
+    "refuse_prompt",
+    "refuse_words",
+]
 
 
-def refuse_prompt(text: str) -> None:
-    """Raise UnsafePrompt where the prompt asks for what is never drawn; else do nothing.
+def refuse_words(text: str, own: str = "", negative: str = "") -> None:
+    """Raise UnsafePrompt where the policy for prompts or the list of real people refuses; else do nothing.
 
-    Refused: sexual content, anything suggestive together with a word for a minor, swapping faces.
-    Letters replaced by look-alike digits, split by dots or written in full width are read as meant.
-    English words only.
+    Args:
+        text: a prompt, a scene, a caption or a description.
+        own: the character's name, which is no other's.
+        negative: the negative prompt that goes with it.
     """
-    written = plain(text)
-    readings = (written, joined(written), joined(written.translate(LOOKALIKES)))
-    for reading in readings:
-        if MINOR_CODE.search(reading):
-            raise UnsafePrompt("it sexualises minors")
-        if SEXUAL.search(reading):
-            raise UnsafePrompt("sexual content is not drawn")
-        if FACE_SWAP.search(reading):
-            raise UnsafePrompt("faces of other people are not put onto anybody")
-    # across readings: digits are ages in one and letters in the other
-    if any(MINOR.search(r) for r in readings) and any(SUGGESTIVE.search(r) for r in readings):
-        raise UnsafePrompt("minors are not drawn in suggestive ways")
+    refuse_prompt(text)
+    refuse_real_person(text, own)
+    if negative:
+        refuse_negative(negative)
+        refuse_real_person(negative, own)
 
 
-def plain(text: str) -> str:
-    """Return lower case without accents, invisible characters and repeated spaces."""
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
-    kept = (c for c in decomposed if unicodedata.category(c) not in ("Mn", "Cf", "Cc") or c.isspace())
-    return re.sub(r"[\s_]+", " ", "".join(kept)).strip()
-
-
-def joined(text: str) -> str:
-    """Return text with single letters joined: "n.u-d e" reads as "nude"."""
-    return re.sub(r"\b\w(?:[ .\-*]\w\b){2,}", lambda m: re.sub(r"[ .\-*]", "", m[0]), text)
+def refuse_concept(person: Concept) -> None:
+    """Raise UnsafePrompt where what describes the character makes it a minor or is never drawn."""
+    try:
+        refuse_words(f"photo of a {person.class_word}, {person.description}", person.name)
+    except UnsafePrompt as err:
+        raise UnsafePrompt(f"class_word and description of {person.trigger}: {err.reason}") from err
 
 
 SUREST = 200

@@ -12,6 +12,7 @@ from valentina_pipeline.integrations.mlflow import prepared
 
 REQUIREMENTS = (
     "accelerate",
+    "confusable-homoglyphs",
     "diffusers",
     "mlflow",
     "nudenet",
@@ -22,6 +23,7 @@ REQUIREMENTS = (
     "peft",
     "pillow",
     "pydantic",
+    "rapidfuzz",
     "safetensors",
     "torch",
     "transformers",

@@ -17,7 +17,7 @@ from valentina_pipeline.config import (
 )
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.domain.scene import scenes
+from valentina_pipeline.domain.scene import BadScenes, Scene, scenes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,12 +118,28 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             used_pictures=material.used_pictures,
             grid=None if material.grid is None else png.encode(material.grid),
             engines=exported(material, base, publish) if publish.engines else {},
-            scenes=scenes(material.scenes),
+            scenes=_checked(scenes(material.scenes), material.concept["name"]),
             embedder=located(base.face_embedder.path, material.root),
             code=shipped(material.serving),
             model=model_files(LOADER, base.path, EXAMPLE, decision["content_hash"]),
         )
     )
+
+
+def _checked(library: dict[str, Scene], own: str) -> dict[str, Scene]:
+    """Return the scenes, after asking the policy for prompts about each.
+
+    Raises:
+        BadScenes: one is refused.
+    """
+    from valentina_pipeline.image.safety import UnsafePrompt, refuse_words
+
+    for name, scene in library.items():
+        try:
+            refuse_words(scene.words, own)
+        except UnsafePrompt as err:
+            raise BadScenes(f"scene {name} of conf/base/prompts/scenes.yml: {err.reason}") from err
+    return library
 
 
 def exported(material: Material, base: BaseConfig, publish: PublishConfig) -> dict[str, Path]:
@@ -171,6 +187,7 @@ def shipped(serving: Path) -> dict[str, Path]:
         names,
         offload,
         png,
+        policy,
         portrait,
         redraw,
         safety,
@@ -180,18 +197,19 @@ def shipped(serving: Path) -> dict[str, Path]:
         unet_names,
         watermark,
     )
+    from valentina_pipeline.image.policy import ages, judge, lexicon, lists, text
     from valentina_pipeline.image.portrait import kernel, said, shape, traits
 
     comparing = (faces, identity, tiny_models)
     drawing = (adapted, base, generate, missing, offload, png, tokens, watermark)
     giving = (control, decode, edges, redraw)
     learned = (lora, lora_files, lora_load, lora_names, lora_read, unet_names)
-    refusing = (names, safety, safety_checker)
+    refusing = (names, safety, safety_checker, policy, ages, judge, lexicon, lists, text)
     rendering = (portrait, kernel, said, shape, traits)
     of_images = (*comparing, *drawing, *giving, *learned, *refusing, *rendering)
     modules = (valentina_pipeline, config, domain, base_files, concept, content, scene, image, *of_images)
     top = Path(str(valentina_pipeline.__file__)).parent
-    files = [Path(str(module.__file__)) for module in modules]
+    files = [*(Path(str(module.__file__)) for module in modules), *sorted(lists.DATA.glob("*.txt"))]
     places = [file.relative_to(top) for file in files]
     studio = sorted(serving.glob("*.py"))  # `serving` itself becomes a namespace package
     files += studio

@@ -12,10 +12,9 @@ from pydantic import Field, ValidationError
 
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.image.decode import Rejection
-from valentina_pipeline.image.names import refuse_real_person
 from valentina_pipeline.image.png import decode
 from valentina_pipeline.image.redraw import is_blank, is_idle, left_out
-from valentina_pipeline.image.safety import refuse_prompt
+from valentina_pipeline.image.safety import refuse_words
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About, Strict
@@ -185,10 +184,9 @@ def settled(
         BadRequest: this package cannot do it.
     """
     prompt, tagged = _worded(request, about)
-    read = read_plainly("prompt", prompt)
-    refuse_prompt(read)
-    refuse_real_person(read, about.name)
-    read_plainly("negative_prompt", request.negative_prompt)
+    plainly = read_plainly("prompt", prompt), read_plainly("negative_prompt", request.negative_prompt)
+    for asked_for, kept_out in ((prompt, request.negative_prompt), plainly):
+        refuse_words(asked_for, about.name, kept_out)
     refuse_loras(request.negative_prompt)
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
