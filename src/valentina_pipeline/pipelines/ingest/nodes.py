@@ -54,14 +54,16 @@ def ingest_images(
     from valentina_pipeline.image.ingest import ingest as take_in
     from valentina_pipeline.image.intake import Intake
     from valentina_pipeline.image.journal import Journal
-    from valentina_pipeline.image.safety import ContentFilter
+    from valentina_pipeline.image.safety import ContentFilter, refuse_concept
 
     person = validated(Concept, concept, "concept")
+    refuse_concept(person)
     limits = validated(IngestConfig, ingest, "ingest")
     working = raw.parents[1] / "02_intermediate" / person.trigger
     originals = _rendered(person, limits, seed) if person.source == "renderer" else []
     for label, place in _places(person.source):
         originals += _found(label, place, limits, raw, working / ".frames")
+    _refuse_attributes(originals, person.name)
     intake = Intake(limits, rights, date.today(), ContentFilter().unsafe)
     with closing(Journal(working / ".journal")) as journal:
         return take_in(originals, intake, journal)
@@ -142,6 +144,28 @@ def _refuse(why: str) -> bytes:
     from valentina_pipeline.image.decode import Rejection
 
     raise Rejection("not an image", why)
+
+
+def _refuse_attributes(originals: "Sequence[Original]", own: str) -> None:
+    """Ask the policy for prompts about what is said of the pictures: their captions are made of it.
+
+    Raises:
+        BadSidecar: a picture's words are refused.
+    """
+    from valentina_pipeline.image.safety import UnsafePrompt, refuse_words
+
+    first: dict[str, str] = {}
+    for original in originals:
+        for words in original.attributes.values():
+            first.setdefault(words, original.name)
+    for words, name in first.items():
+        try:
+            refuse_words(words, own)
+        except UnsafePrompt as err:
+            raise BadSidecar(
+                f"{name}: its words {words!r} are refused: {err.reason}. "
+                "Say it otherwise, or take the picture out"
+            ) from err
 
 
 def _printable(name: str) -> str:

@@ -108,6 +108,7 @@ def train_adapter(
         )
     limits = validated(IngestConfig, ingest, "ingest")
     beside, rows = pictures.companions(extras, cfg.also, limits, rights, unsafe)
+    pictures.refuse_captions([*own, *held_out, *beside], person.name)
     learned_from = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
     own_rows = learned_from[list(pictures.USED)].to_dict("records")
     used = pd.DataFrame([*own_rows, *rows], columns=list(pictures.USED))

@@ -59,6 +59,28 @@ def own(
     return [Sample(name, aligned[name].convert("RGB"), words[name], boxes[name]) for name in names]
 
 
+def refuse_captions(samples: "Sequence[Sample]", own: str) -> None:
+    """Ask the policy for prompts about what the LoRA is to learn words by.
+
+    Args:
+        samples: with their captions.
+        own: the character's name.
+
+    Raises:
+        NothingToTrainOn: a caption is refused.
+    """
+    from valentina_pipeline.image.safety import UnsafePrompt, refuse_words
+
+    for caption, name in {sample.caption: sample.name for sample in reversed(samples)}.items():
+        try:
+            refuse_words(caption, own)
+        except UnsafePrompt as err:
+            raise NothingToTrainOn(
+                f"picture {name}: its caption {caption!r} is refused: {err.reason}. "
+                "Correct it in `uv run kedro review`, or reject the picture there"
+            ) from err
+
+
 def check_rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord], today: date) -> None:
     """See that each picture may still be trained on: a record ends without anything changing.
 
