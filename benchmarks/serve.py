@@ -73,6 +73,7 @@ def measure(package: Path, clients: int, seconds: float, batching: bool) -> floa
 def serve(package: Path, state: Path, bound: socket.socket, batching: bool) -> None:
     import uvicorn
 
+    from valentina_pipeline.integrations.bounded import configure
     from valentina_pipeline.serving.app import create_app
     from valentina_pipeline.serving.database import sqlite
     from valentina_pipeline.serving.desk import Desk
@@ -86,7 +87,7 @@ def serve(package: Path, state: Path, bound: socket.socket, batching: bool) -> N
     store, metrics = Jobs(sqlite(state)), Metrics()
     desk = Desk(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics, batching)
     app = create_app(Server({}, desk, Gate({}), metrics))
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[bound])
+    uvicorn.Server(configure(app)).run(sockets=[bound])
 
 
 async def load(url: str, clients: int, seconds: float, batching: bool) -> float:

@@ -28,6 +28,7 @@ from websockets.sync.client import connect
 
 from given import dunes, pictured, somebody
 from valentina_pipeline.image import png
+from valentina_pipeline.integrations.bounded import configure
 from valentina_pipeline.serving import pulse
 from valentina_pipeline.serving.app import create_app
 from valentina_pipeline.serving.command import serve
@@ -96,7 +97,7 @@ def running(
     app = create_app(Server(shelf, desk, gate, metrics, controls=read_controls(about, package)))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(configure(app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     with httpx.Client(base_url=url, timeout=60) as http:

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from valentina_pipeline.integrations.bounded import Bodies
 from valentina_pipeline.integrations.captions import VERDICTS, BadCaptions
 from valentina_pipeline.review.dataset import Dataset, NotYet
 
@@ -22,6 +23,9 @@ POLICY = (
 HEADERS = {"x-frame-options": "DENY", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 LONGEST = 2000
 """Characters of a caption."""
+
+LARGEST_BODY = 1 << 20
+"""Bytes of a request, and of all that are being read."""
 
 Name = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=LONGEST)]
@@ -71,7 +75,8 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
         editor: whose edits these are.
     """
     token, nonce = secrets.token_urlsafe(), secrets.token_urlsafe()
-    app = FastAPI(title="review", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="review", docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY)
+    app.add_middleware(Bodies, largest=LARGEST_BODY, most=LARGEST_BODY)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
 
     def checked(given: str) -> None:

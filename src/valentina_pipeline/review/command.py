@@ -27,6 +27,7 @@ def review(metadata: object, concept: str | None, port: int, editor: str | None,
     import uvicorn
 
     from valentina_pipeline.config import first_concept
+    from valentina_pipeline.integrations.bounded import configure
     from valentina_pipeline.integrations.captions import BadCaptions
     from valentina_pipeline.review.app import create_app
     from valentina_pipeline.review.dataset import Dataset, NotYet
@@ -46,7 +47,7 @@ def review(metadata: object, concept: str | None, port: int, editor: str | None,
     click.echo(f"{count} pictures of {dataset.concept}: {address}   (Ctrl-C ends it; every change is saved)")
     if not no_browser:
         webbrowser.open(address)
-    server = uvicorn.Server(uvicorn.Config(create_app(dataset, editor or _user(root)), log_level="warning"))
+    server = uvicorn.Server(configure(create_app(dataset, editor or _user(root))))
     with bound:
         server.run(sockets=[bound])
 

@@ -4,8 +4,9 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import psutil
@@ -21,12 +22,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.safety import UnsafePrompt
+from valentina_pipeline.integrations.bounded import Bodies, Places
 from valentina_pipeline.serving.a1111 import add_a1111
 from valentina_pipeline.serving.database import UnavailableError
+from valentina_pipeline.serving.decoders import Decoders
 from valentina_pipeline.serving.desk import REST, Desk
 from valentina_pipeline.serving.job import Job
 from valentina_pipeline.serving.jobs import Full
@@ -45,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 1 << 20
 """Bytes of a request without pictures."""
+
+MOST_STREAMS, MOST_STREAMS_EACH = 128, 64
+"""Streams of events that are open at once: in all, and of one key."""
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
@@ -91,6 +98,7 @@ def create_app(server: Server) -> FastAPI:
         server.desk.start()
         yield
         await asyncio.to_thread(server.desk.stop)
+        await asyncio.to_thread(server.decoders.close)
 
     # its scripts and styles come from here; ReDoc's would not all
     app = FastAPIOffline(
@@ -102,6 +110,8 @@ def create_app(server: Server) -> FastAPI:
         max_body_size=LARGEST_BODY,
         swagger_ui_parameters={"validatorUrl": None},
     )
+    bound = {"largest": LARGEST_PICTURE, "most": 2 * LARGEST_PICTURE}
+    app.add_middleware(Bodies, admit=partial(_asking, server.gate), refuse=_refusal, **bound)
     if server.gate.open:  # a page of another site must not reach a server that asks for no key
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     app.add_middleware(Enclosed)
@@ -144,8 +154,14 @@ def create_app(server: Server) -> FastAPI:
         server.desk.cancel(job.id)
         return server.status(server.desk.jobs.get(job.id) or job)
 
+    streams = Places(MOST_STREAMS, MOST_STREAMS_EACH, "streams of events are open")
+
+    async def streamed(job: Mine) -> AsyncIterator[Job]:
+        with streams.taken(job.owner):
+            yield job
+
     @app.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, tags=["jobs"])
-    async def events(job: Mine) -> AsyncIterator[ServerSentEvent]:
+    async def events(job: Annotated[Job, Depends(streamed)]) -> AsyncIterator[ServerSentEvent]:
         """Stream a job's progress and previews until it has ended: events `status` and `preview`."""
         async for kind, data in server.events(job.id):
             yield ServerSentEvent(event=kind, data=data)
@@ -153,18 +169,16 @@ def create_app(server: Server) -> FastAPI:
     @app.websocket("/v1/jobs/{job}/ws")
     async def socket(line: WebSocket, job: JobId) -> None:
         """Stream the same by WebSocket: JSON texts with `event` and `data`."""
-        found, asking = server.desk.jobs.get(job), server.gate.owner(given_key(line.headers))
-        if found is None or found.owner != asking:
-            await line.close(4404, "there is no such job")
-            return
-        await line.accept()
         try:
-            async for kind, data in server.events(job):
-                content = data.model_dump() if isinstance(data, BaseModel) else data
-                await line.send_json({"event": kind, "data": content})
-            await line.close()
-        except WebSocketDisconnect:
-            return
+            asking = _asking(server.gate, line)
+            found = await asyncio.to_thread(server.desk.jobs.get, job)
+            if found is None or found.owner != asking:
+                raise HTTPException(404, "there is no such job")
+            with streams.taken(asking):
+                await line.accept()
+                await _tell(line, server.events(job))
+        except HTTPException as err:
+            await line.send_denial_response(_refusal(err))
 
     @app.get("/v1/jobs/{job}/images/{seed}.png", response_class=FileResponse, tags=["jobs"])
     async def image(
@@ -182,13 +196,10 @@ def create_app(server: Server) -> FastAPI:
                 return FileResponse(server.desk.picture(each), media_type="image/png")
         raise HTTPException(404, f"job {job} has no image of seed {seed}")
 
-    looking = asyncio.Lock()  # one at a time: a large file takes a second and hundreds of megabytes
-
     @app.post("/v1/verify", tags=["what there is"], max_body_size=LARGEST_PICTURE)
     async def verify(body: Suspect, owner: Owner) -> Marks:
         """Say which marks of a generated image a file still has, and the request that it was drawn by."""
-        async with looking:
-            return await asyncio.to_thread(_marks, body.image)
+        return await asyncio.to_thread(_marks, server.decoders, owner, body.image)
 
     @app.get("/v1/characters", tags=["what there is"])
     def characters(owner: Owner) -> list[dict[str, Any]]:
@@ -263,9 +274,33 @@ def create_app(server: Server) -> FastAPI:
     return app
 
 
-def _marks(image: str) -> Marks:
+async def _tell(line: WebSocket, events: AsyncGenerator[tuple[str, Any]]) -> None:
+    """Send events until they end or the client hangs up, which nothing else would show while none comes."""
+
+    async def send() -> None:
+        with suppress(WebSocketDisconnect):
+            async for kind, data in events:
+                said = data.model_dump() if isinstance(data, BaseModel) else data
+                await line.send_json({"event": kind, "data": said})
+            await line.close()
+
+    async def listen() -> None:
+        while (await line.receive())["type"] != "websocket.disconnect":
+            pass  # nothing is expected
+
+    async with aclosing(events):
+        both = [asyncio.ensure_future(each()) for each in (send, listen)]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in both:
+                each.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+
+
+def _marks(decoders: Decoders, owner: str, image: str) -> Marks:
     try:
-        said = found(content(image))
+        said = decoders.run(owner, "image", found, content(image))
     except (Rejection, BadImage) as err:
         raise BadRequest("image", str(err)) from err
     try:
@@ -282,6 +317,25 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
+def _asking(gate: Gate, asked: HTTPConnection) -> str:
+    """Return who asks, and count it.
+
+    Raises:
+        HTTPException: 401 without a key that is known, 429 where its rate is used up.
+    """
+    found = gate.owner(given_key(asked.headers))
+    if found is None:
+        basic = asked.url.path.startswith("/sdapi/")  # elsewhere a browser would ask its user for it
+        raise HTTPException(
+            401, "this needs an API key", {"www-authenticate": "Basic" if basic else "Bearer"}
+        )
+    try:
+        gate.request(found)
+    except TooOften as err:
+        raise HTTPException(429, str(err), {"retry-after": str(max(1, round(err.wait)))}) from err
+    return found
+
+
 def _owner(gate: Gate) -> Callable[..., Awaitable[str]]:
     """Return the dependency that tells who asks: by a key as bearer, as x-api-key, or as Basic's password."""
     bearer = HTTPBearer(auto_error=False, description="an API key; none is needed where none is configured")
@@ -292,14 +346,8 @@ def _owner(gate: Gate) -> Callable[..., Awaitable[str]]:
         _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None,
         _header: Annotated[str | None, Depends(header)] = None,
     ) -> str:
-        found = gate.owner(given_key(request.headers))
-        if found is None:
-            basic = request.url.path.startswith("/sdapi/")  # elsewhere a browser would ask its user for it
-            raise HTTPException(
-                401, "this needs an API key", {"www-authenticate": "Basic" if basic else "Bearer"}
-            )
-        gate.request(found)
-        return found
+        admitted = request.scope.get("admitted")  # before its body was read, where it has one
+        return _asking(gate, request) if admitted is None else str(admitted)
 
     return owner
 
@@ -321,15 +369,24 @@ def given_key(headers: Mapping[str, str]) -> str:
     return headers.get("x-api-key", "")
 
 
+def _answer(
+    status: int, kind: str, message: str, field: str | None = None, wait: float | None = None
+) -> JSONResponse:
+    headers = {} if wait is None else {"retry-after": str(max(1, round(wait)))}
+    error = {"message": message, "type": kind, "param": field, "code": None}
+    return JSONResponse({"error": error}, status, headers)
+
+
+def _refusal(err: AnyHTTPException) -> JSONResponse:
+    kind = "rate_limit_error" if err.status_code == 429 else "invalid_request_error"
+    said = _answer(err.status_code, kind, str(err.detail))
+    said.headers.update(err.headers or {})
+    return said
+
+
 def _answer_errors(app: FastAPI, desk: Desk) -> None:
     """Have every error answered in one form, which OpenAI's clients read."""
-
-    def answer(
-        status: int, kind: str, message: str, field: str | None = None, wait: float | None = None
-    ) -> JSONResponse:
-        headers = {} if wait is None else {"retry-after": str(max(1, round(wait)))}
-        error = {"message": message, "type": kind, "param": field, "code": None}
-        return JSONResponse({"error": error}, status, headers)
+    answer = _answer
 
     @app.exception_handler(BadRequest)
     async def bad(_: Request, err: BadRequest) -> JSONResponse:
@@ -364,6 +421,4 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(AnyHTTPException)
     async def other(_: Request, err: AnyHTTPException) -> JSONResponse:
-        said = answer(err.status_code, "invalid_request_error", str(err.detail))
-        said.headers.update(err.headers or {})
-        return said
+        return _refusal(err)

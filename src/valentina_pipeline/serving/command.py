@@ -89,6 +89,7 @@ def serve(
     import uvicorn
     from starlette.middleware.cors import CORSMiddleware
 
+    from valentina_pipeline.integrations.bounded import configure
     from valentina_pipeline.serving import logs
     from valentina_pipeline.serving.app import create_app
     from valentina_pipeline.serving.database import UnavailableError, sqlite
@@ -137,15 +138,8 @@ def serve(
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     logs.configure()
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (its API: /docs; Ctrl-C ends it)")
-    settings = uvicorn.Config(
-        app,
-        log_config=None,  # as `logs` has it
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=5,  # streams of events
-    )
     with bound:
-        uvicorn.Server(settings).run(sockets=[bound])
+        uvicorn.Server(configure(app, log_config=None)).run(sockets=[bound])
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -84,17 +84,31 @@ class Jobs:
         }
         with self._database.writing(alone=True) as db:
             now = self._now(db)
-            waiting = db.scalar(select(func.count()).where(JOBS.c.state == "queued")) or 0
-            if waiting >= self._most:
-                raise Full
-            if images_per_day is not None:
-                _refuse_beyond_quota(db, owner, len(order.seeds), images_per_day, now)
+            self._refuse_beyond(db, owner, len(order.seeds), images_per_day, now)
             db.execute(JOBS.insert().values(accepted=now, **values))
             for name, content in order.pictures.items():
                 db.execute(PICTURES.insert().values(job=values["id"], sha256=name, png=content))
             job = job_of(db.execute(select(JOBS).where(JOBS.c.id == values["id"])).one())
         self._changes += 1
         return job
+
+    def refuse_beyond(self, owner: str, count: int, images_per_day: int | None) -> None:
+        """Look whether so many images would be accepted now, before anything is spent on them.
+
+        Raises:
+            Full: too many are waiting.
+            TooOften: the quota is used up.
+        """
+        with self._database.reading() as db:
+            self._refuse_beyond(db, owner, count, images_per_day, self._now(db))
+
+    def _refuse_beyond(
+        self, db: Connection, owner: str, count: int, images_per_day: int | None, now: float
+    ) -> None:
+        if (db.scalar(select(func.count()).where(JOBS.c.state == "queued")) or 0) >= self._most:
+            raise Full
+        if images_per_day is not None:
+            _refuse_beyond_quota(db, owner, count, images_per_day, now)
 
     def get(self, job: str) -> Job | None:
         """Return a job, or None where there is none of this id that can be read."""

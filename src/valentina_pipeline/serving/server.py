@@ -2,12 +2,13 @@
 
 import asyncio
 import base64
+import functools
 import hmac
 import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
 from valentina_pipeline.serving.database import UnavailableError
+from valentina_pipeline.serving.decoders import Decoders
 from valentina_pipeline.serving.desk import Desk
 from valentina_pipeline.serving.job import Image, Job, State
 from valentina_pipeline.serving.keys import Gate
@@ -22,6 +24,7 @@ from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About, refuse_revoked
+from valentina_pipeline.serving.studio.pictures import fit
 from valentina_pipeline.serving.studio.request import Engine, Request, again, settled
 
 logger = logging.getLogger(__name__)
@@ -106,6 +109,7 @@ class Server:
         self.engine = engine
         self.controls = dict(controls or {})
         self._link_key = secrets.token_bytes(32)
+        self.decoders = Decoders()
 
     @property
     def about(self) -> About:
@@ -121,11 +125,15 @@ class Server:
             TooOften: the key's quota is used up.
             Full: too many are waiting.
             UnavailableError: nothing can be drawn or kept for now.
+            HTTPException: too many pictures wait for being read.
             BadPackage: rights that the package stands on were taken back meanwhile.
         """
         refuse_revoked(self.about.folder)
-        order = settled(wanted, self.about, self.shelf, self.engine, self.controls)
-        job = self.desk.submit(owner, order, self.gate.images_per_day(owner))
+        quota = self.gate.images_per_day(owner)
+        self.desk.jobs.refuse_beyond(owner, wanted.count, quota)  # before pictures are read
+        fitted = functools.partial(self.decoders.run, owner, "image", fit)
+        order = settled(wanted, self.about, self.shelf, self.engine, self.controls, fitted)
+        job = self.desk.submit(owner, order, quota)
         logger.info("job %s of %s%s", job.id, owner, f": {order.prompt!r}" if self.log_prompts else "")
         return job
 
@@ -201,7 +209,7 @@ class Server:
             raise HTTPException(404, "this job was forgotten")
         return last
 
-    async def events(self, job: str) -> "AsyncIterator[tuple[Literal['status', 'preview'], Any]]":
+    async def events(self, job: str) -> "AsyncGenerator[tuple[Literal['status', 'preview'], Any]]":
         """Yield a job's status whenever it changes, and its previews, until it has ended."""
         last: Status | None = None
         shown = b""

@@ -1,10 +1,12 @@
 """Pictures that come with a request: where a drawing begins, what of it stays, what it keeps to."""
 
 import base64
+import io
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image, ImageOps
 from pydantic import Field
@@ -18,6 +20,9 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 LARGEST_PICTURE = 24 << 20
 """Bytes of a file, or of a request with all of its pictures."""
+
+MOST_PIXELS = 2 * 4096 * 4096
+"""Of all pictures of a request together."""
 
 
 class Limits(NamedTuple):
@@ -82,6 +87,23 @@ class Inputs:
         return said
 
 
+class Given(NamedTuple):
+    """A file that came in a field, and the mode in which the drawing takes it."""
+
+    field: str
+    content: bytes
+    mode: Literal["RGB", "L"] = "RGB"
+
+
+class Unfit(Exception):
+    """A picture is not drawn with: its field, and why."""
+
+    def __init__(self, field: str, why: str) -> None:
+        super().__init__(field, why)  # as it is made again behind a process
+        self.field = field
+        self.why = why
+
+
 def missing(texts: Mapping[str, str], given: frozenset[str]) -> tuple[str, str] | None:
     """Return a field that drawing an image again takes and what it has to be, or None.
 
@@ -114,18 +136,45 @@ def content(text: str) -> bytes:
         raise Rejection("not an image", f"no base64: {err}") from err
 
 
-def read(text: str) -> Image.Image:
-    """Return the picture of a field: RGB, upright, without what its file says of it.
+def fit(given: Sequence[Given], size: tuple[int, int]) -> list[bytes]:
+    """Return the pictures of a request as the drawing takes them: PNG files of its size.
 
-    Args:
-        text: base64 of a PNG, JPEG or WebP, be it as a data URL.
+    One is decoded at a time, and none before the headers of all say that they are not too large together.
 
     Raises:
-        Rejection: it is none, or breaks a limit.
+        Unfit: one is no picture, or breaks a limit.
     """
-    return decode(content(text), Limits(), FORMATS).image
+    if (pixels := sum(_pixels(each.content) for each in given)) > MOST_PIXELS:
+        said = f"the request's pictures have {pixels:,} pixels together, of at most {MOST_PIXELS:,}"
+        raise Unfit(given[-1].field, said)
+    sizes, fits = dict[str, tuple[int, int]](), []
+    for each in given:
+        try:
+            picture = decode(each.content, Limits(), FORMATS).image
+        except Rejection as err:
+            raise Unfit(each.field, str(err)) from err
+        sizes[each.field] = picture.size
+        start = sizes.get("image", picture.size)
+        if each.field == "mask" and picture.size != start:
+            raise Unfit("mask", f"is {_sized(picture.size)}, and `image` {_sized(start)}")
+        fits.append(_fitted(picture, size, each.mode))
+    return fits
 
 
-def fitted(picture: Image.Image, size: tuple[int, int], mode: str = "RGB") -> bytes:
+def _pixels(content: bytes) -> int:
+    """Return how many pixels a file says that it has, 0 where it says nothing: decoding says why then."""
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            warnings.simplefilter("ignore")
+            return opened.width * opened.height
+    except Exception:  # decoders fail in many ways on broken files
+        return 0
+
+
+def _sized(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _fitted(picture: Image.Image, size: tuple[int, int], mode: str) -> bytes:
     """Return a picture as the drawing takes it: a PNG file of its size, the middle of what is too long."""
     return png.encode(ImageOps.fit(picture.convert(mode), size, Image.Resampling.LANCZOS))

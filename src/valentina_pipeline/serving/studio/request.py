@@ -3,11 +3,10 @@
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from PIL.Image import Image
 from pydantic import Field, ValidationError
 
 from valentina_pipeline.domain.content import sha256
@@ -18,7 +17,16 @@ from valentina_pipeline.image.safety import refuse_words
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
 from valentina_pipeline.serving.studio.package import About, Strict
-from valentina_pipeline.serving.studio.pictures import Control, Inputs, Steer, fitted, missing, read
+from valentina_pipeline.serving.studio.pictures import (
+    Control,
+    Given,
+    Inputs,
+    Steer,
+    Unfit,
+    content,
+    fit,
+    missing,
+)
 from valentina_pipeline.serving.studio.words import BadRequest as BadRequest
 from valentina_pipeline.serving.studio.words import read_plainly, refuse_loras, take_loras, with_triggers
 
@@ -53,6 +61,9 @@ STRENGTH = 0.6
 """Of image-to-image, where none is asked for."""
 
 RANDOM_SEEDS = 2**32
+
+Fitter = Callable[[Sequence[Given], tuple[int, int]], list[bytes]]
+"""Reads pictures as pictures.fit does."""
 
 
 class Use(Strict):
@@ -169,6 +180,7 @@ def settled(
     shelf: Mapping[str, Adapter] | None = None,
     engine: Engine = "torch",
     controls: Mapping[str, Network] | None = None,
+    fitted: Fitter = fit,
 ) -> Order:
     """Return what is drawn for a request; needs no network.
 
@@ -178,6 +190,7 @@ def settled(
         shelf: the adapters there are beside the character's own.
         engine: what is to draw it.
         controls: the networks that have a drawing keep to a picture, by kind.
+        fitted: reads its pictures, after everything else was found to be right.
 
     Raises:
         UnsafePrompt: by the policy for prompts.
@@ -212,7 +225,7 @@ def settled(
     first = secrets.randbelow(RANDOM_SEEDS) if request.seed is None else request.seed
     if first + request.count > 2**63:
         raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
-    inputs, pictures = _inputs(request, settings, controls or {})
+    inputs, pictures = _inputs(request, settings, controls or {}, fitted)
     order = Order(
         prompt=with_triggers(
             about.subject(prompt), (shelf[n].trigger for n in uses if shelf and n in shelf and uses[n])
@@ -263,56 +276,49 @@ def _worded(request: Request, about: About) -> tuple[str, list[tuple[str, float 
 
 
 def _inputs(
-    request: Request, settings: Settings, networks: Mapping[str, Network]
+    request: Request, settings: Settings, networks: Mapping[str, Network], fitted: Fitter
 ) -> tuple[Inputs, dict[str, bytes]]:
     """Return what a drawing with these settings is given, and the pictures by their sha256."""
-    files: dict[str, bytes] = {}
-
-    def kept(picture: Image, mode: str = "RGB") -> str:
-        content = fitted(picture, (settings.width, settings.height), mode)
-        files[sha256(content)] = content
-        return sha256(content)
-
-    image = mask = ""
+    given = []
     strength = STRENGTH if request.strength is None else request.strength
     if request.image is None:
         for name in ("strength", "mask"):
             if getattr(request, name) is not None:
                 raise BadRequest(name, "needs `image`, which it is about")
     else:
-        start = _read("image", request.image)
-        image = kept(start)
         if is_idle(settings.steps, strength):
             least = math.ceil(50 / settings.steps) / 100
             passed = f"{strength:g} of {settings.steps} steps is none, which would pass the picture through"
             raise BadRequest("strength", f"{passed}: {least:g} and more draws")
-        if request.mask is not None:
-            shown = _read("mask", request.mask)
-            if shown.size != start.size:
-                raise BadRequest("mask", f"is {_size(shown)}, and `image` {_size(start)}")
-            mask = kept(shown, "L")
-            if is_blank(decode(files[mask]).convert("L")):
-                raise BadRequest("mask", "has no white area, which is what is drawn anew; black stays")
-    controls = []
+        given.append(_given("image", request.image))
+    if request.mask is not None:
+        given.append(_given("mask", request.mask)._replace(mode="L"))
     for place, each in enumerate(request.control):
         if each.kind not in networks:
             there_are = ", ".join(sorted(networks)) or "there are none"
             raise BadRequest(f"control.{place}.kind", f"nothing here keeps to {each.kind!r}: {there_are}")
+        given.append(_given(f"control.{place}.image", each.image))
+    try:
+        fits = fitted(given, (settings.width, settings.height)) if given else []
+    except Unfit as err:
+        raise BadRequest(err.field, err.why) from err
+    files = {sha256(content): content for content in fits}
+    names = {each.field: sha256(content) for each, content in zip(given, fits, strict=True)}
+    controls = []
+    for place, each in enumerate(request.control):
         scale = networks[each.kind].scale if each.scale is None else each.scale
-        picture = kept(_read(f"control.{place}.image", each.image))
-        controls.append(Control(each.kind, scale, each.preprocess, picture))
+        controls.append(Control(each.kind, scale, each.preprocess, names[f"control.{place}.image"]))
+    image, mask = names.get("image", ""), names.get("mask", "")
+    if mask and is_blank(decode(files[mask]).convert("L")):
+        raise BadRequest("mask", "has no white area, which is what is drawn anew; black stays")
     return Inputs(image, strength if image else 1.0, mask, tuple(controls)), files
 
 
-def _read(name: str, text: str) -> Image:
+def _given(field: str, text: str) -> Given:
     try:
-        return read(text)
+        return Given(field, content(text))
     except Rejection as err:
-        raise BadRequest(name, str(err)) from err
-
-
-def _size(picture: Image) -> str:
-    return f"{picture.width} x {picture.height}"
+        raise BadRequest(field, str(err)) from err
 
 
 def _uses(
