@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load
+from safetensors.torch import load, load_file
 
 import tiny_bases
-from runs import ROOT, config, made, run, samples
+from runs import NOTES, ROOT, config, made, run, samples
 from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.image.checkpoint import Checkpoints, State
+from valentina_pipeline.image import checkpoint
+from valentina_pipeline.image.checkpoint import Checkpoints, NotFiniteError, State
 from valentina_pipeline.image.encoding import (
     Sample,
     Texts,
@@ -32,8 +34,9 @@ from valentina_pipeline.image.encoding import (
     tokenise,
 )
 from valentina_pipeline.image.optimise import schedule
-from valentina_pipeline.image.step import Objective
-from valentina_pipeline.image.train import Diverged, Stopped, Watch, processor_kind, train
+from valentina_pipeline.image.processes import Processes
+from valentina_pipeline.image.step import Mover, Noise, Objective, Run
+from valentina_pipeline.image.train import ALONE, Diverged, Stopped, Watch, processor_kind, train
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,94 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
         Diverged, match=r"loss of step 4 is nan: lower train_lora.learning_rate.*step-0000002"
     ):
         train(base, learned, data, cfg, 9, Checkpoints(tmp_path), Watch(log=spoil))
+
+
+POISONED: list[dict[str, object]] = [
+    {"method": "lora", "ema": 0.9},
+    {"method": "pivotal"},
+    {"method": "lokr", "optimiser": "prodigy", "learning_rate": 1.0, "text_encoder_learning_rate": 0.0},
+    {"optimiser": "schedule_free", "schedule": "constant"},
+]
+
+
+@pytest.mark.parametrize("changes", POISONED, ids=lambda changes: ", ".join(map(str, changes.values())))
+def test_a_gradient_that_is_no_number_reaches_no_checkpoint_and_a_rerun_gets_away_from_it(
+    changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(checkpoint_every=1, **changes)
+    expected = run(tmp_path / "well", cfg)
+    right, steps = torch.nn.utils.clip_grad_norm_, iter((1, 2, 3))
+
+    def clip(parameters: Any, *args: Any) -> torch.Tensor:
+        found = list(parameters)
+        if next(steps) == 3:
+            next(p.grad for p in found if p.grad is not None).fill_(float("nan"))
+        return right(found, *args)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    said = r"step 3: the gradient is not finite: lower train_lora.learning_rate; .*step-0000002"
+    with pytest.raises(Diverged, match=said):
+        run(tmp_path / "poisoned", cfg)
+    monkeypatch.undo()
+    for file in (tmp_path / "poisoned").glob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+    assert run(tmp_path / "poisoned", cfg) == expected
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(tmp_path: Path) -> None:
+    cfg = config(steps=1)
+    base, learned = made(cfg)
+    data = encode_samples(base, samples())
+
+    def spoil(metrics: dict[str, float], step: int) -> None:
+        with torch.no_grad():
+            next(iter(learned.weights.values())).fill_(float("inf"))
+
+    with pytest.raises(Diverged, match=r"tensors of what was learned are not finite, such as"):
+        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), Watch(log=spoil))
+    with pytest.raises(NotFiniteError, match=r"1 of .* tensors of the file are not finite"):
+        learned.files(NOTES)
+
+
+def test_a_poisoned_checkpoint_of_an_earlier_version_is_left_for_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(State(1, {"weight/a": torch.ones(2)}, {}))
+    bad = State(2, {"weight/a": torch.ones(2), "optimiser/a": torch.tensor([1.0, float("nan")])}, {})
+    with pytest.raises(NotFiniteError, match="1 of 2 tensors of step 2 are not finite, such as optimiser/a"):
+        checkpoints.save(bad)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "refuse_not_finite", lambda tensors, what: None)
+        checkpoints.save(bad)
+    found = checkpoints.latest()
+    assert found is not None and found.step == 1
+    assert "step-0000002.safetensors is damaged (1 of 2 tensors of the checkpoint" in caplog.text
+    assert not checkpoints._path(2).exists()
+
+
+class Overflowing(Processes):
+    """Has every gradient overflow, as half precision's does where its scale is too large."""
+
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        for each in tensors:
+            each.fill_(float("inf"))
+
+
+def test_half_precision_s_large_scale_leaves_a_step_out_and_nothing_else(tmp_path: Path) -> None:
+    cfg = config()
+    base, learned = made(cfg)
+    loss = Objective(base, encode_samples(base, samples()), Noise.of(base), cfg, 9, None)
+    mover = Mover.of(learned.weights, learned.rates, learned.spans, loss, ALONE)
+    mover.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    mover.processes = Overflowing()
+    before = {name: weight.detach().clone() for name, weight in mover.weights.items()}
+    for scale in (2.0, 1.0, 0.5):
+        mover.step(0, Run())
+        assert mover.scaler.get_scale() == scale
+    with pytest.raises(NotFiniteError, match="the gradient is not finite"):  # no scale was too large
+        mover.step(0, Run())
+    assert all(torch.equal(before[name], weight) for name, weight in mover.weights.items())
 
 
 def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:

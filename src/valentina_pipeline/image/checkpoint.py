@@ -18,6 +18,24 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 
 
+class NotFiniteError(ArithmeticError):
+    """Numbers that are to be kept are infinite or none at all; the message says which."""
+
+
+def refuse_not_finite(tensors: "Mapping[str, Tensor]", what: str) -> None:
+    """Raise NotFiniteError where a tensor has a number that is not finite.
+
+    Args:
+        tensors: by name; those of whole numbers are always right.
+        what: they are, for the message.
+    """
+    bad = [name for name, each in tensors.items() if each.is_floating_point() and not each.isfinite().all()]
+    if bad:
+        raise NotFiniteError(
+            f"{len(bad)} of {len(tensors)} tensors of {what} are not finite, such as {bad[0]}"
+        )
+
+
 @dataclass(frozen=True)
 class State:
     """Where a run stood after `step` steps.
@@ -48,9 +66,14 @@ class Checkpoints:
         return cls(parent / key[:32])
 
     def save(self, state: State, keep: int | None = None) -> None:
-        """Write a checkpoint that survives a power cut, then remove all but the last two and `keep`."""
+        """Write a checkpoint that survives a power cut, then remove all but the last two and `keep`.
+
+        Raises:
+            NotFiniteError: nothing good would come of it; those before it stay.
+        """
         from safetensors.torch import save
 
+        refuse_not_finite(state.tensors, f"step {state.step}")
         self.folder.mkdir(parents=True, exist_ok=True)
         content = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()})
         facts = {"step": state.step, "sha256": hashlib.sha256(content).hexdigest(), "facts": state.facts}
@@ -62,11 +85,11 @@ class Checkpoints:
                 self._remove(old)
 
     def latest(self) -> State | None:
-        """Return the last whole checkpoint; a torn one is removed with a message. None: start anew."""
+        """Return the last good checkpoint; a damaged one is removed with a message. None: start anew."""
         for step in self._steps():
             try:
                 return self.read(step)
-            except (OSError, ValueError, KeyError) as err:
+            except (OSError, ValueError, KeyError, NotFiniteError) as err:
                 logger.warning("checkpoint %s is damaged (%s): going back one", self._path(step), err)
                 self._remove(step)
         return None
@@ -77,6 +100,7 @@ class Checkpoints:
         Raises:
             OSError: there is none.
             ValueError: it is damaged.
+            NotFiniteError: a version that did not look wrote what no run gets away from.
         """
         from safetensors.torch import load
 
@@ -85,7 +109,9 @@ class Checkpoints:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:
             raise ValueError("its sha256 differs from the one written beside it")
-        return State(facts["step"], load(content), facts["facts"])
+        tensors = load(content)
+        refuse_not_finite(tensors, "the checkpoint")
+        return State(facts["step"], tensors, facts["facts"])
 
     def last_path(self) -> Path | None:
         """Return the file of the last checkpoint, for messages."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from valentina_pipeline.domain.content import LORA, sha256
 from valentina_pipeline.image.base import Family
+from valentina_pipeline.image.checkpoint import refuse_not_finite
 from valentina_pipeline.image.lora import Adapter, Kind
 from valentina_pipeline.image.lora_names import kohya_name, split_layer
 from valentina_pipeline.image.unet_names import layout_of
@@ -116,9 +117,13 @@ def serialise(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> b
 
     The library itself writes the metadata in a random order, so that its header is written again here:
     8 bytes of length (little endian), JSON padded to a multiple of 8, then the data.
+
+    Raises:
+        NotFiniteError: a weight is infinite or no number, be it that half precision cannot hold it.
     """
     from safetensors.torch import save
 
+    refuse_not_finite(tensors, "the file")
     plain = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     length = int.from_bytes(plain[:8], "little")
     header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + length])}

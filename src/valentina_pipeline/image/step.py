@@ -12,7 +12,7 @@ from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.image import objective
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.batches import batch_rows
-from valentina_pipeline.image.checkpoint import State
+from valentina_pipeline.image.checkpoint import NotFiniteError, State
 from valentina_pipeline.image.encoding import Encoded, Texts, encode_text, tokenise, vary
 from valentina_pipeline.image.memory import halve_when_full
 from valentina_pipeline.image.optimise import (
@@ -183,7 +183,11 @@ class Mover:
         )
 
     def step(self, step: int, run: Run) -> Tensor:
-        """Do one step and return its loss; where memory is short, in smaller pieces (`run.micro`)."""
+        """Do one step and return its loss; where memory is short, in smaller pieces (`run.micro`).
+
+        Raises:
+            NotFiniteError: the gradient is not finite, though the loss is; nothing was moved by it.
+        """
         cfg = self.loss.cfg
         for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
             share = schedule(step, cfg, group["span"])
@@ -206,9 +210,12 @@ class Mover:
         run.micro = halve_when_full(gradients, run.micro or cfg.batch_size, networks)
         self.processes.average(w.grad for w in self.weights.values() if w.grad is not None)
         self.scaler.unscale_(self.optimiser)
-        nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_gradient)
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_gradient)
+        if norm.isfinite():
+            self.scaler.step(self.optimiser)
+        elif total.isfinite() and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1):
+            raise NotFiniteError("the gradient is not finite")
+        self.scaler.update()  # half precision: a scale that was too large is halved, and the step left out
         if self.mean:
             # short runs: an average over no more than what there was
             keep = min(cfg.ema, (1 + step) / (10 + step))

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.cache import NO_CACHE
-from valentina_pipeline.image.checkpoint import Checkpoints
+from valentina_pipeline.image.checkpoint import Checkpoints, NotFiniteError, refuse_not_finite
 from valentina_pipeline.image.choose import best_look, had_enough
 from valentina_pipeline.image.encoding import Encoded, Texts
 from valentina_pipeline.image.learned import Learned
@@ -42,7 +42,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Diverged(ArithmeticError):
-    """The loss is no longer a number, or far from where it began."""
+    """Loss, gradient or weights are no longer numbers, or the loss is far from where it began."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def train(
 
     Raises:
         Stopped: Ctrl-C or SIGTERM came; the next run goes on from there.
-        Diverged: the loss is not finite or has run away; the weights of that step are not kept.
+        Diverged: loss, gradient, weights or what moves them are not finite, or the loss has run away;
+            nothing of that step is kept.
         OutOfMemory: one picture at a time is too much.
     """
     loss_of = Objective(base, data, Noise.of(base), cfg, seed, _texts(base, learned, data, cfg))
@@ -104,7 +105,8 @@ def train(
     with _progress(cfg.steps, done, processes.first) as show, _stop_request() as stop:
         while done < cfg.steps and not had_enough(run.looks, cfg.keep, cfg.patience):
             began = time.perf_counter()
-            loss, asked = processes.agree(mover.step(done, run), stop.is_set())
+            with _kept_good(done + 1, checkpoints):
+                loss, asked = processes.agree(mover.step(done, run), stop.is_set())
             _check(loss, run.losses, checkpoints)
             run.losses.append(loss)
             done += 1
@@ -118,7 +120,8 @@ def train(
             best = best_look(run.looks, cfg.keep)
             due = done % cfg.checkpoint_every == 0 and done < cfg.steps
             if processes.first and (asked or due or best == done):
-                checkpoints.save(mover.state(done, run), keep=best)
+                with _kept_good(done, checkpoints):
+                    checkpoints.save(mover.state(done, run), keep=best)
             if asked:
                 raise Stopped(f"stopped after step {done} of {cfg.steps}: `dvc repro` goes on from there")
     best = best_look(run.looks, cfg.keep)
@@ -126,6 +129,8 @@ def train(
         processes.wait()  # for the first to have written it
         mover.restore(checkpoints.read(best))
     mover.settle()
+    with _kept_good(done, checkpoints):
+        refuse_not_finite(mover.weights, "what was learned")
     base.unet.eval()
     return run
 
@@ -208,9 +213,22 @@ def _check(loss: float, before: Sequence[float], checkpoints: Checkpoints) -> No
     first = before[:FIRST]
     if math.isfinite(loss) and (len(first) < FIRST or loss < DIVERGED * max(first)):
         return
+    raise _diverged(f"the loss of step {len(before) + 1} is {loss:g}", checkpoints)
+
+
+def _diverged(why: str, checkpoints: Checkpoints) -> Diverged:
     last = checkpoints.last_path()
     good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-    raise Diverged(f"the loss of step {len(before) + 1} is {loss:g}: lower train_lora.learning_rate; {good}")
+    return Diverged(f"{why}: lower train_lora.learning_rate; {good}")
+
+
+@contextmanager
+def _kept_good(step: int, checkpoints: Checkpoints) -> Iterator[None]:
+    """Have what is not finite end the run before anything of it is kept."""
+    try:
+        yield
+    except NotFiniteError as err:
+        raise _diverged(f"step {step}: {err}", checkpoints) from err
 
 
 @contextmanager
