@@ -107,9 +107,10 @@ def create_app(server: Server) -> FastAPI:
         title=f"Valentina Pipeline: {server.about.name}",
         description="Draws a published character. Every image is marked as generated.",
         lifespan=living,
-        max_body_size=LARGEST_BODY,
+        max_body_size=LARGEST_PICTURE,
         swagger_ui_parameters={"validatorUrl": None},
     )
+    app.router.max_body_size = LARGEST_BODY  # of routes that do not say otherwise
     bound = {"largest": LARGEST_PICTURE, "most": 2 * LARGEST_PICTURE}
     app.add_middleware(Bodies, admit=partial(_asking, server.gate), refuse=_refusal, **bound)
     if server.gate.open:  # a page of another site must not reach a server that asks for no key

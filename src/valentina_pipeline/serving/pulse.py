@@ -28,7 +28,7 @@ UNSEEN: dict[Phase, float] = {"loading": 1800.0, "beginning": 600.0, "stepping":
 FINISHING_STEPS = 30
 """Steps that the first finishing may take: it decodes, filters, compares faces and signs."""
 
-STILL: dict[Phase, float] = {"loading": 120.0, "beginning": 30.0, "stepping": 30.0, "finishing": 30.0}
+STILL: dict[Phase, float] = {"loading": 120.0, "beginning": 15.0, "stepping": 15.0, "finishing": 15.0}
 """Seconds without any use of a processor: a phase that was never seen need not be waited out then."""
 
 TICK = 0.25
