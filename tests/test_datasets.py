@@ -1,15 +1,19 @@
 """Datasets: the same content gives the same bytes, and a failed save leaves what was there."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from kedro.io import DatasetError
 from PIL import Image
 
+from valentina_pipeline import datasets
 from valentina_pipeline.datasets import (
     FileFolder,
     Folder,
@@ -30,6 +34,50 @@ def bytes_under(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
+
+
+TABLE = pd.DataFrame({"sha256": ["a" * 64], "source_name": ["a.png"], "machine": ["photo"]})
+SAVED: dict[str, object] = {
+    "Csv": TABLE,
+    "FileFolder": {"file": b"new"},
+    "ImageFile": picture(1),
+    "ImageFolder": {"file": picture(1)},
+    "JsonFile": {"a": 1},
+    "ParquetFile": TABLE,
+    "ReviewedCsv": TABLE,
+    "TextFile": "new",
+}
+READ_ONLY = {"yaml.YAMLDataset", "Folder", "RightsLedgers"}
+
+
+def test_every_kind_of_dataset_is_tried_below(root: Path) -> None:
+    catalog = yaml.safe_load((root / "conf/base/catalog.yml").read_text())
+    kinds = {
+        each["type"].removeprefix("valentina_pipeline.datasets.")
+        for each in catalog.values()
+        if "type" in each
+    }
+    assert kinds == READ_ONLY | SAVED.keys()
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+@pytest.mark.parametrize("kind", SAVED)
+def test_nothing_is_written_through_a_link_into_dvc_s_cache(kind: str, link: Any, tmp_path: Path) -> None:
+    dataset, place = getattr(datasets, kind)(filepath=str(tmp_path / "out")), tmp_path / "out"
+    dataset.save(SAVED[kind])
+    written = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
+    content = {file: file.read_bytes() for file in written}
+    (tmp_path / "cache").mkdir()
+    for number, file in enumerate(written):
+        kept = tmp_path / "cache" / str(number)
+        kept.write_bytes(file.read_bytes())
+        file.unlink()
+        link(kept, file)
+    kept_by = {file: file.stat().st_ino for file in (tmp_path / "cache").iterdir()}
+    dataset.save(SAVED[kind])
+    assert not {file.stat().st_ino for file in written} & set(kept_by.values())
+    assert {file: file.read_bytes() for file in written} == content
+    assert not any(file.is_symlink() for file in written)
 
 
 class TestFolder:

@@ -4,6 +4,7 @@ A killed run leaves the former content or the new one, never a mixture, and noth
 depends on time, so that a rerun gives the same bytes.
 """
 
+import io
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
+from kedro_datasets.pandas import ParquetDataset
 from PIL import Image
 
 from valentina_pipeline.domain.rights import BadLedger, RightsRecord
@@ -217,6 +219,16 @@ class Csv(_OnDisk[pd.DataFrame, pd.DataFrame]):
     def save(self, data: pd.DataFrame) -> None:
         """Write the table."""
         files.replace(self._path, tables.to_csv(data))
+
+
+class ParquetFile(ParquetDataset):
+    """Kedro's Parquet table, written beside: in place it would go through a link into DVC's cache."""
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Replace the file by the table."""
+        content = io.BytesIO()
+        data.to_parquet(content, **self._save_args)
+        files.replace(Path(self._filepath), content.getvalue())
 
 
 class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
