@@ -21,6 +21,9 @@ from valentina_pipeline.image.policy.text import COMMON, PART, Token, fold, form
 LONGEST = 6
 """Words of a name, at most."""
 
+LETTERS = 40
+"""Letters of a name, at most."""
+
 SURE = 7
 """Letters of a name, at least, that is read where a letter of it is wrong."""
 
@@ -107,7 +110,7 @@ def _in_handle(form: str) -> Iterator[str]:
     """Yield whose name a handle such as "taylorswiftofficial" has in it."""
     written = _people().written
     for start in range(len(form)):
-        for end in range(start + 8, len(form) + 1):
+        for end in range(start + 8, min(len(form), start + LETTERS) + 1):
             if form[start:end] in written:
                 yield written[form[start:end]]
 

@@ -16,6 +16,9 @@ from anyascii import anyascii
 from valentina_pipeline.image.policy.lists import DATA
 from valentina_pipeline.image.policy.text import PART, Token, fold
 
+LONGEST = 40
+"""Letters of a stem, at most."""
+
 GAP = 3
 """Words that `...` stands for, at most."""
 
@@ -127,7 +130,7 @@ class Lexicon:
         for at, token in enumerate(tokens):
             for form in token.forms:
                 yield from self._from(tokens, at, self._words.get(form, ()))
-                for end in range(SHORTEST_STEM, len(form) + 1):
+                for end in range(SHORTEST_STEM, min(len(form), LONGEST) + 1):
                     yield from self._from(tokens, at, self._stems.get(form[:end], ()))
                 if "*" in form:
                     yield from self._masked(form, at)
