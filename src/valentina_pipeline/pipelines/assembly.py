@@ -172,9 +172,13 @@ def shipped(serving: Path) -> dict[str, Path]:
     from valentina_pipeline.image import (
         adapted,
         base,
+        chunks,
+        color,
+        conditioning,
         control,
         decode,
         edges,
+        emphasis,
         faces,
         generate,
         identity,
@@ -201,8 +205,8 @@ def shipped(serving: Path) -> dict[str, Path]:
     from valentina_pipeline.image.portrait import kernel, said, shape, traits
 
     comparing = (faces, identity, tiny_models)
-    drawing = (adapted, base, generate, missing, offload, png, tokens, watermark)
-    giving = (control, decode, edges, redraw)
+    drawing = (adapted, base, conditioning, emphasis, generate, missing, offload, png, tokens, watermark)
+    giving = (chunks, color, control, decode, edges, redraw)
     learned = (lora, lora_files, lora_load, lora_names, lora_read, unet_names)
     refusing = (names, safety, safety_checker, policy, ages, judge, lexicon, lists, text)
     rendering = (portrait, kernel, said, shape, traits)
