@@ -12,6 +12,7 @@ from valentina_pipeline.integrations.mlflow import prepared
 
 REQUIREMENTS = (
     "accelerate",
+    "anyascii",
     "confusable-homoglyphs",
     "diffusers",
     "mlflow",
