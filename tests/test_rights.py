@@ -1,10 +1,14 @@
-from datetime import date
+import shutil
+import time
+import unicodedata
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from valentina_pipeline.domain.rights import BadLedger, NotAllowed, RightsRecord, allowed
+from valentina_pipeline.domain import clock
+from valentina_pipeline.domain.rights import BadLedger, NotAllowed, RightsRecord, allowed, covering_none
 from valentina_pipeline.integrations import ledgers
 
 TODAY = date(2024, 6, 7)
@@ -79,21 +83,36 @@ def test_a_revoked_record_wins_over_any_other_and_its_ledger_says_why(
     folder: Path, record: str, file: str
 ) -> None:
     use: Any
-    changed = ledgers.revoke(folder, record, "she asked for it", TODAY)
-    assert changed == folder / file
+    assert ledgers.revoke(folder.parent, record, "she asked for it", TODAY).files == (folder / file,)
     rights = {each.id: each for each in ledgers.read(folder)}
     assert (rights[record].revoked, rights[record].revocation) == (TODAY, "she asked for it")
-    assert ledgers.revoked(folder.parent) == {record: "she asked for it"}
     for use in ("training", "publication"):  # which the record `view` allows of every picture
         with pytest.raises(NotAllowed, match=r"was revoked on 2024-06-07: she asked for it"):
             allowed(ledgers.read(folder), rights[record].covers.replace("*", "1.png"), use, TODAY)
-    with pytest.raises(BadLedger, match="was revoked on 2024-06-07"):
-        ledgers.revoke(folder, record, "again", TODAY)
+    again = ledgers.revoke(folder.parent, record, "again", date(2025, 1, 1))
+    assert (again.reason, again.files, again.before) == ("she asked for it", (), True)
+
+
+def test_a_record_of_two_concepts_is_revoked_in_both_and_what_cannot_be_read_is_said_last(
+    folder: Path,
+) -> None:
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    (folder.parent / "third").mkdir()
+    (folder.parent / "third/c.yml").write_text("- [")
+    with pytest.raises(BadLedger, match=r"third/c\.yml is not YAML.*call `kedro revoke` again"):
+        ledgers.revoke(folder.parent, "shoot", "why", TODAY)
+    for each in (folder, other):
+        assert ledgers.read(each)[0].revoked == TODAY
+    (folder.parent / "third/c.yml").unlink()
+    assert ledgers.revoke(folder.parent, "shoot", "later", TODAY).reason == "why"
+    with pytest.raises(BadLedger, match="has a record 'nobody'"):
+        ledgers.revoke(folder.parent, "nobody", "why", TODAY)
 
 
 def test_revoking_keeps_comments_and_all_other_lines(folder: Path) -> None:
     before = LEDGER.splitlines()
-    ledgers.revoke(folder, "shoot", "why", TODAY)
+    ledgers.revoke(folder.parent, "shoot", "why", TODAY)
     after = (folder / "a.yml").read_text().splitlines()
     assert [line for line in after if line not in before] == ["  revoked: 2024-06-07", "  revocation: why"]
     assert [line for line in before if line not in after] == []
@@ -109,6 +128,8 @@ def test_revoking_keeps_comments_and_all_other_lines(folder: Path) -> None:
         (LEDGER.replace("ab" * 32, "ab"), "evidence_sha256"),
         ("a: b", "has to be a list of records"),
         ("- [", "is not YAML"),
+        (LEDGER.replace("  licence", "  expires: 2040-01-01\n  licence", 1), "'expires' is there twice"),
+        (LEDGER.replace('"shoot_*"', '"pattern:"'), "a name or a pattern is missing"),
     ],
 )
 def test_a_ledger_that_is_none_is_an_error_that_says_what_is_wrong(
@@ -128,10 +149,57 @@ def test_two_ledgers_with_one_id_and_a_missing_folder_are_errors(folder: Path) -
         ledgers.read(folder / "nothing")
 
 
+ABOUT = {
+    "id": "a", "holder": "b", "covers": "*", "uses": ("training",), "licence": "c", "synthetic": True,
+    "evidence": "d",
+}  # fmt: skip
+REVOKED = {"revoked": TODAY, "revocation": "asked"}
+
+
+def record(covers: str, **more: Any) -> RightsRecord:
+    return RightsRecord.model_validate({**ABOUT, "covers": covers, **more})
+
+
 def test_a_revocation_has_a_day_and_a_reason() -> None:
-    about = {
-        "id": "a", "holder": "b", "covers": "*", "uses": ("training",), "licence": "c", "synthetic": True,
-        "evidence": "d",
-    }  # fmt: skip
     with pytest.raises(ValueError, match="belong together"):
-        RightsRecord.model_validate({**about, "revoked": TODAY})
+        record("*", revoked=TODAY)
+
+
+@pytest.mark.parametrize(
+    ("name", "covers"),
+    [
+        ("IMG [2].png", "IMG [2].png"),
+        (unicodedata.normalize("NFD", "Zoë 01.png"), "Zoë*"),
+        ("IMG_1.JPG", "IMG_1.jpg"),
+        ("cdn.example/ada/x.png", "https://cdn.example/ada/../ada/x.png"),
+    ],
+)
+def test_a_prohibition_holds_in_doubt_where_another_record_allows_all(name: str, covers: str) -> None:
+    with pytest.raises(NotAllowed, match="rights revoked"):
+        allowed((record("*"), record(covers, id="one", **REVOKED)), name, "training", TODAY)
+
+
+def test_a_permission_in_doubt_is_none_and_says_which_record_is_close() -> None:
+    with pytest.raises(NotAllowed, match=r"record a covers 'IMG_1\.jpg', which is spelled differently"):
+        allowed((record("IMG_1.jpg"),), "IMG_1.JPG", "training", TODAY)
+
+
+def test_records_that_cover_no_picture_are_found_but_for_deleted_ones() -> None:
+    gone = record("b.png", id="gone", deleted=TODAY, **REVOKED)
+    rights = (record("a*"), record("A.PNG", id="close"), record("b.png", id="typo", **REVOKED), gone)
+    assert [each.id for each in covering_none(rights, ["a.png", "c.png"])] == ["close", "typo"]
+    assert gone.digest() == gone.model_copy(update={"deleted": None}).digest()
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago", "UTC"])
+def test_a_day_ends_at_midnight_in_utc_whatever_the_machines_zone(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        before = datetime.now(UTC).date()
+        assert before <= clock.today() <= datetime.now(UTC).date()
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -1,7 +1,9 @@
 import hashlib
 import json
 import os
+import unicodedata
 import zipfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from packages import stage
 from portraits import CONCEPT, RIGHTS, noise
+from valentina_pipeline.domain import clock
+from valentina_pipeline.domain.rights import BadLedger
 from valentina_pipeline.image import portrait, studio
 from valentina_pipeline.image.ingest import NoImages
 from valentina_pipeline.integrations.sources import BadSource
@@ -135,3 +139,63 @@ def test_a_caption_in_another_encoding_stops_ingest_by_its_name(raw: Path) -> No
     (raw / "a.txt").write_bytes("caf\u00e9".encode("cp1252"))
     with pytest.raises(BadSidecar, match=r"a\.txt is not UTF-8: save it as UTF-8"):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
+
+
+RECORD = RIGHTS[0]
+TAKEN_BACK = {"revoked": date(2020, 1, 1), "revocation": "asked"}
+
+
+def test_a_decomposed_name_keeps_its_attributes_and_its_rights(raw: Path) -> None:
+    mac, pc = (unicodedata.normalize(form, "Zoë 01.png") for form in ("NFD", "NFC"))
+    noise(1).save(raw / "test_woman" / mac)
+    (raw / "test_woman/attributes.json").write_text(json.dumps({pc: {"expression": "smiling"}}))
+    rights = (RECORD.model_copy(update={"covers": pc}),)
+    _, manifest, _ = ingest_images(raw, rights, FOLDER, LIMITS, 7)
+    assert list(manifest["attributes"]) == ['{"expression": "smiling"}']
+
+
+def test_attributes_and_records_that_fit_no_picture_are_reported(
+    raw: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    noise(1).save(raw / "test_woman/a.png")
+    (raw / "test_woman/attributes.json").write_text('{"A.png": {"expression": "smiling"}, "a.png": {}}')
+    other = RECORD.model_copy(update={"id": "other", "covers": "A.PNG"})
+    _, manifest, _ = ingest_images(raw, (*RIGHTS, other), FOLDER, LIMITS, 7)
+    assert list(manifest["attributes"]) == ["{}"]
+    assert "no picture is named A.png; what is said of them is not used" in caplog.text
+    assert "record other covers 'A.PNG', and no picture has such a name (close: a.png)" in caplog.text
+
+
+@pytest.mark.parametrize("covers", ["IMG [2].PNG", "pattern:IMG*", "img *"])
+def test_what_is_revoked_is_left_out_however_it_is_named(raw: Path, covers: str) -> None:
+    noise(1).save(raw / "test_woman/IMG [2].png")
+    noise(2).save(raw / "test_woman/a.png")
+    one = RECORD.model_copy(update={"id": "one", "covers": covers, **TAKEN_BACK})
+    _, manifest, rejections = ingest_images(raw, (*RIGHTS, one), FOLDER, LIMITS, 7)
+    assert list(manifest["source_name"]) == ["a.png"]
+    assert list(rejections["reason"]) == ["rights revoked"]
+
+
+def test_a_revoked_record_that_covers_no_picture_is_an_error_but_for_deleted_pictures(raw: Path) -> None:
+    noise(1).save(raw / "test_woman/IMG_0001.png")
+    one = RECORD.model_copy(update={"id": "one", "covers": "IMG_001.png", **TAKEN_BACK})
+    with pytest.raises(
+        BadLedger, match=r"record one covers 'IMG_001\.png'.*close: IMG_0001\.png.*`deleted: "
+    ):
+        ingest_images(raw, (*RIGHTS, one), FOLDER, LIMITS, 7)
+    gone = one.model_copy(update={"deleted": date(2020, 1, 2)})
+    assert len(ingest_images(raw, (*RIGHTS, gone), FOLDER, LIMITS, 7)[1]) == 1
+    (raw.parent / "05_model_input/garden").mkdir(parents=True)
+    noise(2).save(raw.parent / "05_model_input/garden/rose.png")
+    beside = one.model_copy(update={"covers": "garden/*"})
+    assert len(ingest_images(raw, (*RIGHTS, beside), FOLDER, LIMITS, 7)[1]) == 1
+
+
+def test_what_ends_is_left_out_from_the_day_after_on(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise(1).save(raw / "test_woman/a.png")
+    rights = (RECORD.model_copy(update={"expires": date(2030, 1, 31)}),)
+    monkeypatch.setattr(clock, "today", lambda: date(2030, 1, 31))
+    assert len(ingest_images(raw, rights, FOLDER, LIMITS, 7)[1]) == 1
+    monkeypatch.setattr(clock, "today", lambda: date(2030, 2, 1))
+    with pytest.raises(NoImages, match="rights expired"):
+        ingest_images(raw, rights, FOLDER, LIMITS, 7)

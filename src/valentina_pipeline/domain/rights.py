@@ -1,19 +1,14 @@
 """Rights records: who allows which use of which pictures, until when; and what they say of one picture."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
-from fnmatch import fnmatchcase
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from valentina_pipeline.domain import naming
 from valentina_pipeline.domain.content import sha256
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from pandera.pandas import DataFrameSchema
 
 Use = Literal["training", "generation", "publication"]
 USES: tuple[Use, ...] = ("training", "generation", "publication")
@@ -35,32 +30,70 @@ class NotAllowed(ValueError):
         self.detail = detail
 
 
-class RightsRecord(BaseModel):
-    """Who allows which use of which images, until when."""
+class Terms(BaseModel):
+    """The part of a record that decides, whatever pictures it is of; all that a package tells of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: str = Field(pattern=RECORD_ID)
-    holder: str = Field(min_length=1)
-    covers: str = Field(min_length=1, description="a shell pattern over file names")
     uses: tuple[Use, ...] = Field(min_length=1)
-    licence: str = Field(min_length=1)
-    synthetic: bool
-    expires: date | None = Field(default=None, description="the last day that counts")
-    evidence: str = Field(min_length=1, description="what shows it, such as a contract's name")
-    evidence_sha256: str | None = Field(default=None, pattern=SHA256, description="of the signed paper")
+    expires: date | None = Field(default=None, description="the last day that counts, in UTC")
     revoked: date | None = None
     revocation: str = Field(default="", description="why it was revoked")
 
     @model_validator(mode="after")
-    def _a_revocation_has_a_reason(self) -> "RightsRecord":
+    def _a_revocation_has_a_reason(self) -> "Terms":
         if (self.revoked is None) != (not self.revocation):
             raise ValueError("revoked and revocation belong together: when, and why")
         return self
 
+    def obstacle(self, use: Use, today: date) -> NotAllowed | None:
+        """Return what stands in the way of a use on a day, or None; the record's last day still counts."""
+        if self.revoked is not None:
+            said = f"record {self.id} was revoked on {self.revoked}: {self.revocation}"
+            return NotAllowed("rights revoked", said)
+        if use not in self.uses:
+            said = f"record {self.id} allows {', '.join(self.uses)}, not {use}"
+            return NotAllowed("rights for another purpose", said)
+        if self.expires is not None and self.expires < today:
+            return NotAllowed("rights expired", f"record {self.id} ended on {self.expires}")
+        return None
+
+
+class RightsRecord(Terms):
+    """Who allows which use of which images, until when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    holder: str = Field(min_length=1)
+    covers: str = Field(
+        min_length=1,
+        description="a picture's name, in which * is anything; or `pattern:` and a shell pattern",
+    )
+    licence: str = Field(min_length=1)
+    synthetic: bool
+    evidence: str = Field(min_length=1, description="what shows it, such as a contract's name")
+    evidence_sha256: str | None = Field(default=None, pattern=SHA256, description="of the signed paper")
+    deleted: date | None = Field(
+        default=None, description="when its pictures were deleted: from then on it need cover none"
+    )
+
+    @field_validator("covers")
+    @classmethod
+    def _names_something(cls, covers: str) -> str:
+        if not covers.strip().removeprefix(naming.PATTERN).strip():
+            raise ValueError(f"a name or a pattern is missing in {covers!r}")
+        return covers
+
+    def covers_name(self, name: str) -> bool:
+        """Return whether the record is about a picture: a revoked one where in doubt, another never."""
+        covers = naming.permits if self.revoked is None else naming.prohibits
+        return covers(self.covers, name)
+
     def digest(self) -> str:
-        """Return the sha256 over its fields, which a published package names it by."""
-        return sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False).encode())
+        """Return the sha256 over what it allows and on what evidence, which a package names it by."""
+        fields = self.model_dump(mode="json", exclude={"deleted"})
+        return sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode())
 
 
 def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) -> RightsRecord:
@@ -75,44 +108,53 @@ def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) ->
     Raises:
         NotAllowed: with what stands in the way: revoked, expired, for another purpose, or no record at all.
     """
-    covering = [record for record in rights if fnmatchcase(name, record.covers)]
-    for record in covering:
-        if record.revoked is not None:  # whatever another record says of the picture
-            said = f"record {record.id} was revoked on {record.revoked}: {record.revocation}"
-            raise NotAllowed("rights revoked", said)
-    for_it = [record for record in covering if use in record.uses]
-    for record in for_it:
-        if record.expires is None or record.expires >= today:
+    rights = tuple(rights)
+    covering = [record for record in rights if record.covers_name(name)]
+    found = [(record, record.obstacle(use, today)) for record in covering]
+    for record, obstacle in found:
+        if obstacle and record.revoked is not None:  # whatever another record says of the picture
+            raise obstacle
+    for record, obstacle in found:
+        if obstacle is None:
             return record
-    if for_it:
-        raise NotAllowed("rights expired", f"record {for_it[0].id} ended on {for_it[0].expires}")
-    if covering:
-        allows = ", ".join(covering[0].uses)
-        raise NotAllowed("rights for another purpose", f"record {covering[0].id} allows {allows}, not {use}")
-    raise NotAllowed("no rights record", f"no record covers this name for {use}")
+    for wanted in ("rights expired", "rights for another purpose"):
+        for _, obstacle in found:
+            if obstacle and obstacle.reason == wanted:
+                raise obstacle
+    said = f"no record covers this name for {use}"
+    if close := next((record for record in rights if naming.prohibits(record.covers, name)), None):
+        said += (
+            f"; record {close.id} covers {close.covers!r}, which is spelled differently"
+        )
+    raise NotAllowed("no rights record", said)
 
 
-def records(table: "pd.DataFrame", where: str) -> tuple[RightsRecord, ...]:
-    """Return a ledger's table as records.
+def covering_none(rights: Iterable[RightsRecord], names: Sequence[str]) -> list[RightsRecord]:
+    """Return the records that are about none of these pictures, but for pictures that were deleted."""
+    return [
+        record
+        for record in rights
+        if record.deleted is None and not any(record.covers_name(name) for name in names)
+    ]
+
+
+def records(rows: Iterable[Mapping[Any, Any]], where: str) -> tuple[RightsRecord, ...]:
+    """Return a ledger's rows as records.
 
     Args:
-        table: a row each record; `uses` as a list, or words between spaces or commas.
+        rows: a mapping of fields each; `uses` as a list, or words between spaces or commas.
         where: the ledger's file, for messages.
 
     Raises:
-        BadLedger: a column is missing or unknown, or a value is none that it may have.
+        BadLedger: a field is missing or unknown, a value is none that it may have, or an id is there twice.
     """
-    from pandera.errors import SchemaErrors
-
-    try:
-        checked = _schema().validate(table, lazy=True)
-    except SchemaErrors as err:
-        found = "; ".join(
-            f"{case['column'] or ''} {case['check']} ({case['failure_case']})".strip()
-            for case in err.failure_cases.to_dict("records")
-        )
-        raise BadLedger(f"{where}: {found}") from err
-    return tuple(_record(row, where) for row in checked.to_dict("records"))
+    found: dict[str, RightsRecord] = {}
+    for row in rows:
+        record = _record(row, where)
+        if record.id in found:
+            raise BadLedger(f"{where}: two records have the id {record.id!r}: rename one")
+        found[record.id] = record
+    return tuple(found.values())
 
 
 def _record(row: Mapping[Any, Any], where: str) -> RightsRecord:
@@ -125,19 +167,3 @@ def _record(row: Mapping[Any, Any], where: str) -> RightsRecord:
     except ValidationError as err:
         said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in err.errors())
         raise BadLedger(f"{where}: record {row.get('id')!r}: {said}") from err
-
-
-@lru_cache(maxsize=1)
-def _schema() -> "DataFrameSchema":
-    from pandera.pandas import Check, Column, DataFrameSchema
-
-    required = ("id", "holder", "covers", "uses", "licence", "synthetic", "evidence")
-    optional = sorted(set(RightsRecord.model_fields) - set(required))
-    return DataFrameSchema(
-        {
-            "id": Column(str, Check.str_matches(RECORD_ID), unique=True),
-            **{name: Column(object, nullable=False, coerce=True) for name in required[1:]},
-            **{name: Column(object, nullable=True, required=False, coerce=True) for name in optional},
-        },
-        strict=True,
-    )

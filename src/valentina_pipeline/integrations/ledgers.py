@@ -1,11 +1,17 @@
 """Rights ledgers: a YAML list or CSV table of records a source, that people and `kedro revoke` edit."""
 
+import csv
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from valentina_pipeline.domain.content import REVOKED
 from valentina_pipeline.domain.rights import BadLedger, RightsRecord, records
@@ -15,6 +21,21 @@ SUFFIXES = (".csv", ".yml", ".yaml")
 
 PLACE = "conf/base/rights"
 """In a project: a folder of ledgers a concept."""
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """A record that is revoked.
+
+    Attributes:
+        reason: as the ledgers give it.
+        files: the ledgers that were changed now.
+        before: whether a ledger had it as revoked already.
+    """
+
+    reason: str
+    files: tuple[Path, ...]
+    before: bool
 
 
 def read(folder: Path) -> tuple[RightsRecord, ...]:
@@ -42,7 +63,7 @@ def ledgers(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise BadLedger(f"{folder} is missing: say there who allows what, in a .yml or .csv file a source")
-    return sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
 def read_file(file: Path) -> tuple[RightsRecord, ...]:
@@ -51,74 +72,89 @@ def read_file(file: Path) -> tuple[RightsRecord, ...]:
     Raises:
         BadLedger: it cannot be read, or a record is not what it has to be.
     """
-    import pandas as pd
-
     try:
-        text = file.read_text("utf-8-sig")
-        if file.suffix == ".csv":
-            table = tables.from_csv(StringIO(text), dtype=str, keep_default_na=False)
-            table["synthetic"] = table.get("synthetic", pd.Series(dtype=str)).str.lower()
-        else:
-            table = pd.DataFrame(_listed(text, file), dtype=object)
+        text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as err:
         raise BadLedger(f"{file} is missing: say there whose pictures these are") from err
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as err:
+    except (UnicodeDecodeError, OSError) as err:
         raise BadLedger(f"{file} cannot be read: {err}") from err
-    return records(table, str(file)) if len(table) else ()
+    rows = _table(text, file)[1] if file.suffix.lower() == ".csv" else _listed(text, file)
+    return records(rows, str(file))
 
 
-def revoke(folder: Path, record_id: str, reason: str, day: date) -> Path:
-    """Mark a record as revoked in its ledger, whose other lines stay as they are; return the file.
+def revoke(place: Path, record_id: str, reason: str, day: date) -> Revocation:
+    """Mark a record in every ledger below `place` that has it; other lines stay as they are.
 
-    Raises:
-        BadLedger: no ledger has the record, or it is revoked already.
-    """
-    for file in ledgers(folder):
-        for record in read_file(file):
-            if record.id != record_id:
-                continue
-            if record.revoked is not None:
-                raise BadLedger(f"{record_id} was revoked on {record.revoked}: {record.revocation}")
-            text = file.read_text("utf-8-sig")
-            changes = {"revoked": day.isoformat(), "revocation": reason}
-            edited = _csv_with if file.suffix == ".csv" else _yaml_with
-            files.replace(file, edited(text, record_id, changes).encode())
-            return file
-    raise BadLedger(f"no ledger in {folder} has a record {record_id!r}")
-
-
-def holding(folder: Path, record_id: str) -> Path:
-    """Return which of the folders in `folder`, a concept's each, has a record.
+    Where it was revoked before, day and reason stay. Calling it again is harmless.
 
     Raises:
-        BadLedger: none of them.
+        BadLedger: no ledger has the record, or one cannot be read. Those that can be read are marked first.
     """
-    for concept, records_of_it in _by_concept(folder):
-        if any(record.id == record_id for record in records_of_it):
-            return concept
-    raise BadLedger(f"no ledger in {folder} has a record {record_id!r}")
+    holding, unread = [], []
+    for file in [file for concept in concepts(place) for file in ledgers(concept)]:
+        try:
+            holding += [(file, record) for record in read_file(file) if record.id == record_id]
+        except BadLedger as err:
+            unread.append(str(err))
+    before = next((record for _, record in holding if record.revoked is not None), None)
+    if before is not None and before.revoked is not None:
+        day, reason = before.revoked, before.revocation
+    changed = [file for file, record in holding if record.revoked is None]
+    for file in changed:
+        edited = _csv_with if file.suffix.lower() == ".csv" else _yaml_with
+        content = edited(file, record_id, {"revoked": day.isoformat(), "revocation": reason})
+        files.replace(file, content.encode())
+    if unread:
+        raise BadLedger("; ".join([*unread, "mend it and call `kedro revoke` again"]))
+    if not holding:
+        raise BadLedger(f"no ledger in {place} has a record {record_id!r}")
+    return Revocation(reason, tuple(changed), before is not None)
 
 
-def revoked(folder: Path) -> dict[str, str]:
-    """Return why, for each record of the folders in `folder` that was revoked."""
-    return {r.id: r.revocation for _, found in _by_concept(folder) for r in found if r.revoked is not None}
+def concepts(place: Path) -> list[Path]:
+    """Return the folders of `place`, a concept's ledgers each."""
+    return sorted(folder for folder in place.glob("*") if folder.is_dir())
 
 
-def _by_concept(folder: Path) -> Iterator[tuple[Path, tuple[RightsRecord, ...]]]:
-    for place in sorted(place for place in folder.glob("*") if place.is_dir()):
-        yield place, read(place)
+def known(place: Path) -> Mapping[str, tuple[RightsRecord, ...]]:
+    """Return the records of all concepts by id: as the files are now, though read once as long as they stay.
+
+    Raises:
+        BadLedger: one cannot be read.
+    """
+    found = [file for concept in concepts(place) for file in ledgers(concept)]
+    abouts = [(file, file.stat()) for file in found]
+    return _known(tuple((file, about.st_mtime_ns, about.st_size, about.st_ino) for file, about in abouts))
+
+
+@lru_cache(maxsize=8)
+def _known(files_as_they_are: tuple[tuple[Path, int, int, int], ...]) -> dict[str, tuple[RightsRecord, ...]]:
+    by_id: dict[str, tuple[RightsRecord, ...]] = {}
+    for record in (record for file, *_ in files_as_they_are for record in read_file(file)):
+        by_id[record.id] = (*by_id.get(record.id, ()), record)
+    return by_id
 
 
 def mark(package: Path, why: str) -> None:
-    """Mark a package, so that nothing is drawn from it any more."""
-    files.replace(package / REVOKED, (json.dumps({"revoked": why}, ensure_ascii=False) + "\n").encode())
+    """Mark a package, so that nothing is drawn from it any more; what was said first stays."""
+    if not os.path.lexists(package / REVOKED):
+        content = json.dumps({"revoked": why}, ensure_ascii=False) + "\n"
+        files.replace(package / REVOKED, content.encode())
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML in which no key is there twice: the last one would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _listed(text: str, file: Path) -> list[dict[str, Any]]:
-    import yaml
-
     try:
-        found = yaml.safe_load(text) or []
+        found = yaml.load(text, Loader=_Loader) or []
     except (yaml.YAMLError, ValueError, RecursionError) as err:  # a 30th of February, a thousand brackets
         raise BadLedger(f"{file} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
@@ -126,14 +162,27 @@ def _listed(text: str, file: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _yaml_with(text: str, record_id: str, changes: dict[str, str]) -> str:
+def _table(text: str, file: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return columns and rows of a CSV table."""
+    try:
+        table = csv.DictReader(StringIO(text, newline=""), strict=True)
+        columns = list(table.fieldnames or ())
+        rows = [{name: tables.unescaped(value) for name, value in row.items()} for row in table]
+    except csv.Error as err:
+        raise BadLedger(f"{file} cannot be read: {err}") from err
+    if not columns or len(set(columns)) < len(columns):
+        raise BadLedger(f"{file} cannot be read: its first line has to name the columns, each once")
+    return columns, rows
+
+
+def _yaml_with(file: Path, record_id: str, changes: dict[str, str]) -> str:
     from ruamel.yaml import YAML
 
     editor = YAML()  # keeps comments and order
     editor.width = 110
     editor.preserve_quotes = True
     editor.indent(mapping=2, sequence=2, offset=0)
-    listed = editor.load(text)
+    listed = editor.load(file.read_text("utf-8-sig"))
     for record in listed:
         if record["id"] == record_id:
             record["revoked"] = date.fromisoformat(changes["revoked"])
@@ -143,10 +192,15 @@ def _yaml_with(text: str, record_id: str, changes: dict[str, str]) -> str:
     return written.getvalue()
 
 
-def _csv_with(text: str, record_id: str, changes: dict[str, str]) -> str:
-    table = tables.from_csv(StringIO(text), dtype=str, keep_default_na=False)
-    for name, value in changes.items():
-        if name not in table:
-            table[name] = ""
-        table.loc[table["id"] == record_id, name] = value
-    return tables.to_csv(table).decode()
+def _csv_with(file: Path, record_id: str, changes: dict[str, str]) -> str:
+    text = file.read_bytes().decode("utf-8-sig")
+    columns, rows = _table(text, file)
+    columns += [name for name in changes if name not in columns]
+    written = StringIO(newline="")
+    ending = "\r\n" if "\r\n" in text else "\n"
+    writer = csv.DictWriter(written, columns, lineterminator=ending)
+    writer.writeheader()
+    for row in rows:
+        cells = row | changes if row["id"] == record_id else row
+        writer.writerow({name: tables.escaped(value) for name, value in cells.items()})
+    return written.getvalue()

@@ -4,13 +4,13 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import IngestConfig, validated
+from valentina_pipeline.domain import clock, naming
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.domain.rights import BadLedger, RightsRecord, covering_none
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,9 @@ SIDECAR_BYTES = 20_000_000
 
 CAPTIONS_AT_ONCE = 16
 MASKS_UNUSED = "the mask of a portrait: train_lora.face_weight and background_weight stand in for it"
+
+SHOWN, CLOSE = 20, 3
+"""Names that a message lists: of pictures that are not there, and of those that may be meant."""
 
 
 class BadSidecar(ValueError):
@@ -50,6 +53,11 @@ def ingest_images(
 
     Returns:
         images, manifest, rejections.
+
+    Raises:
+        BadLedger: a revoked record covers no picture.
+        BadSidecar: attributes.json is not what it has to be.
+        NoImages: nothing is left.
     """
     from valentina_pipeline.image.ingest import ingest as take_in
     from valentina_pipeline.image.intake import Intake
@@ -64,7 +72,8 @@ def ingest_images(
     for label, place in _places(person.source):
         originals += _found(label, place, limits, raw, working / ".frames")
     _refuse_attributes(originals, person.name)
-    intake = Intake(limits, rights, date.today(), ContentFilter().unsafe)
+    _check_coverage(rights, [each.name for each in originals] + _beside(raw.parent / "05_model_input"))
+    intake = Intake(limits, rights, clock.today(), ContentFilter().unsafe)
     with closing(Journal(working / ".journal")) as journal:
         return take_in(originals, intake, journal)
 
@@ -103,7 +112,7 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
         Original(
             name=prefix + _printable(entry.name),
             content=partial(place.read, entry, limits.max_bytes),
-            attributes=known.get(entry.name, {}),
+            attributes=known.get(naming.canonical(entry.name), {}),
             version=entry.version and f"{place.where} {entry.name} {entry.version}",
             remote=place.remote,
             caption=captions.get(entry.name, ""),
@@ -168,22 +177,69 @@ def _refuse_attributes(originals: "Sequence[Original]", own: str) -> None:
             ) from err
 
 
+def _check_coverage(rights: "Sequence[RightsRecord]", names: "Sequence[str]") -> None:
+    """Warn of records that cover no picture.
+
+    Raises:
+        BadLedger: one of them is revoked, so that pictures may be trained on that it was meant for.
+    """
+    from difflib import get_close_matches
+
+    wrong = []
+    for record in covering_none(rights, names):
+        close = [name for name in names if naming.prohibits(record.covers, name)] or get_close_matches(
+            record.covers, names
+        )
+        said = f"record {record.id} covers {record.covers!r}, and no picture has such a name"
+        said += f" (close: {', '.join(close[:CLOSE])})" if close else ""
+        if record.revoked is not None:
+            wrong.append(said)
+        else:
+            logger.warning("%s: correct `covers`, or remove it", said)
+    if wrong:
+        raise BadLedger(
+            f"{'; '.join(wrong)}. What is revoked must not slip through: correct `covers` in the ledger. "
+            f"Where the pictures were deleted, write when: `deleted: {clock.today()}`"
+        )
+
+
+def _beside(folder: Path) -> list[str]:
+    """Return the names of the pictures that may train along: the concept's ledgers cover them, too."""
+    from valentina_pipeline.integrations.sources import BadSource, LocalFolder
+
+    try:
+        return [entry.name for entry in LocalFolder(folder).entries()]
+    except BadSource:  # there is none
+        return []
+
+
 def _printable(name: str) -> str:
     """Escape what a file name may hold but a table and a terminal may not: bytes not in UTF-8, controls."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _attributes(place: "Source", entries: "Sequence[Entry]") -> dict[str, dict[str, str]]:
+    """Return the words about each picture by its canonical name; warn of names that no picture has."""
     found = next((entry for entry in entries if entry.name == SIDECAR), None)
     if found is None:
         return {}
+    where = f"{place.where}/{SIDECAR}"
     try:
         known = json.loads(place.read(found, SIDECAR_BYTES))
     except (ValueError, RecursionError) as err:
-        raise BadSidecar(f"{place.where}/{SIDECAR} is no JSON ({err})") from err
+        raise BadSidecar(f"{where} is no JSON ({err})") from err
     if not isinstance(known, dict) or not all(_is_words(words) for words in known.values()):
-        raise BadSidecar(f'{place.where}/{SIDECAR} has to be {{"file name": {{"trait": "word"}}}}')
-    return known
+        raise BadSidecar(f'{where} has to be {{"file name": {{"trait": "word"}}}}')
+    try:
+        by_name = naming.by_name(known)
+    except ValueError as err:
+        raise BadSidecar(f"{where}: {err}: keep one") from err
+    names = {naming.canonical(entry.name) for entry in entries}
+    if astray := [name for name in by_name if name not in names]:
+        listed = ", ".join(map(_printable, astray[:SHOWN]))
+        more = f" and {len(astray) - SHOWN} more" if len(astray) > SHOWN else ""
+        logger.warning("%s: no picture is named %s%s; what is said of them is not used", where, listed, more)
+    return by_name
 
 
 def _is_words(words: object) -> bool:

@@ -4,12 +4,12 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import BaseConfig, IngestConfig, TrainConfig, validated
+from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN, reviewed
@@ -99,7 +99,7 @@ def train_adapter(
 
     model, root = validated(BaseConfig, base, "base"), weights.parent.parent
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
-    pictures.check_rights(manifest, rights, date.today())
+    pictures.check_rights(manifest, rights, clock.today())
     faces = reviewed(faces, captions)
     own, held_out = (pictures.own(aligned, faces, captions, split) for split in (TRAIN, HELD_OUT))
     if not own:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valentina_pipeline.config import CompanionConfig, IngestConfig, TrainConfig
+from valentina_pipeline.domain import clock, naming
 from valentina_pipeline.domain.concept import photo_of
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.domain.rights import NotAllowed, RightsRecord, allowed
@@ -132,8 +133,8 @@ def companions(
             raise BadCompanion(f"train_lora.also.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
         # a concept's "*" was not written with these pictures in mind; what was revoked stays so
-        named = tuple(r for r in rights if r.covers.startswith(f"{name}/") or r.revoked)
-        intake = Intake(smaller, named, date.today(), unsafe)
+        named = tuple(r for r in rights if r.revoked or naming.names_folder(r.covers, name))
+        intake = Intake(smaller, named, clock.today(), unsafe)
         masks = dict.fromkeys(found.masks.values(), "masks do not weigh what trains along")
         for entry, why in {**found.unused, **masks}.items():
             logger.warning("%s is not used: %s", folder / entry.name, why)
