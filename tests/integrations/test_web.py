@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 import pytest
 import trustme
 
+from valentina_pipeline.domain.naming import permits
 from valentina_pipeline.integrations.sources import BadSource, Entry, Source, source, web
 
 HOST = "localhost"
@@ -134,6 +135,18 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
     place, (busy,), _ = listed(server, "busy.png")
     assert place.read(busy, 100) == b"late"
     assert server.asked["GET /busy.png"] >= 3
+
+
+@pytest.mark.parametrize(
+    "line", ["/ada/../deep/b.png", "/ada/%2e%2e/deep/b.png", "/ada/%2E./deep/%62.png#ada", "/../deep/b.png"]
+)
+def test_a_name_is_what_is_asked_for_and_what_rights_are_compared_with(server: Server, line: str) -> None:
+    place, (entry,), where = listed(server, line)
+    assert entry.name == f"{where}/deep/b.png"
+    assert not permits(f"{where}/ada/*", entry.name)
+    server.asked.clear()
+    assert place.read(entry, 100) == b"b"
+    assert list(server.asked) == ["GET /deep/b.png"]
 
 
 @pytest.mark.parametrize(

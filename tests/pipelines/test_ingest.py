@@ -147,8 +147,8 @@ TAKEN_BACK = {"revoked": date(2020, 1, 1), "revocation": "asked"}
 
 def test_a_decomposed_name_keeps_its_attributes_and_its_rights(raw: Path) -> None:
     mac, pc = (unicodedata.normalize(form, "Zoë 01.png") for form in ("NFD", "NFC"))
-    noise(1).save(raw / "test_woman" / mac)
-    (raw / "test_woman/attributes.json").write_text(json.dumps({pc: {"expression": "smiling"}}))
+    noise(1).save(raw / mac)
+    (raw / "attributes.json").write_text(json.dumps({pc: {"expression": "smiling"}}))
     rights = (RECORD.model_copy(update={"covers": pc}),)
     _, manifest, _ = ingest_images(raw, rights, FOLDER, LIMITS, 7)
     assert list(manifest["attributes"]) == ['{"expression": "smiling"}']
@@ -157,8 +157,8 @@ def test_a_decomposed_name_keeps_its_attributes_and_its_rights(raw: Path) -> Non
 def test_attributes_and_records_that_fit_no_picture_are_reported(
     raw: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    noise(1).save(raw / "test_woman/a.png")
-    (raw / "test_woman/attributes.json").write_text('{"A.png": {"expression": "smiling"}, "a.png": {}}')
+    noise(1).save(raw / "a.png")
+    (raw / "attributes.json").write_text('{"A.png": {"expression": "smiling"}, "a.png": {}}')
     other = RECORD.model_copy(update={"id": "other", "covers": "A.PNG"})
     _, manifest, _ = ingest_images(raw, (*RIGHTS, other), FOLDER, LIMITS, 7)
     assert list(manifest["attributes"]) == ["{}"]
@@ -166,18 +166,17 @@ def test_attributes_and_records_that_fit_no_picture_are_reported(
     assert "record other covers 'A.PNG', and no picture has such a name (close: a.png)" in caplog.text
 
 
-@pytest.mark.parametrize("covers", ["IMG [2].PNG", "pattern:IMG*", "img *"])
-def test_what_is_revoked_is_left_out_however_it_is_named(raw: Path, covers: str) -> None:
-    noise(1).save(raw / "test_woman/IMG [2].png")
-    noise(2).save(raw / "test_woman/a.png")
-    one = RECORD.model_copy(update={"id": "one", "covers": covers, **TAKEN_BACK})
+def test_what_is_revoked_is_left_out_however_it_is_named(raw: Path) -> None:
+    noise(1).save(raw / "IMG [2].png")
+    noise(2).save(raw / "a.png")
+    one = RECORD.model_copy(update={"id": "one", "covers": "IMG [2].PNG", **TAKEN_BACK})
     _, manifest, rejections = ingest_images(raw, (*RIGHTS, one), FOLDER, LIMITS, 7)
     assert list(manifest["source_name"]) == ["a.png"]
     assert list(rejections["reason"]) == ["rights revoked"]
 
 
 def test_a_revoked_record_that_covers_no_picture_is_an_error_but_for_deleted_pictures(raw: Path) -> None:
-    noise(1).save(raw / "test_woman/IMG_0001.png")
+    noise(1).save(raw / "IMG_0001.png")
     one = RECORD.model_copy(update={"id": "one", "covers": "IMG_001.png", **TAKEN_BACK})
     with pytest.raises(
         BadLedger, match=r"record one covers 'IMG_001\.png'.*close: IMG_0001\.png.*`deleted: "
@@ -185,14 +184,14 @@ def test_a_revoked_record_that_covers_no_picture_is_an_error_but_for_deleted_pic
         ingest_images(raw, (*RIGHTS, one), FOLDER, LIMITS, 7)
     gone = one.model_copy(update={"deleted": date(2020, 1, 2)})
     assert len(ingest_images(raw, (*RIGHTS, gone), FOLDER, LIMITS, 7)[1]) == 1
-    (raw.parent / "05_model_input/garden").mkdir(parents=True)
-    noise(2).save(raw.parent / "05_model_input/garden/rose.png")
+    (raw.parents[1] / "05_model_input/test_woman/garden").mkdir(parents=True)
+    noise(2).save(raw.parents[1] / "05_model_input/test_woman/garden/rose.png")
     beside = one.model_copy(update={"covers": "garden/*"})
     assert len(ingest_images(raw, (*RIGHTS, beside), FOLDER, LIMITS, 7)[1]) == 1
 
 
 def test_what_ends_is_left_out_from_the_day_after_on(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise(1).save(raw / "test_woman/a.png")
+    noise(1).save(raw / "a.png")
     rights = (RECORD.model_copy(update={"expires": date(2030, 1, 31)}),)
     monkeypatch.setattr(clock, "today", lambda: date(2030, 1, 31))
     assert len(ingest_images(raw, rights, FOLDER, LIMITS, 7)[1]) == 1

@@ -123,9 +123,7 @@ def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) ->
                 raise obstacle
     said = f"no record covers this name for {use}"
     if close := next((record for record in rights if naming.prohibits(record.covers, name)), None):
-        said += (
-            f"; record {close.id} covers {close.covers!r}, which is spelled differently"
-        )
+        said += f"; record {close.id} covers {close.covers!r}, which is spelled differently"
     raise NotAllowed("no rights record", said)
 
 

@@ -72,7 +72,10 @@ def ingest_images(
     for label, place in _places(person.source):
         originals += _found(label, place, limits, raw, working / ".frames")
     _refuse_attributes(originals, person.name)
-    _check_coverage(rights, [each.name for each in originals] + _beside(raw.parent / "05_model_input"))
+    _check_coverage(
+        rights,
+        [each.name for each in originals] + _beside(raw.parents[1] / "05_model_input" / person.trigger),
+    )
     intake = Intake(limits, rights, clock.today(), ContentFilter().unsafe)
     with closing(Journal(working / ".journal")) as journal:
         return take_in(originals, intake, journal)
