@@ -89,7 +89,7 @@ def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger = folder / "conf/base/rights" / CONCEPT / "renderer.yml"
     whole = ledger.read_text()
     early = whole.replace("id: valentina-moreau-2024", "id: early")
-    ledger.write_text(early.replace('"*"', '"*_000[01].png"') + whole)
+    ledger.write_text(early.replace('"*"', '"pattern:*_000[01].png"') + whole)
     garden = folder / "data/05_model_input" / CONCEPT / "garden"
     garden.mkdir()
     picture(3).save(garden / "someone.png")

@@ -1,6 +1,6 @@
 """The commands `kedro lineage` and `kedro revoke`: where a picture went, and how rights are taken back."""
 
-from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +26,12 @@ def lineage(metadata: ProjectMetadata, query: str) -> None:
     _show(trace(metadata.project_path, query), query)
 
 
+DRAWN_BEFORE = """\
+Images drawn before stay where they are: in `generated/`, on a server for a day, and with whoever got them.
+Each says in its file which LoRA drew it (`kedro verify FILE`). Whether it may be used, the contract says.
+Packages that were copied elsewhere need this package's REVOKED.json."""
+
+
 @click.command()
 @click.argument("record", metavar="RECORD")
 @click.option("--reason", required=True, help="Why; kept in the ledger and shown wherever it is refused.")
@@ -34,34 +40,54 @@ def revoke(metadata: ProjectMetadata, record: str, reason: str) -> None:
     r"""Take a rights record back: nothing is drawn, published or trained with its pictures any more.
 
     \b
-    Marks the record in its ledger, lists what stands on it, takes the champion's name from versions that
-    do, and marks their packages, which `generate` and serving then refuse. The next `dvc repro` trains
-    without its pictures. The ledger is in git: commit it.
+    Marks the record in the ledger of every concept that has it, and the packages that stand on it, here
+    and in the registry, whose aliases are taken from them. Whatever draws asks for these marks before each
+    image, running servers too. The next `dvc repro` trains without the pictures. The ledger is in git:
+    commit it. Called again, it completes what was cut short.
     """
+    from valentina_pipeline.domain import clock
     from valentina_pipeline.domain.rights import BadLedger
     from valentina_pipeline.integrations import ledgers
-    from valentina_pipeline.integrations.lineage import trace
-    from valentina_pipeline.integrations.registry import Registry
 
     root = metadata.project_path
     if not reason.strip():
         raise click.ClickException("--reason: say why, in words")
-    try:
-        folder = ledgers.holding(root / ledgers.PLACE, record)
-        found = trace(root, record)
-        file = ledgers.revoke(folder, record, reason.strip(), date.today())
+    try:  # first what is here: it counts even if the registry is away
+        made = ledgers.revoke(root / ledgers.PLACE, record, reason.strip(), clock.today())
     except BadLedger as err:
         raise click.ClickException(str(err)) from err
-    said = f"{record}: {reason.strip()}"
+    said = f"{record}: {made.reason}"
+    if made.before:
+        click.echo(f"{record} was revoked before ({made.reason}): what is not marked yet is marked now")
+    for file in made.files:
+        click.echo(f"{file.relative_to(root)} is changed: commit it; `uv run dvc repro` trains without it")
+    try:
+        found = _marked(root, record, said)
+    except Exception as err:  # whatever it is, what is not marked yet has to be
+        raise click.ClickException(f"the ledger is marked, not yet all else: {err}; call it again") from err
     _show(found, record)
-    for run in found.runs:
-        if run.version and Registry(root, run.concept).revoke(run.version, said):
-            click.echo(f"{run.concept} version {run.version} is champion no more")
-    for package in found.packages:
-        if (root / package / "rights.json").is_file():
-            ledgers.mark(root / package, said)
-            click.echo(f"{package} is marked: nothing is drawn from it any more")
-    click.echo(f"{file.relative_to(root)} is changed: commit it, then `uv run dvc repro` trains without it")
+    click.echo(DRAWN_BEFORE)
+    if found.unread:
+        raise click.ClickException(
+            f"not complete: the packages of {', '.join(found.unread)} cannot be read; call it again later"
+        )
+
+
+def _marked(root: Path, record: str, said: str) -> "Trace":
+    """Mark the packages that stand on a record, those here first, and return all that used it."""
+    from valentina_pipeline.integrations import ledgers
+    from valentina_pipeline.integrations.lineage import packages, trace
+    from valentina_pipeline.integrations.registry import Registry
+
+    for folder in packages(root, record):
+        ledgers.mark(folder, said)
+        click.echo(f"{folder.relative_to(root)} is marked: nothing is drawn from it any more")
+    found = trace(root, record)
+    for version in found.versions:
+        former = Registry(root, version.name).revoke(version.number, said)
+        lost = f" and is {' and '.join(former)} no more" if former else ""
+        click.echo(f"{version.name} version {version.number} is marked{lost}")
+    return found
 
 
 def _show(found: "Trace", query: str) -> None:
@@ -73,12 +99,16 @@ def _show(found: "Trace", query: str) -> None:
         lines.append((what, used, ", ".join(dataset.commits)))
     for run in found.runs:
         lines.append(("run", run.name, f"{run.run_id}, commit {run.commit or 'unknown'}"))
-        if run.version:
-            state = " champion" if run.champion else " revoked" if run.revoked else ""
-            lines.append(("version", f"{run.concept} {run.version}{state}", run.content_hash[:12]))
-    lines += [("package", package, "") for package in found.packages]
-    click.echo(f"what used {query}:" if lines else f"nothing here used {query}")
+    for version in found.versions:
+        state = " revoked" if "revoked" in version.tags else ""
+        named = f"{version.name} {version.number}{''.join(f' {alias}' for alias in version.aliases)}{state}"
+        lines.append(("version", named, version.tags.get("content_hash", "")[:12]))
+    lines += [("package", "/".join(folder.parts[-4:]), "") for folder in found.packages]
+    lines += [("package", f"{p.concept} package {p.md5}", ", ".join(p.commits)) for p in found.former]
+    unseen = [*found.missing, *(f"the package of {version}" for version in found.unread)]
+    none = f"nothing is found that used {query}" if unseen else f"nothing here used {query}"
+    click.echo(f"what used {query}:" if lines else none)
     for line in lines:
         click.echo("\t".join(line).rstrip())
-    for table in found.missing:
-        click.echo(f"not looked into, for it is not in DVC's cache here: {table}; `dvc fetch --all-commits`")
+    for each in unseen:
+        click.echo(f"not searched, for it is not here (`dvc fetch --all-commits` brings tables): {each}")

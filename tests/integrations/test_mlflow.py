@@ -167,8 +167,8 @@ def test_a_revoked_version_is_champion_no_more_and_its_package_says_why(tmp_path
     first = registry.register({"MLmodel": b"x: 1\n"}, {"package_sha256": "p"})
     second = registry.register({"MLmodel": b"x: 2\n"}, {"package_sha256": "q"})
     registry.crown(second)
-    assert not registry.revoke(first.number, "shoot: she asked")
-    assert registry.revoke(second.number, "shoot: she asked")
+    assert registry.revoke(first.number, "shoot: she asked") == ()
+    assert registry.revoke(second.number, "shoot: she asked") == ("champion",)
     assert registry.champion() is None
     found = registry.find(package_sha256="q")
     assert found is not None and found.tags["revoked"] == "shoot: she asked"

@@ -65,7 +65,7 @@ def write(files: Mapping[str, bytes | Path], folder: Path) -> None:
         ValueError: a path that is not plainly inside the folder.
     """
     for name, content in sorted(files.items()):
-        if not _stays_inside(name):
+        if not stays_inside(name):
             raise ValueError(f"{name!r} is not a plain relative path: it could leave its folder")
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,8 @@ def write(files: Mapping[str, bytes | Path], folder: Path) -> None:
             shutil.copyfile(content, file)
 
 
-def _stays_inside(name: str) -> bool:
+def stays_inside(name: str) -> bool:
+    """Return whether a name is a plain relative path, which cannot leave its folder."""
     plain = PurePosixPath(name)
     return (
         bool(name)

@@ -1,22 +1,26 @@
 """What became of a picture or a rights record: the datasets, runs, model versions and packages that used it.
 
 Found by hashes alone: tables of pictures of this and of every committed dvc.lock, the outputs that tracked
-runs recorded, and the content that registered versions carry.
+runs recorded, and rights.json of the packages here and of those in the registry.
 """
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.domain import naming
+from valentina_pipeline.integrations import mlflow, registry
 from valentina_pipeline.integrations.provenance import printed
+from valentina_pipeline.integrations.registry import Version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,16 +61,27 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Trained:
-    """A tracked run on such a dataset, and the version that was registered of its result, if any."""
+    """A tracked run on such a dataset."""
 
     concept: str
     run_id: str
     name: str
     commit: str
-    content_hash: str
-    version: str
-    champion: bool
-    revoked: str
+
+
+@dataclass(frozen=True)
+class Former:
+    """A package of a committed dvc.lock, which DVC's caches may hold.
+
+    Attributes:
+        concept: whose.
+        md5: as DVC knows it.
+        commits: whose dvc.lock names it, newest first.
+    """
+
+    concept: str
+    md5: str
+    commits: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -76,47 +91,95 @@ class Trace:
     Attributes:
         datasets: by concept, newest first.
         runs: on those datasets.
-        packages: folders of published packages that stand on them, and commits of others.
+        versions: of packages in the registry that stand on them.
+        packages: folders of published packages here that do.
+        former: packages of dvc.lock's history that do.
         missing: tables that dvc.lock's history names and that are not in DVC's cache here.
+        unread: versions whose package cannot be read.
     """
 
     datasets: tuple[Dataset, ...] = ()
     runs: tuple[Trained, ...] = ()
-    packages: tuple[str, ...] = ()
+    versions: tuple[Version, ...] = ()
+    packages: tuple[Path, ...] = ()
+    former: tuple[Former, ...] = ()
     missing: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass
 class _Lock:
     commits: list[str] = field(default_factory=list)
-    packages: set[str] = field(default_factory=set)
+    packages: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 def trace(root: Path, query: str) -> Trace:
     """Return what used `query`: a rights record's id, a picture's source name or (the start of) its sha256.
 
+    Packages, here and in the registry, are known by their rights.json, datasets and runs by tables of
+    pictures in DVC's cache: without the cache packages are found all the same, but not by a source name.
+
     Raises:
         mlflow.exceptions.MlflowException: the tracking store does not answer.
     """
-    datasets, missing = [], []
-    packages: list[str] = []
+    datasets, former, missing = _datasets(root, query)
+    runs = tuple(_runs(root, {dataset.md5 for dataset in datasets}))
+    shas = frozenset(sha for dataset in datasets for sha, *_ in dataset.images)
+    versions, unread = [], []
+    for version, rights in registry.packaged(root):
+        if rights is None:
+            unread.append(f"{version.name} version {version.number}")
+        elif uses(rights, query, shas):
+            versions.append(version)
+    here = tuple(packages(root, query, shas))
+    return Trace(datasets, runs, tuple(versions), here, former, missing, tuple(unread))
+
+
+def packages(root: Path, query: str, shas: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield the folders of published packages here that used `query` or pictures of these sha256."""
+    for folder in sorted(root.glob(PACKAGE.format(concept="*"))):
+        try:
+            rights = json.loads((folder / "rights.json").read_text("utf-8"))
+        except (OSError, ValueError):  # no package: nothing draws from it
+            continue
+        if uses(rights, query, shas):
+            yield folder
+
+
+def uses(rights: Any, query: str, shas: frozenset[str] = frozenset()) -> bool:
+    """Return whether a package's rights.json names a record, or a picture by (the start of) its sha256."""
+    try:
+        records = {record["id"] for record in rights["records"]}
+        found = {line.partition(" ")[0] for line in rights["images"]}
+    except (KeyError, TypeError, AttributeError):  # no package: nothing draws from it
+        return False
+    by_start = len(query) >= SHORTEST and any(sha.startswith(query) for sha in found)
+    return query in records or bool(found & shas) or by_start
+
+
+def _datasets(root: Path, query: str) -> tuple[tuple[Dataset, ...], tuple[Former, ...], tuple[str, ...]]:
+    """Return the datasets with `query`, the packages of their commits, and tables that are not here."""
+    found: list[Dataset] = []
+    former: dict[tuple[str, str], list[str]] = defaultdict(list)
+    missing: list[str] = []
     for (stage, concept, md5), lock in _locks(root).items():
-        table = _table(root, md5)
+        path = TABLES[stage].format(concept=concept)
+        table = _table(root, path, md5)
         if table is None:
-            missing.append(f"{TABLES[stage].format(concept=concept)} {md5} ({lock.commits[0]})")
+            missing.append(f"{path} {md5} ({lock.commits[0]})")
             continue
         hits = table[_matches(table, query)]
-        if hits.empty:
-            continue
-        images = tuple(zip(hits["sha256"], hits["source_name"], hits["rights_id"], strict=True))
-        datasets.append(Dataset(stage, concept, md5, tuple(lock.commits), images))
-        packages += _packages(root, concept, lock)
-    runs = tuple(_runs(root, {dataset.md5 for dataset in datasets}))
-    return Trace(tuple(datasets), runs, tuple(dict.fromkeys(packages)), tuple(missing))
+        if not hits.empty:
+            images = tuple(zip(hits["sha256"], hits["source_name"], hits["rights_id"], strict=True))
+            found.append(Dataset(stage, concept, md5, tuple(lock.commits), images))
+            for package, commits in lock.packages.items():
+                former[concept, package] += [each for each in commits if each not in former[concept, package]]
+    packaged = (Former(concept, md5, tuple(commits)) for (concept, md5), commits in former.items())
+    return tuple(found), tuple(packaged), tuple(missing)
 
 
 def _matches(table: "pd.DataFrame", query: str) -> "pd.Series[bool]":
-    named = (table["rights_id"] == query) | (table["source_name"] == query)
+    named = (table["rights_id"] == query) | table["source_name"].map(lambda name: naming.same(name, query))
     return named | table["sha256"].str.startswith(query) if len(query) >= SHORTEST else named
 
 
@@ -147,29 +210,29 @@ def _add(found: dict[tuple[str, str, str], _Lock], commit: str, text: str) -> No
         if md5 := paths.get(TABLES[stage].format(concept=concept)):
             lock = found[stage, concept, md5]
             lock.commits.append(commit)
-            if package := paths.get(PACKAGE.format(concept=concept)):
-                lock.packages.add(package)
+            package = paths.get(PACKAGE.format(concept=concept))
+            if package and commit != HERE:
+                lock.packages[package].append(commit)
 
 
-def _table(root: Path, md5: str) -> "pd.DataFrame | None":
-    """Return a table by its md5, from DVC's cache."""
+def _table(root: Path, path: str, md5: str) -> "pd.DataFrame | None":
+    """Return a table by its md5, from DVC's cache or as it lies here; None where it is in neither."""
     import pandas as pd
 
-    file = _cache(root) / "files/md5" / md5[:2] / md5[2:]
-    return pd.read_parquet(file) if file.is_file() else None
+    for file in (_cache(root) / "files/md5" / md5[:2] / md5[2:], root / path):
+        try:
+            content = file.read_bytes()
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
+                table = pd.read_parquet(BytesIO(content))
+                return table if {"sha256", "source_name", "rights_id"} <= set(table) else None
+        except (OSError, ValueError):  # damaged, or of a format of before
+            continue
+    return None
 
 
 @lru_cache(maxsize=1)
 def _cache(root: Path) -> Path:
     return Path(printed(root, "dvc", "cache", "dir", seconds=SECONDS).strip() or root / ".dvc/cache")
-
-
-def _packages(root: Path, concept: str, lock: _Lock) -> Iterator[str]:
-    """Yield the package that lies here, if it stands on the lock, and those of commits by their md5."""
-    if HERE in lock.commits and (root / PACKAGE.format(concept=concept)).is_dir():
-        yield PACKAGE.format(concept=concept)
-    for md5 in sorted(lock.packages):
-        yield f"{concept} package {md5} ({', '.join(lock.commits)})"
 
 
 def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:
@@ -184,26 +247,11 @@ def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:
             if md5s & set(outs.values()) and mlflow.PARENT in run.data.tags:
                 parents[run.data.tags[mlflow.PARENT]] = None
     for parent in parents:
-        yield _trained(client, client.get_run(parent))
+        yield _trained(client.get_run(parent))
 
 
-def _trained(client: Any, run: Any) -> Trained:
+def _trained(run: Any) -> Trained:
     tags = run.data.tags
-    concept, content = tags.get("concept", ""), tags.get("content_hash", "")
-    versions = (
-        client.search_model_versions(f"name = '{concept}' and tags.content_hash = '{content}'")
-        if content
-        else []
-    )
-    version = max(versions, key=lambda each: int(each.version), default=None)
-    aliases = getattr(version, "aliases", ()) or ()
     return Trained(
-        concept,
-        run.info.run_id,
-        run.info.run_name or "",
-        tags.get("git_commit", ""),
-        content,
-        str(version.version) if version else "",
-        "champion" in aliases,
-        version.tags.get("revoked", "") if version else "",
+        tags.get("concept", ""), run.info.run_id, run.info.run_name or "", tags.get("git_commit", "")
     )

@@ -1,5 +1,6 @@
 """MLflow's model registry: the versions of a character's package, and which of them is champion."""
 
+import json
 import logging
 import re
 import tempfile
@@ -7,11 +8,13 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from valentina_pipeline.domain.content import REVOKED
 from valentina_pipeline.integrations import mlflow
-from valentina_pipeline.integrations.files import write
+from valentina_pipeline.integrations.files import replace, write
 from valentina_pipeline.integrations.ledgers import mark
 
 if TYPE_CHECKING:
@@ -24,8 +27,21 @@ CHAMPION, FORMER = "champion", "former"
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
 
+CAME_AS = "registered_model_meta"
+"""MLflow's file in a package that was downloaded from its registry: the model's name and version."""
+
+TAKEN_BACK = "revoked"
+"""A version's tag: why."""
+
+RIGHTS = "package/rights.json"
+
+
 class NoSuchVersion(ValueError):
     """A registered version that is asked for is not there."""
+
+
+class RegistryAway(RuntimeError):
+    """The registry cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +51,14 @@ class Version:
     Attributes:
         number: MLflow's.
         tags: as registered.
+        name: of the registered model.
+        aliases: that name it.
     """
 
     number: str
     tags: Mapping[str, str]
+    name: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 def download(root: Path, uri: str, target: Path) -> Path:
@@ -65,9 +85,83 @@ def download(root: Path, uri: str, target: Path) -> Path:
             version = client.get_model_version(named["name"], named["number"])
         if version.run_id is None:
             raise NoSuchVersion(f"{uri} has no run that keeps its files")
-        return Path(client.download_artifacts(version.run_id, "package", str(target)))
+        folder = Path(client.download_artifacts(version.run_id, "package", str(target)))
+        about = {"model_name": version.name, "model_version": str(version.version)}
+        replace(folder / CAME_AS, yaml.safe_dump(about).encode())
+        return folder
     except MlflowException as err:
         raise NoSuchVersion(f"the registry has no {uri}: {err.message}") from err
+
+
+def revocation(folder: Path, root: Path | None) -> str:
+    """Return why the version that a folder was downloaded as was revoked since; "" where it was not.
+
+    Args:
+        folder: a package; one that came from no registry has no version there.
+        root: the project; None asks the registry that MLflow is set to.
+
+    Raises:
+        RegistryAway: it does not answer.
+    """
+    if not (folder / CAME_AS).is_file():
+        return ""
+    try:
+        about = yaml.safe_load((folder / CAME_AS).read_text("utf-8"))
+        name, number = str(about["model_name"]), str(about["model_version"])
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as err:
+        raise RegistryAway(f"{CAME_AS} in the package is damaged: download the package again") from err
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as err:
+        raise RegistryAway(
+            f"it came from a registry, version {number} of {name}, which only mlflow can ask: install mlflow "
+            "and set MLFLOW_TRACKING_URI, or serve a package that was published to a folder"
+        ) from err
+    try:
+        mlflow.prepared()
+        client = mlflow.client(root) if root else MlflowClient()
+        tags = client.get_model_version(name, number).tags
+    except MlflowException as err:
+        if err.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return f"the registry has no version {number} of {name} any more"
+        raise RegistryAway(f"the registry does not answer for version {number} of {name}: {err}") from err
+    return (tags[TAKEN_BACK] or "without a reason") if TAKEN_BACK in tags else ""
+
+
+def packaged(root: Path) -> "Iterator[tuple[Version, dict[str, Any] | None]]":
+    """Yield every registered version that is a package, with its rights.json; None where it cannot be read.
+
+    Raises:
+        mlflow.exceptions.MlflowException: the registry does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.client(root)
+    for model in _all(client.search_registered_models):
+        for found in _all(client.search_model_versions, filter_string=f"name = '{model.name}'"):
+            about = client.get_model_version(model.name, found.version)  # a search tells no aliases
+            version = Version(str(about.version), about.tags, about.name, tuple(about.aliases))
+            try:
+                paths = [each.path for each in client.list_artifacts(found.run_id, "package")]
+                if RIGHTS not in paths:
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    text = Path(client.download_artifacts(found.run_id, RIGHTS, folder)).read_text("utf-8")
+                    yield version, json.loads(text)
+            except (MlflowException, OSError, ValueError) as err:
+                logger.warning("%s version %s cannot be read: %s", version.name, version.number, err)
+                yield version, None
+
+
+def _all(search: Any, **arguments: str) -> "Iterator[Any]":
+    token = None
+    while True:
+        page = search(page_token=token, **arguments)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 class Registry:
@@ -129,28 +223,35 @@ class Registry:
 
     def crown(self, version: Version) -> None:
         """Let the alias `champion` name this version, and `former` the one that was champion until now."""
+        if why := self._client.get_model_version(self._name, version.number).tags.get(TAKEN_BACK):
+            logger.warning(
+                "version %s of %s is not crowned, it was revoked: %s", version.number, self._name, why
+            )
+            return
         before = self.champion()
         if before is not None and before.number != version.number:
             self._client.set_registered_model_alias(self._name, FORMER, before.number)
         self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
 
-    def revoke(self, number: str, why: str) -> bool:
-        """Mark a version and its package; return whether it was champion, and no longer is."""
+    def revoke(self, number: str, why: str) -> tuple[str, ...]:
+        """Mark a version and its package; return the aliases that named it, and no longer do.
+
+        What was said first stays; calling it again is harmless.
+        """
         from mlflow.exceptions import MlflowException
 
-        self._client.set_model_version_tag(self._name, number, "revoked", why)
         version = self._client.get_model_version(self._name, number)
+        if not version.tags.get(TAKEN_BACK):  # the tag counts, so it comes first
+            self._client.set_model_version_tag(self._name, number, TAKEN_BACK, why)
+        for alias in version.aliases:
+            self._client.delete_registered_model_alias(self._name, alias)
         with tempfile.TemporaryDirectory() as folder:
-            mark(Path(folder), why)
+            mark(Path(folder), version.tags.get(TAKEN_BACK) or why)
             try:
                 self._client.log_artifact(version.run_id, f"{folder}/{REVOKED}", "package")
-            except MlflowException as err:  # a store that lets nobody add to it: the tag and the alias count
+            except (MlflowException, OSError) as err:  # a store that lets nobody add to it
                 logger.warning("the package of version %s could not be marked: %s", number, err)
-        champion = self.champion()
-        if champion is None or champion.number != number:
-            return False
-        self._client.delete_registered_model_alias(self._name, CHAMPION)
-        return True
+        return tuple(version.aliases)
 
     @contextmanager
     def _run(self) -> "Iterator[str]":

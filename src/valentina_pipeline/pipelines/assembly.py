@@ -167,8 +167,8 @@ def shipped(serving: Path) -> dict[str, Path]:
     is in `serving` comes as a folder, for pipelines and serving do not import each other.
     """
     import valentina_pipeline
-    from valentina_pipeline import config, domain, image
-    from valentina_pipeline.domain import base_files, concept, content, scene
+    from valentina_pipeline import config, domain, image, integrations
+    from valentina_pipeline.domain import base_files, clock, concept, content, naming, rights, scene
     from valentina_pipeline.image import (
         adapted,
         base,
@@ -203,6 +203,8 @@ def shipped(serving: Path) -> dict[str, Path]:
     )
     from valentina_pipeline.image.policy import ages, judge, lexicon, lists, text
     from valentina_pipeline.image.portrait import kernel, said, shape, traits
+    from valentina_pipeline.integrations import files as written
+    from valentina_pipeline.integrations import ledgers, mlflow, permission, registry, tracking
 
     comparing = (faces, identity, tiny_models)
     drawing = (adapted, base, conditioning, emphasis, generate, missing, offload, png, tokens, watermark)
@@ -211,7 +213,10 @@ def shipped(serving: Path) -> dict[str, Path]:
     refusing = (names, safety, safety_checker, policy, ages, judge, lexicon, lists, text)
     rendering = (portrait, kernel, said, shape, traits)
     of_images = (*comparing, *drawing, *giving, *learned, *refusing, *rendering)
-    modules = (valentina_pipeline, config, domain, base_files, concept, content, scene, image, *of_images)
+    ruling = (clock, content, naming, rights, integrations, ledgers, permission, registry)
+    asking = (mlflow, tracking, written)
+    plain = (config, domain, base_files, concept, scene, image)
+    modules = (valentina_pipeline, *plain, *of_images, *ruling, *asking)
     top = Path(str(valentina_pipeline.__file__)).parent
     files = [*(Path(str(module.__file__)) for module in modules), *sorted(lists.DATA.glob("*.txt"))]
     places = [file.relative_to(top) for file in files]

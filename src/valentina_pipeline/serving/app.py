@@ -38,7 +38,7 @@ from valentina_pipeline.serving.keys import Gate, TooOften
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.openai import add_openai
 from valentina_pipeline.serving.server import Server, Status, without_folders
-from valentina_pipeline.serving.studio.package import BadPackage
+from valentina_pipeline.serving.studio.package import BadPackage, RightsUnknown
 from valentina_pipeline.serving.studio.pictures import LARGEST_PICTURE, content
 from valentina_pipeline.serving.studio.request import BadRequest, recalled
 from valentina_pipeline.serving.studio.request import Request as Wanted
@@ -52,6 +52,9 @@ LARGEST_BODY = 1 << 20
 
 MOST_STREAMS, MOST_STREAMS_EACH = 128, 64
 """Streams of events that are open at once: in all, and of one key."""
+
+ASK_AGAIN = 10.0
+"""Seconds until it may be known whether a package may draw, where that cannot be asked now."""
 
 HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
@@ -407,6 +410,11 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
     async def revoked(_: Request, err: BadPackage) -> JSONResponse:
         logger.error("%s", err)
         return answer(410, "invalid_request_error", without_folders(str(err)))
+
+    @app.exception_handler(RightsUnknown)
+    async def unknown(_: Request, err: RightsUnknown) -> JSONResponse:
+        logger.error("%s", err)
+        return answer(503, "server_error", without_folders(str(err)), wait=ASK_AGAIN)
 
     @app.exception_handler(TooOften)
     async def often(_: Request, err: TooOften) -> JSONResponse:

@@ -133,7 +133,7 @@ def serve(
     opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer, compile, threads)
     desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
     gate = Gate(known)
-    app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine, controls))
+    app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine, controls, root))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     logs.configure()

@@ -157,7 +157,7 @@ def generate(
 
 
 def opened(root: Path, package: str | None, concept: str | None) -> "About":
-    """Return the package that is meant, checked against the project's rights ledgers.
+    """Return the package that is meant, its files and its rights checked.
 
     Args:
         root: the project.
@@ -167,11 +167,10 @@ def opened(root: Path, package: str | None, concept: str | None) -> "About":
     Raises:
         BadPackage: it is none, or may not draw.
         NoSuchVersion: the registry does not have it.
-        ValueError: a ledger cannot be read, or no concept is named.
+        ValueError: no concept is named.
     """
     from valentina_pipeline.config import first_concept
-    from valentina_pipeline.integrations.ledgers import PLACE, revoked
-    from valentina_pipeline.serving.studio.package import BadPackage, read
+    from valentina_pipeline.serving.studio.package import read
 
     if package is None:
         folder = root / PACKAGE.format(concept=concept or first_concept(root))
@@ -179,11 +178,7 @@ def opened(root: Path, package: str | None, concept: str | None) -> "About":
         folder = _downloaded(root, package)
     else:
         folder = Path(package)
-    about = read(folder)
-    for record, why in revoked(root / PLACE).items():
-        if record in about.records:
-            raise BadPackage(f"{about.folder} stands on {record}, which was taken back: {why}")
-    return about
+    return read(folder, root)
 
 
 @contextmanager

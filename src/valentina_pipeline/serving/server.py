@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import HTTPException
@@ -23,7 +24,7 @@ from valentina_pipeline.serving.keys import Gate
 from valentina_pipeline.serving.metrics import Metrics
 from valentina_pipeline.serving.studio.adapters import Adapter
 from valentina_pipeline.serving.studio.controls import Network
-from valentina_pipeline.serving.studio.package import About, refuse_revoked
+from valentina_pipeline.serving.studio.package import About, check_rights
 from valentina_pipeline.serving.studio.pictures import fit
 from valentina_pipeline.serving.studio.request import Engine, Request, again, settled
 
@@ -89,6 +90,7 @@ class Server:
         log_prompts: write prompts to the log.
         engine: what is to draw.
         controls: networks that keep to pictures, by kind.
+        root: the project, whose ledgers and registry are asked; None is the working directory.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Server:
         log_prompts: bool = False,
         engine: Engine = "torch",
         controls: Mapping[str, Network] | None = None,
+        root: Path | None = None,
     ) -> None:
         self.shelf = shelf
         self.desk = desk
@@ -110,6 +113,7 @@ class Server:
         self.controls = dict(controls or {})
         self._link_key = secrets.token_bytes(32)
         self.decoders = Decoders()
+        self._root = root
 
     @property
     def about(self) -> About:
@@ -126,9 +130,9 @@ class Server:
             Full: too many are waiting.
             UnavailableError: nothing can be drawn or kept for now.
             HTTPException: too many pictures wait for being read.
-            BadPackage: rights that the package stands on were taken back meanwhile.
+            BadPackage: rights that the package stands on ended or were taken back meanwhile.
         """
-        refuse_revoked(self.about.folder)
+        check_rights(self.about, self._root)
         quota = self.gate.images_per_day(owner)
         self.desk.jobs.refuse_beyond(owner, wanted.count, quota)  # before pictures are read
         fitted = functools.partial(self.decoders.run, owner, "image", fit)

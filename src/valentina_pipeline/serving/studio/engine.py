@@ -12,7 +12,7 @@ from valentina_pipeline.serving.studio import likeness
 from valentina_pipeline.serving.studio.adapters import Adapter, read_shelf
 from valentina_pipeline.serving.studio.composition import Composition
 from valentina_pipeline.serving.studio.controls import Network, read_controls
-from valentina_pipeline.serving.studio.package import About, BadPackage, read, refuse_revoked
+from valentina_pipeline.serving.studio.package import About, BadPackage, check_rights, read
 from valentina_pipeline.serving.studio.procedural import Renderer
 from valentina_pipeline.serving.studio.request import (
     SCHEDULERS,
@@ -69,8 +69,8 @@ class Studio:
         about: the package.
         base: a folder or hub id of the same base model elsewhere; None takes the one that the package
             embeds or names.
-        root: what a relative path of a base that is not embedded counts from; None is the working
-            directory.
+        root: the project: its ledgers and registry say whether the package may draw, and relative paths of
+            a base that is not embedded count from it; None is the working directory.
         shelf: further LoRAs by name.
         engine: what draws.
         controls: networks that keep to pictures, by kind.
@@ -98,6 +98,7 @@ class Studio:
         compile: bool = False,
     ) -> None:
         self.about = about
+        self._root = root
         self.shelf = dict(shelf or {})
         self.controls = dict(controls or {})
         self.engine = engine
@@ -144,7 +145,7 @@ class Studio:
             BadAdapter: see `adapters.read_shelf` and `controls.read_controls`.
             MissingModel: the base is not on this machine, or the package has nothing for this engine.
         """
-        about = read(folder)
+        about = read(folder, root)
         shelf = read_shelf(adapters, about) if adapters else None
         controls = read_controls(about, root or Path.cwd(), adapters)
         return cls(about, base, root, shelf, engine, controls, compile)
@@ -176,10 +177,10 @@ class Studio:
             For each order its images, in order.
 
         Raises:
-            BadPackage: rights that the package stands on were taken back meanwhile.
+            BadPackage: rights that the package stands on ended or were taken back meanwhile.
             BadAdapter: a LoRA does not fit the base.
         """
-        refuse_revoked(self.about.folder)
+        check_rights(self.about, self._root)
         done: dict[tuple[int, int], Drawn] = {}
         for settings in dict.fromkeys(order.settings for order in orders):
             rows = [
