@@ -204,7 +204,7 @@ def shipped(serving: Path) -> dict[str, Path]:
     from valentina_pipeline.image.policy import ages, judge, lexicon, lists, text
     from valentina_pipeline.image.portrait import kernel, said, shape, traits
     from valentina_pipeline.integrations import files as written
-    from valentina_pipeline.integrations import ledgers, mlflow, permission, registry, tracking
+    from valentina_pipeline.integrations import ledgers, mlflow, permission, registry, tables, tracking
 
     comparing = (faces, identity, tiny_models)
     drawing = (adapted, base, conditioning, emphasis, generate, missing, offload, png, tokens, watermark)
@@ -214,7 +214,7 @@ def shipped(serving: Path) -> dict[str, Path]:
     rendering = (portrait, kernel, said, shape, traits)
     of_images = (*comparing, *drawing, *giving, *learned, *refusing, *rendering)
     ruling = (clock, content, naming, rights, integrations, ledgers, permission, registry)
-    asking = (mlflow, tracking, written)
+    asking = (mlflow, tables, tracking, written)
     plain = (config, domain, base_files, concept, scene, image)
     modules = (valentina_pipeline, *plain, *of_images, *ruling, *asking)
     top = Path(str(valentina_pipeline.__file__)).parent
