@@ -1,7 +1,6 @@
 """The command `kedro package`: a base and a LoRA that exist become a package, without any pictures."""
 
 import shutil
-from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -57,6 +56,7 @@ def package(
     from valentina_pipeline.bases import chosen_base
     from valentina_pipeline.config import BaseConfig, validated
     from valentina_pipeline.datasets import FileFolder
+    from valentina_pipeline.domain import clock
     from valentina_pipeline.domain.rights import allowed
     from valentina_pipeline.image.missing import MissingModel
     from valentina_pipeline.integrations import ledgers
@@ -69,7 +69,7 @@ def package(
     try:
         concept = _concept(trigger, class_word, name or trigger)
         records = ledgers.read(ledger) if ledger.is_dir() else ledgers.read_file(ledger)
-        record = allowed(records, lora.name, "generation", date.today())
+        record = allowed(records, lora.name, "generation", clock.today())
         _refuse_misfit(validated(BaseConfig, entry["model"], f"{base}.model"), root, lora)
         with TemporaryDirectory() as place:
             files = _files(root, entry, concept, record, _learned(lora, trigger, Path(place)))
