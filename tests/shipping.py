@@ -8,9 +8,9 @@ ROOT = Path(__file__).parents[1] / "src"
 
 
 def imported_modules(files: Iterable[Path]) -> set[str]:
-    """Return the files, relative to src, that these files import directly."""
+    """Return the files, relative to src, that these modules import directly; other files import nothing."""
     names: set[str] = set()
-    for file in files:
+    for file in (file for file in files if file.suffix == ".py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)

@@ -22,7 +22,7 @@ import tiny_bases
 from runs import NOTES, ROOT, config, made, run, samples
 from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.image import checkpoint
-from valentina_pipeline.image.checkpoint import Checkpoints, NotFiniteError, State
+from valentina_pipeline.image.checkpoint import Checkpoints, State
 from valentina_pipeline.image.encoding import (
     Sample,
     Texts,
@@ -33,6 +33,7 @@ from valentina_pipeline.image.encoding import (
     mirrored,
     tokenise,
 )
+from valentina_pipeline.image.finite import NotFiniteError
 from valentina_pipeline.image.optimise import schedule
 from valentina_pipeline.image.processes import Processes
 from valentina_pipeline.image.step import Mover, Noise, Objective, Run

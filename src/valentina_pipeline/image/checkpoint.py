@@ -10,30 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.image.finite import NotFiniteError, refuse_not_finite
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 KEPT = 2
-
-
-class NotFiniteError(ArithmeticError):
-    """Numbers that are to be kept are infinite or none at all; the message says which."""
-
-
-def refuse_not_finite(tensors: "Mapping[str, Tensor]", what: str) -> None:
-    """Raise NotFiniteError where a tensor has a number that is not finite.
-
-    Args:
-        tensors: by name; those of whole numbers are always right.
-        what: they are, for the message.
-    """
-    bad = [name for name, each in tensors.items() if each.is_floating_point() and not each.isfinite().all()]
-    if bad:
-        raise NotFiniteError(
-            f"{len(bad)} of {len(tensors)} tensors of {what} are not finite, such as {bad[0]}"
-        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from valentina_pipeline.domain.content import LORA, sha256
 from valentina_pipeline.image.base import Family
-from valentina_pipeline.image.checkpoint import refuse_not_finite
+from valentina_pipeline.image.finite import refuse_not_finite
 from valentina_pipeline.image.lora import Adapter, Kind
 from valentina_pipeline.image.lora_names import kohya_name, split_layer
 from valentina_pipeline.image.unet_names import layout_of

@@ -12,8 +12,9 @@ from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.image import objective
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.batches import batch_rows
-from valentina_pipeline.image.checkpoint import NotFiniteError, State
+from valentina_pipeline.image.checkpoint import State
 from valentina_pipeline.image.encoding import Encoded, Texts, encode_text, tokenise, vary
+from valentina_pipeline.image.finite import NotFiniteError
 from valentina_pipeline.image.memory import halve_when_full
 from valentina_pipeline.image.optimise import (
     Span,

@@ -21,9 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from valentina_pipeline.config import TrainConfig
 from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.cache import NO_CACHE
-from valentina_pipeline.image.checkpoint import Checkpoints, NotFiniteError, refuse_not_finite
+from valentina_pipeline.image.checkpoint import Checkpoints
 from valentina_pipeline.image.choose import best_look, had_enough
 from valentina_pipeline.image.encoding import Encoded, Texts
+from valentina_pipeline.image.finite import NotFiniteError, refuse_not_finite
 from valentina_pipeline.image.learned import Learned
 from valentina_pipeline.image.lora_linear import speed_up
 from valentina_pipeline.image.processes import Processes

@@ -180,6 +180,7 @@ def shipped(serving: Path) -> dict[str, Path]:
         edges,
         emphasis,
         faces,
+        finite,
         generate,
         identity,
         lora,
@@ -209,7 +210,7 @@ def shipped(serving: Path) -> dict[str, Path]:
     comparing = (faces, identity, tiny_models)
     drawing = (adapted, base, conditioning, emphasis, generate, missing, offload, png, tokens, watermark)
     giving = (chunks, color, control, decode, edges, redraw)
-    learned = (lora, lora_files, lora_load, lora_names, lora_read, unet_names)
+    learned = (finite, lora, lora_files, lora_load, lora_names, lora_read, unet_names)
     refusing = (names, safety, safety_checker, policy, ages, judge, lexicon, lists, text)
     rendering = (portrait, kernel, said, shape, traits)
     of_images = (*comparing, *drawing, *giving, *learned, *refusing, *rendering)
