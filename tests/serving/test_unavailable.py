@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.testclient import WebSocketDenialResponse
 
 import drawing
 from valentina_pipeline.serving import database
@@ -45,6 +46,12 @@ def test_a_locked_database_is_a_503_from_every_call_and_costs_nothing(
             *(api.get(f"/v1/jobs{path}") for path in ("", f"/{job}", f"/{job}/images/1.png")),
             api.delete(f"/v1/jobs/{job}"),
         ]
+        with (
+            pytest.raises(WebSocketDenialResponse) as refused,
+            api.websocket_connect(f"ws://localhost/v1/jobs/{job}/ws"),
+        ):
+            pass
+        answers.append(refused.value)
         assert api.get("/metrics").status_code == api.get("/healthz").status_code == 200
     for answer in answers:
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")

@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketState
 
 from valentina_pipeline.image.decode import Rejection
 from valentina_pipeline.image.safety import UnsafePrompt
@@ -183,6 +184,11 @@ def create_app(server: Server) -> FastAPI:
                 await _tell(line, server.events(job))
         except HTTPException as err:
             await line.send_denial_response(_refusal(err))
+        except UnavailableError as err:
+            if line.application_state == WebSocketState.CONNECTING:
+                await line.send_denial_response(_unavailable(err))
+            else:
+                await line.close(code=1013, reason="try again later")
 
     @app.get("/v1/jobs/{job}/images/{seed}.png", response_class=FileResponse, tags=["jobs"])
     async def image(
@@ -388,6 +394,10 @@ def _refusal(err: AnyHTTPException) -> JSONResponse:
     return said
 
 
+def _unavailable(err: UnavailableError) -> JSONResponse:
+    return _answer(503, "server_error", without_folders(str(err)), wait=REST)
+
+
 def _answer_errors(app: FastAPI, desk: Desk) -> None:
     """Have every error answered in one form, which OpenAI's clients read."""
     answer = _answer
@@ -426,7 +436,7 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
 
     @app.exception_handler(UnavailableError)
     async def unavailable(_: Request, err: UnavailableError) -> JSONResponse:
-        return answer(503, "server_error", without_folders(str(err)), wait=REST)
+        return _unavailable(err)
 
     @app.exception_handler(AnyHTTPException)
     async def other(_: Request, err: AnyHTTPException) -> JSONResponse:
