@@ -21,7 +21,7 @@ from safetensors.torch import load, load_file
 import tiny_bases
 from runs import NOTES, ROOT, config, made, run, samples
 from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.image import checkpoint
+from valentina_pipeline.image import checkpoint, objective
 from valentina_pipeline.image.checkpoint import Checkpoints, State
 from valentina_pipeline.image.encoding import (
     Sample,
@@ -315,6 +315,35 @@ def test_a_face_counts_where_it_is_in_each_picture() -> None:
     assert places[0, ..., middle:].unique().tolist() == places[1, ..., :middle].unique().tolist() == [0.5]
 
 
+def test_what_a_mask_blackens_has_no_share_in_the_loss() -> None:
+    base = tiny_bases.loaded("sdxl")
+    side, half = tiny_bases.SIZE, tiny_bases.SIZE // 2
+    mask = Image.new("L", (side, side))
+    mask.paste(255, (0, 0, half, side))
+    mask.paste(51, (0, 0, half, half))
+    sample = replace(samples(1)[0], mask=mask)
+    whole = encode_samples(base, [replace(sample, mask=None)], 3.0).places[0]
+    places, flipped = encode_samples(base, [sample, mirrored(sample)], 3.0).places
+    middle = places.shape[-1] // 2
+    assert places[..., middle:].count_nonzero() == flipped[..., :middle].count_nonzero() == 0
+    torch.testing.assert_close(places[:, middle:, :middle], whole[:, middle:, :middle])
+    torch.testing.assert_close(places[:, :middle, :middle], 0.2 * whole[:, :middle, :middle])
+    predicted = torch.rand(1, 4, *places.shape[1:], requires_grad=True)
+    objective.loss(predicted, torch.rand_like(predicted), torch.ones(1), places[None]).backward()
+    assert predicted.grad is not None and predicted.grad[..., :middle].all()
+    assert predicted.grad[..., middle:].count_nonzero() == 0
+
+
+def test_a_mask_is_scaled_and_cut_with_its_picture() -> None:
+    mask = Image.new("L", (300, 600))
+    mask.paste(255, (100, 100, 200, 300))
+    tall = Sample("tall", mask.convert("RGB"), "tall", None, mask=mask)
+    cut, plain = fit([tall, Sample("square", Image.new("RGB", (500, 500)), "square", None)], 256 * 256)
+    assert plain.mask is None and cut.mask is not None and cut.mask.size == cut.image.size
+    shown = np.asarray(cut.image.convert("L")).astype(int) > 128
+    assert np.array_equal(shown, np.asarray(cut.mask) > 128) and shown.any()
+
+
 def test_the_rate_warms_up_then_falls_to_nothing() -> None:
     cfg = config(steps=100, warmup_steps=10)
     rates = [schedule(step, cfg) for step in range(100)]
@@ -334,9 +363,13 @@ def test_the_data_hash_changes_with_a_pixel_a_caption_and_a_face() -> None:
         [replace(plain[0], face=(0.0, 0.0, 8.0, 8.0)), plain[1]],
         [replace(plain[0], repeats=2), plain[1]],
         [replace(plain[0], weight=0.5), plain[1]],
+        [replace(plain[0], mask=Image.new("L", plain[0].image.size, 255)), plain[1]],
+        [replace(plain[0], mask=Image.new("L", plain[0].image.size, 254)), plain[1]],
     ]
     assert data_hash(plain) == data_hash(samples(2))
-    assert len({data_hash(plain), *map(data_hash, changed)}) == 6
+    assert len({data_hash(plain), *map(data_hash, changed)}) == 8
+    # of before there were masks: LoRAs of pictures without one keep their hash
+    assert data_hash(plain) == "95b1dd189ba252b395117430db94996f1190b8b2e05a0b0e04e69144c77bdc60"
 
 
 def test_a_torn_checkpoint_is_passed_over_with_a_message(

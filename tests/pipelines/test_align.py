@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from packages import stage
 from portraits import picture
 from valentina_pipeline.config import BadParameter
+from valentina_pipeline.image.align import Portraits
 from valentina_pipeline.image.missing import MissingModel
 from valentina_pipeline.image.tiny_models import FaceNetTiny
 from valentina_pipeline.pipelines.align.nodes import align_portraits
@@ -32,10 +34,10 @@ def weights(tmp_path: Path) -> Path:
 
 def test_aligned_portraits_faces_and_sheet_are_the_same_again(weights: Path, tmp_path: Path) -> None:
     images = {"a": picture(0), "b": picture(1)}
-    aligned, faces, sheet = align_portraits(images, MANIFEST, weights, ALIGN, TINY)
-    again = align_portraits(images, MANIFEST, weights, ALIGN, TINY)
+    aligned, faces, sheet, masks = align_portraits(images, {}, MANIFEST, weights, ALIGN, TINY)
+    again = align_portraits(images, {}, MANIFEST, weights, ALIGN, TINY)
 
-    assert list(aligned) == ["a", "b"] and faces["kept"].all()
+    assert list(aligned) == ["a", "b"] and faces["kept"].all() and not list(masks)
     assert np.isclose([np.linalg.norm(e) for e in faces["embedding"]], 1, atol=1e-5).all()
     assert np.array_equal(np.asarray(sheet), np.asarray(again[2]))
     for number, frame in enumerate((faces, again[1])):
@@ -44,11 +46,31 @@ def test_aligned_portraits_faces_and_sheet_are_the_same_again(weights: Path, tmp
     assert len(pd.read_parquet(tmp_path / "0.parquet")["embedding"][0]) == 128
 
 
+@pytest.mark.parametrize("crop", ["face", "bust", "full"])
+def test_a_mask_is_cut_as_its_picture_is(crop: str, weights: Path) -> None:
+    shown = picture(0, size=256)
+    mask = Image.new("L", shown.size)
+    mask.paste(255, (0, 0, 128, 256))
+    images = {"a": shown, "b": picture(1, size=256)}
+    aligned, _, _, masks = align_portraits(
+        images, {"a": mask, "gone": mask}, MANIFEST, weights, {**ALIGN, "crop": crop}, TINY
+    )
+    # the picture's own pixels, cut with a left half that nothing else has the color of
+    painted = shown.copy()
+    painted.paste((0, 255, 0), (0, 0, 128, 256))
+    known = Portraits({"a": painted}, {"a": aligned._crops["a"]}, aligned._size, lambda image: image)
+    ((name, made),) = masks
+    assert name == "a" and made.mode == "L" and made.size == aligned["a"].size
+    green = np.asarray(known["a"]).astype(int) @ [-1, 1, -1] > 128
+    assert (green == (np.asarray(made) > 128)).mean() > 0.98
+    assert 0.2 < green.mean() < 0.8 and {0, 255} <= set(np.asarray(made).ravel().tolist())
+
+
 def test_a_missing_embedder_is_an_error_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(MissingModel, match=r"tiny/weights/faces\.safetensors"):
-        align_portraits({}, MANIFEST, tmp_path / "tiny" / "weights", ALIGN, TINY)
+        align_portraits({}, {}, MANIFEST, tmp_path / "tiny" / "weights", ALIGN, TINY)
 
 
 def test_a_parameter_out_of_range_is_named(weights: Path) -> None:
     with pytest.raises(BadParameter, match=r"align\.margin"):
-        align_portraits({}, MANIFEST, weights, {**ALIGN, "margin": 0.5}, TINY)
+        align_portraits({}, {}, MANIFEST, weights, {**ALIGN, "margin": 0.5}, TINY)

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import json
 import os
 import unicodedata
@@ -7,7 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from packages import stage
 from portraits import CONCEPT, RIGHTS, noise
@@ -44,10 +47,10 @@ def test_the_renderers_portraits_are_taken_in_with_their_attributes(
 ) -> None:
     monkeypatch.setattr(studio, "SMALLEST", 160)  # 768 takes seconds each
 
-    images, manifest, rejections = ingest_images(raw, RIGHTS, CONCEPT, LIMITS, 7)
+    images, manifest, rejections, masks = ingest_images(raw, RIGHTS, CONCEPT, LIMITS, 7)
 
     assert list(manifest["source_name"]) == [f"test_woman_{i:04d}.png" for i in range(4)]
-    assert rejections.empty and len(manifest) == 4
+    assert rejections.empty and len(manifest) == 4 and not masks
     assert set(manifest["width"]) == {160} and manifest["synthetic"].all()
     for index, words in enumerate(map(json.loads, manifest["attributes"])):
         assert words["eyes"] == "green" and words["expression"] in portrait.EXPRESSIONS
@@ -70,7 +73,7 @@ def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
     with (Path(os.fsdecode(os.fsencode(folder) + b"/bad\xff\n.png"))).open("wb") as file:
         file.write(b"x")
 
-    images, manifest, rejections = ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
+    images, manifest, rejections, _ = ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
     assert list(manifest["source_name"]) == ["also.jpg", "good.png"] and len(images) == 2
     assert list(manifest["attributes"]) == ["{}", '{"expression": "smiling"}']
@@ -100,7 +103,7 @@ def test_a_folder_outside_data_is_read_with_a_warning(raw: Path, caplog: pytest.
     elsewhere = raw.parents[2] / "photos"
     elsewhere.mkdir()
     noise(1).save(elsewhere / "a.png")
-    _, manifest, _ = ingest_images(raw, RIGHTS, {**FOLDER, "source": "photos"}, LIMITS, 7)
+    _, manifest, *_ = ingest_images(raw, RIGHTS, {**FOLDER, "source": "photos"}, LIMITS, 7)
     assert len(manifest) == 1 and "DVC does not see" in caplog.text
 
 
@@ -113,10 +116,11 @@ def test_a_broken_file_of_attributes_is_named(raw: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("place", ["folder", "zip"])
-def test_captions_beside_pictures_are_taken_in_and_masks_are_no_pictures(raw: Path, place: str) -> None:
+def test_captions_and_masks_beside_pictures_are_taken_in(raw: Path, place: str) -> None:
     folder = raw
     for number, name in enumerate(("a.png", "b.jpg", "c.png", "a_mask.png"), start=1):
         noise(number).save(folder / name)
+    Image.linear_gradient("L").resize((48, 32)).save(folder / "b-masklabel.png")
     (folder / "a.txt").write_text("test_woman woman\non a beach")
     (folder / "b.caption").write_text("test_woman woman, smiling")
     concept = FOLDER
@@ -126,12 +130,39 @@ def test_captions_beside_pictures_are_taken_in_and_masks_are_no_pictures(raw: Pa
             for file in files:
                 packed.write(file, file.name)
         concept = {**CONCEPT, "source": "data/01_raw/test_woman/all.zip"}
-    _, manifest, rejections = ingest_images(raw, RIGHTS, concept, LIMITS, 7)
+    images, manifest, rejections, masks = ingest_images(raw, RIGHTS, concept, LIMITS, 7)
     assert dict(zip(manifest["source_name"], manifest["caption"], strict=True)) == {
         "a.png": "test_woman woman on a beach", "b.jpg": "test_woman woman, smiling", "c.png": ""
     }  # fmt: skip
-    assert rejections["source_name"].tolist() == ["a_mask.png"]
-    assert "the mask of a portrait" in rejections["detail"][0]
+    assert rejections.empty and list(masks) == list(manifest["sha256"][:2]) and set(masks) < set(images)
+    opened = [Image.open(io.BytesIO(content)) for content in masks.values()]
+    assert [(mask.mode, mask.size) for mask in opened] == [("L", (96, 64))] * 2
+    assert np.array_equal(np.asarray(opened[0]), np.asarray(noise(4).convert("L")))
+
+
+def test_a_mask_that_cannot_be_used_is_a_row_and_its_picture_stays(
+    raw: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, name in enumerate("abcde", start=1):
+        noise(number).save(raw / f"{name}.png")
+    (raw / "a_mask.png").write_bytes(b"no picture")
+    Image.new("L", (64, 96), 255).save(raw / "b_mask.png")
+    Image.new("L", (96, 64)).save(raw / "c_mask.png")
+    (raw / "d_mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * LIMITS["max_bytes"])
+    hidden = Image.new("RGBA", (96, 64), (255, 255, 255, 0))
+    hidden.paste("white", (0, 0, 10, 64))
+    hidden.save(raw / "e_mask.png")
+
+    _, manifest, rejections, masks = ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
+
+    assert list(manifest["source_name"]) == [f"{name}.png" for name in "abcde"]
+    assert list(rejections["source_name"]) == [f"{name}_mask.png" for name in "abcd"]
+    assert set(rejections["reason"]) == {"mask not used"}
+    said = ["not an image: none of PNG, JPEG", "the mask has 64 x 96 pixels", "all black", "too large"]
+    assert all(words in detail for words, detail in zip(said, rejections["detail"], strict=True))
+    assert "the mask b_mask.png is not used: another shape" in caplog.text
+    (shown,) = masks.values()  # what is transparent counts as black
+    assert np.asarray(Image.open(io.BytesIO(shown))).mean(axis=0).tolist() == [255] * 10 + [0] * 86
 
 
 def test_a_caption_in_another_encoding_stops_ingest_by_its_name(raw: Path) -> None:
@@ -150,7 +181,7 @@ def test_a_decomposed_name_keeps_its_attributes_and_its_rights(raw: Path) -> Non
     noise(1).save(raw / mac)
     (raw / "attributes.json").write_text(json.dumps({pc: {"expression": "smiling"}}))
     rights = (RECORD.model_copy(update={"covers": pc}),)
-    _, manifest, _ = ingest_images(raw, rights, FOLDER, LIMITS, 7)
+    _, manifest, *_ = ingest_images(raw, rights, FOLDER, LIMITS, 7)
     assert list(manifest["attributes"]) == ['{"expression": "smiling"}']
 
 
@@ -160,7 +191,7 @@ def test_attributes_and_records_that_fit_no_picture_are_reported(
     noise(1).save(raw / "a.png")
     (raw / "attributes.json").write_text('{"A.png": {"expression": "smiling"}, "a.png": {}}')
     other = RECORD.model_copy(update={"id": "other", "covers": "A.PNG"})
-    _, manifest, _ = ingest_images(raw, (*RIGHTS, other), FOLDER, LIMITS, 7)
+    _, manifest, *_ = ingest_images(raw, (*RIGHTS, other), FOLDER, LIMITS, 7)
     assert list(manifest["attributes"]) == ["{}"]
     assert "no picture is named A.png; what is said of them is not used" in caplog.text
     assert "record other covers 'A.PNG', and no picture has such a name (close: a.png)" in caplog.text
@@ -170,7 +201,7 @@ def test_what_is_revoked_is_left_out_however_it_is_named(raw: Path) -> None:
     noise(1).save(raw / "IMG [2].png")
     noise(2).save(raw / "a.png")
     one = RECORD.model_copy(update={"id": "one", "covers": "IMG [2].PNG", **TAKEN_BACK})
-    _, manifest, rejections = ingest_images(raw, (*RIGHTS, one), FOLDER, LIMITS, 7)
+    _, manifest, rejections, _ = ingest_images(raw, (*RIGHTS, one), FOLDER, LIMITS, 7)
     assert list(manifest["source_name"]) == ["a.png"]
     assert list(rejections["reason"]) == ["rights revoked"]
 

@@ -57,6 +57,7 @@ def trained(root: Path, **changes: Any) -> Result:
         (root / folder).mkdir(parents=True, exist_ok=True)
     arguments: dict[str, Any] = {
         "aligned": images,
+        "aligned_masks": {},
         "faces": pd.DataFrame([FACE] * 3, columns=["x0", "y0", "x1", "y1"]).assign(
             sha256=names, kept=True, reason="", split=["train", "train", "held_out"]
         ),
@@ -147,9 +148,30 @@ def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) 
     assert result.files[LORA] != trained(tmp_path / "alone").files[LORA]
 
 
+def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_along(tmp_path: Path) -> None:
+    folder = garden(tmp_path)
+    half = Image.new("L", (64, 96))
+    half.paste(255, (0, 0, 32, 96))
+    half.save(folder / "rose_mask.png")
+    limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
+    wanted = {"garden": CompanionConfig()}
+    ((rose,), _) = pictures.companions(folder.parent, wanted, limits, (OWN, GARDEN), lambda _: None)
+    assert rose.mask is not None and np.array_equal(np.asarray(rose.mask), np.asarray(half))
+    size = samples(1)[0].image.size
+    white, black = (Image.new("RGB", size, color) for color in ("white", "black"))
+    names = [f"{i}" * 64 for i in range(2)]
+    plain, whole, nothing = (
+        trained(tmp_path, aligned_masks=masks)
+        for masks in ({}, dict.fromkeys(names, white), dict.fromkeys(names, black))
+    )
+    assert plain.loss.equals(whole.loss) and (plain.loss["loss"] > 0).all()
+    assert (nothing.loss["loss"] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
+        ("rose_mask.png", "no picture", "the mask .*rose_mask.png is refused: not an image"),
         ("rose.txt", None, "needs its caption in rose.txt"),
         ("rose.txt", " ", "rose.txt is empty"),
         ("rose.png", "no picture", "not an image"),

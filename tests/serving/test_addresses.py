@@ -114,7 +114,7 @@ from valentina_pipeline.pipelines.ingest.nodes import ingest_images
 if __name__ == "__main__":
     raw = pathlib.Path(sys.argv[2])
     concept = {{**CONCEPT, "source": sys.argv[1]}}
-    images, manifest, rejections = ingest_images(raw, RIGHTS, concept, {limits!r}, 7)
+    images, manifest, rejections, _ = ingest_images(raw, RIGHTS, concept, {limits!r}, 7)
     print("pictures", len(images) + len(rejections), len(images) > 0)
     for playlist in sorted(raw.iterdir()):
         if playlist.is_file():

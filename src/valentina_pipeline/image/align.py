@@ -126,6 +126,12 @@ class Portraits(Mapping[str, Image.Image]):
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._crops))
 
+    def cut_masks(self, masks: Mapping[str, Image.Image]) -> Iterator[tuple[str, Image.Image]]:
+        """Yield the masks of these portraits by name, L, cut as they are."""
+        for name in self:
+            if name in masks:
+                yield name, cut(masks[name], self._crops[name], self._size, linear=True).convert("L")
+
     def __len__(self) -> int:
         return len(self._crops)
 
@@ -138,7 +144,7 @@ def align(
     each: Map = each,
     alone: Alone = lambda image: image,
     hashes: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[Mapping[str, Image.Image], "pd.DataFrame", Image.Image]:
+) -> tuple[Portraits, "pd.DataFrame", Image.Image]:
     """Cut one portrait from each picture that shows one main face that is hers.
 
     Args:

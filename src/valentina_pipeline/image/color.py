@@ -56,12 +56,13 @@ class UnknownColorError(ValueError):
     """Nobody can say which colors are meant; the message says why."""
 
 
-def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
-    """Return a picture as sRGB, transparency on white, and a note where its profile could not be used.
+def to_srgb(image: Image.Image, profile: bytes | None, behind: str = "white") -> tuple[Image.Image, str]:
+    """Return a picture as sRGB, without transparency, and a note where its profile could not be used.
 
     Args:
         image: of any mode with 8 bits a channel.
         profile: ICC; None: the values are sRGB's, or CMYK and Lab as they are usually meant.
+        behind: the color on which what is transparent lies.
     """
     alpha = None
     if image.has_transparency_data:
@@ -72,7 +73,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
         image = image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
     colored, note = _applied(image, profile)
     if alpha is not None:
-        colored = Image.composite(colored, Image.new("RGB", colored.size, "white"), alpha)
+        colored = Image.composite(colored, Image.new("RGB", colored.size, behind), alpha)
     return colored, note
 
 

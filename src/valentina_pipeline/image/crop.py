@@ -69,10 +69,16 @@ def portrait_crop(face: Face, policy: Policy, margin: float, picture: tuple[int,
     return Crop((x, y), side, side, angle)
 
 
-def cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
+def cut(image: Image.Image, crop: Crop, size: int, linear: bool = False) -> Image.Image:
     """Return the crop at `size` x `size` pixels in its own proportions, RGB, free of aliasing.
 
     Where it reaches outside, the picture's edge goes on: mirroring would show hair a second time.
+
+    Args:
+        image: of any mode.
+        crop: in pixels of it.
+        size: see `Crop.shown`.
+        linear: for masks: sharper filters overshoot, and black beside white would no longer be black.
     """
     import cv2
 
@@ -86,9 +92,14 @@ def cut(image: Image.Image, crop: Crop, size: int) -> Image.Image:
     part = image.convert("RGB").crop((left, top, right, bottom))
     matrix[:, 2] += matrix[:, :2] @ np.array([left, top])
     pixels = cv2.warpAffine(
-        np.asarray(part), matrix, native, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        np.asarray(part),
+        matrix,
+        native,
+        flags=cv2.INTER_LINEAR if linear else cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REPLICATE,
     )
-    return Image.fromarray(pixels).resize(shown, Image.Resampling.LANCZOS)
+    filter_ = Image.Resampling.BILINEAR if linear else Image.Resampling.LANCZOS
+    return Image.fromarray(pixels).resize(shown, filter_)
 
 
 def moved(face: Face, crop: Crop, size: int) -> Face:

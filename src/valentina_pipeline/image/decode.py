@@ -92,13 +92,16 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
-def decode(content: bytes, limits: Limits, formats: tuple[str, ...] = OPENED) -> Decoded:
+def decode(
+    content: bytes, limits: Limits, formats: tuple[str, ...] = OPENED, behind: str = "white"
+) -> Decoded:
     """Return a file's picture.
 
     Args:
         content: of the file.
         limits: what it may be.
         formats: Pillow's names of those that it may have.
+        behind: the color on which what is transparent lies.
 
     Raises:
         Rejection: it is no picture of an allowed format, breaks a limit, or cannot be decoded.
@@ -106,14 +109,14 @@ def decode(content: bytes, limits: Limits, formats: tuple[str, ...] = OPENED) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is dropped anyway; sizes are checked here
         try:
-            return _decoded(content, limits, formats)
+            return _decoded(content, limits, formats, behind)
         except Rejection:
             raise
         except Exception as err:  # decoders fail in many ways on broken files: each is a row, never a crash
             raise Rejection("unreadable", brief(err)) from err
 
 
-def _decoded(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Decoded:
+def _decoded(content: bytes, limits: Limits, formats: tuple[str, ...], behind: str) -> Decoded:
     chunks = read_chunks(content) if content.startswith(SIGNATURE) else Chunks(content)
     with _header(chunks.content, limits, formats) as opened:
         chosen = _chosen(opened, limits)
@@ -122,7 +125,7 @@ def _decoded(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Decode
         texts = {key: str(text) for key, text in getattr(opened, "text", {}).items()}
         opened.load()
         profile, note = _profile(opened, chunks)
-        image, unused = to_srgb(_eight_bits(ImageOps.exif_transpose(opened)), profile)
+        image, unused = to_srgb(_eight_bits(ImageOps.exif_transpose(opened)), profile, behind)
     image.info = {}
     notes = tuple(said for said in (*chunks.notes, chosen, note, unused) if said)
     return Decoded(image, file_format, tables, texts, notes)

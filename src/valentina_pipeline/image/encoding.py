@@ -35,6 +35,7 @@ class Sample:
         weight: of its loss; that of class images is DreamBooth's prior loss weight.
         original: SDXL's condition: width and height before it was scaled; None: as it is.
         corner: likewise: left and top of what was cut from the scaled picture.
+        mask: L, as large as `image`: white counts in full, black not at all; None: all of it does.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Sample:
     weight: float = 1.0
     original: Size | None = None
     corner: tuple[int, int] = (0, 0)
+    mask: Image.Image | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Encoded:
 
     Attributes:
         latents: float32 (c, h, w) each.
-        places: float32 (1, h, w) each, how much each place of them counts, 1 on average.
+        places: float32 (1, h, w) each, how much each place of them counts, 1 on average without a
+            mask.
         captions: of the samples.
         conditions: float32 (n, 6), SDXL's: original height and width, crop's top and left, height and width.
         weight: float32 (n,), of each sample's loss.
@@ -116,7 +119,9 @@ def mirrored(sample: Sample) -> Sample:
     if face is not None:
         left, top, right, bottom = face
         face = (sample.image.width - right, top, sample.image.width - left, bottom)
-    return replace(sample, name=f"{sample.name} mirrored", image=ImageOps.mirror(sample.image), face=face)
+    mask = sample.mask and ImageOps.mirror(sample.mask)
+    name = f"{sample.name} mirrored"
+    return replace(sample, name=name, image=ImageOps.mirror(sample.image), face=face, mask=mask)
 
 
 def encode_samples(
@@ -128,7 +133,8 @@ def encode_samples(
 ) -> Encoded:
     """Encode pictures once: the VAE does not move while the rest learns.
 
-    A place in the face counts `face_weight` times, one outside `background_weight` times.
+    A place in the face counts `face_weight` times, one outside `background_weight` times, and each as much
+    of that as its picture's mask is white.
 
     Raises:
         ValueError: no samples.
@@ -144,6 +150,8 @@ def encode_samples(
         if sample.face is not None:
             box = np.array([sample.face]) / (sample.image.size * 2)
             counted = face_weights(box, face_weight, height, width, background_weight)[0]
+        if sample.mask is not None:
+            counted = counted * _whiteness(sample.mask, height, width)
         places.append(counted.to(base.device))
     conditions = torch.tensor([_conditions(s) for s in samples], dtype=torch.float32, device=base.device)
     weight = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=base.device)
@@ -201,10 +209,12 @@ def data_hash(samples: Sequence[Sample]) -> str:
     """Return the sha256 over all that is learned from."""
     total = hashlib.sha256()
     for sample in samples:
-        row = (
+        row: tuple[object, ...] = (
             sample.name, _pixel_hash(sample.image), sample.caption, sample.face,
             sample.repeats, sample.weight, sample.original, sample.corner,
         )  # fmt: skip
+        if sample.mask is not None:
+            row += (_pixel_hash(sample.mask),)
         total.update("".join(f"{each}\0" for each in row).encode())
     return total.hexdigest()
 
@@ -213,6 +223,12 @@ def _latents(base: BaseModel, image: Image.Image) -> dict[str, Tensor]:
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
     scaled = pixels.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
     return {"latents": encode(base.vae, scaled)[0]}
+
+
+def _whiteness(mask: Image.Image, height: int, width: int) -> Tensor:
+    """Return how white a mask is at each place of a latent, float32 (1, h, w) in [0, 1]."""
+    small = mask.convert("L").resize((width, height), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(small, np.float32) / 255)[None]
 
 
 def _embedded(base: BaseModel, caption: str) -> dict[str, Tensor]:
@@ -234,8 +250,10 @@ def _fit_one(sample: Sample, bucket: Size) -> Sample:
     if face is not None:
         x0, y0, x1, y1 = face
         face = (x0 * scale[0] - left, y0 * scale[1] - top, x1 * scale[0] - left, y1 * scale[1] - top)
+    # not Lanczos, which rings: black stays black
+    mask = sample.mask and sample.mask.resize((width, height), Image.Resampling.BILINEAR).crop(box)
     original = sample.original or sample.image.size
-    return replace(sample, image=image, face=face, original=original, corner=(left, top))
+    return replace(sample, image=image, face=face, original=original, corner=(left, top), mask=mask)
 
 
 def _conditions(sample: Sample) -> list[int]:

@@ -70,7 +70,7 @@ def judge(intake: Intake, original: Original) -> Picture | Rejection:
     """Return what becomes of one picture by its content alone, whatever the file holds."""
     limits = intake.limits
     try:
-        content = _content(original, limits.max_bytes)
+        content = read_content(original, limits.max_bytes)
         found = decode(content, limits.model_copy(update={"min_side": _least_side(limits)}))
         figures = quality.measured(found.image, found.tables, read_letters=limits.max_letters >= 0)
         quality.check(figures, limits)
@@ -107,14 +107,12 @@ def judged_by(intake: Intake) -> str:
     return sha256(json.dumps(about, sort_keys=True).encode())
 
 
-def perceptual_hash(image: Image.Image) -> str:
-    """Return 64 bits that stay close where a picture is encoded again, resized or lit otherwise, as hex."""
-    import imagehash
+def read_content(original: Original, limit: int) -> bytes:
+    """Return a file's content.
 
-    return str(imagehash.phash(image))
-
-
-def _content(original: Original, limit: int) -> bytes:
+    Raises:
+        Rejection: it cannot be read, or has more than `limit` bytes.
+    """
     try:
         content = original.content()
     except OSError as err:
@@ -122,6 +120,13 @@ def _content(original: Original, limit: int) -> bytes:
     if len(content) > limit:
         raise Rejection("too large", f"more than {limit:,} bytes")
     return content
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """Return 64 bits that stay close where a picture is encoded again, resized or lit otherwise, as hex."""
+    import imagehash
+
+    return str(imagehash.phash(image))
 
 
 def _least_side(limits: IngestConfig) -> int:

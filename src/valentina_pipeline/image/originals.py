@@ -22,6 +22,7 @@ class Original:
         version: names its content, such as by place, size and time; "" where nothing does.
         remote: reading waits for a network.
         caption: a person's, from a file beside it; "" where there is none.
+        mask: says where to learn from it; a file beside it, if there is one.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Original:
     version: str = ""
     remote: bool = False
     caption: str = ""
+    mask: "Original | None" = None
 
 
 def fetched(originals: Iterable[Original], at_once: int = 16) -> Iterator[Original]:

@@ -1,6 +1,6 @@
 """Nodes of the stage `align`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,26 +10,32 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
+    from valentina_pipeline.image.align import Portraits
+
 
 def align_portraits(
     images: "Mapping[str, Image.Image]",
+    masks: "Mapping[str, Image.Image]",
     manifest: "pd.DataFrame",
     weights: Path,
     align: dict[str, Any],
     face_embedder: dict[str, Any],
-) -> "tuple[Mapping[str, Image.Image], pd.DataFrame, Image.Image]":
+) -> "tuple[Portraits, pd.DataFrame, Image.Image, Iterator[tuple[str, Image.Image]]]":
     """Find the one face of each image, level it and crop it.
 
     Args:
         images: by sha256.
+        masks: of some of them, as large, by the picture's sha256.
         manifest: domain/manifest.py's.
         weights: tiny/weights; an embedder's relative path counts from the project's folder, two above.
         align: config.py's AlignConfig.
         face_embedder: config.py's FaceEmbedderConfig.
 
     Returns:
-        aligned, faces, align_sheet.
+        aligned, faces, align_sheet, aligned_masks.
     """
+    from functools import partial
+
     from valentina_pipeline.image.align import align as cut_portraits
     from valentina_pipeline.image.background import remover
     from valentina_pipeline.image.faces import embedder
@@ -42,10 +48,10 @@ def align_portraits(
     # a tiny one is a file of the project, there or not; others may be names that their loaders know
     path = str(root / judge.path) if judge.kind == "tiny" else located(judge.path, root)
     faces = embedder(judge.kind, path)
-    if not cfg.remove_background:
-        return cut_portraits(images, sources, cfg, faces, hashes=hashes)
-    alone = remover(cfg.remove_background)
-    return cut_portraits(images, sources, cfg, faces, alone=alone, hashes=hashes)
+    cut = partial(cut_portraits, images, sources, cfg, faces, hashes=hashes)
+    removed = cfg.remove_background
+    portraits, rows, sheet = cut(alone=remover(removed)) if removed else cut()
+    return portraits, rows, sheet, portraits.cut_masks(masks)
 
 
 def check_portraits(faces: "pd.DataFrame", manifest: "pd.DataFrame") -> None:

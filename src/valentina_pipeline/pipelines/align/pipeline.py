@@ -11,8 +11,15 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.align_portraits,
-                inputs=["images", "manifest", "weights", "params:align", "params:base.face_embedder"],
-                outputs=["aligned", "faces", "align_sheet"],
+                inputs=[
+                    "images",
+                    "masks",
+                    "manifest",
+                    "weights",
+                    "params:align",
+                    "params:base.face_embedder",
+                ],
+                outputs=["aligned", "faces", "align_sheet", "aligned_masks"],
                 name="align",
             ),
             node(nodes.check_portraits, inputs=["faces", "manifest"], outputs=None, name="check_portraits"),

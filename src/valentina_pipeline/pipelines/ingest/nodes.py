@@ -26,7 +26,6 @@ SIDECAR = "attributes.json"
 SIDECAR_BYTES = 20_000_000
 
 CAPTIONS_AT_ONCE = 16
-MASKS_UNUSED = "the mask of a portrait: train_lora.face_weight and background_weight stand in for it"
 
 SHOWN, CLOSE = 20, 3
 """Names that a message lists: of pictures that are not there, and of those that may be meant."""
@@ -38,7 +37,7 @@ class BadSidecar(ValueError):
 
 def ingest_images(
     raw: Path, rights: tuple[RightsRecord, ...], concept: dict[str, Any], ingest: dict[str, Any], seed: int
-) -> tuple[Mapping[str, Path], "pd.DataFrame", "pd.DataFrame"]:
+) -> tuple[Mapping[str, Path], "pd.DataFrame", "pd.DataFrame", Mapping[str, bytes]]:
     """Take in a concept's pictures.
 
     The result depends on the day only where a rights record expires: from then on its pictures are left
@@ -52,13 +51,16 @@ def ingest_images(
         seed: of the rendered scenes.
 
     Returns:
-        images, manifest, rejections.
+        images, manifest, rejections, masks.
 
     Raises:
         BadLedger: a revoked record covers no picture.
         BadSidecar: attributes.json is not what it has to be.
         NoImages: nothing is left.
     """
+    import pandas as pd
+
+    from valentina_pipeline.image import masks
     from valentina_pipeline.image.ingest import ingest as take_in
     from valentina_pipeline.image.intake import Intake
     from valentina_pipeline.image.journal import Journal
@@ -78,7 +80,11 @@ def ingest_images(
     )
     intake = Intake(limits, rights, clock.today(), ContentFilter().unsafe)
     with closing(Journal(working / ".journal")) as journal:
-        return take_in(originals, intake, journal)
+        images, manifest, rejections = take_in(originals, intake, journal)
+    taken, refused = masks.take_in(originals, manifest, limits)
+    if len(refused):
+        rejections = pd.concat([rejections, refused]).sort_values("source_name", kind="stable")
+    return images, manifest, rejections, taken
 
 
 def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[Original]":
@@ -111,6 +117,15 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
     prefix = f"{label}/" if label else ""
     found = sorted_out(entry for entry in entries if entry.name != SIDECAR)
     captions = _captions(place, found.captions)
+    masks = {
+        name: Original(
+            prefix + _printable(mask.name),
+            partial(place.read, mask, limits.max_bytes),
+            {},
+            remote=place.remote,
+        )
+        for name, mask in found.masks.items()
+    }
     taken = [
         Original(
             name=prefix + _printable(entry.name),
@@ -119,12 +134,13 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
             version=entry.version and f"{place.where} {entry.name} {entry.version}",
             remote=place.remote,
             caption=captions.get(entry.name, ""),
+            mask=masks.get(entry.name),
         )
         for entry in found.pictures
     ]
-    left = {**found.unused, **dict.fromkeys(found.masks.values(), MASKS_UNUSED)}
     return taken + [
-        Original(prefix + _printable(entry.name), partial(_refuse, why), {}) for entry, why in left.items()
+        Original(prefix + _printable(entry.name), partial(_refuse, why), {})
+        for entry, why in found.unused.items()
     ]
 
 

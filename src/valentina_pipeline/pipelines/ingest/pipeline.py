@@ -12,7 +12,7 @@ def create_pipeline(**_: object) -> Pipeline:
             node(
                 nodes.ingest_images,
                 inputs=["raw", "rights", "params:concept", "params:ingest", "params:seed"],
-                outputs=["images", "manifest", "rejections"],
+                outputs=["images", "manifest", "rejections", "masks"],
                 name="ingest",
             )
         ]

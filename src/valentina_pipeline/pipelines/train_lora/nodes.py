@@ -44,6 +44,7 @@ LOOK_COLUMNS = ["step", "held_out_loss", "training_loss", "overfitting"]
 
 def train_adapter(
     aligned: "Mapping[str, Image.Image]",
+    aligned_masks: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
     manifest: "pd.DataFrame",
@@ -61,6 +62,7 @@ def train_adapter(
 
     Args:
         aligned: pictures of kept faces by sha256, all of one size.
+        aligned_masks: of some of them, as large: only what is white is learned from.
         faces: align's rows: where the face is; only those kept of the split "train" are learned from.
         captions: sha256, caption, rejected.
         manifest: see domain/manifest.py.
@@ -101,7 +103,9 @@ def train_adapter(
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     pictures.check_rights(manifest, rights, clock.today())
     faces = reviewed(faces, captions)
-    own, held_out = (pictures.own(aligned, faces, captions, split) for split in (TRAIN, HELD_OUT))
+    own, held_out = (
+        pictures.own(aligned, aligned_masks, faces, captions, split) for split in (TRAIN, HELD_OUT)
+    )
     if not own:
         raise pictures.NothingToTrainOn(
             "no aligned picture belongs to the training split: see faces and rejections"

@@ -39,6 +39,7 @@ class BadCompanion(ValueError):
 
 def own(
     aligned: "Mapping[str, Image.Image]",
+    masks: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
     split: str,
@@ -57,7 +58,13 @@ def own(
     for name in names:
         if not words.get(name):
             raise NothingToTrainOn(f"picture {name} has no caption: run the stage caption again")
-    return [Sample(name, aligned[name].convert("RGB"), words[name], boxes[name]) for name in names]
+    shown = {name: masks[name].convert("L") for name in names if name in masks}
+    for name in (name for name, mask in shown.items() if mask.getextrema() == (0, 0)):
+        logger.warning("picture %s: its mask blackens all of the portrait: nothing is learned from it", name)
+    return [
+        Sample(name, aligned[name].convert("RGB"), words[name], boxes[name], mask=shown.get(name))
+        for name in names
+    ]
 
 
 def refuse_captions(samples: "Sequence[Sample]", own: str) -> None:
@@ -135,8 +142,7 @@ def companions(
         # a concept's "*" was not written with these pictures in mind; what was revoked stays so
         named = tuple(r for r in rights if r.revoked or naming.names_folder(r.covers, name))
         intake = Intake(smaller, named, clock.today(), unsafe)
-        masks = dict.fromkeys(found.masks.values(), "masks do not weigh what trains along")
-        for entry, why in {**found.unused, **masks}.items():
+        for entry, why in found.unused.items():
             logger.warning("%s is not used: %s", folder / entry.name, why)
         for entry in found.pictures:
             if Path(entry.name).suffix.lower() not in SUFFIXES:
@@ -243,6 +249,23 @@ def _companion(
     made = judge(intake, Original(name, partial(place.read, entry, intake.limits.max_bytes), {}))
     if isinstance(made, Rejection):
         raise BadCompanion(f"{folder / name} is refused: {made}")
-    sample = Sample(full, png.decode(made.content), caption, None, settings.repeats, settings.weight)
+    image = png.decode(made.content)
+    mask = _mask(place, folder, found.masks.get(name), image.size, intake.limits)
+    sample = Sample(full, image, caption, None, settings.repeats, settings.weight, mask=mask)
     row = (made.facts["sha256"], full, record.id, TRAIN)
     return sample, dict(zip(USED, row, strict=True))
+
+
+def _mask(
+    place: "Source", folder: Path, entry: "Entry | None", size: tuple[int, int], limits: IngestConfig
+) -> "Image.Image | None":
+    from valentina_pipeline.image.decode import Rejection
+    from valentina_pipeline.image.masks import read_mask
+    from valentina_pipeline.image.originals import Original
+
+    if entry is None:
+        return None
+    try:
+        return read_mask(Original(entry.name, partial(place.read, entry, limits.max_bytes), {}), size, limits)
+    except Rejection as err:
+        raise BadCompanion(f"the mask {folder / entry.name} is refused: {err}") from err

@@ -13,6 +13,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 nodes.train_adapter,
                 inputs=[
                     "aligned",
+                    "aligned_masks",
                     "faces",
                     "captions",
                     "manifest",
