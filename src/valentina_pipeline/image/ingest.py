@@ -72,10 +72,11 @@ def ingest(
         logger.info(
             "%d of %d pictures did not change since they were judged", len(ordered) - len(todo), len(ordered)
         )
-    made = each(partial(judge, intake), fetched(ordered[row] for row in todo))
-    shown = counted(made, "ingest", len(ordered), len(ordered) - len(todo))
-    for row, outcome in zip(todo, shown, strict=True):
-        outcomes[row] = _remembered(journal, keys[row], outcome)
+    with fetched(ordered[row] for row in todo) as read:
+        made = each(partial(judge, intake), read)
+        shown = counted(made, "ingest", len(ordered), len(ordered) - len(todo))
+        for row, outcome in zip(todo, shown, strict=True):
+            outcomes[row] = _remembered(journal, keys[row], outcome)
     judged = [outcome for outcome in outcomes if outcome is not None]
     kept, rejected = _without_likenesses(ordered, judged, intake.limits.near_duplicate_bits)
     rejections = pd.DataFrame(

@@ -47,14 +47,15 @@ def take_in(
     rows = [row for row in manifest.to_dict("records") if row["source_name"] in of]
     masks: dict[str, bytes] = {}
     refused = []
-    if rows:  # workers are started for nothing else
-        sizes = [(int(row["width"]), int(row["height"])) for row in rows]
-        read = zip(fetched(of[row["source_name"]] for row in rows), sizes, strict=True)
-        for row, made in zip(rows, each(partial(_encoded, limits), read), strict=True):
-            if isinstance(made, bytes):
-                masks[row["sha256"]] = made
+    sizes = [(int(row["width"]), int(row["height"])) for row in rows]
+    with fetched(of[row["source_name"]] for row in rows) as read:
+        # workers are started for nothing else
+        made = each(partial(_encoded, limits), zip(read, sizes, strict=True)) if rows else ()
+        for row, mask in zip(rows, made, strict=True):
+            if isinstance(mask, bytes):
+                masks[row["sha256"]] = mask
                 continue
-            why = f"{made.why if isinstance(made, Lost) else made}; {row['source_name']} is taken without it"
+            why = f"{mask.why if isinstance(mask, Lost) else mask}; {row['source_name']} is taken without it"
             logger.warning("the mask %s is not used: %s", of[row["source_name"]].name, why)
             refused.append((of[row["source_name"]].name, "mask not used", why))
     return masks, pd.DataFrame(refused, columns=list(REJECTION_COLUMNS), dtype=str)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,19 +35,27 @@ class Original:
     mask: "Original | None" = None
 
 
-def fetched(originals: Iterable[Original], at_once: int = 16) -> Iterator[Original]:
-    """Yield the originals in order; the contents of remote ones are read ahead, many at once, into files.
+@contextmanager
+def fetched(originals: Iterable[Original], at_once: int = 16) -> Iterator[Iterator[Original]]:
+    """Give the originals in order; the contents of remote ones are read ahead, many at once, into files.
 
-    A content that could not be read raises again where it is asked for.
+    The files last as long as the block: workers may read them after the last original was asked for. A
+    content that could not be read raises again where it is asked for.
     """
     with TemporaryDirectory(prefix="fetched-") as folder, ThreadPoolExecutor(at_once) as threads:
-        waiting: deque[Future[Original]] = deque()
-        for number, original in enumerate(originals):
-            waiting.append(threads.submit(_fetched, original, Path(folder) / str(number)))
-            if len(waiting) >= 2 * at_once or not original.remote:
-                yield waiting.popleft().result()
-        while waiting:
+        yield _ahead(originals, Path(folder), threads, 2 * at_once)
+
+
+def _ahead(
+    originals: Iterable[Original], folder: Path, threads: ThreadPoolExecutor, most: int
+) -> Iterator[Original]:
+    waiting: deque[Future[Original]] = deque()
+    for number, original in enumerate(originals):
+        waiting.append(threads.submit(_fetched, original, folder / str(number)))
+        if len(waiting) >= most or not original.remote:
             yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _fetched(original: Original, file: Path) -> Original:
