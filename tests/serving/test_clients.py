@@ -62,7 +62,7 @@ def about(package: Path) -> About:
 @pytest.fixture(scope="module")
 def still(about: About) -> TestClient:
     """The calls without keys and without what draws: for what is refused or answered before."""
-    jobs = SimpleNamespace(get=lambda job: None)
+    jobs = SimpleNamespace(get=lambda job: None, refuse_beyond=lambda *_: None)
     desk: Any = SimpleNamespace(about=about, batch_seconds=1.0, progress=lambda job: None, jobs=jobs)
     app = create_app(server.Server({}, desk, Gate({}), Metrics()))
     return TestClient(app, base_url="http://127.0.0.1")
