@@ -61,7 +61,8 @@ def test_captions_keep_what_people_write(tmp_path: Path) -> None:
 def test_a_revocation_s_reason_is_no_formula(tmp_path: Path) -> None:
     from datetime import date
 
-    ledger = tmp_path / "shoot.csv"
+    ledger = tmp_path / "ada_lind" / "shoot.csv"
+    ledger.parent.mkdir()
     head = "id,holder,covers,uses,licence,synthetic,expires,evidence"
     ledger.write_text(f"{head}\nada,Ada,-shoot/*,training,CC0-1.0,true,,letter\n")
     ledgers.revoke(tmp_path, "ada", EVIL, date(2026, 1, 2))

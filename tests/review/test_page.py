@@ -126,7 +126,7 @@ def test_find_and_replace_goes_through_all_captions(page: Page, dataset: Dataset
 
 def test_what_align_left_out_says_why_and_hostile_names_stay_text(page: Page) -> None:
     page.locator("#list button").nth(2).click()
-    expect(page.locator("#about")).to_contain_text("<b>x</b>.png · train · left out: no face")
+    expect(page.locator("#about")).to_contain_text("<b>x</b>.png · left out: no face")
     expect(page.locator("#accept")).to_be_disabled()
     assert page.locator("#about b").count() == 0
 
