@@ -42,12 +42,12 @@ def work(server: Connection, opening: Opening) -> None:
 
 
 def desk(jobs: Jobs, package: Path, state: Path) -> Desk:
-    """Return a desk that has `work` draw."""
-    process.work = work  # type: ignore[attr-defined]
+    """Return a desk; it has `work` draw where a test puts that in the place of the process's own."""
     return Desk(jobs, read(package), Opening(package, state), state / "images", Metrics())
 
 
 if __name__ == "__main__":
+    process.work = work  # type: ignore[attr-defined]
     made = desk(Jobs(sys.argv[1], lease=LEASE), Path(sys.argv[3]), Path(sys.argv[2]))
     made.start()
     print("begun", flush=True)
