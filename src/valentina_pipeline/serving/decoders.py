@@ -2,11 +2,15 @@
 
 import multiprocessing
 import resource
+import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from valentina_pipeline.integrations.bounded import Places
 from valentina_pipeline.serving.studio.request import BadRequest
+
+if TYPE_CHECKING:
+    from pebble import ProcessPool
 
 Found = TypeVar("Found")
 
@@ -22,13 +26,11 @@ MEMORY = 2 << 30
 
 
 class Decoders:
-    """Runs what reads files of strangers in processes of its own."""
+    """Runs functions on files of strangers in separate processes, which begin with the first file."""
 
     def __init__(self) -> None:
-        from pebble import ProcessPool
-
-        context: Any = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-        self._pool = ProcessPool(PROCESSES, initializer=_confine, context=context)
+        self._lock = threading.Lock()
+        self._pool: ProcessPool | None = None
         self._places = Places(MOST_WAITING, MOST_WAITING_EACH, "requests with pictures wait for being read")
 
     def run(self, owner: str, field: str, work: Callable[..., Found], *given: Any) -> Found:
@@ -41,7 +43,7 @@ class Decoders:
         from pebble import ProcessExpired
 
         with self._places.taken(owner):
-            future = self._pool.schedule(work, args=list(given), timeout=SECONDS)
+            future = self._active_pool().schedule(work, args=list(given), timeout=SECONDS)
             try:
                 return future.result()
             except TimeoutError as err:
@@ -50,9 +52,23 @@ class Decoders:
                 raise BadRequest(field, "reading it took too much memory, or broke what reads it") from err
 
     def close(self) -> None:
-        """End the processes."""
-        self._pool.stop()
-        self._pool.join()
+        """End the processes; the next file begins new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.stop()
+            pool.join()
+
+    def _active_pool(self) -> "ProcessPool":
+        from pebble import ProcessPool
+
+        with self._lock:
+            if self._pool is None:
+                context: Any = multiprocessing.get_context(
+                    "spawn"
+                )  # a fork would copy locks that threads hold
+                self._pool = ProcessPool(PROCESSES, initializer=_confine, context=context)
+            return self._pool
 
 
 def _confine() -> None:
