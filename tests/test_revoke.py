@@ -9,19 +9,12 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from given import ledger
 from stores import empty_store
 from valentina_pipeline.integrations import ledgers
 from valentina_pipeline.integrations.registry import Registry
 from valentina_pipeline.rights import lineage, revoke
 
-RECORD = """- id: {id}
-  holder: Jane Doe
-  covers: "*"
-  uses: [training, generation]
-  licence: CC-BY-4.0
-  synthetic: false
-  evidence: contract
-"""
 COMMITS = 40
 
 
@@ -48,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     empty_store(store, monkeypatch)
     for concept, record in (("ada", "shoot"), ("bob", "shoot"), ("eve", "other")):
         (store / ledgers.PLACE / concept).mkdir(parents=True)
-        (store / ledgers.PLACE / concept / "all.yml").write_text(RECORD.format(id=record))
+        (store / ledgers.PLACE / concept / "all.yml").write_text(ledger(record))
         package = store / f"data/06_models/{concept}/package"
         package.mkdir(parents=True)
         (package / "rights.json").write_bytes(rights(record))

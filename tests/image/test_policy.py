@@ -153,7 +153,7 @@ def test_the_policy_takes_milliseconds() -> None:
     for prompt in prompts[:20]:
         refused(prompt)
     least = min(_seconds(prompts) for _ in range(3))
-    assert least / len(prompts) < 0.02  # measured alone: 0.002; a busy machine is given ten times as long
+    assert least / len(prompts) < 0.02  # measured alone: about 0.002; a busy machine gets ten times as long
 
 
 def _seconds(prompts: list[str]) -> float:

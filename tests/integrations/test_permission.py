@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from given import ledger
 from stores import empty_store
 from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.rights import Terms
@@ -14,14 +15,7 @@ from valentina_pipeline.integrations.permission import NoAnswer, obstacle
 from valentina_pipeline.integrations.registry import Registry, download
 
 TERMS = (Terms(id="shoot", uses=("training", "generation"), expires=date(2030, 1, 31)),)
-RECORD = """- id: shoot
-  holder: Jane Doe
-  covers: "*"
-  uses: [training, generation]
-  licence: CC-BY-4.0
-  synthetic: false
-  evidence: contract
-"""
+RECORD = ledger("shoot")
 
 
 @pytest.fixture
