@@ -104,6 +104,17 @@ def test_an_image_is_drawn_with_progress_and_shown_with_how(page: Page) -> None:
     expect(page.get_by_role("status")).to_have_text("The image is ready.")
 
 
+def test_an_image_says_what_of_its_request_counted_for_nothing(
+    package: Path, browser: Browser, tmp_path: Path
+) -> None:
+    with running(package, tmp_path, base="nowhere/no-base", or_renderer=True) as it:
+        for window in opened(browser.new_page(viewport=TALL), it):
+            expect(drawn(window, "by the renderer", 3)).to_contain_text(
+                "sampler and negative prompt change nothing"
+            )
+            window.close()
+
+
 def test_a_download_has_its_metadata(page: Page, tmp_path: Path) -> None:
     card = drawn(page, "for the album", 21)
     with page.expect_download() as waiting:
@@ -126,6 +137,8 @@ def test_jobs_wait_in_turn_survive_a_reload_and_escape_cancels(page: Page, serve
         page.get_by_label("Steps", exact=True).fill(steps)
         page.get_by_label("Prompt").fill(f"quick {steps}")
         page.keyboard.press("Control+Enter")
+    # a reload drops a request that the server has not answered yet
+    until(lambda: newest(served)["steps"] == 3)
     expect(page.get_by_text("Waiting, next").first).to_be_visible()
     page.reload()
     expect(page.get_by_text(re.compile(r"Drawing, step [1-9]"))).to_be_visible(timeout=30_000)
