@@ -51,6 +51,8 @@ export interface Job {
   /** as drawn, with nothing left to presets or to chance */
   request: Wanted;
   images: Picture[];
+  /** what of the request counted for nothing */
+  warnings: string[];
   error: string;
 }
 

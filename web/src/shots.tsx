@@ -112,6 +112,11 @@ export function Shot({ job, picture, large }: { job: Job; picture: Picture; larg
           <Face square={!large} job={job} picture={picture} />
         </button>
         <Identity value={picture.identity} />
+        {job.warnings.map((warning) => (
+          <p key={warning} lang="en" className="text-xs text-quiet">
+            {warning}
+          </p>
+        ))}
       </div>
       <figcaption className={large ? "max-w-xl space-y-5" : "space-y-2"}>
         <Prompt job={job} className={large ? "font-serif text-xl leading-snug" : "line-clamp-2 text-sm text-quiet"} />
