@@ -3,8 +3,10 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 
 import tiny_bases
 from valentina_pipeline.domain.base_files import base_files
@@ -52,6 +54,52 @@ def test_a_base_with_only_pickled_weights_is_not_loaded(tmp_path: Path) -> None:
 def test_a_base_of_another_family_is_refused() -> None:
     with pytest.raises(ValueError, match="holds a StableDiffusionPipeline; family sdxl needs"):
         bases.load_base(tiny_bases.config("sdxl", tiny_bases.sd15_folder()), Path())
+
+
+def test_a_base_saved_from_a_pipeline_with_the_same_networks_loads(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
+    index = json.loads((folder / "model_index.json").read_text())
+    for name in ("StableDiffusionImg2ImgPipeline", "StableDiffusionControlNetInpaintPipeline"):
+        (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
+        assert bases.base_folder(tiny_bases.config("sd15", folder), tmp_path) == folder
+    assert type(bases.load_base(tiny_bases.config("sd15", folder), tmp_path).pipe).__name__ == (
+        "StableDiffusionPipeline"
+    )
+    with pytest.raises(ValueError, match="family sdxl needs StableDiffusionXLPipeline"):
+        bases.base_folder(tiny_bases.config("sdxl", folder), tmp_path)
+
+
+def test_a_base_for_inpainting_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
+    config = json.loads((folder / "unet/config.json").read_text())
+    (folder / "unet/config.json").write_text(json.dumps(config | {"in_channels": 9}))
+    with pytest.raises(ValueError, match="takes 9 channels and gives 4"):
+        bases.base_folder(tiny_bases.config("sd15", folder), tmp_path)
+
+
+@pytest.mark.parametrize("half_alone", [False, True])
+def test_a_download_fetches_one_copy_of_each_network(
+    half_alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered, local = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "hub"), tmp_path / "cache"
+    for file in [*offered.glob("*/*.safetensors")]:
+        half = file.with_name(f"{file.stem}.fp16.safetensors")
+        file.rename(half) if half_alone else shutil.copy(file, half)
+
+    def download(_: str, *, local_files_only: bool, **patterns: list[str]) -> str:
+        assert not local_files_only
+        names = [file.relative_to(offered).as_posix() for file in offered.rglob("*") if file.is_file()]
+        for name in filter_repo_objects(names, **patterns):
+            (local / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(offered / name, local / name)
+        return str(local)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setenv(bases.DOWNLOAD, "1")
+    assert bases.base_folder(tiny_bases.config("sd15", "somebody/a-model"), tmp_path) == local
+    fetched = sorted(file.name for file in local.glob("*/*.safetensors"))
+    assert len(fetched) == 3
+    assert all((".fp16." in name) is half_alone for name in fetched)
 
 
 def test_the_hash_is_of_the_weights_that_a_pipeline_loads_and_of_nothing_else(tmp_path: Path) -> None:

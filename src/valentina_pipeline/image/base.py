@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,9 +27,20 @@ Quantise = Literal["none", "int8", "nf4"]
 DOWNLOAD = "VALENTINA_DOWNLOAD"
 """Environment variable: 1 lets a hub id that is not in the local cache be downloaded."""
 
+SETTINGS = ("model_index.json", "*/*.json", "*/*.txt")
+WEIGHTS = "*/*.safetensors"
+SPARE = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "vae_1_0/*")
+"""Files of a hub's repository: a base's settings, its weights, and weights that nothing is loaded from."""
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 PIPELINES: dict[Family, str] = {"sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline"}
+SAVED_AS: dict[Family, re.Pattern[str]] = {
+    family: re.compile(name.removesuffix("Pipeline") + r"(ControlNet)?(Img2Img|Inpaint)?Pipeline")
+    for family, name in PIPELINES.items()
+}
+"""The pipelines that a base's networks may have been saved from: the same ones serve them all."""
+
 CONFIGURED_AS: dict[Family, str] = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -193,7 +204,7 @@ def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantis
     path = base.config or CONFIGURED_AS[base.family]
     pipe = getattr(diffusers, PIPELINES[base.family]).from_single_file(
         file,
-        config=str(_pipeline_folder(base.model_copy(update={"path": path}), root)),
+        config=str(_pipeline_folder(base.model_copy(update={"path": path}), root, SETTINGS)),
         dtype=torch.float32,
         local_files_only=True,
         **NO_EXTRAS[base.family],
@@ -238,20 +249,28 @@ def base_folder(base: BaseConfig, root: Path) -> Path:
         if file.suffix != ".safetensors":
             raise ValueError(f"{file}: only .safetensors is read; a pickle may run code when it is opened")
         return file
-    folder = _pipeline_folder(base, root)
+    folder = _pipeline_folder(base, root, (*SETTINGS, WEIGHTS))
     files = base_files(folder)
     for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         if not any(file.parent.name == part for file in files):
             raise MissingModel(f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain)
+    if not (folder / "unet/config.json").is_file():
+        raise MissingModel(f"{base.path} (no {folder / 'unet/config.json'})", base.licence, base.obtain)
+    unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
+    if unet.get("in_channels") != unet.get("out_channels"):
+        raise ValueError(
+            f"{folder}: its U-Net takes {unet.get('in_channels')} channels and gives "
+            f"{unet.get('out_channels')}, as for inpainting; a base draws from text alone"
+        )
     return folder
 
 
-def _pipeline_folder(base: BaseConfig, root: Path) -> Path:
+def _pipeline_folder(base: BaseConfig, root: Path, needed: tuple[str, ...]) -> Path:
     folder = root / base.path
     if not (folder / "model_index.json").is_file():
-        folder = _cached(base)
+        folder = _cached(base, needed)
     name = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name")
-    if name != PIPELINES[base.family]:
+    if not SAVED_AS[base.family].fullmatch(str(name)):
         raise ValueError(f"{folder} holds a {name}; family {base.family} needs {PIPELINES[base.family]}")
     return folder
 
@@ -276,7 +295,7 @@ def _weights_hash(folder: Path) -> str:
     return sha256("".join(lines).encode())
 
 
-def _cached(base: BaseConfig) -> Path:
+def _cached(base: BaseConfig, needed: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -284,14 +303,16 @@ def _cached(base: BaseConfig) -> Path:
     if not HUB_ID.fullmatch(base.path):
         raise missing
     offline = os.environ.get(DOWNLOAD) != "1"
-    patterns = ["model_index.json", "*/*.json", "*/*.txt", "*/*.safetensors"]
+    fetch = partial(snapshot_download, base.path, allow_patterns=list(needed), local_files_only=offline)
     try:
-        found = snapshot_download(base.path, allow_patterns=patterns, local_files_only=offline)
+        found = Path(fetch(ignore_patterns=list(SPARE)))
+        if WEIGHTS in needed and not base_files(found):  # some are offered in half precision alone
+            found = Path(fetch())
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
         raise missing from err
-    if not (Path(found) / "model_index.json").is_file():
+    if not (found / "model_index.json").is_file():
         raise missing
-    return Path(found)
+    return found
 
 
 @contextmanager
