@@ -1,18 +1,22 @@
 """The stage on a randomly initialised base of true architecture: every line that a real base meets."""
 
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import yaml
 from kedro.pipeline import Pipeline
 from safetensors.torch import save_file
 
+from given import ledger
 from portraits import CONCEPT, picture
 from tiny_bases import SIZE, clip_folder, config, sd15_folder, sdxl_folder
 from valentina_pipeline import dag
+from valentina_pipeline.domain.rights import NotAllowed, records
 from valentina_pipeline.image.base import base_hash, load_base
 from valentina_pipeline.image.lora import Plan, inject
 from valentina_pipeline.image.lora_files import Notes, adapter_files
@@ -21,6 +25,7 @@ from valentina_pipeline.image.tiny_models import FaceNetTiny
 from valentina_pipeline.pipelines.evaluate.nodes import evaluate_adapter
 from valentina_pipeline.pipelines.evaluate.pipeline import create_pipeline
 
+(RIGHTS,) = records(yaml.safe_load(ledger("ours")), "ours.yml")
 FOLDERS = {"sdxl": sdxl_folder, "sd15": sd15_folder}
 PROMPTS = ["photo of {subject}, smiling, beach background", "photo of {subject}, serious, sunset background"]
 CFG = {"images_per_prompt": 1, "steps": 2, "guidance": 2.0, "bootstrap": 100}
@@ -60,6 +65,8 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
         ),
         "weights": place / "tiny" / "weights",
         "prompts": PROMPTS,
+        "used_pictures": pd.DataFrame({"rights_id": ["ours"]}),
+        "rights": (RIGHTS,),
         "concept": CONCEPT,
         "base": base,
         "evaluate": CFG,
@@ -99,6 +106,17 @@ def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path:
     assert metrics["images"] + metrics["rejected"] == 8
     assert list(plot.columns) == ["prompt", "variant", "identity"]
     assert grid.mode == "RGB" and marks["lora"] in report
+
+
+def test_nothing_is_drawn_under_a_record_that_does_not_allow_it(tmp_path: Path, threads: int) -> None:
+    given = inputs("sdxl", tmp_path)
+    for change, why in (
+        ({"revoked": date(2026, 1, 1), "revocation": "asked to"}, "rights revoked: record ours"),
+        ({"uses": ("training",)}, "allows training, not generation"),
+        ({"expires": date(2020, 1, 1)}, "ended on 2020-01-01"),
+    ):
+        with pytest.raises(NotAllowed, match=why):
+            evaluate_adapter(**given | {"rights": (RIGHTS.model_copy(update=change),)}, threads=threads)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Rights records: who allows which use of which pictures, until when; and what they say of one picture."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, Literal
 
@@ -125,6 +125,13 @@ def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) ->
     if close := next((record for record in rights if naming.prohibits(record.covers, name)), None):
         said += f"; record {close.id} covers {close.covers!r}, which is spelled differently"
     raise NotAllowed("no rights record", said)
+
+
+def require_use(rights: Iterable[RightsRecord], ids: Collection[str], use: Use, today: date) -> None:
+    """Raise NotAllowed where one of the records with these ids does not allow a use on a day."""
+    for record in rights:
+        if record.id in ids and (obstacle := record.obstacle(use, today)):
+            raise obstacle
 
 
 def covering_none(rights: Iterable[RightsRecord], names: Sequence[str]) -> list[RightsRecord]:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config import BaseConfig, EvaluateConfig, validated
+from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.content import drawing, sha256
 from valentina_pipeline.domain.manifest import reviewed
+from valentina_pipeline.domain.rights import RightsRecord, require_use
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,8 @@ def evaluate_adapter(
     captions: "pd.DataFrame",
     weights: Path,
     prompts: list[str],
+    used_pictures: "pd.DataFrame",
+    rights: tuple[RightsRecord, ...],
     concept: dict[str, Any],
     base: dict[str, Any],
     evaluate: dict[str, Any],
@@ -46,6 +50,8 @@ def evaluate_adapter(
         captions: sha256, caption, rejected.
         weights: tiny/weights; a relative path of the base counts from the project's folder, two above.
         prompts: templates with {subject}.
+        used_pictures: train_lora's rows; their records must allow generation today.
+        rights: the concept's records.
         concept: domain/concept.py's Concept.
         base: config.py's BaseConfig.
         evaluate: config.py's EvaluateConfig.
@@ -54,6 +60,9 @@ def evaluate_adapter(
 
     Returns:
         evaluation_images, scores, metrics, identity_plot, grid, report.
+
+    Raises:
+        NotAllowed: a record that the LoRA was trained under does not allow generation.
     """
     from valentina_pipeline.image.base import base_hash, load_base
     from valentina_pipeline.image.evaluate import Known, Models, use_threads
@@ -61,6 +70,7 @@ def evaluate_adapter(
     from valentina_pipeline.image.judge import load_judges
     from valentina_pipeline.image.safety import ContentFilter
 
+    require_use(rights, set(used_pictures["rights_id"]), "generation", clock.today())
     person = validated(Concept, concept, "concept")
     where = validated(BaseConfig, base, "base")
     cfg = validated(EvaluateConfig, evaluate, "evaluate")

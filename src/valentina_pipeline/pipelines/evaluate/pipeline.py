@@ -18,6 +18,8 @@ def create_pipeline(**_: object) -> Pipeline:
                     "captions",
                     "weights",
                     "prompts",
+                    "used_pictures",
+                    "rights",
                     "params:concept",
                     "params:base",
                     "params:evaluate",
