@@ -10,7 +10,7 @@ from valentina_pipeline.image.base import BaseModel
 from valentina_pipeline.image.lora import Adapter, Block, Kind, Plan, inject
 from valentina_pipeline.image.lora_files import Notes
 
-NOTES = Notes("valentina", "b" * 64, "d" * 64, "c" * 64, tiny_bases.SIZE, "v_prediction")
+NOTES = Notes("valentina", "b" * 64, "d" * 64, tiny_bases.SIZE, "v_prediction")
 KOHYA_NAME = "valentina.kohya.safetensors"
 
 

@@ -16,7 +16,6 @@ from valentina_pipeline.image.lora import Kind
 from valentina_pipeline.integrations import ledgers
 
 ROOT = Path(__file__).parents[1]
-SERVING = ROOT / "src/valentina_pipeline/serving/studio"
 
 DECISION = {
     "status": "champion",
@@ -112,7 +111,7 @@ def lora(seed: int = 1, kind: Kind = "lora") -> Path:
         torch.manual_seed(seed)
         for weights in adapter.weights().values():
             weights.data.normal_(0, 0.2)
-    notes = Notes("valentina_moreau", base_hash(folder), "0" * 64, "1" * 64, 64, "v_prediction")
+    notes = Notes("valentina_moreau", base_hash(folder), "0" * 64, 64, "v_prediction")
     place = Path(mkdtemp(prefix="lora-", dir=folder.parent))
     for name, content in adapter_files(adapter, notes).items():
         (place / name).write_bytes(content)
@@ -130,7 +129,6 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "faces": faces(),
         "used_pictures": manifest(),
         "weights": weights,
-        "serving": SERVING,
         "grid": grid(),
         "scenes": yaml.safe_load((ROOT / "conf/base/prompts/scenes.yml").read_text("utf-8")),
         "rights": rights(),

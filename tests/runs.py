@@ -55,7 +55,7 @@ def samples(count: int = 3) -> list[Sample]:
     ]
 
 
-NOTES = Notes("v", "b", "d", "c", tiny_bases.SIZE, "v_prediction")
+NOTES = Notes("v", "b", "d", tiny_bases.SIZE, "v_prediction")
 
 
 def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Learned]:

@@ -25,7 +25,9 @@ from valentina_pipeline.pipeline_registry import PIPELINES
 pytestmark = pytest.mark.slow
 
 STAND_IN = """#!{python} -S
-import hashlib, json, pathlib, sys
+import hashlib, json, os, pathlib, sys
+if sys.argv[1] == "fingerprint":
+    os.execv({python!r}, [{python!r}, "-m", "kedro", "fingerprint"])
 stage, concept = sys.argv[3], sys.argv[5].partition("=")[2]
 spec = json.loads(pathlib.Path("stages.json").read_text())[stage]
 deps = [pathlib.Path(path.replace("CONCEPT", concept)) for path in spec["deps"]]
@@ -71,6 +73,7 @@ def built(root: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     text = dag.render(project)
     (project / "dvc.yaml").write_text(text)
     stages = yaml.safe_load(text.replace("${item.concept}", "CONCEPT"))["stages"]
+    del stages["code"]
     (project / "stages.json").write_text(json.dumps({name: spec(stage) for name, stage in stages.items()}))
     git(project, "init", "--quiet")
     with Repo.init(str(project)) as repo, repo.config.edit() as config:
@@ -153,6 +156,16 @@ def test_edited_code_of_evaluate_reruns_from_evaluate(work: Path, log: Path) -> 
     nodes = work / "src/valentina_pipeline/pipelines/evaluate/nodes.py"
     nodes.write_text(nodes.read_text() + "\nCHANGED = 1\n")
     assert repro(work, log) == from_stage("evaluate")
+
+
+def test_edited_words_and_code_that_only_serves_rerun_nothing(work: Path, log: Path) -> None:
+    for file in (work / "src/valentina_pipeline").rglob("*.py"):
+        file.write_text(f'{file.read_text()}\n# a comment\n"""A string that stands alone."""\n')
+    app = work / "src/valentina_pipeline/serving/app.py"
+    app.write_text(app.read_text() + "\nCHANGED = 1\n")
+    assert status(work) == {"code"}
+    assert repro(work, log) == []
+    assert status(work) == set()
 
 
 def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:

@@ -49,9 +49,9 @@ def commit(folder: Path) -> None:
     call(folder, "git commit --quiet --message state")
 
 
-def reproduced(folder: Path) -> tuple[bool, str]:
+def reproduced(folder: Path, *stages: str) -> tuple[bool, str]:
     shown = io.StringIO()
-    same = reproduce(folder, console=Console(file=shown, width=120))
+    same = reproduce(folder, stages, console=Console(file=shown, width=120))
     return same, shown.getvalue()
 
 
@@ -93,6 +93,8 @@ def test_a_difference_names_stage_output_and_metric(repository: Path) -> None:
     assert shown.count("identical") == 1
     assert "differs: metrics.json" in shown
     assert "identity.gain: 0.5 -> 0.4 (-0.1)" in shown
+    same, shown = reproduced(repository, "stable")
+    assert same and "metrics" not in shown
 
 
 def test_without_a_lock_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,8 +82,8 @@ def dvc(metadata: ProjectMetadata, check: bool) -> None:
     \b
     The DAG is stated once, in src/valentina_pipeline/pipelines/ and conf/base/catalog.yml.
     Run this after you change
-      - a node's inputs or outputs, or the catalog,
-      - the imports of any code that a stage runs.
+      - a node's inputs or outputs,
+      - the catalog.
     Then `dvc repro` runs what your change touches and nothing else.
     """
     from valentina_pipeline import dag
@@ -99,6 +99,20 @@ def dvc(metadata: ProjectMetadata, check: bool) -> None:
         click.echo(changes, nl=False)
         click.echo("dvc.yaml is stale: `uv run kedro dvc` writes it", err=True)
         sys.exit(1)
+
+
+@cli.command()
+@click.pass_obj
+def fingerprint(metadata: ProjectMetadata) -> None:
+    r"""Write code_fingerprints.json: a hash of each stage's code.
+
+    \b
+    `dvc repro` runs this first. A hash covers every module that the stage imports, without comments,
+    docstrings and layout: an edit of words reruns no stage.
+    """
+    from valentina_pipeline import dag
+
+    dag.write(metadata.project_path / dag.FINGERPRINTS, dag.fingerprints(metadata.project_path))
 
 
 @cli.command()
@@ -127,15 +141,17 @@ def check(metadata: ProjectMetadata, concepts: tuple[str, ...]) -> None:
 
 
 @cli.command()
+@click.argument("stages", metavar="[STAGE]...", nargs=-1)
 @click.option("--keep", is_flag=True, help="Keep the temporary clone, to look into a difference.")
 @click.pass_obj
-def reproduce(metadata: ProjectMetadata, keep: bool) -> None:
+def reproduce(metadata: ProjectMetadata, stages: tuple[str, ...], keep: bool) -> None:
     r"""Run the committed pipeline again and compare it with dvc.lock.
 
     \b
-    In a clean temporary clone of HEAD, every stage runs anew, without cache; then each output's hash
-    is compared with the one committed. The table says for each stage: identical, or which output
-    differs, and for metrics by how much. Exit status 1 means that something differs.
+    In a clean temporary clone of HEAD, every stage runs anew, without cache; given STAGEs, they and
+    what they need. Then each output's hash is compared with the one committed. The table says for each
+    stage: identical, or which output differs, and for metrics by how much. Exit status 1 means that
+    something differs.
 
     \b
     Your working tree, cache and MLflow store stay as they are. What you have not committed takes no
@@ -144,7 +160,7 @@ def reproduce(metadata: ProjectMetadata, keep: bool) -> None:
     from valentina_pipeline import reproduce as again
 
     try:
-        same = again.reproduce(metadata.project_path, keep=keep)
+        same = again.reproduce(metadata.project_path, stages, keep=keep)
     except again.CannotReproduce as err:
         raise click.ClickException(str(err)) from err
     sys.exit(0 if same else 1)

@@ -1,34 +1,44 @@
 """dvc.yaml, written from the one statement of the DAG: Kedro's registry and catalog.
 
-A stage is a pipeline. Its deps are the paths of its free inputs and every file of this package that
-its code imports; its params are the keys behind its `params:` inputs and its own catalog entries; its
-outs are its persisted outputs. `metadata: {dvc: ...}` of a catalog entry says how DVC keeps it:
-`kind` (outs, metrics or plots), DVC's own `cache`, `persist`, `push`, `remote`, and a plot's axes.
+A stage is a pipeline. Its deps are the paths of its free inputs; its params are the keys behind its
+`params:` inputs, its own catalog entries and the fingerprint of its code; its outs are its persisted
+outputs. `metadata: {dvc: ...}` of a catalog entry says how DVC keeps it: `kind` (outs, metrics or
+plots), DVC's own `cache`, `persist`, `push`, `remote`, and a plot's axes.
+
+One stage more, `code`, writes the fingerprints. It runs in a second whenever a file of the package
+changed; the other stages run where a fingerprint changed.
 """
 
-import ast
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 from kedro.pipeline import Pipeline
 
+from valentina_pipeline.common.code_fingerprint import PACKAGE, fingerprint, pipeline_module
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.integrations import files
 from valentina_pipeline.pipeline_registry import PIPELINES, register_pipelines
 
-PACKAGE = __package__ or "valentina_pipeline"
 ITEM = "${item.concept}"
 HEADER = "# Written by `kedro dvc` from the pipelines and conf/base/catalog.yml: change those, then run it.\n"
+FINGERPRINTS = "code_fingerprints.json"
 CATALOG, BASES = "conf/base/catalog.yml", "conf/base/bases.yml"
 CONCEPT = f"conf/base/concepts/{ITEM}.yml"
 
 KINDS = ("outs", "metrics", "plots")
 OUT_KEYS = {"cache", "persist", "push", "remote"}
 PLOT_KEYS = {"x", "y", "x_label", "y_label", "title", "template", "header"}
+
+CODE_STAGE = {
+    "cmd": "kedro fingerprint",
+    "deps": [f"src/{PACKAGE}", CATALOG],
+    "outs": [{FINGERPRINTS: {"cache": False}}],
+}
 
 Catalog = Mapping[str, Mapping[str, Any]]
 
@@ -44,9 +54,21 @@ def render(root: Path) -> str:
         BadDag: see `stages`.
     """
     pipelines = register_pipelines()
-    described = stages({name: pipelines[name] for name in PIPELINES}, read_catalog(root), root / "src")
-    body = yaml.safe_dump({"stages": described}, sort_keys=False, width=100, allow_unicode=True)
+    described = stages({name: pipelines[name] for name in PIPELINES}, read_catalog(root))
+    body = yaml.safe_dump(
+        {"stages": {"code": CODE_STAGE, **described}}, sort_keys=False, width=100, allow_unicode=True
+    )
     return HEADER + body
+
+
+def fingerprints(root: Path) -> str:
+    """Return the text that `root`'s code_fingerprints.json should have: stage -> hash of its code."""
+    catalog = read_catalog(root)
+    pipelines = register_pipelines()
+    hashes = {
+        name: fingerprint(*_modules(name, pipelines[name], catalog), src=root / "src") for name in PIPELINES
+    }
+    return json.dumps(hashes, indent=2) + "\n"
 
 
 def write(path: Path, text: str) -> bool:
@@ -81,8 +103,8 @@ def read_catalog(root: Path) -> dict[str, dict[str, Any]]:
     return {name: with_item(entry) for name, entry in loader["catalog"].items()}
 
 
-def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog, src: Path) -> dict[str, dict[str, Any]]:
-    """Return dvc.yaml's stages for these pipelines, whose code is under `src`.
+def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> dict[str, dict[str, Any]]:
+    """Return dvc.yaml's stages for these pipelines.
 
     Raises:
         BadDag: two pipelines write one path; what travels between pipelines is not in the catalog;
@@ -90,10 +112,10 @@ def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog, src: Path) -> di
             a `metadata.dvc` has no meaning here.
     """
     _refuse_two_writers(pipelines, catalog)
-    return {name: _stage(name, pipeline, catalog, src) for name, pipeline in pipelines.items()}
+    return {name: _stage(name, pipeline, catalog) for name, pipeline in pipelines.items()}
 
 
-def _stage(name: str, pipeline: Pipeline, catalog: Catalog, src: Path) -> dict[str, Any]:
+def _stage(name: str, pipeline: Pipeline, catalog: Catalog) -> dict[str, Any]:
     inputs = {given for given in pipeline.inputs() if not given.startswith("params:")}
     for given in sorted(inputs - set(catalog)):
         raise BadDag(
@@ -101,19 +123,31 @@ def _stage(name: str, pipeline: Pipeline, catalog: Catalog, src: Path) -> dict[s
             "or make it in the same stage"
         )
     outputs = pipeline.all_outputs() & set(catalog)
-    used = [entry for entry in catalog if entry in inputs | outputs]
-    data = [_path(entry, catalog) for entry in used if entry in inputs]
+    used = _entries(pipeline, catalog)
     stage: dict[str, Any] = {
         "matrix": {"concept": "${concepts}"},
         "cmd": f"kedro run --pipelines {name} --params concept={ITEM}",
-        "deps": data + code_files(src, _starts(name, src, [catalog[entry] for entry in used])),
-        "params": _params(pipeline, used),
+        "deps": [_path(entry, catalog) for entry in used if entry in inputs],
+        "params": [*_params(pipeline, used), {FINGERPRINTS: [name]}],
     }
     outs = [_out(entry, catalog) for entry in used if entry in outputs]
     for kind in KINDS:
         if section := [out for its_kind, out in outs if its_kind == kind]:
             stage[kind] = section
     return stage
+
+
+def _entries(pipeline: Pipeline, catalog: Catalog) -> list[str]:
+    """Return the catalog's entries that a pipeline reads or writes, in the catalog's order."""
+    return [entry for entry in catalog if entry in pipeline.inputs() | pipeline.all_outputs()]
+
+
+def _modules(name: str, pipeline: Pipeline, catalog: Catalog) -> list[str]:
+    """Return the modules that a stage's code begins with: its pipeline, and the classes of its datasets."""
+    datasets = {
+        str(catalog[entry].get("type", "")).rpartition(".")[0] for entry in _entries(pipeline, catalog)
+    }
+    return [pipeline_module(name), *sorted(datasets)]
 
 
 def _path(name: str, catalog: Catalog) -> str:
@@ -191,57 +225,3 @@ def _keys_behind(parameter: str) -> dict[str, list[str]]:
             CONCEPT: [f"overrides.{head}"],
         }
     raise BadDag(f"params:{parameter} is nothing that valentina_pipeline.config.effective makes")
-
-
-def code_files(src: Path, starts: Iterable[Path]) -> list[str]:
-    """Return the files under `src` that running `starts` can import, as paths beside `src`, sorted.
-
-    Read from the syntax tree, so that imports inside functions count and nothing runs. Files without
-    a statement, such as an empty `__init__.py`, change nothing and are left out. Text files in the folder
-    `data` beside a module are part of its code.
-    """
-    todo, seen = list(starts), set[Path]()
-    while todo:
-        file = todo.pop()
-        if file not in seen:
-            seen.add(file)
-            todo.extend(_imported(file, src))
-    lists = {each for file in seen for each in (file.parent / "data").glob("*.txt")}
-    return sorted(file.relative_to(src.parent).as_posix() for file in {*filter(_has_code, seen), *lists})
-
-
-def _starts(stage: str, src: Path, entries: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """Return where the stage's code begins: its pipeline, and the datasets of its catalog entries."""
-    datasets = {str(entry.get("type", "")).rpartition(".")[0] for entry in entries}
-    modules = [f"{PACKAGE}.pipelines.{stage}.pipeline", *sorted(datasets)]
-    return [file for module in modules for file in _files_of(module, src)]
-
-
-def _imported(file: Path, src: Path) -> Iterator[Path]:
-    package = file.relative_to(src).parent.parts
-    for node in ast.walk(ast.parse(file.read_text("utf-8"), str(file))):
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            modules = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for module in modules:
-            yield from _files_of(module, src)
-
-
-def _files_of(module: str, src: Path) -> Iterator[Path]:
-    """Yield this package's files that importing `module` runs: its own and its parents'."""
-    parts = module.split(".")
-    if parts[0] != PACKAGE:
-        return
-    for depth in range(1, len(parts) + 1):
-        place = src.joinpath(*parts[:depth])
-        yield from (file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file())
-
-
-def _has_code(file: Path) -> bool:
-    body = ast.parse(file.read_text("utf-8")).body
-    return any(not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)) for each in body)

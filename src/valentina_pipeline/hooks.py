@@ -20,6 +20,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from valentina_pipeline.common.code_fingerprint import fingerprint, pipeline_module
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.manifest import StaleInputError, check_same_run
 from valentina_pipeline.integrations import mlflow, provenance
@@ -99,7 +100,8 @@ class TrackingHooks:
         self._began = time.monotonic()
         parent = mlflow.parent()
         if parent is not None and node.name in STAGE_NAMES:
-            _tolerant(lambda: parent.open_stage(node.name))
+            code = fingerprint(pipeline_module(node.name))
+            _tolerant(lambda: parent.open_stage(node.name, code))
 
     @hook_impl
     def after_node_run(self) -> None:

@@ -129,7 +129,6 @@ def _files(
 
     from valentina_pipeline.domain.content import UNMEASURED
     from valentina_pipeline.pipelines.assembly import Material, assembled, identified
-    from valentina_pipeline.serving import studio
 
     scenes = yaml.safe_load((root / "conf/base/prompts/scenes.yml").read_text("utf-8"))
     material = Material(
@@ -140,7 +139,6 @@ def _files(
         used_pictures=None,
         rights=(record,),
         weights=root / "tiny/weights",
-        serving=Path(str(studio.__file__)).parent,
         grid=None,
         scenes=scenes,
         concept=concept.model_dump(),

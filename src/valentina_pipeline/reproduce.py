@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,16 @@ class Compared:
     moved: tuple[Moved, ...]
 
 
-def reproduce(root: Path, *, keep: bool = False, console: Console | None = None) -> bool:
+def reproduce(
+    root: Path, stages: Sequence[str] = (), *, keep: bool = False, console: Console | None = None
+) -> bool:
     """Rerun HEAD of the repository at `root` in a clone, print a table, return whether all is equal.
+
+    Args:
+        root: a repository with a dvc.lock.
+        stages: to rerun, with those that they need, and to compare; none are all.
+        keep: leave the clone where it is.
+        console: to print on.
 
     Raises:
         CannotReproduce: HEAD has no dvc.lock, or a command failed.
@@ -57,8 +65,9 @@ def reproduce(root: Path, *, keep: bool = False, console: Console | None = None)
         _run(["git", "clone", "--quiet", str(root), str(clone)], root)
         committed, files = _lock(clone), _metrics(clone)
         # --force: also a stage whose outputs are in git runs again, and none comes from a cache
-        _run([sys.executable, "-m", "dvc", "repro", "--force"], clone, env=_environment(clone))
-        results = list(compare(committed, _lock(clone), files, _metrics(clone)))
+        _run([sys.executable, "-m", "dvc", "repro", "--force", *stages], clone, env=_environment(clone))
+        compared = compare(committed, _lock(clone), files, _metrics(clone))
+        results = [each for each in compared if not stages or each.stage.partition("@")[0] in stages]
     finally:
         if keep:
             console.print(f"the clone is kept: {clone}")

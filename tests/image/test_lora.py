@@ -20,7 +20,6 @@ from valentina_pipeline.image.lora import UNET, Block, Kind, Plan, inject
 from valentina_pipeline.image.lora_files import (
     Format,
     adapter_files,
-    code_hash,
     read_metadata,
     serialise,
 )
@@ -238,10 +237,6 @@ def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"PK not this")
     with pytest.raises(ValueError, match="is no safetensors file"):
         read_metadata(tmp_path / "x")
-
-
-def test_the_code_has_a_hash_of_its_content() -> None:
-    assert len(code_hash()) == 64
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sd15"])

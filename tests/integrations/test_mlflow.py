@@ -55,7 +55,7 @@ def test_one_set_of_inputs_has_one_parent_from_whichever_process(tmp_path: Path,
 
 def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path, client: Any) -> None:
     parent = opened(tmp_path)
-    parent.open_stage("train_lora")
+    parent.open_stage("train_lora", "c0de")
     file = tmp_path / "report.html"
     file.write_text("<p>")
     tracker = mlflow.active()
@@ -80,7 +80,7 @@ def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path
 def test_a_figure_logged_once_by_the_stage_and_once_by_the_hook_is_one_figure(
     tmp_path: Path, client: Any
 ) -> None:
-    opened(tmp_path).open_stage("evaluate")
+    opened(tmp_path).open_stage("evaluate", "c0de")
     mlflow.active().log({"identity": 0.7}, None)
     mlflow.active().log({"identity": 0.7}, None)
     mlflow.close_stage(mlflow.FINISHED)
@@ -91,7 +91,7 @@ def test_a_figure_logged_once_by_the_stage_and_once_by_the_hook_is_one_figure(
 def test_a_killed_stage_is_gone_on_with_and_a_finished_one_superseded(tmp_path: Path, client: Any) -> None:
     parent = opened(tmp_path)
     for status in (mlflow.KILLED, mlflow.FINISHED, mlflow.FINISHED):
-        parent.open_stage("train_lora")
+        parent.open_stage("train_lora", "c0de")
         mlflow.close_stage(status)
     former, latest = sorted(runs(client, stage="train_lora"), key=lambda run: run.info.start_time)
     assert former.data.tags["superseded"] == "true"

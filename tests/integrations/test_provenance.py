@@ -32,7 +32,9 @@ def root(tmp_path: Path) -> Path:
         "dvc.yaml": "stages: {}",
         "conf/base/catalog.yml": "a: 1",
         "conf/base/prompts/character.yml": "- b",
+        "src/valentina_pipeline/pipelines/evaluate/pipeline.py": "import valentina_pipeline.x",
         "src/valentina_pipeline/x.py": "X = 1",
+        "src/valentina_pipeline/unused.py": "X = 1",
         "tiny/weights/base/unet.safetensors": "weights",
         "data/01_raw/anna.dvc": "md5",
         "data/01_raw/anna/1.png": "picture",
@@ -60,7 +62,6 @@ def test_a_copy_elsewhere_has_the_same_inputs(root: Path, tmp_path: Path) -> Non
         "dvc.yaml",
         "conf/base/catalog.yml",
         "conf/base/prompts/character.yml",
-        "src/valentina_pipeline/x.py",
         "tiny/weights/base/unet.safetensors",
         "data/01_raw/anna.dvc",
         "data/01_raw/anna/1.png",
@@ -71,6 +72,17 @@ def test_an_input_that_changes_is_another_set_of_inputs(root: Path, name: str) -
     before = inputs_hash(root, params())
     (root / name).write_text("longer than it was before")
     assert inputs_hash(root, params()) != before
+
+
+def test_code_is_an_input_and_its_words_are_not(root: Path, tmp_path: Path) -> None:
+    before = inputs_hash(root, params())
+    copy = shutil.copytree(root, tmp_path / "worded")
+    (copy / "src/valentina_pipeline/x.py").write_text('"""A docstring."""\n\nX = 1  # a comment\n')
+    (copy / "src/valentina_pipeline/unused.py").write_text("X = 2\n")
+    assert inputs_hash(copy, params()) == before
+    copy = shutil.copytree(root, tmp_path / "changed")
+    (copy / "src/valentina_pipeline/x.py").write_text("X = 2")
+    assert inputs_hash(copy, params()) != before
 
 
 @pytest.mark.parametrize("name", ["data/01_raw/berta.dvc", "conf/base/rights/berta/studio.yml"])
@@ -91,8 +103,8 @@ def test_what_a_run_writes_is_no_input_but_a_person_s_edit_is(root: Path) -> Non
     captions.write_text("sha256,machine,human\n1,photo of anna,\n")
     (root / "data/08_reporting").mkdir()
     (root / "data/08_reporting/metrics.json").write_text("{}")
-    (root / "src/valentina_pipeline/__pycache__").mkdir()
-    (root / "src/valentina_pipeline/__pycache__/x.py").write_text("compiled")
+    (root / "tiny/weights/__pycache__").mkdir()
+    (root / "tiny/weights/__pycache__/x.pyc").write_text("compiled")
     assert inputs_hash(root, params()) == before
     captions.write_text("sha256,machine,human\n1,photo of anna,anna smiles\n")
     assert inputs_hash(root, params()) != before

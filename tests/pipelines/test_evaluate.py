@@ -80,7 +80,7 @@ def lora(family: str, folder: Path, target: Path) -> Path:
     with torch.no_grad():
         for parameter in adapter.weights().values():
             parameter.copy_(torch.full_like(parameter, 0.3))
-    notes = Notes("test_woman", base_hash(folder), "0" * 64, "0" * 64, SIZE, base.prediction_type)
+    notes = Notes("test_woman", base_hash(folder), "0" * 64, SIZE, base.prediction_type)
     target.mkdir()
     for name, content in adapter_files(adapter, notes).items():
         (target / name).write_bytes(content)

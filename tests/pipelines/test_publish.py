@@ -15,9 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 import packages
-from shipping import imported_modules
 from valentina_pipeline.datasets import FileFolder
-from valentina_pipeline.pipelines.assembly import shipped
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 
 DECISION = {**packages.DECISION, "reasons": ["It is good."]}
@@ -48,12 +46,6 @@ def test_made_again_it_is_byte_identical(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)  # MLflow looks for a uv project in the working directory
     assert published(tmp_path) == first
     assert "uv.lock" not in first
-
-
-def test_every_module_that_the_code_imports_travels_along() -> None:
-    names = set(shipped(packages.SERVING))
-    needed = imported_modules(shipped(packages.SERVING).values())
-    assert {f"code/{name}" for name in needed} <= names
 
 
 def test_another_decision_is_another_package(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_stages_from_the_cache_get_a_child_and_the_parent_the_figures(tmp_path: 
     (reporting / "report.html").write_text("<p>")
     (reporting / ".gitignore").write_text("/report.html")
     run = parent(tmp_path)
-    run.open_stage("evaluate")
+    run.open_stage("evaluate", "c0de")
     mlflow.close_stage(mlflow.FINISHED)
     recorded(tmp_path)
     recorded(tmp_path)  # without a parent: prints only

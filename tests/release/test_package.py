@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import packages
 from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
@@ -33,8 +34,9 @@ def parts(tmp_path: Path) -> Parts:
         (base / file).parent.mkdir(parents=True, exist_ok=True)
         (base / file).write_text(file)
     lora.mkdir()
-    for name in ("pytorch_lora_weights.safetensors", "valentina_moreau.kohya.safetensors", ".hidden"):
-        (lora / name).write_text(name)
+    for name in ("pytorch_lora_weights.safetensors", "valentina_moreau.kohya.safetensors"):
+        save_file({"down": np.zeros((2, 3), "float32"), "up": np.ones((3, 2), "float32")}, lora / name)
+    (lora / ".hidden").touch()
     embedder = tmp_path / "tiny.safetensors"
     embedder.write_text("weights")
     code = tmp_path / "model.py"
@@ -147,7 +149,12 @@ def test_an_empty_lora_folder_is_refused(parts: Parts) -> None:
 def test_the_content_hash_follows_lora_and_base(parts: Parts) -> None:
     before = content_hash(parts.lora, "b")
     assert content_hash(parts.lora, "c") != before
-    (parts.lora / "valentina_moreau.kohya.safetensors").write_text("other")
+    file = parts.lora / "valentina_moreau.kohya.safetensors"
+    tensors = load_file(file)
+    save_file(tensors, file, {"note": "the same weights, described anew"})
+    assert content_hash(parts.lora, "b") == before
+    name = min(tensors)
+    save_file(tensors | {name: tensors[name] + 1}, file)
     assert content_hash(parts.lora, "b") != before
 
 

@@ -1,6 +1,7 @@
 """Files by their content: the name that their sha256 is, and which of a training's files draws."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,6 +24,24 @@ def sha256(content: bytes | Path) -> str:
         return hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(file: Path) -> str:
+    """Return the sha256 over the tensors of a safetensors file, whatever its metadata says.
+
+    Each tensor counts by its name, type, shape and bytes, in the order of the names.
+    """
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little")
+        tensors = json.loads(opened.read(size))
+        tensors.pop("__metadata__", None)
+        total = hashlib.sha256()
+        for name in sorted(tensors):
+            begin, end = tensors[name].pop("data_offsets")
+            total.update(json.dumps([name, tensors[name]], sort_keys=True).encode())
+            opened.seek(8 + size + begin)
+            total.update(opened.read(end - begin))
+    return total.hexdigest()
 
 
 def drawing(files: Iterable[Path]) -> Path:

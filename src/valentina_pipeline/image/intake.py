@@ -6,33 +6,19 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from valentina_pipeline.common.code_fingerprint import fingerprint
 from valentina_pipeline.config import IngestConfig
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.image import png, quality
+from valentina_pipeline.image import png, quality, safety
 from valentina_pipeline.image.decode import Rejection, brief, decode
 from valentina_pipeline.image.originals import Original
 from valentina_pipeline.image.pleasing import brisque, clip_iqa
 from valentina_pipeline.image.upscale import upscaler
-
-DECIDING = (
-    "chunks",
-    "color",
-    "decode",
-    "intake",
-    "pleasing",
-    "png",
-    "quality",
-    "safety",
-    "text_overlay",
-    "upscale",
-)
-"""Modules whose code decides what becomes of a picture."""
 
 LIBRARIES = (
     "imagehash", "nudenet", "open-clip-torch", "opencv-contrib-python-headless", "pillow", "pillow-heif",
@@ -100,8 +86,7 @@ def judge(intake: Intake, original: Original) -> Picture | Rejection:
 
 def judged_by(intake: Intake) -> str:
     """Return a hash of all that an outcome depends on beside the picture: limits, code and libraries."""
-    here = Path(__file__).parent
-    code = {name: sha256(here / f"{name}.py") for name in DECIDING}
+    code = fingerprint(__name__, safety.__name__)
     libraries = {name: version(name) for name in LIBRARIES}
     about = {"limits": intake.limits.model_dump(exclude={"count"}), "code": code, "libraries": libraries}
     return sha256(json.dumps(about, sort_keys=True).encode())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from valentina_pipeline.domain.content import LORA, sha256
+from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.image.base import Family
 from valentina_pipeline.image.finite import refuse_not_finite
 from valentina_pipeline.image.lora import Adapter, Kind
@@ -47,13 +47,6 @@ NETWORKS: dict[Kind, dict[str, str]] = {
 }
 """What trains such a file in kohya's scripts: readers tell the formats apart by it."""
 
-DECIDING = (
-    "adapted", "base", "batches", "choose", "conditioning", "encoding", "learned", "lora", "lora_linear",
-    "lora_load", "lora_names", "lora_read", "objective", "optimise", "step", "tokens", "train", "unet_names",
-    "validate",
-)  # fmt: skip
-"""Modules whose code decides what a training results in."""
-
 
 @dataclass(frozen=True)
 class Notes:
@@ -63,7 +56,6 @@ class Notes:
         trigger: the word that calls the concept.
         base_sha256: `base_hash` of the base.
         data_sha256: of the training images and captions.
-        code_sha256: of the code that trained it.
         resolution: pixels, width and height of the training images.
         prediction_type: of the base.
         captions: of the training images.
@@ -74,7 +66,6 @@ class Notes:
     trigger: str
     base_sha256: str
     data_sha256: str
-    code_sha256: str
     resolution: int
     prediction_type: str
     captions: tuple[str, ...] = ()
@@ -219,7 +210,6 @@ def _about(adapter: Adapter, notes: Notes, tensors: "Mapping[str, Tensor]") -> d
         "trigger": notes.trigger,
         "method": plan.kind,
         "base_sha256": notes.base_sha256,
-        "code_sha256": notes.code_sha256,
         "rank": rank,
         "alpha": alpha,
         "resolution": str(side),
@@ -257,10 +247,3 @@ def _tensor_hash(tensors: "Mapping[str, Tensor]") -> str:
     for name in sorted(tensors):
         total.update(name.encode() + b"\0" + tensors[name].contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def code_hash() -> str:
-    """Return the sha256 over the files whose code decides what a training results in."""
-    here = Path(__file__).parent
-    sums = [sha256(here / f"{name}.py") for name in DECIDING]
-    return sha256("\n".join(sums).encode())

@@ -114,8 +114,11 @@ class Parent:
     params: Mapping[str, Any]
     commit: str = ""
 
-    def open_stage(self, stage: str) -> None:
-        """Open the stage's child; one that did not finish is gone on with, one that did is superseded."""
+    def open_stage(self, stage: str, code: str) -> None:
+        """Open the stage's child; one that did not finish is gone on with, one that did is superseded.
+
+        `code`, the fingerprint of the stage's code, is a tag of it.
+        """
         global _stage
         close_stage(FINISHED)
         former = self.children().get(stage)
@@ -126,6 +129,7 @@ class Parent:
             if former is not None:
                 self.client.set_tag(former.info.run_id, "superseded", "true")
             run_id = self._create(stage, "run")
+        self.client.set_tag(run_id, "code_sha256", code)
         _stage = _Live(self.client, run_id)
         use(_stage)
 

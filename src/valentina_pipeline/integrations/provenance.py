@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from valentina_pipeline.common.code_fingerprint import fingerprint, pipeline_module
+from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.integrations import tables
 
@@ -22,14 +24,13 @@ FOLLOWED = (
     "conf/base/catalog.yml",
     "conf/base/prompts/**/*",
     "conf/base/rights/{concept}/**/*",
-    "src/**/*.py",
     "tiny/weights/**/*",
     "data/01_raw/{concept}.dvc",
     "data/01_raw/{concept}/**/*.dvc",
     "data/05_model_input/{concept}.dvc",
     "data/05_model_input/{concept}/**/*.dvc",
 )
-"""Files that one concept's result depends on, besides its effective parameters and its images."""
+"""Files that one concept's result depends on, besides its effective parameters, its images and the code."""
 
 CAPTIONS = "data/04_feature/{concept}/captions.csv"
 
@@ -60,6 +61,7 @@ def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
     """
     concept = params["concept"]
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    digest.update(fingerprint(*map(pipeline_module, STAGE_NAMES), src=root / "src").encode())
     for file in files(root, (pattern.format(concept=concept["trigger"]) for pattern in FOLLOWED)):
         digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
     source = concept["source"]

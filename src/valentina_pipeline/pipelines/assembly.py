@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.common.code_fingerprint import SRC, import_closure
 from valentina_pipeline.config import (
     BaseConfig,
     EvaluateConfig,
@@ -39,7 +40,6 @@ class Material:
         used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from the project's folder, two above.
-        serving: the package valentina_pipeline.serving.studio, as a folder.
         grid: evaluate's, where there is one.
         scenes: the scene library: category -> name -> words.
         concept: domain/concept.py's Concept.
@@ -56,7 +56,6 @@ class Material:
     used_pictures: "pd.DataFrame | None"
     rights: tuple[RightsRecord, ...]
     weights: Path
-    serving: Path
     grid: "Image.Image | None"
     scenes: dict[str, Any]
     concept: dict[str, Any]
@@ -120,7 +119,7 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             engines=exported(material, base, publish) if publish.engines else {},
             scenes=_checked(scenes(material.scenes), material.concept["name"]),
             embedder=located(base.face_embedder.path, material.root),
-            code=shipped(material.serving),
+            code=shipped(),
             model=model_files(LOADER, base.path, EXAMPLE, decision["content_hash"]),
         )
     )
@@ -160,68 +159,6 @@ def exported(material: Material, base: BaseConfig, publish: PublishConfig) -> di
     return files
 
 
-def shipped(serving: Path) -> dict[str, Path]:
-    """Return the modules that a package needs to draw: path in the package -> file.
-
-    They are imported here by name, so that `kedro dvc` sees them: an edit of one is a new package. What
-    is in `serving` comes as a folder, for pipelines and serving do not import each other.
-    """
-    import valentina_pipeline
-    from valentina_pipeline import config, domain, image, integrations
-    from valentina_pipeline.domain import base_files, clock, concept, content, naming, rights, scene
-    from valentina_pipeline.image import (
-        adapted,
-        base,
-        chunks,
-        color,
-        conditioning,
-        control,
-        decode,
-        edges,
-        emphasis,
-        faces,
-        finite,
-        generate,
-        identity,
-        lora,
-        lora_files,
-        lora_load,
-        lora_names,
-        lora_read,
-        missing,
-        names,
-        offload,
-        png,
-        policy,
-        portrait,
-        redraw,
-        safety,
-        safety_checker,
-        tiny_models,
-        tokens,
-        unet_names,
-        watermark,
-    )
-    from valentina_pipeline.image.policy import ages, judge, lexicon, lists, text
-    from valentina_pipeline.image.portrait import kernel, said, shape, traits
-    from valentina_pipeline.integrations import files as written
-    from valentina_pipeline.integrations import ledgers, mlflow, permission, registry, tables, tracking
-
-    comparing = (faces, identity, tiny_models)
-    drawing = (adapted, base, conditioning, emphasis, generate, missing, offload, png, tokens, watermark)
-    giving = (chunks, color, control, decode, edges, redraw)
-    learned = (finite, lora, lora_files, lora_load, lora_names, lora_read, unet_names)
-    refusing = (names, safety, safety_checker, policy, ages, judge, lexicon, lists, text)
-    rendering = (portrait, kernel, said, shape, traits)
-    of_images = (*comparing, *drawing, *giving, *learned, *refusing, *rendering)
-    ruling = (clock, content, naming, rights, integrations, ledgers, permission, registry)
-    asking = (mlflow, tables, tracking, written)
-    plain = (config, domain, base_files, concept, scene, image)
-    modules = (valentina_pipeline, *plain, *of_images, *ruling, *asking)
-    top = Path(str(valentina_pipeline.__file__)).parent
-    files = [*(Path(str(module.__file__)) for module in modules), *sorted(lists.DATA.glob("*.txt"))]
-    places = [file.relative_to(top) for file in files]
-    studio = sorted(serving.glob("*.py"))  # `serving` itself becomes a namespace package
-    files += studio
-    places += [file.relative_to(serving.parents[1]) for file in studio]
-    return {f"code/{top.name}/{at.as_posix()}": file for at, file in zip(places, files, strict=True)}
+def shipped() -> dict[str, Path]:
+    """Return the files that the loader imports or reads: path in the package -> file."""
+    return {f"code/{file.relative_to(SRC).as_posix()}": file for file in import_closure(LOADER)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.config import NEW_TOKENS, BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
 from valentina_pipeline.domain.base_files import base_files
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.content import FACES, UNMEASURED, drawing, sha256
+from valentina_pipeline.domain.content import FACES, UNMEASURED, drawing, sha256, tensors_sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.domain.scene import Scene
@@ -114,8 +114,10 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
 
 
 def content_hash(lora: Path, base_hash: str) -> str:
-    """Return the sha256 over the LoRA's files and the base: what draws, whatever is written about it."""
-    lines = [f"{sha256(file)}  {file.name}\n" for file in sorted(lora.iterdir()) if _is_content(file)]
+    """Return the sha256 over the LoRA's tensors and the base: what draws, whatever is written about it."""
+    files = sorted(file for file in lora.iterdir() if _is_content(file))
+    hashes = [tensors_sha256(file) if file.suffix == ".safetensors" else sha256(file) for file in files]
+    lines = [f"{digest}  {file.name}\n" for digest, file in zip(hashes, files, strict=True)]
     return sha256("".join([*lines, f"{base_hash}  base\n"]).encode())
 
 

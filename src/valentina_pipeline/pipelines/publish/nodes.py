@@ -20,7 +20,6 @@ def publish_package(
     used_pictures: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     weights: Path,
-    serving: Path,
     grid: "Image.Image",
     scenes: dict[str, Any],
     concept: dict[str, Any],
@@ -38,7 +37,7 @@ def publish_package(
         MissingModel: the base is not on this machine.
     """
     material = Material(
-        lora, metrics, train_metrics, faces, used_pictures, rights, weights, serving, grid, scenes,
+        lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     return assembled(material, decision)

@@ -29,7 +29,6 @@ def register_candidate(
     used_pictures: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     weights: Path,
-    serving: Path,
     grid: "Image.Image",
     scenes: dict[str, Any],
     concept: dict[str, Any],
@@ -57,7 +56,7 @@ def register_candidate(
     from valentina_pipeline.release.decide import CHAMPION, Candidate, decide
 
     material = Material(
-        lora, metrics, train_metrics, faces, used_pictures, rights, weights, serving, grid, scenes,
+        lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     content, base_hash = identified(material)

@@ -20,7 +20,6 @@ def create_pipeline(**_: object) -> Pipeline:
                     "used_pictures",
                     "rights",
                     "weights",
-                    "serving",
                     "grid",
                     "scenes",
                     "params:concept",

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.common.code_fingerprint import fingerprint
 from valentina_pipeline.config import BaseConfig, IngestConfig, TrainConfig, validated
 from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.concept import Concept
@@ -159,7 +160,6 @@ def _notes(
         trigger=person.trigger,
         base_sha256=about["base"],
         data_sha256=data_hash(samples),
-        code_sha256=about["code"],
         resolution=max(samples[0].image.size),
         prediction_type=base.prediction_type,
         captions=tuple(sample.caption for sample in samples),
@@ -188,17 +188,16 @@ def _checkpoints(
 
 def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
     """Return what decides, beside pictures and settings, on every bit that the networks compute."""
+    from valentina_pipeline.image import train, validate
     from valentina_pipeline.image.base import base_hash
-    from valentina_pipeline.image.lora_files import code_hash
-    from valentina_pipeline.image.train import processor_kind
 
     return {
         **{library: version(library) for library in LIBRARIES},
         "base": base_hash(base.folder),
-        "code": code_hash(),
+        "code": fingerprint(train.__name__, validate.__name__),
         "threads": str(threads),
         "device": str(base.device),
-        "processor": processor_kind(str(base.device)),
+        "processor": train.processor_kind(str(base.device)),
         "dtype": str(base.dtype),
         "quantise": cfg.quantise,
     }

@@ -1,0 +1,111 @@
+"""Fingerprint of code: a hash over the syntax trees of everything that a module imports.
+
+Comments, docstrings and layout do not count, so that an edit of words changes no fingerprint. Syntax
+trees are those of one version of Python, which pyproject.toml pins.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+PACKAGE = __package__.partition(".")[0]
+SRC = Path(__file__).parents[2]
+
+
+def pipeline_module(stage: str) -> str:
+    """Return the full name of the module that wires a stage."""
+    return f"{PACKAGE}.pipelines.{stage}.pipeline"
+
+
+def fingerprint(*modules: str, src: Path = SRC) -> str:
+    """Return the sha256 over the code of modules of this package and of all that they import.
+
+    Args:
+        modules: full names, such as `valentina_pipeline.image.ingest`.
+        src: the folder that contains the package.
+    """
+    total = hashlib.sha256()
+    for file in import_closure(*modules, src=src):
+        total.update(f"{file.relative_to(src).as_posix()} {_file_hash(file)}\n".encode())
+    return total.hexdigest()
+
+
+def import_closure(*modules: str, src: Path = SRC) -> list[Path]:
+    """Return the files of this package that running modules can read, sorted.
+
+    Imports are read from the syntax tree, so that those inside functions count and nothing runs. Imports
+    for type checkers alone do not count. A module that a string names, such as a loader, counts as
+    imported. Text files in the folder `data` beside a module are part of its code.
+    """
+    todo = [file for module in modules for file in _module_files(module, src)]
+    seen = set[Path]()
+    while todo:
+        file = todo.pop()
+        if file not in seen:
+            seen.add(file)
+            todo.extend(file for module in _imports(file, src) for file in _module_files(module, src))
+    texts = {text for file in seen for text in (file.parent / "data").glob("*.txt")}
+    return sorted(seen | texts)
+
+
+@lru_cache(maxsize=1024)
+def _file_hash(file: Path) -> str:
+    if file.suffix == ".py":
+        content = ast.dump(_WordStripper().visit(ast.parse(file.read_bytes())))
+    else:
+        lines = (line.partition("#")[0].strip() for line in file.read_text("utf-8").splitlines())
+        content = "\n".join(filter(None, lines))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+class _WordStripper(ast.NodeTransformer):
+    """Removes docstrings and other strings that stand alone."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+
+@lru_cache(maxsize=1024)
+def _imports(file: Path, src: Path) -> frozenset[str]:
+    """Return the full names of the modules that a file may import; some are names inside of a module."""
+    if file.suffix != ".py":
+        return frozenset()
+    return frozenset(_imported_names(ast.parse(file.read_bytes()), file.relative_to(src).parent.parts))
+
+
+def _imported_names(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
+    for node in _runtime_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and str(node.value).startswith(f"{PACKAGE}."):
+            yield str(node.value)
+
+
+def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield a tree's nodes, but for those under `if TYPE_CHECKING`."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo.extend(node.orelse)
+        else:
+            todo.extend(ast.iter_child_nodes(node))
+
+
+def _module_files(module: str, src: Path) -> Iterable[Path]:
+    """Return the files that importing a module runs: its own and its parents'."""
+    parts = module.split(".")
+    if parts[0] != PACKAGE:
+        return []
+    places = [src.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    files = (file for place in places for file in (place / "__init__.py", place.with_suffix(".py")))
+    return [file for file in files if file.is_file()]
