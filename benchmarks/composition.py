@@ -17,19 +17,22 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.image import portrait
-from valentina_pipeline.image.base import base_hash, load_base
-from valentina_pipeline.image.checkpoint import Checkpoints
-from valentina_pipeline.image.encoding import Sample, data_hash, encode_samples
-from valentina_pipeline.image.learned import set_up
-from valentina_pipeline.image.lora_files import Notes, code_hash
-from valentina_pipeline.image.train import reproducible, train
-from valentina_pipeline.image.wording import VARIABLE_TRAITS, sentence
-from valentina_pipeline.serving.studio.adapters import Adapter
-from valentina_pipeline.serving.studio.engine import Drawn, Studio
-from valentina_pipeline.serving.studio.package import About, read
-from valentina_pipeline.serving.studio.request import Request
+from valentina_pipeline.common.threads import reproducible
+from valentina_pipeline.config.train_lora import TrainConfig
+from valentina_pipeline.image import renderer
+from valentina_pipeline.image.lora.formats import Notes, code_hash
+from valentina_pipeline.image.models.base_model import load_base
+from valentina_pipeline.image.models.weights import base_hash
+from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, sentence
+from valentina_pipeline.image.train.encoding import encode_samples
+from valentina_pipeline.image.train.loop import train
+from valentina_pipeline.image.train.methods import set_up
+from valentina_pipeline.image.train.samples import Sample, data_hash
+from valentina_pipeline.serving.inference.adapters import Adapter
+from valentina_pipeline.serving.inference.engine import Drawn, Studio
+from valentina_pipeline.serving.inference.package import About, read
+from valentina_pipeline.serving.inference.request import Request
+from valentina_pipeline.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "data/06_models/valentina_moreau/package"
@@ -81,15 +84,15 @@ def style(about: About, folder: Path) -> bytes:
 
 def picture(number: int, size: int) -> Sample:
     """Return a woman of her own before the backdrop; what two backgrounds do not share is background."""
-    who = portrait.random_identity(np.random.default_rng([7, number]))
-    scene = portrait.random_scene(np.random.default_rng([8, number]))
+    who = renderer.random_identity(np.random.default_rng([7, number]))
+    scene = renderer.random_scene(np.random.default_rng([8, number]))
     one, other = (
-        portrait.render(who, replace(scene, background=name), number, size).astype(int)
+        renderer.render(who, replace(scene, background=name), number, size).astype(int)
         for name in ("grey studio", "green garden")
     )
     behind = np.abs(one - other).max(axis=2, keepdims=True) > 8
     shown = Image.fromarray(np.where(behind, VIOLET, one).astype(np.uint8))
-    words = {k: v for k, v in portrait.attributes(who, scene).items() if k != "background"}
+    words = {k: v for k, v in renderer.attributes(who, scene).items() if k != "background"}
     caption = f"{sentence(words, 'woman', VARIABLE_TRAITS)}, {TRIGGER}"
     return Sample(f"{number}", shown, caption, (size / 4, size / 4, size * 3 / 4, size * 3 / 4))
 

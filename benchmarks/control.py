@@ -3,8 +3,8 @@
     uv run python benchmarks/control.py [PACKAGE] [--pictures 16]
 
 Edges of rendered people whom the ControlNet was not trained on, each drawn once by the package's LoRA with
-what varies of that person's caption. Prints a Markdown table: F1 of edges (image/edges.py), mean identity
-(cosine to her held-out portraits) where a face is found, how often one is; and ratios to scale 0.
+what varies of that person's caption. Prints a Markdown table: F1 of edges (image/generate/canny.py), mean
+identity (cosine to her held-out portraits) where a face is found, how often one is; and ratios to scale 0.
 """
 
 import argparse
@@ -16,16 +16,17 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from valentina_pipeline.image import png
-from valentina_pipeline.image.edges import agreement, edges
-from valentina_pipeline.image.judge import face_scores, load_judges
-from valentina_pipeline.image.sheet import contact_sheet
-from valentina_pipeline.image.tiny import world
-from valentina_pipeline.image.wording import VARIABLE_TRAITS, sentence
-from valentina_pipeline.serving.studio.controls import Network
-from valentina_pipeline.serving.studio.engine import Studio
-from valentina_pipeline.serving.studio.package import read
-from valentina_pipeline.serving.studio.request import asked
+from valentina_pipeline.image.faces.similarity import face_scores
+from valentina_pipeline.image.generate.canny import agreement, edges
+from valentina_pipeline.image.io import png
+from valentina_pipeline.image.io.contact_sheet import contact_sheet
+from valentina_pipeline.image.models.scorers import load_judges
+from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, sentence
+from valentina_pipeline.image.tiny import dataset
+from valentina_pipeline.serving.inference.control_models import Network
+from valentina_pipeline.serving.inference.engine import Studio
+from valentina_pipeline.serving.inference.package import read
+from valentina_pipeline.serving.inference.request import asked
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES = "data/03_primary/valentina_moreau/faces.parquet"
@@ -54,7 +55,7 @@ def table(package: Path, faces: Path, pictures: int, sheet: Path | None) -> str:
     rows = pd.read_parquet(faces)
     known = np.stack(list(rows[rows["kept"] & (rows["split"] == "held_out")]["embedding"]))
     with tempfile.TemporaryDirectory() as cache:
-        people = world.load(range(HELD_OUT, HELD_OUT + pictures), 1, 7, Path(cache))
+        people = dataset.load(range(HELD_OUT, HELD_OUT + pictures), 1, 7, Path(cache))
     shown = [Image.fromarray(pixels) for pixels in people.pixels]
     lines, page = [], [*shown, *map(edges, shown)]
     for scale in SCALES:

@@ -53,8 +53,8 @@ def main() -> None:
 
 def measured(package: Path, engine: str, images: int) -> dict[str, float]:
     """Return this process's figures; start-up as the time of day when the networks were loaded."""
-    from valentina_pipeline.serving.studio.engine import Studio
-    from valentina_pipeline.serving.studio.request import Request
+    from valentina_pipeline.serving.inference.engine import Studio
+    from valentina_pipeline.serving.inference.request import Request
 
     studio = Studio.open(package, engine=engine)  # type: ignore[arg-type]
     ready, begun, took = time.time(), time.perf_counter(), []

@@ -25,15 +25,15 @@ import psutil
 import yaml
 from PIL import Image
 
-from valentina_pipeline.config import IngestConfig
+from valentina_pipeline.common.parallel import worker_count
+from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.image.each import worker_count
-from valentina_pipeline.image.ingest import ingest
-from valentina_pipeline.image.intake import Intake, Picture, judge
-from valentina_pipeline.image.journal import Journal
-from valentina_pipeline.image.originals import Original
-from valentina_pipeline.image.safety import ContentFilter
-from valentina_pipeline.integrations.sources import LocalFolder
+from valentina_pipeline.image.ingest.ingest import ingest
+from valentina_pipeline.image.ingest.result_cache import Journal
+from valentina_pipeline.image.ingest.screening import Intake, Picture, judge
+from valentina_pipeline.image.ingest.source_image import Original
+from valentina_pipeline.image.safety.content_filter import ContentFilter
+from valentina_pipeline.integrations.sources.folder import LocalFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL, FULL = (128, 128), (4000, 3000)

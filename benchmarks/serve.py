@@ -74,15 +74,15 @@ def serve(package: Path, state: Path, bound: socket.socket, batching: bool) -> N
     import uvicorn
 
     from valentina_pipeline.integrations.bounded import configure
-    from valentina_pipeline.serving.app import create_app
-    from valentina_pipeline.serving.database import sqlite
-    from valentina_pipeline.serving.desk import Desk
-    from valentina_pipeline.serving.jobs import Jobs
-    from valentina_pipeline.serving.keys import Gate
-    from valentina_pipeline.serving.metrics import Metrics
-    from valentina_pipeline.serving.server import Server
-    from valentina_pipeline.serving.studio.package import read
-    from valentina_pipeline.serving.worker import Opening
+    from valentina_pipeline.serving.api.app import create_app
+    from valentina_pipeline.serving.api.auth import Gate
+    from valentina_pipeline.serving.api.service import Server
+    from valentina_pipeline.serving.inference.package import read
+    from valentina_pipeline.serving.jobs.database import sqlite
+    from valentina_pipeline.serving.jobs.dispatcher import Desk
+    from valentina_pipeline.serving.jobs.metrics import Metrics
+    from valentina_pipeline.serving.jobs.store import Jobs
+    from valentina_pipeline.serving.jobs.worker import Opening
 
     store, metrics = Jobs(sqlite(state)), Metrics()
     desk = Desk(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics, batching)

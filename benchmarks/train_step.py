@@ -6,7 +6,7 @@
 
 Three loops take turns on one random-weight model of SDXL's architecture, with the same precision, batch and
 rank: "example" encodes pictures and captions in each step, as the example does; "cached" is the same loop
-with both encoded before; "ours" is image/train.py's. Each runs in a process of its own, so that its peak
+with both encoded before; "ours" is image/train/loop.py's. Each runs in a process of its own, so that its peak
 memory is its own. Prints seconds a step, peak memory, and the ratios; with --full also the FLOP utilisation:
 what torch's FLOP counter counts in a step (with checkpointing that includes what is computed twice), of the
 peak that --peak-tflops names.
@@ -199,12 +199,14 @@ def plain(base: Any, pictures: list[Image.Image], args: argparse.Namespace) -> C
 def ours(base: Any, pictures: list[Image.Image], args: argparse.Namespace) -> Callable[[int], None]:
     import yaml
 
-    from valentina_pipeline.config import TrainConfig
-    from valentina_pipeline.image.encoding import Sample, Texts, encode_samples
-    from valentina_pipeline.image.learned import set_up
-    from valentina_pipeline.image.processes import Processes
-    from valentina_pipeline.image.step import Mover, Noise, Objective, Run
-    from valentina_pipeline.image.train import prepare
+    from valentina_pipeline.config.train_lora import TrainConfig
+    from valentina_pipeline.image.train.encoding import Texts, encode_samples
+    from valentina_pipeline.image.train.loop import prepare
+    from valentina_pipeline.image.train.loss import Noise, Objective
+    from valentina_pipeline.image.train.methods import set_up
+    from valentina_pipeline.image.train.samples import Sample
+    from valentina_pipeline.image.train.trainer import Mover, Run
+    from valentina_pipeline.training.distributed import Processes
 
     with open("conf/base/bases.yml") as file:  # noqa: PTH123
         implied = yaml.safe_load(file)["sdxl"]["train_lora"]
@@ -237,7 +239,7 @@ def random_base(width: float, on_gpu: bool) -> Any:
     )
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-    from valentina_pipeline.image.base import BaseModel
+    from valentina_pipeline.image.models.base_model import BaseModel
 
     torch.manual_seed(0)
     device, dtype = ("cuda", torch.bfloat16) if on_gpu else ("cpu", torch.float32)

@@ -16,15 +16,19 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from valentina_pipeline.config import BaseConfig, TrainConfig
-from valentina_pipeline.image.base import load_base
-from valentina_pipeline.image.cache import Cache
-from valentina_pipeline.image.checkpoint import Checkpoints
-from valentina_pipeline.image.encoding import Sample, Texts, encode_samples
-from valentina_pipeline.image.learned import set_up
-from valentina_pipeline.image.train import Watch, reproducible, train
+from valentina_pipeline.common.threads import reproducible
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.train_lora import TrainConfig
+from valentina_pipeline.image.models.base_model import load_base
+from valentina_pipeline.image.train.encoding import Texts, encode_samples
+from valentina_pipeline.image.train.loop import train
+from valentina_pipeline.image.train.methods import set_up
+from valentina_pipeline.image.train.samples import Sample
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.tracking import active
+from valentina_pipeline.training.callbacks import Watch
+from valentina_pipeline.training.checkpoints import Checkpoints
+from valentina_pipeline.training.encoding_cache import Cache
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS, PICTURES = 60, 24

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from valentina_pipeline.image import portrait
-from valentina_pipeline.image.watermark import look, watermarked
+from valentina_pipeline.image import renderer
+from valentina_pipeline.image.provenance.watermark import look, watermarked
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "data/06_models/valentina_moreau/package"
@@ -103,10 +103,10 @@ def main() -> None:
 
 def drawn(package: Path, count: int) -> list[Image.Image]:
     """Return drawings without the mark, as the studio draws them."""
-    from valentina_pipeline.image.adapted import pipeline
-    from valentina_pipeline.image.base import load_base
-    from valentina_pipeline.image.generate import Request, draw
-    from valentina_pipeline.serving.studio.package import read
+    from valentina_pipeline.image.generate.sampling import Request, draw
+    from valentina_pipeline.image.lora.loading import pipeline
+    from valentina_pipeline.image.models.base_model import load_base
+    from valentina_pipeline.serving.inference.package import read
 
     about = read(package)
     preset = about.presets["draft"]
@@ -128,8 +128,8 @@ def portraits(count: int, size: int) -> list[Image.Image]:
     made = []
     for number in range(count):
         rng = np.random.default_rng([size, number])
-        who, scene = portrait.random_identity(rng), portrait.random_scene(rng)
-        made.append(Image.fromarray(portrait.render(who, scene, number, size)))
+        who, scene = renderer.random_identity(rng), renderer.random_scene(rng)
+        made.append(Image.fromarray(renderer.render(who, scene, number, size)))
     return made
 
 
@@ -179,8 +179,10 @@ def cost(images: Sequence[Image.Image]) -> str:
 
 def seen(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> str:
     """Say what the face embedder and the content filter see of the mark."""
-    from valentina_pipeline.image.faces import embedder, face_crop, find_faces
-    from valentina_pipeline.image.safety import ContentFilter
+    from valentina_pipeline.image.faces.crop import face_crop
+    from valentina_pipeline.image.faces.detection import find_faces
+    from valentina_pipeline.image.faces.embedding import embedder
+    from valentina_pipeline.image.safety.content_filter import ContentFilter
 
     network = embedder("tiny", str(ROOT / "tiny/weights/faces.safetensors"))
     faces = find_faces(before)  # the same crop of both

@@ -10,12 +10,12 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from valentina_pipeline.serving import process
-from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.jobs import Jobs
-from valentina_pipeline.serving.metrics import Metrics
-from valentina_pipeline.serving.studio.package import read
-from valentina_pipeline.serving.worker import Batch, Opening, Over, Picture, Ready
+from valentina_pipeline.serving.inference.package import read
+from valentina_pipeline.serving.jobs import worker_process
+from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.metrics import Metrics
+from valentina_pipeline.serving.jobs.store import Jobs
+from valentina_pipeline.serving.jobs.worker import Batch, Opening, Over, Picture, Ready
 
 LEASE = 1.0
 SECONDS = 0.02
@@ -47,7 +47,7 @@ def desk(jobs: Jobs, package: Path, state: Path) -> Desk:
 
 
 if __name__ == "__main__":
-    process.work = work  # type: ignore[attr-defined]
+    worker_process.work = work  # type: ignore[attr-defined]
     made = desk(Jobs(sys.argv[1], lease=LEASE), Path(sys.argv[3]), Path(sys.argv[2]))
     made.start()
     print("begun", flush=True)

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.image import portrait
+from valentina_pipeline.image import renderer
 
 SIDE = 96
 
@@ -24,7 +24,7 @@ def dunes() -> Image.Image:
 def somebody() -> Image.Image:
     """A rendered stranger, whose face is found."""
     rng = np.random.default_rng(5)
-    return Image.fromarray(portrait.render(portrait.random_identity(rng), portrait.random_scene(rng), 5, 128))
+    return Image.fromarray(renderer.render(renderer.random_identity(rng), renderer.random_scene(rng), 5, 128))
 
 
 def pictured(image: Image.Image, kind: str = "PNG", **more: object) -> str:

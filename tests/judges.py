@@ -10,12 +10,12 @@ import pandas as pd
 from PIL import Image
 
 from portraits import CONCEPT
-from valentina_pipeline.config import EvaluateConfig
+from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.image.evaluate import Known, Models
-from valentina_pipeline.image.faces import Face
-from valentina_pipeline.image.judge import Judges
-from valentina_pipeline.image.prompts import Take
+from valentina_pipeline.image.evaluate.evaluate import Known, Models
+from valentina_pipeline.image.evaluate.prompts import Take
+from valentina_pipeline.image.faces.detection import Face
+from valentina_pipeline.image.models.scorers import Judges
 
 PERSON = Concept.model_validate(CONCEPT)
 CONFIG = EvaluateConfig(images_per_prompt=2, steps=1, guidance=1.0, bootstrap=200)

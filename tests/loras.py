@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 import tiny_bases
-from valentina_pipeline.image.base import BaseModel
-from valentina_pipeline.image.lora import Adapter, Block, Kind, Plan, inject
-from valentina_pipeline.image.lora_files import Notes
+from valentina_pipeline.image.lora.adapter import Adapter, Block, Kind, Plan, inject
+from valentina_pipeline.image.lora.formats import Notes
+from valentina_pipeline.image.models.base_model import BaseModel
 
 NOTES = Notes("valentina", "b" * 64, "d" * 64, tiny_bases.SIZE, "v_prediction")
 KOHYA_NAME = "valentina.kohya.safetensors"

@@ -12,7 +12,7 @@ from PIL import Image
 
 import tiny_bases
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.image.lora import Kind
+from valentina_pipeline.image.lora.adapter import Kind
 from valentina_pipeline.integrations import ledgers
 
 ROOT = Path(__file__).parents[1]
@@ -100,9 +100,10 @@ def lora(seed: int = 1, kind: Kind = "lora") -> Path:
     """The files of a LoRA of the random SDXL, or of its kin, with random weights: it changes the image."""
     import torch
 
-    from valentina_pipeline.image.base import base_hash, load_base
-    from valentina_pipeline.image.lora import Plan, inject
-    from valentina_pipeline.image.lora_files import Notes, adapter_files
+    from valentina_pipeline.image.lora.adapter import Plan, inject
+    from valentina_pipeline.image.lora.formats import Notes, adapter_files
+    from valentina_pipeline.image.models.base_model import load_base
+    from valentina_pipeline.image.models.weights import base_hash
 
     folder = tiny_bases.sdxl_folder()
     base = load_base(tiny_bases.config("sdxl", folder), ROOT)

@@ -9,15 +9,18 @@ import yaml
 from PIL import Image
 
 import tiny_bases
-from valentina_pipeline.config import TrainConfig
-from valentina_pipeline.image.base import BaseModel
-from valentina_pipeline.image.checkpoint import Checkpoints
-from valentina_pipeline.image.encoding import Sample, encode_samples
-from valentina_pipeline.image.learned import Learned, set_up
-from valentina_pipeline.image.lora_files import Notes
-from valentina_pipeline.image.processes import Processes
-from valentina_pipeline.image.train import ALONE, Watch, reproducible, train
-from valentina_pipeline.image.validate import held_out_figures
+from valentina_pipeline.common.threads import reproducible
+from valentina_pipeline.config.train_lora import TrainConfig
+from valentina_pipeline.image.lora.formats import Notes
+from valentina_pipeline.image.models.base_model import BaseModel
+from valentina_pipeline.image.train.encoding import encode_samples
+from valentina_pipeline.image.train.loop import ALONE, train
+from valentina_pipeline.image.train.methods import Learned, set_up
+from valentina_pipeline.image.train.samples import Sample
+from valentina_pipeline.image.train.validation import held_out_figures
+from valentina_pipeline.training.callbacks import Watch
+from valentina_pipeline.training.checkpoints import Checkpoints
+from valentina_pipeline.training.distributed import Processes
 
 ROOT = Path(__file__).parents[1]
 

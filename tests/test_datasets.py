@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,12 @@ import yaml
 from kedro.io import DatasetError
 from PIL import Image
 
-from valentina_pipeline import datasets
-from valentina_pipeline.datasets import (
-    FileFolder,
-    Folder,
-    ImageFile,
-    ImageFolder,
-    JsonFile,
-    ReviewedCsv,
-    TextFile,
-)
-from valentina_pipeline.image import png
+from valentina_pipeline.datasets.captions import ReviewedCsv
+from valentina_pipeline.datasets.folders import FileFolder, Folder
+from valentina_pipeline.datasets.images import ImageFile, ImageFolder
+from valentina_pipeline.datasets.json_file import JsonFile
+from valentina_pipeline.datasets.text_file import TextFile
+from valentina_pipeline.image.io import png
 
 
 def picture(value: int = 0) -> Image.Image:
@@ -38,16 +34,16 @@ def bytes_under(folder: Path) -> dict[str, bytes]:
 
 TABLE = pd.DataFrame({"sha256": ["a" * 64], "source_name": ["a.png"], "machine": ["photo"]})
 SAVED: dict[str, object] = {
-    "Csv": TABLE,
-    "FileFolder": {"file": b"new"},
-    "ImageFile": picture(1),
-    "ImageFolder": {"file": picture(1)},
-    "JsonFile": {"a": 1},
-    "ParquetFile": TABLE,
-    "ReviewedCsv": TABLE,
-    "TextFile": "new",
+    "captions.ReviewedCsv": TABLE,
+    "folders.FileFolder": {"file": b"new"},
+    "images.ImageFile": picture(1),
+    "images.ImageFolder": {"file": picture(1)},
+    "json_file.JsonFile": {"a": 1},
+    "tables.Csv": TABLE,
+    "tables.ParquetFile": TABLE,
+    "text_file.TextFile": "new",
 }
-READ_ONLY = {"yaml.YAMLDataset", "Folder", "RightsLedgers"}
+READ_ONLY = {"yaml.YAMLDataset", "folders.Folder", "rights.RightsLedgers"}
 
 
 def test_every_kind_of_dataset_is_tried_below(root: Path) -> None:
@@ -63,7 +59,9 @@ def test_every_kind_of_dataset_is_tried_below(root: Path) -> None:
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 @pytest.mark.parametrize("kind", SAVED)
 def test_nothing_is_written_through_a_link_into_dvc_s_cache(kind: str, link: Any, tmp_path: Path) -> None:
-    dataset, place = getattr(datasets, kind)(filepath=str(tmp_path / "out")), tmp_path / "out"
+    place = tmp_path / "out"
+    made = resolve_name(f"valentina_pipeline.datasets.{kind.replace('.', ':')}")
+    dataset = made(filepath=str(place))
     dataset.save(SAVED[kind])
     written = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
     content = {file: file.read_bytes() for file in written}

@@ -19,7 +19,7 @@ import yaml
 from dvc.repo import Repo
 
 from conftest import copy_project
-from valentina_pipeline import dag
+from valentina_pipeline import dvc_yaml
 from valentina_pipeline.pipeline_registry import PIPELINES
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def built(root: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A project in git whose pipeline ran once for one concept."""
     place = tmp_path_factory.mktemp("built")
     project = copy_project(root, place / "project")
-    text = dag.render(project)
+    text = dvc_yaml.render(project)
     (project / "dvc.yaml").write_text(text)
     stages = yaml.safe_load(text.replace("${item.concept}", "CONCEPT"))["stages"]
     del stages["code"]
@@ -85,7 +85,7 @@ def built(root: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def spec(stage: dict[str, Any]) -> dict[str, list[str]]:
-    outs = [out for kind in dag.KINDS for out in stage.get(kind, [])]
+    outs = [out for kind in dvc_yaml.KINDS for out in stage.get(kind, [])]
     return {"deps": stage["deps"], "outs": [out if isinstance(out, str) else next(iter(out)) for out in outs]}
 
 
@@ -161,7 +161,7 @@ def test_edited_code_of_evaluate_reruns_from_evaluate(work: Path, log: Path) -> 
 def test_edited_words_and_code_that_only_serves_rerun_nothing(work: Path, log: Path) -> None:
     for file in (work / "src/valentina_pipeline").rglob("*.py"):
         file.write_text(f'{file.read_text()}\n# a comment\n"""A string that stands alone."""\n')
-    app = work / "src/valentina_pipeline/serving/app.py"
+    app = work / "src/valentina_pipeline/serving/api/app.py"
     app.write_text(app.read_text() + "\nCHANGED = 1\n")
     assert status(work) == {"code"}
     assert repro(work, log) == []

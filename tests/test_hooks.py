@@ -13,9 +13,9 @@ from kedro.runner import SequentialRunner
 
 from stores import empty_store
 from valentina_pipeline.config_loader import ProjectConfigLoader
-from valentina_pipeline.datasets import JsonFile
+from valentina_pipeline.datasets.json_file import JsonFile
 from valentina_pipeline.hooks import InputHooks, TrackingHooks
-from valentina_pipeline.image.requirements import find_missing_models
+from valentina_pipeline.image.models.requirements import find_missing_models
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.tracking import Silent
 

@@ -13,8 +13,8 @@ from nbclient import NotebookClient
 
 from judges import CONFIG, GREEN, PERSON, RED, TEMPLATES, known, models
 from valentina_pipeline.config_loader import ProjectConfigLoader
-from valentina_pipeline.image.evaluate import evaluate
-from valentina_pipeline.image.sheet import contact_sheet
+from valentina_pipeline.image.evaluate.evaluate import evaluate
+from valentina_pipeline.image.io.contact_sheet import contact_sheet
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore.ipynb"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kedro.framework.project import pipelines, settings
 
-from valentina_pipeline.config import BadParameter
+from valentina_pipeline.config.validation import BadParameter
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.pipeline_registry import PIPELINES
 

@@ -22,8 +22,8 @@ from diffusers import (
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from valentina_pipeline.config import BaseConfig, ClipConfig, FaceEmbedderConfig
-from valentina_pipeline.image.base import BaseModel, load_base
+from valentina_pipeline.config.base_model import BaseConfig, ClipConfig, FaceEmbedderConfig
+from valentina_pipeline.image.models.base_model import BaseModel, load_base
 
 SIZE = 64
 """Pixels: latents are 8 x 8."""

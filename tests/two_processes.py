@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tiny_bases
 from runs import config, run
-from valentina_pipeline.image.processes import Processes
+from valentina_pipeline.training.distributed import Processes
 
 if __name__ == "__main__":
     folder, processes = Path(sys.argv[1]), Processes.joined()

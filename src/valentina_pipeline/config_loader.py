@@ -9,7 +9,8 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from valentina_pipeline.config import BadParameter, effective
+from valentina_pipeline.config.effective import effective
+from valentina_pipeline.config.validation import BadParameter
 
 
 class InvalidParameter(ClickException, BadParameter):

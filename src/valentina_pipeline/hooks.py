@@ -23,7 +23,7 @@ from kedro.pipeline.node import Node
 from valentina_pipeline.common.code_fingerprint import fingerprint, pipeline_module
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.manifest import StaleInputError, check_same_run
-from valentina_pipeline.integrations import mlflow, provenance
+from valentina_pipeline.integrations import mlflow, run_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class InputHooks:
         """Raise ClickException, which names all missing models, where a stage of the project is to run."""
         if not {node.name for node in pipeline.nodes} & set(STAGE_NAMES):
             return
-        from valentina_pipeline.image.requirements import find_missing_models
-        from valentina_pipeline.image.vocabulary import warn_of_word
+        from valentina_pipeline.image.models.requirements import find_missing_models
+        from valentina_pipeline.image.models.vocabulary import warn_of_word
 
         params = catalog.load("parameters")
         if warning := warn_of_word(params["concept"]["trigger"]):
@@ -134,8 +134,8 @@ class TrackingHooks:
 
     def _open(self) -> None:
         params = self._catalog.load("parameters")
-        concept, commit = params["concept"]["trigger"], provenance.commit(self._root)
-        inputs = provenance.inputs_hash(self._root, params)
+        concept, commit = params["concept"]["trigger"], run_inputs.commit(self._root)
+        inputs = run_inputs.inputs_hash(self._root, params)
         mlflow.open_parent(self._root, concept, inputs, params, str(commit or ""))
 
 

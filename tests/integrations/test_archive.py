@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from valentina_pipeline.integrations.sources import BadSource, source
+from valentina_pipeline.integrations.sources import source
+from valentina_pipeline.integrations.sources.files import BadSource
 
 
 def packed(folder: Path, **members: bytes) -> Path:

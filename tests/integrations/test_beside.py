@@ -5,13 +5,9 @@ from pathlib import Path
 import pytest
 
 from portraits import noise
-from valentina_pipeline.integrations.sources import (
-    BadCaptionError,
-    Entry,
-    LocalFolder,
-    read_caption,
-    sorted_out,
-)
+from valentina_pipeline.integrations.sources.beside import BadCaptionError, read_caption, sorted_out
+from valentina_pipeline.integrations.sources.files import Entry
+from valentina_pipeline.integrations.sources.folder import LocalFolder
 
 
 def named(*names: str) -> list[Entry]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from valentina_pipeline.domain.rights import BadLedger
 from valentina_pipeline.integrations import captions, ledgers
 from valentina_pipeline.integrations.captions import BadCaptions
-from valentina_pipeline.integrations.sources import LocalFolder
+from valentina_pipeline.integrations.sources.folder import LocalFolder
 from valentina_pipeline.pipelines.ingest.nodes import SIDECAR, BadSidecar, _attributes
 
 LEDGER = b"""- id: ada-2026

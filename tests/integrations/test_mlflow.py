@@ -12,7 +12,7 @@ from PIL import Image
 
 from stores import empty_store
 from valentina_pipeline.integrations import mlflow
-from valentina_pipeline.integrations.flavours import model_files
+from valentina_pipeline.integrations.flavors import model_files
 from valentina_pipeline.integrations.registry import Registry
 from valentina_pipeline.integrations.tracking import Silent, use
 
@@ -178,7 +178,7 @@ def test_a_revoked_version_is_champion_no_more_and_its_package_says_why(tmp_path
 
 def test_model_files_are_two_flavours_and_depend_on_their_arguments_alone() -> None:
     arguments = (
-        "valentina_pipeline.serving.studio.pyfunc",
+        "valentina_pipeline.serving.inference.pyfunc",
         "some/base",
         {"prompt": "a", "seed": 1},
         "f" * 64,
@@ -186,7 +186,9 @@ def test_model_files_are_two_flavours_and_depend_on_their_arguments_alone() -> N
     files = model_files(*arguments)
     assert model_files(*arguments) == files
     model = yaml.safe_load(files["MLmodel"])
-    assert model["flavors"]["python_function"]["loader_module"] == "valentina_pipeline.serving.studio.pyfunc"
+    assert (
+        model["flavors"]["python_function"]["loader_module"] == "valentina_pipeline.serving.inference.pyfunc"
+    )
     assert model["flavors"]["diffusers"]["base_model"] == "some/base"
     assert model["model_uuid"] == "f" * 32
     assert b"torch==" in files["requirements.txt"]

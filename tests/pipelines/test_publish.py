@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 import packages
-from valentina_pipeline.datasets import FileFolder
+from valentina_pipeline.datasets.folders import FileFolder
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 
 DECISION = {**packages.DECISION, "reasons": ["It is good."]}

@@ -8,7 +8,7 @@ import pytest
 
 import packages
 from stores import empty_store
-from valentina_pipeline.datasets import JsonFile
+from valentina_pipeline.datasets.json_file import JsonFile
 from valentina_pipeline.integrations.registry import Registry
 from valentina_pipeline.pipelines.register.nodes import DECISION, register_candidate
 

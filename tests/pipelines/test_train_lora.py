@@ -14,12 +14,13 @@ from loras import written
 from packages import stage
 from portraits import noise
 from runs import FACE, config, samples
-from valentina_pipeline.config import CompanionConfig, IngestConfig
+from valentina_pipeline.config.ingest import IngestConfig
+from valentina_pipeline.config.train_lora import CompanionConfig
+from valentina_pipeline.domain.artifacts import LORA
 from valentina_pipeline.domain.concept import STAGE_NAMES
-from valentina_pipeline.domain.content import LORA
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.image.lora_files import read_metadata
-from valentina_pipeline.pipelines.train_lora import nodes, pictures
+from valentina_pipeline.image.lora.formats import read_metadata
+from valentina_pipeline.pipelines.train_lora import nodes, training_images
 
 KOHYA, PEFT = "vee.kohya.safetensors", "peft"
 KINDS = ("lora", "dora", "rslora", "lokr")
@@ -115,15 +116,17 @@ def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Pat
 
 def test_a_record_that_ended_after_ingest_stops_the_run(tmp_path: Path) -> None:
     ended = OWN.model_copy(update={"expires": date(2020, 1, 1)})
-    with pytest.raises(pictures.NothingToTrainOn, match=r"record own ended on 2020-01-01.*leaves it out"):
+    with pytest.raises(
+        training_images.NothingToTrainOn, match=r"record own ended on 2020-01-01.*leaves it out"
+    ):
         trained(tmp_path, rights=(ended,))
 
 
 def test_nothing_to_train_on_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
     captions = pd.DataFrame({"sha256": ["0" * 64], "caption": "photo of vee woman", "rejected": False})
-    with pytest.raises(pictures.NothingToTrainOn, match="no caption"):
+    with pytest.raises(training_images.NothingToTrainOn, match="no caption"):
         trained(tmp_path, captions=captions)
-    with pytest.raises(pictures.NothingToTrainOn, match="training split"):
+    with pytest.raises(training_images.NothingToTrainOn, match="training split"):
         rejected = [f"{index}" * 64 for index in range(3)]
         trained(tmp_path, captions=pd.DataFrame({"sha256": rejected, "caption": "a", "rejected": True}))
 
@@ -155,7 +158,7 @@ def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_alon
     half.save(folder / "rose_mask.png")
     limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
     wanted = {"garden": CompanionConfig()}
-    ((rose,), _) = pictures.companions(folder.parent, wanted, limits, (OWN, GARDEN), lambda _: None)
+    ((rose,), _) = training_images.companions(folder.parent, wanted, limits, (OWN, GARDEN), lambda _: None)
     assert rose.mask is not None and np.array_equal(np.asarray(rose.mask), np.asarray(half))
     size = samples(1)[0].image.size
     white, black = (Image.new("RGB", size, color) for color in ("white", "black"))
@@ -185,7 +188,7 @@ def test_what_trains_along_is_refused_where_anything_is_wrong(
         path.unlink()
     else:
         path.write_text(content)
-    with pytest.raises(pictures.BadCompanion, match=said):
+    with pytest.raises(training_images.BadCompanion, match=said):
         trained(tmp_path, also={"garden": {}})
 
 
@@ -204,22 +207,22 @@ def test_what_trains_along_needs_a_record_that_names_its_folder(
     folder = garden(tmp_path)
     limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
     wanted = {"garden": CompanionConfig()}
-    with pytest.raises(pictures.BadCompanion, match=said):
-        pictures.companions(folder.parent, wanted, limits, rights, lambda _: None)
+    with pytest.raises(training_images.BadCompanion, match=said):
+        training_images.companions(folder.parent, wanted, limits, rights, lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["../06_models", ".", "/etc"])
 def test_nothing_outside_its_folder_trains_along(name: str, tmp_path: Path) -> None:
-    with pytest.raises(pictures.BadCompanion, match="only what lies there"):
+    with pytest.raises(training_images.BadCompanion, match="only what lies there"):
         trained(tmp_path, also={name: {}})
 
 
 def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from valentina_pipeline.image import generate
+    from valentina_pipeline.image.generate import sampling
 
     drawn: list[object] = []
-    real = generate.draw
-    monkeypatch.setattr(generate, "draw", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
+    real = sampling.draw
+    monkeypatch.setattr(sampling, "draw", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
     first = trained(tmp_path, class_images=3, method="full", text_encoder_learning_rate=0.0)
     assert len(drawn) == 3
     assert list(first.class_images) == ["00000", "00001", "00002"]
@@ -233,12 +236,12 @@ def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pyt
 def test_a_prior_is_shown_as_often_as_the_concept() -> None:
     own = samples(2)
     images = {f"{n}": own[0].image for n in range(6)}
-    both = pictures.with_prior(own, images, "woman", 0.3)
+    both = training_images.with_prior(own, images, "woman", 0.3)
     assert [sample.repeats for sample in both] == [3, 3, 1, 1, 1, 1, 1, 1]
     assert {sample.weight for sample in both[2:]} == {0.3}
     assert {sample.caption for sample in both[2:]} == {"photo of a woman"}
-    assert pictures.with_prior(own * 3, {"0": own[0].image}, "woman", 1)[-1].repeats == 6
-    assert pictures.with_prior(own, {}, "woman", 1.0) == own
+    assert training_images.with_prior(own * 3, {"0": own[0].image}, "woman", 1)[-1].repeats == 6
+    assert training_images.with_prior(own, {}, "woman", 1.0) == own
 
 
 @pytest.mark.parametrize(
@@ -286,5 +289,7 @@ def test_a_folder_that_is_no_adapter_is_an_error(missing: str, tmp_path: Path) -
 
 
 def test_a_start_that_is_no_lora_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(pictures.BadCompanion, match=r"absent.safetensors has to be a .safetensors file"):
+    with pytest.raises(
+        training_images.BadCompanion, match=r"absent.safetensors has to be a .safetensors file"
+    ):
         trained(tmp_path, start_from="absent.safetensors")

@@ -10,10 +10,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import packages
-from valentina_pipeline.config import BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.evaluate import EvaluateConfig
+from valentina_pipeline.config.publish import PublishConfig
+from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.scene import Scene
-from valentina_pipeline.release.package import Parts, build, content_hash, presets, rights_summary
+from valentina_pipeline.release.contents import Parts
+from valentina_pipeline.release.package import build, content_hash, presets, rights_summary
 
 BASE = {
     "family": "sdxl",

@@ -5,7 +5,7 @@ import pytest
 
 from portraits import noise
 from reviewed import MACHINE, NAMES
-from valentina_pipeline.image import png
+from valentina_pipeline.image.io import png
 from valentina_pipeline.integrations import captions
 from valentina_pipeline.review.dataset import BOX, LANDMARKS, Dataset
 

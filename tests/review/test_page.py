@@ -21,7 +21,7 @@ SERVE = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from valentina_pipeline.review.command import review
+from valentina_pipeline.review.cli import review
 review.main(["--concept", "vee", "--port", "0", "--editor", "Ada", "--no-browser"],
             obj=SimpleNamespace(project_path=Path(sys.argv[1])))
 """

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 import packages
 import steering
 from programs import program
-from valentina_pipeline.datasets import FileFolder
+from valentina_pipeline.datasets.folders import FileFolder
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 
 

@@ -8,7 +8,7 @@ from PIL import PngImagePlugin
 import offline
 from packages import stage
 from portraits import noise
-from valentina_pipeline.image import png
+from valentina_pipeline.image.io import png
 
 NAMED = "http://127.0.0.1:9/manifest.c2pa"
 XMP = (
@@ -60,7 +60,7 @@ def test_who_asks_one_is_found_out(pictures: Path, code: str) -> None:
 
 
 def test_verify_asks_none(pictures: Path) -> None:
-    code = "import sys; from valentina_pipeline.serving.verify import verify; verify(sys.argv[1:])"
+    code = "import sys; from valentina_pipeline.serving.cli.verify import verify; verify(sys.argv[1:])"
     told = ended_well(offline.run(code, *sorted(pictures.iterdir())))
     assert told.count("no mark is found") == 3
 
@@ -70,15 +70,15 @@ def test_serving_asks_none(package: Path, pictures: Path, tmp_path: Path) -> Non
     code = """
 import base64, pathlib, sys, time
 from fastapi.testclient import TestClient
-from valentina_pipeline.serving.app import create_app
-from valentina_pipeline.serving.desk import Desk
-from valentina_pipeline.serving.database import sqlite
+from valentina_pipeline.serving.api.app import create_app
+from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.database import sqlite
 from valentina_pipeline.serving.jobs import Jobs
-from valentina_pipeline.serving.keys import Gate
-from valentina_pipeline.serving.metrics import Metrics
-from valentina_pipeline.serving.server import Server
-from valentina_pipeline.serving.studio.package import read
-from valentina_pipeline.serving.worker import Opening
+from valentina_pipeline.serving.api.auth import Gate
+from valentina_pipeline.serving.jobs.metrics import Metrics
+from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.inference.package import read
+from valentina_pipeline.serving.jobs.worker import Opening
 if __name__ == "__main__":
     package, pictures, state = map(pathlib.Path, sys.argv[1:])
     store, metrics = Jobs(sqlite(state)), Metrics()

@@ -82,7 +82,7 @@ def test_a_package_is_served_without_kedro_dvc_mlflow_and_what_else_trains(
 
 def test_drawing_on_the_command_line_needs_no_more(package: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(HIDE.format(hidden=sorted(beside("serve"))))
-    code = "from valentina_pipeline.serving.generate import generate; generate()"
+    code = "from valentina_pipeline.serving.cli.generate import generate; generate()"
     done = subprocess.run(
         [sys.executable, "-c", code, "smiling", "--package", str(package), "--preset", "draft"],
         cwd=tmp_path,

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import drawing
-from valentina_pipeline.serving.database import sqlite
-from valentina_pipeline.serving.jobs import Jobs
-from valentina_pipeline.serving.keys import Gate
+from valentina_pipeline.serving.api.auth import Gate
+from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.inference.request import Request, asked
+from valentina_pipeline.serving.jobs.database import sqlite
+from valentina_pipeline.serving.jobs.store import Jobs
 from valentina_pipeline.serving.logs import FORMAT, OneLine
-from valentina_pipeline.serving.server import Server
-from valentina_pipeline.serving.studio.request import Request, asked
 
-FORGED = "at sea\nERROR valentina_pipeline.serving.desk: the disk is on fire\r\u2028\x1b[2Jend"
+FORGED = "at sea\nERROR valentina_pipeline.serving.jobs.dispatcher: the disk is on fire\r\u2028\x1b[2Jend"
 
 
 def written(level: int, message: str, *arguments: object, error: bool = False) -> list[str]:

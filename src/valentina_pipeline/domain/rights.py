@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from valentina_pipeline.domain import naming
-from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.domain.artifacts import sha256
 
 Use = Literal["training", "generation", "publication"]
 USES: tuple[Use, ...] = ("training", "generation", "publication")

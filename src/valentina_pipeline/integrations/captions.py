@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from valentina_pipeline.integrations import files, tables
+from valentina_pipeline.common import atomic_files
+from valentina_pipeline.integrations import tables
 
 BY_MACHINE = ("sha256", "source_name", "machine")
 BY_HAND = ("human", "verdict", "editor", "edited", "seen")
@@ -60,7 +61,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def write(path: Path, table: pd.DataFrame) -> None:
     """Replace the file at once."""
-    files.replace(path, tables.to_csv(table))
+    atomic_files.replace(path, tables.to_csv(table))
 
 
 def renew(path: Path, machine: pd.DataFrame) -> None:
@@ -72,7 +73,7 @@ def renew(path: Path, machine: pd.DataFrame) -> None:
         path: the file, which need not exist.
         machine: `BY_MACHINE`.
     """
-    with files.alone(path.parent):
+    with atomic_files.alone(path.parent):
         table = machine.reindex(columns=list(COLUMNS), fill_value="")
         if path.exists():
             before = read(path).set_index("sha256")
@@ -109,7 +110,7 @@ def edit(path: Path, edits: Mapping[str, Edit], editor: str) -> None:
         BadCaptions: there is no such row, or it says something else by now.
     """
     about = {"editor": editor, "edited": datetime.now(UTC).isoformat(timespec="seconds")}
-    with files.alone(path.parent):
+    with atomic_files.alone(path.parent):
         table = read(path).set_index("sha256")
         for sha256, change in edits.items():
             if sha256 not in table.index:

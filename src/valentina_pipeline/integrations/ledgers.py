@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
-from valentina_pipeline.domain.content import REVOKED
+from valentina_pipeline.common import atomic_files
+from valentina_pipeline.domain.artifacts import REVOKED
 from valentina_pipeline.domain.rights import BadLedger, RightsRecord, records
-from valentina_pipeline.integrations import files, tables
+from valentina_pipeline.integrations import tables
 
 SUFFIXES = (".csv", ".yml", ".yaml")
 
@@ -103,7 +104,7 @@ def revoke(place: Path, record_id: str, reason: str, day: date) -> Revocation:
     for file in changed:
         edited = _csv_with if file.suffix.lower() == ".csv" else _yaml_with
         content = edited(file, record_id, {"revoked": day.isoformat(), "revocation": reason})
-        files.replace(file, content.encode())
+        atomic_files.replace(file, content.encode())
     if unread:
         raise BadLedger("; ".join([*unread, "mend it and call `kedro revoke` again"]))
     if not holding:
@@ -139,7 +140,7 @@ def mark(package: Path, why: str) -> None:
     """Mark a package, so that nothing is drawn from it any more; what was said first stays."""
     if not os.path.lexists(package / REVOKED):
         content = json.dumps({"revoked": why}, ensure_ascii=False) + "\n"
-        files.replace(package / REVOKED, content.encode())
+        atomic_files.replace(package / REVOKED, content.encode())
 
 
 class _Loader(yaml.SafeLoader):

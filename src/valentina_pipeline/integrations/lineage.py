@@ -19,8 +19,8 @@ import yaml
 
 from valentina_pipeline.domain import naming
 from valentina_pipeline.integrations import mlflow, registry
-from valentina_pipeline.integrations.provenance import printed
 from valentina_pipeline.integrations.registry import Version
+from valentina_pipeline.integrations.run_inputs import printed
 
 if TYPE_CHECKING:
     import pandas as pd

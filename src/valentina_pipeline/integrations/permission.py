@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from valentina_pipeline.domain import clock
-from valentina_pipeline.domain.content import REVOKED
+from valentina_pipeline.domain.artifacts import REVOKED
 from valentina_pipeline.domain.rights import BadLedger, Terms
 from valentina_pipeline.integrations import ledgers, registry
 

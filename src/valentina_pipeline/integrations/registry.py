@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from valentina_pipeline.domain.content import REVOKED
+from valentina_pipeline.common.atomic_files import replace, write
+from valentina_pipeline.domain.artifacts import REVOKED
 from valentina_pipeline.integrations import mlflow
-from valentina_pipeline.integrations.files import replace, write
 from valentina_pipeline.integrations.ledgers import mark
 
 if TYPE_CHECKING:

@@ -3,22 +3,24 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import NEW_TOKENS, BaseConfig, EvaluateConfig, PublishConfig, TrainConfig
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.evaluate import EvaluateConfig
+from valentina_pipeline.config.publish import PublishConfig
+from valentina_pipeline.config.train_lora import NEW_TOKENS
+from valentina_pipeline.domain.artifacts import FACES, UNMEASURED, drawing, sha256, tensors_sha256
 from valentina_pipeline.domain.base_files import base_files
-from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.content import FACES, UNMEASURED, drawing, sha256, tensors_sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.domain.scene import Scene
-from valentina_pipeline.release import recipes
-from valentina_pipeline.release.card import card
+from valentina_pipeline.release import external_tools
+from valentina_pipeline.release.model_card import card
 
 if TYPE_CHECKING:
     import pandas as pd
+from valentina_pipeline.release.contents import Parts
 
 LICENCES = Path(__file__).parent / "licences"
 """Full texts by SPDX identifier, for licences that ask for a copy."""
@@ -27,57 +29,6 @@ CODE_LICENCE = "Apache-2.0"
 
 PRESETS = {"draft": (0.5, "dpm++"), "standard": (1.0, "base"), "high": (1.5, "base"), "ultra": (2.5, "base")}
 """Steps as a multiple of those that the figures were measured with, and the sampler."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a package is made from.
-
-    Attributes:
-        concept: who was learnt.
-        rights: its records.
-        base: the base model, as configured.
-        base_folder: its weights.
-        base_hash: of them.
-        controls: kind of picture -> folder of the ControlNet for it.
-        lora: train_lora's folder, flat.
-        train: how it was trained; None, as the figures, faces, pictures and grid, of a LoRA made elsewhere.
-        evaluate: how it was measured.
-        publish: the default preset.
-        metrics: evaluate's figures.
-        train_metrics: train_lora's figures.
-        decision: release.decide's.
-        faces: align's rows: identity vector, kept and split of each portrait.
-        used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
-        grid: a PNG's bytes: the LoRA beside the bare base.
-        engines: relative path -> file: what other engines than torch draw with.
-        scenes: the scene library.
-        embedder: where the face embedder's weights are, or a name that its loader knows.
-        code: relative path -> file: the modules that serve the package.
-        model: relative path -> content: the files that make the folder an MLflow model.
-    """
-
-    concept: Concept
-    rights: tuple[RightsRecord, ...]
-    base: BaseConfig
-    base_folder: Path
-    base_hash: str
-    controls: Mapping[str, Path]
-    lora: Path
-    train: TrainConfig | None
-    evaluate: EvaluateConfig
-    publish: PublishConfig
-    metrics: Mapping[str, Any] | None
-    train_metrics: Mapping[str, Any] | None
-    decision: Mapping[str, Any]
-    faces: "pd.DataFrame | None"
-    used_pictures: "pd.DataFrame | None"
-    grid: bytes | None
-    engines: Mapping[str, Path]
-    scenes: Mapping[str, Scene]
-    embedder: str
-    code: Mapping[str, Path]
-    model: Mapping[str, bytes]
 
 
 def build(parts: Parts) -> dict[str, bytes | Path]:
@@ -241,15 +192,15 @@ def sums(files: Mapping[str, bytes | Path]) -> bytes:
 def _recipes(parts: Parts, lora: Mapping[str, Path]) -> dict[str, bytes]:
     """Return what other programs are told; ComfyUI draws with a LoRA in kohya's format and no new tokens."""
     made = presets(parts.base, parts.evaluate, parts.publish)
-    image = recipes.wanted(parts.concept, made["presets"][made["default"]])
+    image = external_tools.wanted(parts.concept, made["presets"][made["default"]])
     files = {}
     kohya = f"{parts.concept.trigger}.kohya.safetensors"
     own_words = parts.train is not None and parts.train.method in NEW_TOKENS
     if f"lora/{kohya}" in lora and not own_words:
-        base = recipes.checkpoint(parts.base, parts.base_folder)
-        files["comfyui.json"] = _json(recipes.comfyui(image, base, kohya))
+        base = external_tools.checkpoint(parts.base, parts.base_folder)
+        files["comfyui.json"] = _json(external_tools.comfyui(image, base, kohya))
     if "native" in parts.publish.engines:
-        files["native/README.md"] = recipes.native(image, "model.safetensors").encode()
+        files["native/README.md"] = external_tools.native(image, "model.safetensors").encode()
     return files
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from valentina_pipeline.domain import content
+from valentina_pipeline.domain import artifacts
 from valentina_pipeline.integrations import captions
 
 SCORES = {
@@ -132,7 +132,7 @@ class Dataset:
 
 @lru_cache(maxsize=100_000)
 def _hashed(file: Path, _time: int) -> str:
-    return content.sha256(file)
+    return artifacts.sha256(file)
 
 
 def _number(value: object) -> bool:

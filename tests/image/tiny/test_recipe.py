@@ -15,10 +15,10 @@ from click.testing import CliRunner
 from diffusers import ControlNetModel, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from valentina_pipeline.image.tiny import world
+from valentina_pipeline.image.tiny import dataset
 from valentina_pipeline.image.tiny.__main__ import main
 from valentina_pipeline.image.tiny.faces import MARGIN, SCALE, margin_loss, verification
-from valentina_pipeline.image.tiny.fit import Plan, choose_optimisers, fit, orthogonal
+from valentina_pipeline.image.tiny.trainer import Plan, choose_optimisers, fit, orthogonal
 
 MORE = {"steps": 2, "rate": 1e-3, "optimiser": "adamw"}
 STEPS = {**MORE, "batch": 4}
@@ -96,25 +96,25 @@ def test_a_finished_stage_run_again_gives_the_same_bytes(made: Path) -> None:
 
 
 def test_people_already_rendered_stay_when_a_stopped_render_goes_on(tmp_path: Path) -> None:
-    whole = world.load(range(2), 2, seed=5, cache=tmp_path)
+    whole = dataset.load(range(2), 2, seed=5, cache=tmp_path)
     kept = tmp_path / "parts/00000.npz"
     before = kept.stat().st_mtime_ns
     (tmp_path / "attributes.json").unlink()
     (tmp_path / "parts/00001.npz").unlink()
-    again = world.load(range(2), 2, seed=5, cache=tmp_path)
+    again = dataset.load(range(2), 2, seed=5, cache=tmp_path)
     assert again.digest() == whole.digest()
     assert kept.stat().st_mtime_ns == before
 
 
 def test_held_out_people_are_in_no_training_picture(tmp_path: Path) -> None:
-    train, held_out = world.split(world.load(range(3), 1, seed=5, cache=tmp_path), 1)
+    train, held_out = dataset.split(dataset.load(range(3), 1, seed=5, cache=tmp_path), 1)
     assert set(train.person) == {0, 1}
     assert set(held_out.person) == {2}
 
 
 def test_a_person_is_the_same_in_any_range(tmp_path: Path) -> None:
-    both = world.load(range(2), 1, seed=5, cache=tmp_path / "both")
-    second = world.load(range(1, 2), 1, seed=5, cache=tmp_path / "second")
+    both = dataset.load(range(2), 1, seed=5, cache=tmp_path / "both")
+    second = dataset.load(range(1, 2), 1, seed=5, cache=tmp_path / "second")
     assert np.array_equal(both.people(np.array([1])).pixels, second.pixels)
     assert list(second.person) == [1]
     assert (both + second).attributes == both.attributes + second.attributes

@@ -17,10 +17,11 @@ import yaml
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
-from valentina_pipeline.image import edges, objective
-from valentina_pipeline.image.tiny import card, clip, control, faces, unet, vae, world
-from valentina_pipeline.image.tiny.fit import DEVICE, Plan
-from valentina_pipeline.image.tiny_models import FaceNetTiny
+from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
+from valentina_pipeline.image.generate import canny
+from valentina_pipeline.image.tiny import clip, control, dataset, faces, model_card, unet, vae
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan
+from valentina_pipeline.image.train import diffusion
 
 TINY = Path("tiny")
 WEIGHTS = TINY / "weights"
@@ -38,22 +39,22 @@ def _params() -> dict[str, Any]:
     return yaml.safe_load((TINY / "params.yaml").read_text("utf-8"))
 
 
-def _worlds() -> tuple[world.World, world.World]:
+def _worlds() -> tuple[dataset.World, dataset.World]:
     drawn = _params()["render"]
-    return world.split(_people(range(drawn["people"]), drawn["scenes"]), drawn["held_out"])
+    return dataset.split(_people(range(drawn["people"]), drawn["scenes"]), drawn["held_out"])
 
 
-def _strangers() -> world.World:
+def _strangers() -> dataset.World:
     """Return the further people, few pictures of each: for the face embedder and the U-Net."""
     drawn = _params()["render"]
     first, more = drawn["people"], drawn["strangers"]
     return _people(range(first, first + more["people"]), more["scenes"])
 
 
-def _people(people: range, scenes: int) -> world.World:
+def _people(people: range, scenes: int) -> dataset.World:
     seed = _params()["seed"]
     cache = STATE / f"world-{seed}-{people.start}-{people.stop}x{scenes}"
-    return world.load(people, scenes, seed, cache)
+    return dataset.load(people, scenes, seed, cache)
 
 
 def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
@@ -118,7 +119,7 @@ def train_unet() -> None:
     """Train the U-Net and text encoders, and assemble the base."""
     coder = AutoencoderKL.from_pretrained(VAE).to(DEVICE)
     words = unet.tokenizer(STATE / "tokenizer")
-    plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors", Path(objective.__file__))
+    plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors", Path(diffusion.__file__))
     network = unet.train(_worlds()[0] + _strangers(), coder, words, *plan)
     unet.assemble(network, coder.cpu(), words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
     for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
@@ -131,7 +132,7 @@ def train_unet() -> None:
 def train_control() -> None:
     """Train the ControlNet that follows edges, and measure how far it does."""
     pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32).to(DEVICE)
-    plan = _plan("control", UNET, Path(objective.__file__), Path(edges.__file__))
+    plan = _plan("control", UNET, Path(diffusion.__file__), Path(canny.__file__))
     train, held_out = _worlds()
     control.train(train, pipe, *plan).half().save_pretrained(CANNY)
     params = _params()
@@ -152,12 +153,12 @@ def write_card() -> None:
     matcher.eval()
     params = _params()
     images = params["card"]["images"]
-    figures, sheet = card.measure(pipe, network, matcher, _worlds()[1], images, params["seed"])
+    figures, sheet = model_card.measure(pipe, network, matcher, _worlds()[1], images, params["seed"])
     sheet.save(TINY / "samples.png")
     (TINY / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
     beside = TINY / "README.part"
     followed = json.loads(CONTROL.read_text("utf-8"))
-    beside.write_text(card.text(figures, followed, params), "utf-8")
+    beside.write_text(model_card.text(figures, followed, params), "utf-8")
     beside.replace(TINY / "README.md")
 
 

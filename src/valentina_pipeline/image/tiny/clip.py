@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from valentina_pipeline.image.tiny.fit import DEVICE, Plan, fit
-from valentina_pipeline.image.tiny.world import SIZE, World
-from valentina_pipeline.image.tiny_models import to_network
-from valentina_pipeline.image.wording import ALL_TRAITS, sentence
+from valentina_pipeline.image.faces.tiny_facenet import to_network
+from valentina_pipeline.image.renderer.wording import ALL_TRAITS, sentence
+from valentina_pipeline.image.tiny.dataset import SIZE, World
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 96,

@@ -9,14 +9,14 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from valentina_pipeline.image import objective
-from valentina_pipeline.image.control import Control, steered
-from valentina_pipeline.image.edges import agreement, edges
-from valentina_pipeline.image.generate import Request, draw
-from valentina_pipeline.image.tiny.fit import DEVICE, Plan, fit
+from valentina_pipeline.image.generate.canny import agreement, edges
+from valentina_pipeline.image.generate.controlnet import Control, steered
+from valentina_pipeline.image.generate.sampling import Request, draw
+from valentina_pipeline.image.renderer.wording import sentence
+from valentina_pipeline.image.tiny.dataset import SIZE, World
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
 from valentina_pipeline.image.tiny.unet import encode
-from valentina_pipeline.image.tiny.world import SIZE, World
-from valentina_pipeline.image.wording import sentence
+from valentina_pipeline.image.train import diffusion
 
 READER = (16, 24, 32, 64)
 """Channels of the layers that bring edges to the latents' size."""
@@ -50,10 +50,10 @@ def train(
         timesteps = torch.from_numpy(rng.integers(len(kept), size=batch)).to(DEVICE)
         clean, share = latents[rows], kept[timesteps]
         eps = torch.randn(clean.shape, generator=noise).to(DEVICE)
-        noisy = objective.corrupt(clean, eps, share).contiguous(memory_format=torch.channels_last)
+        noisy = diffusion.corrupt(clean, eps, share).contiguous(memory_format=torch.channels_last)
         predicted = predict(network, pipe, noisy, timesteps, words, lines[rows].to(DEVICE))
-        wanted = objective.target(clean, eps, share, "v_prediction")
-        return objective.loss(predicted, wanted, even, torch.ones_like(wanted[:, :1]))
+        wanted = diffusion.target(clean, eps, share, "v_prediction")
+        return diffusion.loss(predicted, wanted, even, torch.ones_like(wanted[:, :1]))
 
     fit(network, loss, plan, seed, state, "control")
     return network

@@ -9,11 +9,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from valentina_pipeline.image.faces import crop_matrix
-from valentina_pipeline.image.tiny.fit import DEVICE, Plan, fit
+from valentina_pipeline.image.faces.crop import crop_matrix
+from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny, to_network
+from valentina_pipeline.image.tiny.dataset import SIZE, World
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
 from valentina_pipeline.image.tiny.vae import reconstruct
-from valentina_pipeline.image.tiny.world import SIZE, World
-from valentina_pipeline.image.tiny_models import FaceNetTiny, to_network
 
 SCALE, MARGIN = 10.0, 0.2
 

@@ -11,11 +11,11 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPi
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from valentina_pipeline.image import objective
-from valentina_pipeline.image.tiny.fit import DEVICE, Plan, fit
-from valentina_pipeline.image.tiny.world import SIZE, World
-from valentina_pipeline.image.tiny_models import to_network
-from valentina_pipeline.image.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
+from valentina_pipeline.image.faces.tiny_facenet import to_network
+from valentina_pipeline.image.renderer.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
+from valentina_pipeline.image.tiny.dataset import SIZE, World
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
+from valentina_pipeline.image.train import diffusion
 
 TEXT_WIDTH = 48
 SIGNAL = {
@@ -86,12 +86,12 @@ def train(
     torch.manual_seed(seed)
     network = Denoiser()
     signal = scheduler().alphas_cumprod
-    weight = objective.weights(signal, GAMMA, "v_prediction").double().numpy()
+    weight = diffusion.weights(signal, GAMMA, "v_prediction").double().numpy()
     often = 0.8 * weight / weight.sum() + 0.2 / len(weight)
     often /= often.sum()
 
     latents, signal = encode(vae, world.pixels).to(DEVICE), signal.to(DEVICE)
-    places = objective.face_weights(_faces(world.landmarks), FACE_WEIGHT, *latents.shape[2:]).to(DEVICE)
+    places = diffusion.face_weights(_faces(world.landmarks), FACE_WEIGHT, *latents.shape[2:]).to(DEVICE)
     alike = torch.ones(batch, device=DEVICE)
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
@@ -100,9 +100,9 @@ def train(
         timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often)).to(DEVICE)
         clean, kept = latents[rows], signal[timesteps]
         eps = torch.randn(clean.shape, generator=noise).to(DEVICE)
-        noisy = objective.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
-        wanted = objective.target(clean, eps, kept, "v_prediction")
-        return objective.loss(network(noisy, timesteps, tokens), wanted, alike, places[rows])
+        noisy = diffusion.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
+        wanted = diffusion.target(clean, eps, kept, "v_prediction")
+        return diffusion.loss(network(noisy, timesteps, tokens), wanted, alike, places[rows])
 
     fit(network, loss, plan, seed, state, "unet")
     return network

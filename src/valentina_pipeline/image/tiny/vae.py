@@ -12,9 +12,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from valentina_pipeline.image.tiny.fit import DEVICE, Loss, Plan, fit
-from valentina_pipeline.image.tiny.world import SIZE, World
-from valentina_pipeline.image.tiny_models import to_network
+from valentina_pipeline.image.faces.tiny_facenet import to_network
+from valentina_pipeline.image.tiny.dataset import SIZE, World
+from valentina_pipeline.image.tiny.trainer import DEVICE, Loss, Plan, fit
 
 CROP = 64
 """Pixels, width and height."""

@@ -5,7 +5,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from valentina_pipeline.integrations import files
+from valentina_pipeline.common import atomic_files
 from valentina_pipeline.integrations.sources.files import BadSource, Entry
 from valentina_pipeline.integrations.sources.folder import LocalFolder
 
@@ -37,7 +37,7 @@ class VideoScenes:
 
     def entries(self) -> list[Entry]:
         """Return the frames; finding them takes about as long as the video at many times its speed."""
-        from valentina_pipeline.image.each import Lost, each
+        from valentina_pipeline.common.parallel import Lost, each
 
         if not self._path.is_file():
             raise BadSource(f"{self._path} does not exist: put the video there, or correct `source`")
@@ -67,7 +67,7 @@ def _extract(path: Path, folder: Path) -> str:
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with files.replacing(folder) as made:
+        with atomic_files.replacing(folder) as made:
             made.mkdir()
             _save_frames(path, made)
     except BadSource as err:

@@ -1,5 +1,5 @@
 """Find the one face of each image, level it and crop it to the base's resolution."""
 
-from .pipeline import create_pipeline
+from valentina_pipeline.pipelines.align.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import AlignConfig, FaceEmbedderConfig, validated
+from valentina_pipeline.config.align import AlignConfig
+from valentina_pipeline.config.base_model import FaceEmbedderConfig
+from valentina_pipeline.config.validation import validated
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.align import Portraits
+    from valentina_pipeline.image.align.align import Portraits
 
 
 def align_portraits(
@@ -28,18 +30,18 @@ def align_portraits(
         masks: of some of them, as large, by the picture's sha256.
         manifest: domain/manifest.py's.
         weights: tiny/weights; an embedder's relative path counts from the project's folder, two above.
-        align: config.py's AlignConfig.
-        face_embedder: config.py's FaceEmbedderConfig.
+        align: see AlignConfig.
+        face_embedder: see FaceEmbedderConfig.
 
     Returns:
         aligned, faces, align_sheet, aligned_masks.
     """
     from functools import partial
 
-    from valentina_pipeline.image.align import align as cut_portraits
-    from valentina_pipeline.image.background import remover
-    from valentina_pipeline.image.faces import embedder
-    from valentina_pipeline.image.missing import located
+    from valentina_pipeline.common.missing_model import located
+    from valentina_pipeline.image.align.align import align as cut_portraits
+    from valentina_pipeline.image.align.background_removal import remover
+    from valentina_pipeline.image.faces.embedding import embedder
 
     cfg = validated(AlignConfig, align, "align")
     judge = validated(FaceEmbedderConfig, face_embedder, "base.face_embedder")
@@ -64,7 +66,7 @@ def check_portraits(faces: "pd.DataFrame", manifest: "pd.DataFrame") -> None:
     Raises:
         NoPortraits: there are none.
     """
-    from valentina_pipeline.image.enough import check_portraits as check
+    from valentina_pipeline.image.align.sufficiency import check_portraits as check
 
     check(faces, _by_sha256(manifest, "source_name"))
 

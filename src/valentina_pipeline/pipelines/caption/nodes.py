@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import CaptionConfig, validated
+from valentina_pipeline.config.caption import CaptionConfig
+from valentina_pipeline.config.validation import validated
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import reviewed
 from valentina_pipeline.domain.rights import RightsRecord
@@ -34,18 +35,18 @@ def caption_portraits(
         aligned: by sha256.
         faces: align's rows; those kept are captioned.
         manifest: domain/manifest.py's, with the attributes.
-        concept: domain/concept.py's Concept.
-        caption: config.py's CaptionConfig.
+        concept: see Concept.
+        caption: see CaptionConfig.
 
     Returns:
         captions: sha256, source_name, machine; descriptions: sha256 and what is seen in fields
-        (image/caption.py), without what is hers but for the subject. Both by sha256.
+        (image/caption/description.py), without what is hers but for the subject. Both by sha256.
     """
     import pandas as pd
 
-    from valentina_pipeline.image.background import PLAIN
-    from valentina_pipeline.image.caption import FIELDS, from_caption, impersonal, worded
-    from valentina_pipeline.image.captioners import describe
+    from valentina_pipeline.image.align.background_removal import PLAIN
+    from valentina_pipeline.image.caption.captioners import describe
+    from valentina_pipeline.image.caption.description import FIELDS, from_caption, impersonal, worded
 
     cfg = validated(CaptionConfig, caption, "caption")
     person = validated(Concept, concept, "concept")
@@ -101,12 +102,12 @@ def describe_dataset(
         captions: sha256, caption, rejected.
         descriptions: sha256 and what is seen in fields.
         rights: the concept's records.
-        concept: domain/concept.py's Concept.
+        concept: see Concept.
 
     Returns:
         dataset_card.
     """
-    from valentina_pipeline.image.balance import aspects, dataset_card
+    from valentina_pipeline.image.caption.dataset_card import aspects, dataset_card
 
     person = validated(Concept, concept, "concept")
     faces = reviewed(faces, captions)

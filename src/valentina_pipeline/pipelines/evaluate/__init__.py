@@ -1,5 +1,5 @@
 """Measure identity, prompt following, diversity and memorisation against the bare base."""
 
-from .pipeline import create_pipeline
+from valentina_pipeline.pipelines.evaluate.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import BaseConfig, EvaluateConfig, validated
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.evaluate import EvaluateConfig
+from valentina_pipeline.config.validation import validated
 from valentina_pipeline.domain import clock
+from valentina_pipeline.domain.artifacts import drawing, sha256
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.content import drawing, sha256
 from valentina_pipeline.domain.manifest import reviewed
 from valentina_pipeline.domain.rights import RightsRecord, require_use
 
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.base import BaseModel
-    from valentina_pipeline.image.prompts import Take
+    from valentina_pipeline.image.evaluate.prompts import Take
+    from valentina_pipeline.image.models.base_model import BaseModel
 
 PIXELS_AT_ONCE = 2**21
 """Drawn in one batch: 8 images of 128 or 512 px, 2 of 1024 px."""
@@ -52,9 +54,9 @@ def evaluate_adapter(
         prompts: templates with {subject}.
         used_pictures: train_lora's rows; their records must allow generation today.
         rights: the concept's records.
-        concept: domain/concept.py's Concept.
-        base: config.py's BaseConfig.
-        evaluate: config.py's EvaluateConfig.
+        concept: see Concept.
+        base: see BaseConfig.
+        evaluate: see EvaluateConfig.
         seed: of images and resamples.
         threads: torch's; another number rounds differently.
 
@@ -64,11 +66,13 @@ def evaluate_adapter(
     Raises:
         NotAllowed: a record that the LoRA was trained under does not allow generation.
     """
-    from valentina_pipeline.image.base import base_hash, load_base
-    from valentina_pipeline.image.evaluate import Known, Models, use_threads
-    from valentina_pipeline.image.evaluate import evaluate as measured
-    from valentina_pipeline.image.judge import load_judges
-    from valentina_pipeline.image.safety import ContentFilter
+    from valentina_pipeline.common.threads import use_threads
+    from valentina_pipeline.image.evaluate.evaluate import Known, Models
+    from valentina_pipeline.image.evaluate.evaluate import evaluate as measured
+    from valentina_pipeline.image.models.base_model import load_base
+    from valentina_pipeline.image.models.scorers import load_judges
+    from valentina_pipeline.image.models.weights import base_hash
+    from valentina_pipeline.image.safety.content_filter import ContentFilter
 
     require_use(rights, set(used_pictures["rights_id"]), "generation", clock.today())
     person = validated(Concept, concept, "concept")
@@ -113,8 +117,8 @@ def painter(
     """
     from itertools import groupby
 
-    from valentina_pipeline.image.adapted import pipeline
-    from valentina_pipeline.image.generate import Request, draw
+    from valentina_pipeline.image.generate.sampling import Request, draw
+    from valentina_pipeline.image.lora.loading import pipeline
 
     batch = max(1, min(8, PIXELS_AT_ONCE // size**2))
     bare = {name: value for name, value in hashes.items() if name != "lora"}

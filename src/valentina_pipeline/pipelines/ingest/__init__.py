@@ -1,5 +1,5 @@
 """Take in authorised images; every image left out has its reason."""
 
-from .pipeline import create_pipeline
+from valentina_pipeline.pipelines.ingest.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

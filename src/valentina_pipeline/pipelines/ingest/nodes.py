@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import IngestConfig, validated
+from valentina_pipeline.config.ingest import IngestConfig
+from valentina_pipeline.config.validation import validated
 from valentina_pipeline.domain import clock, naming
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.rights import BadLedger, RightsRecord, covering_none
@@ -15,8 +16,8 @@ from valentina_pipeline.domain.rights import BadLedger, RightsRecord, covering_n
 if TYPE_CHECKING:
     import pandas as pd
 
-    from valentina_pipeline.image.originals import Original
-    from valentina_pipeline.integrations.sources import Entry, Source
+    from valentina_pipeline.image.ingest.source_image import Original
+    from valentina_pipeline.integrations.sources.files import Entry, Source
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ def ingest_images(
     Args:
         raw: data/01_raw/<concept>; relative sources count from the project's folder, three above.
         rights: the concept's records.
-        concept: domain/concept.py's Concept.
-        ingest: config.py's IngestConfig.
+        concept: see Concept.
+        ingest: see IngestConfig.
         seed: of the rendered scenes.
 
     Returns:
@@ -60,11 +61,12 @@ def ingest_images(
     """
     import pandas as pd
 
-    from valentina_pipeline.image import masks
-    from valentina_pipeline.image.ingest import ingest as take_in
-    from valentina_pipeline.image.intake import Intake
-    from valentina_pipeline.image.journal import Journal
-    from valentina_pipeline.image.safety import ContentFilter, refuse_concept
+    from valentina_pipeline.image.ingest import masks
+    from valentina_pipeline.image.ingest.ingest import ingest as take_in
+    from valentina_pipeline.image.ingest.result_cache import Journal
+    from valentina_pipeline.image.ingest.screening import Intake
+    from valentina_pipeline.image.safety.content_filter import ContentFilter
+    from valentina_pipeline.image.safety.prompt_filter import refuse_concept
 
     person = validated(Concept, concept, "concept")
     refuse_concept(person)
@@ -88,11 +90,12 @@ def ingest_images(
 
 
 def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[Original]":
-    from valentina_pipeline.image import portrait, studio
+    from valentina_pipeline.image import renderer
+    from valentina_pipeline.image.ingest import rendered_source
 
-    size = max(studio.SMALLEST, limits.min_side)
-    woman = portrait.identity(person.identity)
-    return list(studio.portraits(woman, person.trigger, limits.count, size, seed))
+    size = max(rendered_source.SMALLEST, limits.min_side)
+    woman = renderer.identity(person.identity)
+    return list(rendered_source.portraits(woman, person.trigger, limits.count, size, seed))
 
 
 def _places(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
@@ -105,8 +108,9 @@ def _places(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
 def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Path) -> "list[Original]":
     from functools import partial
 
-    from valentina_pipeline.image.originals import Original
-    from valentina_pipeline.integrations.sources import sorted_out, source
+    from valentina_pipeline.image.ingest.source_image import Original
+    from valentina_pipeline.integrations.sources import source
+    from valentina_pipeline.integrations.sources.beside import sorted_out
 
     place = source(address, raw.parents[2], limits.hosts, frames)
     if not Path(place.where).is_relative_to(raw):
@@ -153,7 +157,7 @@ def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
     from concurrent.futures import ThreadPoolExecutor
     from functools import partial
 
-    from valentina_pipeline.integrations.sources import BadCaptionError, read_caption
+    from valentina_pipeline.integrations.sources.beside import BadCaptionError, read_caption
 
     try:
         with ThreadPoolExecutor(CAPTIONS_AT_ONCE if place.remote else 1) as threads:
@@ -169,7 +173,7 @@ def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
 
 def _refuse(why: str) -> bytes:
     """Stand in for the content of a file that is no picture."""
-    from valentina_pipeline.image.decode import Rejection
+    from valentina_pipeline.image.io.decode import Rejection
 
     raise Rejection("not an image", why)
 
@@ -180,7 +184,8 @@ def _refuse_attributes(originals: "Sequence[Original]", own: str) -> None:
     Raises:
         BadSidecar: a picture's words are refused.
     """
-    from valentina_pipeline.image.safety import UnsafePrompt, refuse_words
+    from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+    from valentina_pipeline.image.safety.prompt_filter import refuse_words
 
     first: dict[str, str] = {}
     for original in originals:
@@ -224,7 +229,8 @@ def _check_coverage(rights: "Sequence[RightsRecord]", names: "Sequence[str]") ->
 
 def _beside(folder: Path) -> list[str]:
     """Return the names of the pictures that may train along: the concept's ledgers cover them, too."""
-    from valentina_pipeline.integrations.sources import BadSource, LocalFolder
+    from valentina_pipeline.integrations.sources.files import BadSource
+    from valentina_pipeline.integrations.sources.folder import LocalFolder
 
     try:
         return [entry.name for entry in LocalFolder(folder).entries()]

@@ -1,5 +1,5 @@
 """Write the package that anyone can serve."""
 
-from .pipeline import create_pipeline
+from valentina_pipeline.pipelines.publish.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.pipelines.assembly import Material, assembled
+from valentina_pipeline.pipelines.package_assembly import Material, assembled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def publish_package(
     evaluate: dict[str, Any],
     publish: dict[str, Any],
 ) -> dict[str, bytes | Path]:
-    """Put together the package that anyone can serve; see pipelines/assembly.py for the inputs.
+    """Put together the package that anyone can serve; see pipelines/package_assembly.py for the inputs.
 
     Returns:
         package: relative path -> content, or the file to copy.

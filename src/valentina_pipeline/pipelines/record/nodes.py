@@ -33,8 +33,8 @@ def record_run(
         train_metrics: train_lora's figures.
         decision: register's.
         package: publish's folder: data/06_models/<concept>/package of the project.
-        concept: domain/concept.py's Concept.
-        base: config.py's BaseConfig.
+        concept: see Concept.
+        base: see BaseConfig.
     """
     from rich.console import Console
 
@@ -54,7 +54,7 @@ def complete(
 ) -> None:
     """Give every stage its child, with what it put out, and the parent the figures to compare by."""
     from valentina_pipeline.integrations.mlflow import FINISHED, close_parent, numbers, parent
-    from valentina_pipeline.integrations.provenance import locked
+    from valentina_pipeline.integrations.run_inputs import locked
 
     run = parent()
     if run is None:

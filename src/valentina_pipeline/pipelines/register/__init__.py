@@ -1,5 +1,5 @@
 """Decide by the gates whether the candidate becomes champion, and say why."""
 
-from .pipeline import create_pipeline
+from valentina_pipeline.pipelines.register.pipeline import create_pipeline
 
 __all__ = ["create_pipeline"]

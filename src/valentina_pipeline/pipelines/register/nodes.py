@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config import RegisterConfig, validated
-from valentina_pipeline.domain.content import sha256
+from valentina_pipeline.config.register import RegisterConfig
+from valentina_pipeline.config.validation import validated
+from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.pipelines.assembly import Material, assembled, identified
+from valentina_pipeline.pipelines.package_assembly import Material, assembled, identified
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
     from valentina_pipeline.integrations.registry import Version
-    from valentina_pipeline.release.decide import Champion
+    from valentina_pipeline.release.gates import Champion
 
 DECISION = "data/08_reporting/{concept}/decision.json"
 
@@ -43,17 +44,17 @@ def register_candidate(
     registry's own, or, in a registry that has no champion yet, the one in git (so that a fresh clone
     reproduces it). A candidate that fails its gates is no error.
 
-    `register` is config.py's RegisterConfig; pipelines/assembly.py describes the other inputs.
+    `register` is see RegisterConfig; pipelines/package_assembly.py describes the other inputs.
 
     Returns:
-        decision: see release/decide.py.
+        decision: see release/gates.py.
 
     Raises:
         MissingModel: the base is not on this machine.
         mlflow.exceptions.MlflowException: the registry does not answer.
     """
     from valentina_pipeline.integrations.registry import Registry
-    from valentina_pipeline.release.decide import CHAMPION, Candidate, decide
+    from valentina_pipeline.release.gates import CHAMPION, Candidate, decide
 
     material = Material(
         lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
@@ -93,7 +94,7 @@ def _recorded(present: "Version | None", known: "Version | None", file: Path) ->
 
 
 def _champion(present: "Version | None") -> "Champion | None":
-    from valentina_pipeline.release.decide import Champion
+    from valentina_pipeline.release.gates import Champion
 
     if present is None:
         return None
@@ -108,7 +109,7 @@ def _tags(
     files: Mapping[str, bytes | Path],
     root: Path,
 ) -> dict[str, str]:
-    from valentina_pipeline.integrations.provenance import commit
+    from valentina_pipeline.integrations.run_inputs import commit
 
     return {
         "content_hash": decision["content_hash"],

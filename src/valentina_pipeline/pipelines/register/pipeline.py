@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline, node, pipeline
 
-from . import nodes
+from valentina_pipeline.pipelines.register import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:

@@ -9,24 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.common.code_fingerprint import fingerprint
-from valentina_pipeline.config import BaseConfig, IngestConfig, TrainConfig, validated
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.ingest import IngestConfig
+from valentina_pipeline.config.train_lora import TrainConfig
+from valentina_pipeline.config.validation import validated
 from valentina_pipeline.domain import clock
+from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.content import sha256
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN, reviewed
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.pipelines.train_lora import pictures, watch
+from valentina_pipeline.pipelines.train_lora import monitoring, training_images
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.base import BaseModel
-    from valentina_pipeline.image.checkpoint import Checkpoints
-    from valentina_pipeline.image.encoding import Sample
-    from valentina_pipeline.image.learned import Learned
-    from valentina_pipeline.image.lora_files import Notes
-    from valentina_pipeline.image.step import Run
+    from valentina_pipeline.image.lora.formats import Notes
+    from valentina_pipeline.image.models.base_model import BaseModel
+    from valentina_pipeline.image.train.methods import Learned
+    from valentina_pipeline.image.train.samples import Sample
+    from valentina_pipeline.image.train.trainer import Run
+    from valentina_pipeline.training.checkpoints import Checkpoints
 
     Outputs = tuple[
         dict[str, bytes], pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, float], dict[str, Image.Image]
@@ -70,10 +73,10 @@ def train_adapter(
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from two folders above.
         extras: data/05_model_input/<concept>: extra training data and LoRAs to start from.
-        concept: domain/concept.py's Concept.
-        base: config.py's BaseConfig.
-        ingest: config.py's IngestConfig, the limits of pictures that train along.
-        train_lora: config.py's TrainConfig.
+        concept: see Concept.
+        base: see BaseConfig.
+        ingest: see IngestConfig, the limits of pictures that train along.
+        train_lora: see TrainConfig.
         seed: of every random draw.
         threads: of torch; part of the result.
 
@@ -92,40 +95,41 @@ def train_adapter(
     with _timed("libraries are imported"):
         import pandas as pd
 
-        from valentina_pipeline.image import train as training
-        from valentina_pipeline.image.base import load_base
-        from valentina_pipeline.image.cache import Cache
-        from valentina_pipeline.image.encoding import encode_samples
-        from valentina_pipeline.image.learned import set_up
-        from valentina_pipeline.image.processes import Processes
-        from valentina_pipeline.image.safety import ContentFilter
+        from valentina_pipeline.common.threads import reproducible
+        from valentina_pipeline.image.models.base_model import load_base
+        from valentina_pipeline.image.safety.content_filter import ContentFilter
+        from valentina_pipeline.image.train import loop
+        from valentina_pipeline.image.train.encoding import encode_samples
+        from valentina_pipeline.image.train.methods import set_up
+        from valentina_pipeline.training.distributed import Processes
+        from valentina_pipeline.training.encoding_cache import Cache
 
     model, root = validated(BaseConfig, base, "base"), weights.parent.parent
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
-    pictures.check_rights(manifest, rights, clock.today())
+    training_images.check_rights(manifest, rights, clock.today())
     faces = reviewed(faces, captions)
     own, held_out = (
-        pictures.own(aligned, aligned_masks, faces, captions, split) for split in (TRAIN, HELD_OUT)
+        training_images.own(aligned, aligned_masks, faces, captions, split) for split in (TRAIN, HELD_OUT)
     )
     if not own:
-        raise pictures.NothingToTrainOn(
+        raise training_images.NothingToTrainOn(
             "no aligned picture belongs to the training split: see faces and rejections"
         )
     limits = validated(IngestConfig, ingest, "ingest")
-    beside, rows = pictures.companions(extras, cfg.also, limits, rights, unsafe)
-    pictures.refuse_captions([*own, *held_out, *beside], person.name)
+    beside, rows = training_images.companions(extras, cfg.also, limits, rights, unsafe)
+    training_images.refuse_captions([*own, *held_out, *beside], person.name)
     learned_from = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
-    own_rows = learned_from[list(pictures.USED)].to_dict("records")
-    used = pd.DataFrame([*own_rows, *rows], columns=list(pictures.USED))
+    own_rows = learned_from[list(training_images.USED)].to_dict("records")
+    used = pd.DataFrame([*own_rows, *rows], columns=list(training_images.USED))
     start = _start(extras, cfg.start_from)
-    with training.reproducible(threads):
+    with reproducible(threads):
         with _timed("the base is loaded"):
             loaded = load_base(model, root, cfg.precision, cfg.quantise)
             about = _about(loaded, cfg, threads)
             cache = Cache(root / CACHE, about)
-        drawn = pictures.class_images(loaded, cfg, person.class_word, model.resolution, unsafe, cache)
+        drawn = training_images.class_images(loaded, cfg, person.class_word, model.resolution, unsafe, cache)
         learned = set_up(loaded, cfg, person.trigger, person.class_word, seed, start)
-        wanted = pictures.with_prior([*own, *beside], drawn, person.class_word, cfg.prior_weight)
+        wanted = training_images.with_prior([*own, *beside], drawn, person.class_word, cfg.prior_weight)
         samples = _fitted(wanted, model.resolution, learned, cfg.flip)
         records = [record for record in rights if record.id in set(used["rights_id"])]
         notes = _notes(person, loaded, samples, records, about, cfg)
@@ -136,8 +140,8 @@ def train_adapter(
             if held_out and cfg.look_every:
                 unseen = encode_samples(loaded, _fitted(held_out, model.resolution, learned), cache=cache)
         shown = [sample.caption for sample in [*held_out, *own]]
-        watched = watch.watch(loaded, model, root, person, cfg, seed, (data, unseen), shown, faces)
-        run = training.train(loaded, learned, data, cfg, seed, checkpoints, watched, processes)
+        watched = monitoring.watch(loaded, model, root, person, cfg, seed, (data, unseen), shown, faces)
+        run = loop.train(loaded, learned, data, cfg, seed, checkpoints, watched, processes)
         files = learned.files(notes)
     processes.leave()
     checkpoints.remove()
@@ -153,8 +157,8 @@ def _notes(
     about: Mapping[str, str],
     cfg: TrainConfig,
 ) -> "Notes":
-    from valentina_pipeline.image.encoding import data_hash
-    from valentina_pipeline.image.lora_files import Notes
+    from valentina_pipeline.image.lora.formats import Notes
+    from valentina_pipeline.image.train.samples import data_hash
 
     return Notes(
         trigger=person.trigger,
@@ -178,8 +182,8 @@ def _checkpoints(
     start: Path | None,
 ) -> "Checkpoints":
     """Return the checkpoints of exactly these inputs, all that a run's bits depend on."""
-    from valentina_pipeline.image.adapted import parts
-    from valentina_pipeline.image.checkpoint import Checkpoints
+    from valentina_pipeline.image.lora.loading import parts
+    from valentina_pipeline.training.checkpoints import Checkpoints
 
     inputs = {**vars(notes), **about, "config": cfg.model_dump(), "seed": seed, "processes": processes}
     inputs["start"] = [sha256(file) for file in parts(start)] if start else []
@@ -188,16 +192,17 @@ def _checkpoints(
 
 def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
     """Return what decides, beside pictures and settings, on every bit that the networks compute."""
-    from valentina_pipeline.image import train, validate
-    from valentina_pipeline.image.base import base_hash
+    from valentina_pipeline.common.threads import processor_kind
+    from valentina_pipeline.image.models.weights import base_hash
+    from valentina_pipeline.image.train import loop, validation
 
     return {
         **{library: version(library) for library in LIBRARIES},
         "base": base_hash(base.folder),
-        "code": fingerprint(train.__name__, validate.__name__),
+        "code": fingerprint(loop.__name__, validation.__name__),
         "threads": str(threads),
         "device": str(base.device),
-        "processor": train.processor_kind(str(base.device)),
+        "processor": processor_kind(str(base.device)),
         "dtype": str(base.dtype),
         "quantise": cfg.quantise,
     }
@@ -206,9 +211,9 @@ def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
 def _start(extras: Path, name: str) -> Path | None:
     if not name:
         return None
-    path = pictures.inside(extras, name)
+    path = training_images.inside(extras, name)
     if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
-        raise pictures.BadCompanion(
+        raise training_images.BadCompanion(
             f"train_lora.start_from: {path} has to be a .safetensors file, or a folder in peft's layout"
         )
     return path
@@ -226,7 +231,7 @@ def _fitted(samples: "list[Sample]", side: int, learned: "Learned", flip: bool =
     """Return the samples in sizes of one budget, worded for the tokenizers, by option mirrored ones too."""
     from dataclasses import replace
 
-    from valentina_pipeline.image.encoding import fit, mirrored
+    from valentina_pipeline.image.train.samples import fit, mirrored
 
     worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in fit(samples, side**2)]
     return worded + [mirrored(sample) for sample in worded] if flip else worded
@@ -235,7 +240,7 @@ def _fitted(samples: "list[Sample]", side: int, learned: "Learned", flip: bool =
 def _curve(run: "Run", cfg: TrainConfig) -> "pd.DataFrame":
     import pandas as pd
 
-    from valentina_pipeline.image.optimise import schedule
+    from valentina_pipeline.training.lr_schedules import schedule
 
     steps = range(1, len(run.losses) + 1)
     rates = [cfg.learning_rate * schedule(step - 1, cfg) for step in steps]

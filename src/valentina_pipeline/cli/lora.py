@@ -1,0 +1,102 @@
+"""The commands `kedro lora ...`: sums, smaller versions and merges of LoRA files of any tool."""
+
+from pathlib import Path
+
+import click
+from kedro.framework.startup import ProjectMetadata
+
+from valentina_pipeline.common import atomic_files
+
+
+class Weighted(click.ParamType):
+    """FILE or FILE:WEIGHT."""
+
+    name = "file[:weight]"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Path, float]:
+        """Return the file and its weight, 1 where none is given."""
+        path, _, weight = value.rpartition(":")
+        try:
+            file, number = (Path(path), float(weight)) if path else (Path(value), 1.0)
+        except ValueError:
+            file, number = Path(value), 1.0
+        if not file.is_file():
+            self.fail(f"{file} is not a file", param, ctx)
+        return file, number
+
+
+PARTS = click.argument("parts", nargs=-1, required=True, type=Weighted(), metavar="FILE[:WEIGHT]...")
+
+
+@click.group()
+def lora() -> None:
+    """Sum, shrink and merge LoRA files of this and other tools."""
+
+
+@lora.command(name="sum")
+@click.argument("output", type=click.Path(path_type=Path))
+@PARTS
+@click.option("--rank", type=click.IntRange(min=1), help="Make it smaller: the best of this rank, by SVD.")
+def add(output: Path, parts: list[tuple[Path, float]], rank: int | None) -> None:
+    r"""Write the weighted sum of LoRAs to OUTPUT, in the format that ComfyUI, WebUIs and diffusers read.
+
+    \b
+    Exactly, at the sum of their ranks; or as near as --rank allows:
+      kedro lora sum both.safetensors her.safetensors:0.8 style.safetensors:0.5 --rank 16
+    Of one LoRA, a smaller version:
+      kedro lora sum small.safetensors her.safetensors --rank 4
+    """
+    from valentina_pipeline.image.lora.algebra import kept_energy, resize
+    from valentina_pipeline.image.lora.merge import kohya_file, weighted_files
+
+    try:
+        whole, family, layout = weighted_files(parts)
+    except ValueError as err:
+        raise click.ClickException(str(err)) from err
+    small = whole if rank is None else resize(whole, rank)
+    atomic_files.replace(output, kohya_file(small, family, layout, {"sum_of": _listed(parts)}))
+    click.echo(f"{output}: {len(small)} layers, {kept_energy(whole, small):.1%} of the update's energy")
+
+
+def _listed(parts: list[tuple[Path, float]]) -> str:
+    return ", ".join(f"{file.name}:{weight:g}" for file, weight in parts)
+
+
+@lora.command()
+@click.argument("output", type=click.Path(path_type=Path))
+@PARTS
+@click.option(
+    "--base",
+    "name",
+    default="tiny",
+    show_default=True,
+    help="An entry of conf/base/bases.yml, or a folder in diffusers' layout.",
+)
+@click.pass_obj
+def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float]], name: str) -> None:
+    r"""Write a base with LoRAs merged into its weights to the new folder OUTPUT, in diffusers' layout.
+
+    \b
+      kedro lora merge merged her.safetensors:0.8 --base sdxl
+    """
+    from valentina_pipeline.cli.base import chosen_base
+    from valentina_pipeline.common.missing_model import MissingModel
+    from valentina_pipeline.config.base_model import BaseConfig
+    from valentina_pipeline.config.validation import validated
+    from valentina_pipeline.image.lora.merge import merge as merged
+    from valentina_pipeline.image.models.base_model import load_base
+
+    root = metadata.project_path
+    entry = chosen_base(root, name)
+    if output.exists():
+        raise click.ClickException(f"{output} is there already: choose another folder")
+    try:
+        base = load_base(validated(BaseConfig, entry["model"], f"bases.{name}.model"), root)
+        pipe = merged(base, parts)
+    except (MissingModel, ValueError) as err:
+        raise click.ClickException(str(err)) from err
+    with atomic_files.replacing(output) as partial:
+        pipe.save_pretrained(partial)
+    click.echo(f"{output}: {name} with {_listed(parts)} merged")

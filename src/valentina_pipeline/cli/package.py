@@ -1,0 +1,152 @@
+"""The command `kedro package`: a base and a LoRA that exist become a package, without any pictures."""
+
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+from kedro.framework.startup import ProjectMetadata
+
+if TYPE_CHECKING:
+    from valentina_pipeline.config.base_model import BaseConfig
+    from valentina_pipeline.domain.concept import Concept
+    from valentina_pipeline.domain.rights import RightsRecord
+
+REASONS = ["Not measured: the LoRA came without pictures to compare its images with."]
+
+
+@click.command()
+@click.argument("base")
+@click.argument("lora", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option(
+    "--rights",
+    "ledger",
+    required=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="A ledger, or a folder of them, with a record that covers LORA by its name and allows generation.",
+)
+@click.option("--trigger", required=True, help="The word that calls the character in prompts.")
+@click.option("--class-word", default="person", show_default=True, help="What the character is.")
+@click.option("--name", help="Of the character; without, the trigger.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.pass_obj
+def package(
+    metadata: ProjectMetadata,
+    base: str,
+    lora: Path,
+    ledger: Path,
+    trigger: str,
+    class_word: str,
+    name: str | None,
+    output: Path,
+) -> None:
+    r"""Make the package OUTPUT of a BASE and a LORA file that exist, under a rights record.
+
+    BASE is an entry of conf/base/bases.yml, or a folder in diffusers' layout. LORA is of any tool: kohya's
+    scripts, LyCORIS, diffusers, ComfyUI, peft. Each of its layers has to fit the base.
+
+    \b
+      kedro package sdxl ada.safetensors --rights rights.yml --trigger ada --class-word woman --output ada
+      kedro serve ada
+
+    Nothing is trained or measured: the model card says "not measured", and images are not compared with
+    anything. Kedro's own command of this name, which builds a wheel, is `uv build` here.
+    """
+    from valentina_pipeline.cli.base import chosen_base
+    from valentina_pipeline.common.missing_model import MissingModel
+    from valentina_pipeline.config.base_model import BaseConfig
+    from valentina_pipeline.config.validation import validated
+    from valentina_pipeline.datasets.folders import FileFolder
+    from valentina_pipeline.domain import clock
+    from valentina_pipeline.domain.rights import allowed
+    from valentina_pipeline.integrations import ledgers
+    from valentina_pipeline.serving.inference.package import read
+
+    root = metadata.project_path
+    if output.exists():
+        raise click.ClickException(f"{output} is there already: choose another folder")
+    entry = chosen_base(root, base)
+    try:
+        concept = _concept(trigger, class_word, name or trigger)
+        records = ledgers.read(ledger) if ledger.is_dir() else ledgers.read_file(ledger)
+        record = allowed(records, lora.name, "generation", clock.today())
+        _refuse_misfit(validated(BaseConfig, entry["model"], f"{base}.model"), root, lora)
+        with TemporaryDirectory() as place:
+            files = _files(root, entry, concept, record, _learned(lora, trigger, Path(place)))
+            FileFolder(filepath=str(output)).save(files)
+        about = read(output)
+    except (MissingModel, ValueError, OSError) as err:
+        raise click.ClickException(str(err)) from err
+    click.echo(f"{output}: {about.name}, called by {about.trigger!r}, under record {record.id}; not measured")
+
+
+def _concept(trigger: str, class_word: str, name: str) -> "Concept":
+    from valentina_pipeline.config.validation import validated
+    from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
+
+    values: dict[str, Any] = {
+        "kind": "character",
+        "name": name,
+        "trigger": trigger,
+        "class_word": class_word,
+        "adult": True,
+        "source": "a LoRA file",
+        "identity_words": (),
+        "asymmetric": False,
+        "description": class_word,
+        "identity": {},
+        "overrides": {stage: {} for stage in STAGE_NAMES},
+    }
+    return validated(Concept, values, "the character")
+
+
+def _refuse_misfit(base: "BaseConfig", root: Path, lora: Path) -> None:
+    """Raise ValueError where a layer of the LoRA has no place in the base."""
+    from valentina_pipeline.image.lora.loading import load_adapter
+    from valentina_pipeline.image.models.base_model import load_base
+
+    load_adapter(load_base(base, root), lora)
+
+
+def _learned(lora: Path, trigger: str, place: Path) -> Path:
+    """Write a LoRA as packages hold it: as it is, and where it is a plain one also in kohya's format."""
+    from valentina_pipeline.domain.artifacts import LORA
+    from valentina_pipeline.image.lora.merge import kohya_file, weighted_files
+    from valentina_pipeline.image.lora.reader import read_lora
+
+    shutil.copyfile(lora, place / LORA)
+    if all(layer.form == "lora" for layer in read_lora(lora).layers.values()):
+        content = kohya_file(*weighted_files([(lora, 1.0)]), {"trigger": trigger, "made_of": lora.name})
+        (place / f"{trigger}.kohya.safetensors").write_bytes(content)
+    return place
+
+
+def _files(
+    root: Path, entry: dict[str, Any], concept: "Concept", record: "RightsRecord", learned: Path
+) -> dict[str, bytes | Path]:
+    """Return the package's files, by the code that the stage `publish` has."""
+    import yaml
+
+    from valentina_pipeline.domain.artifacts import UNMEASURED
+    from valentina_pipeline.pipelines.package_assembly import Material, assembled, identified
+
+    scenes = yaml.safe_load((root / "conf/base/prompts/scenes.yml").read_text("utf-8"))
+    material = Material(
+        lora=learned,
+        metrics=None,
+        train_metrics=None,
+        faces=None,
+        used_pictures=None,
+        rights=(record,),
+        weights=root / "tiny/weights",
+        grid=None,
+        scenes=scenes,
+        concept=concept.model_dump(),
+        base=entry["model"],
+        train=None,
+        evaluate=entry["evaluate"],
+        publish=entry["publish"],
+    )
+    content, _ = identified(material)
+    return assembled(material, {**UNMEASURED, "reasons": REASONS, "content_hash": content, "gates": {}})

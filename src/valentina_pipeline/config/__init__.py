@@ -1,0 +1,1 @@
+"""Parameters: one model per stage, and how the effective values are found."""

@@ -1,0 +1,15 @@
+"""Parameters of the stage `caption`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from valentina_pipeline.config.validation import Frozen
+
+
+class CaptionConfig(Frozen):
+    """Who words the captions."""
+
+    captioner: Literal["attributes", "blip", "vlm", "tagger"]
+    model: str = Field(description="hub id or folder; empty: the captioner's own")
+    threshold: float = Field(gt=0, lt=1, description="score from which a tagger's tag counts")

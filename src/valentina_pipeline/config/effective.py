@@ -1,0 +1,110 @@
+"""Effective parameters: what is chosen for one concept, from all files together.
+
+Effective = what the base implies (conf/base/bases.yml), overlaid by the concept's overrides,
+overlaid by what the user chose (params.yaml, `-S`, `--params`); `null` chooses nothing.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from valentina_pipeline.config.align import AlignConfig
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.caption import CaptionConfig
+from valentina_pipeline.config.evaluate import EvaluateConfig
+from valentina_pipeline.config.ingest import IngestConfig
+from valentina_pipeline.config.publish import PublishConfig
+from valentina_pipeline.config.register import RegisterConfig
+from valentina_pipeline.config.train_lora import NEW_TOKENS, TrainConfig
+from valentina_pipeline.config.validation import BadParameter, Frozen, validated
+from valentina_pipeline.domain.concept import Concept
+
+STAGES: dict[str, type[Frozen]] = {
+    "ingest": IngestConfig,
+    "align": AlignConfig,
+    "caption": CaptionConfig,
+    "train_lora": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "register": RegisterConfig,
+    "publish": PublishConfig,
+}
+
+
+class Choice(Frozen):
+    """The shape of params.yaml; each stage's own keys are checked by its own model."""
+
+    concepts: list[str] = Field(min_length=1)
+    base: str
+    seed: int = Field(ge=0, lt=2**32)
+    threads: int = Field(ge=1, le=256)
+    ingest: dict[str, Any] = Field(default={})
+    align: dict[str, Any] = Field(default={})
+    caption: dict[str, Any] = Field(default={})
+    train_lora: dict[str, Any] = Field(default={})
+    evaluate: dict[str, Any] = Field(default={})
+    register_: dict[str, Any] = Field(default={}, alias="register")
+    publish: dict[str, Any] = Field(default={})
+
+    @model_validator(mode="after")
+    def _no_concept_twice(self) -> "Choice":
+        if len(set(self.concepts)) != len(self.concepts):
+            raise ValueError("concepts lists a name twice")
+        return self
+
+
+def effective(
+    params: Mapping[str, Any], bases: Mapping[str, Any], concept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Overlay base, concept and choice, check everything, and return plain parameters.
+
+    Returns:
+        `concept`, `base`, `seed`, `threads` and one dict for each stage of `STAGES`.
+
+    Raises:
+        BadParameter: a key is unknown, missing or out of range.
+    """
+    choice = validated(Choice, params, "")
+    if choice.base not in bases:
+        raise BadParameter(f"base: {choice.base!r} is not one of {', '.join(sorted(bases))}")
+    implied = bases[choice.base]
+    if set(implied) != {"model", *STAGES}:
+        raise BadParameter(f"bases.{choice.base}: needs exactly these keys: model, {', '.join(STAGES)}")
+    person = validated(Concept, concept, "concept")
+    base = validated(BaseConfig, implied["model"], f"bases.{choice.base}.model")
+    stages = {}
+    for stage, model in STAGES.items():
+        chosen = {k: v for k, v in params.get(stage, {}).items() if v is not None}
+        merged = {**implied[stage], **person.overrides.get(stage, {}), **chosen}
+        stages[stage] = validated(model, merged, stage).model_dump(mode="json")
+    if person.asymmetric and stages["train_lora"]["flip"]:
+        raise BadParameter(f"train_lora.flip: {person.name} is asymmetric: mirrored, she is somebody else")
+    if "native" in stages["publish"]["engines"] and stages["train_lora"]["method"] in NEW_TOKENS:
+        raise BadParameter(
+            "publish.engines: native has no place for new tokens: leave it out, or train a LoRA"
+        )
+    return {
+        "concept": person.model_dump(mode="json"),
+        "base": base.model_dump(),
+        "seed": choice.seed,
+        "threads": choice.threads,
+        **stages,
+    }
+
+
+def first_concept(root: Path) -> str:
+    """Return the first of params.yaml's concepts.
+
+    Raises:
+        ValueError: the file is missing or lists none.
+    """
+    import yaml
+
+    file = root / "params.yaml"
+    if not file.is_file():
+        raise ValueError(f"{file} is missing: run this in the project's folder")
+    match yaml.safe_load(file.read_text("utf-8")):
+        case {"concepts": [str(first), *_]}:
+            return first
+    raise ValueError(f"{file} lists no concepts: name one with --concept")

@@ -1,0 +1,16 @@
+"""Parameters of the stage `publish`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from valentina_pipeline.config.validation import Frozen
+
+
+class PublishConfig(Frozen):
+    """What the package says by default, and for which engines beside torch it has what draws."""
+
+    default_preset: Literal["draft", "standard", "high", "ultra"]
+    engines: tuple[Literal["onnx", "native"], ...] = Field(
+        description="onnx: for ONNX Runtime; native: one file for stable-diffusion.cpp"
+    )

@@ -1,0 +1,86 @@
+"""Base class of the datasets, and how they write."""
+
+import logging
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kedro.io import AbstractDataset, DatasetError
+
+logger = logging.getLogger(__name__)
+
+Saved = TypeVar("Saved")
+
+Loaded = TypeVar("Loaded")
+
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+"""An image's name: no suffix, at most one sub-folder."""
+
+
+class _OnDisk(AbstractDataset[Saved, Loaded]):
+    """What every dataset here shares: one path.
+
+    Args:
+        filepath: the file or folder; Kedro makes it absolute.
+        metadata: not used here; `dvc` in it says how DVC keeps the path.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._path = Path(filepath)
+        self.metadata = metadata
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": self._path.as_posix()}
+
+    def _exists(self) -> bool:
+        return self._path.exists()
+
+    def _present(self) -> Path:
+        if not self._exists():
+            raise DatasetError(f"{self._path} is missing: run the stage that writes it, or `dvc checkout`")
+        return self._path
+
+
+def _linked(source: Path, file: Path) -> None:
+    """Have `file` hold what `source` does, without a second copy where the file system can."""
+    try:
+        os.link(source, file)
+    except OSError:
+        shutil.copyfile(source, file)
+
+
+@contextmanager
+def _replacing_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path` that takes its place when the block ends well."""
+    partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
+    for leftover in (partial, former):  # of a killed run
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(former)  # a folder cannot be renamed onto one that holds files
+    partial.rename(path)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _rounded(value: Any, where: str) -> Any:
+    if hasattr(value, "tolist"):  # numpy's numbers and arrays
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(inner, f"{where}: {key}") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise DatasetError(f"{where} is {value}: only finite numbers can be compared")
+        return round(value, 6) + 0.0  # -0.0 becomes 0.0
+    return value

@@ -1,0 +1,41 @@
+"""Dataset of captions that people edit."""
+
+import pandas as pd
+from kedro.io import DatasetError
+
+from valentina_pipeline.datasets._base import _OnDisk, logger
+from valentina_pipeline.integrations import captions
+
+
+class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
+    """Machine captions that people correct and judge, which every rerun keeps: integrations/captions.py.
+
+    Saves a frame [sha256, source_name, machine]; loads [sha256, caption, rejected], where the person's text
+    wins.
+    """
+
+    def load(self) -> pd.DataFrame:
+        """Return one caption a row: the person's where there is one, else the machine's."""
+        try:
+            table = captions.read(self._present())
+        except captions.BadCaptions as err:
+            raise DatasetError(str(err)) from err
+        caption = table["human"].where(table["human"] != "", table["machine"])
+        rejected = table["verdict"] == captions.REJECTED
+        return pd.DataFrame({"sha256": table["sha256"], "caption": caption, "rejected": rejected})
+
+    def save(self, data: pd.DataFrame) -> None:
+        """Write new machine captions beside what people wrote; say where an image changed under an edit."""
+        if data["sha256"].duplicated().any():
+            raise DatasetError(f"two new captions for one image in {self._path}")
+        try:
+            captions.renew(self._path, data)
+            changed = captions.superseded(captions.read(self._path), set(data["sha256"]))
+        except captions.BadCaptions as err:
+            raise DatasetError(str(err)) from err
+        for new, former in sorted(changed.items()):
+            logger.warning(
+                "image %s took the place of %s, whose caption was edited: `kedro review` shows both",
+                new,
+                former,
+            )

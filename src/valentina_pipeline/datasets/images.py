@@ -1,0 +1,87 @@
+"""Datasets of images: one file, or a folder that is read lazily."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from kedro.io import DatasetError
+from PIL import Image
+
+from valentina_pipeline.common import atomic_files
+from valentina_pipeline.datasets._base import NAME, _linked, _OnDisk, _replacing_folder
+from valentina_pipeline.image.io import png
+
+Picture: TypeAlias = Image.Image | bytes | Path
+
+Pictures: TypeAlias = Mapping[str, Picture] | Iterable[tuple[str, Picture]]
+
+
+class Images(Mapping[str, Image.Image]):
+    """The PNG files under a folder by name, sorted; each is opened only when asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.png"))
+        self._names = sorted(path.as_posix() for path in found)
+
+    def path(self, name: str) -> Path:
+        """Return the file behind `name`."""
+        return self._folder / f"{name}.png"
+
+    def __getitem__(self, name: str) -> Image.Image:
+        if name not in self:
+            raise KeyError(name)
+        path = self.path(name)
+        try:
+            return png.decode(path.read_bytes())
+        except OSError as err:
+            raise DatasetError(f"{path} cannot be read as PNG ({err}): run its stage again") from err
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and NAME.fullmatch(name) is not None and self.path(name).is_file()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class ImageFolder(_OnDisk[Pictures, Images]):
+    """A folder of PNG files.
+
+    Saves (name, picture) pairs one at a time, so that a stage may yield them; a picture is an image,
+    whose texts in `info["text"]` go into the file, or a PNG's bytes or file, which stay as they are.
+    """
+
+    def load(self) -> Images:
+        """Return the pictures by name, opened lazily, RGB."""
+        return Images(self._present())
+
+    def save(self, data: Pictures) -> None:
+        """Replace the folder by these pictures."""
+        pairs = data.items() if isinstance(data, Mapping) else data
+        with _replacing_folder(self._path) as folder:
+            for name, picture in pairs:
+                if not NAME.fullmatch(name):
+                    raise DatasetError(f"{name!r} is no name for an image in {self._path}")
+                file = folder / f"{name}.png"
+                if file.exists():
+                    raise DatasetError(f"two images for {self._path} are named {name!r}")
+                file.parent.mkdir(exist_ok=True)
+                if isinstance(picture, Path):
+                    _linked(picture, file)
+                else:
+                    file.write_bytes(picture if isinstance(picture, bytes) else png.encode(picture))
+
+
+class ImageFile(_OnDisk[Image.Image, Image.Image]):
+    """One PNG file."""
+
+    def load(self) -> Image.Image:
+        """Return the picture, RGB, its texts in `info["text"]`."""
+        return png.decode(self._present().read_bytes())
+
+    def save(self, data: Image.Image) -> None:
+        """Write the picture with the texts of its `info["text"]`."""
+        atomic_files.replace(self._path, png.encode(data))

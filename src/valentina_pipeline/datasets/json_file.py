@@ -1,0 +1,22 @@
+"""Dataset of one JSON file."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from valentina_pipeline.common import atomic_files
+from valentina_pipeline.datasets._base import _OnDisk, _rounded
+
+
+class JsonFile(_OnDisk[Mapping[str, Any], dict[str, Any]]):
+    """One JSON object: sorted keys, floats of six digits, so that a diff shows only what changed."""
+
+    def load(self) -> dict[str, Any]:
+        """Return the object."""
+        loaded: dict[str, Any] = json.loads(self._present().read_text("utf-8"))
+        return loaded
+
+    def save(self, data: Mapping[str, Any]) -> None:
+        """Write the object; a number that is not finite is an error that names its key."""
+        text = json.dumps(_rounded(data, self._path.name), indent=2, sort_keys=True, ensure_ascii=False)
+        atomic_files.replace(self._path, f"{text}\n".encode())

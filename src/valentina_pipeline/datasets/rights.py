@@ -1,0 +1,22 @@
+"""Dataset of rights ledgers."""
+
+from kedro.io import DatasetError
+
+from valentina_pipeline.datasets._base import _OnDisk
+from valentina_pipeline.domain.rights import BadLedger, RightsRecord
+from valentina_pipeline.integrations import ledgers
+
+
+class RightsLedgers(_OnDisk[None, tuple[RightsRecord, ...]]):
+    """A folder of rights ledgers: loads their records; see domain/rights.py and integrations/ledgers.py."""
+
+    def load(self) -> tuple[RightsRecord, ...]:
+        """Return the records of all ledgers in the folder."""
+        try:
+            return ledgers.read(self._path)
+        except BadLedger as err:
+            raise DatasetError(str(err)) from err
+
+    def save(self, data: None) -> None:
+        """Refuse: people write ledgers, and `kedro revoke`."""
+        raise DatasetError(f"{self._path} is a source and read only")

@@ -1,0 +1,1 @@
+"""Stage `align`: from accepted images to aligned portraits."""

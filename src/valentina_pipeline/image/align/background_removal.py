@@ -1,0 +1,55 @@
+"""Taking away what is around a person, by any semantic segmentation model that transformers loads."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from valentina_pipeline.common.missing_model import MissingModel, missing_hub_model
+from valentina_pipeline.common.threads import one_thread
+
+GREY = 128
+"""Of 255: what a background turns into; captions say so."""
+
+PLAIN = "plain grey background"
+LABEL = "background"
+
+
+def missing_segmenter(model: str) -> MissingModel:
+    """Return the error for a segmentation model that is not here, or that has no class "background"."""
+    kind = f"the segmentation model with a class called {LABEL!r},"
+    return missing_hub_model(kind, model, "see its card", "align.remove_background")
+
+
+def remover(model: str) -> Callable[[Image.Image], Image.Image]:
+    """Return a function that turns the background of a picture grey.
+
+    Args:
+        model: a hub id already downloaded, or a folder; one of its classes is called "background".
+
+    Raises:
+        MissingModel: it is not on this machine, or has no such class.
+    """
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(model, local_files_only=True)
+        network = AutoModelForSemanticSegmentation.from_pretrained(
+            model, local_files_only=True, use_safetensors=True
+        )
+        background = {str(name).lower(): index for index, name in network.config.id2label.items()}[LABEL]
+    except (OSError, ValueError, KeyError) as err:
+        raise missing_segmenter(model) from err
+    network.eval()
+
+    def alone(image: Image.Image) -> Image.Image:
+        pixels = processor(images=image, return_tensors="pt")
+        with one_thread(), torch.inference_mode():
+            scores = network(**pixels).logits
+            large = torch.nn.functional.interpolate(scores, image.size[::-1], mode="bilinear")
+            share = large.softmax(1)[0, background, :, :, None].numpy()
+        kept = np.asarray(image.convert("RGB"), np.float32) * (1 - share) + GREY * share
+        return Image.fromarray(kept.round().astype(np.uint8))
+
+    return alone

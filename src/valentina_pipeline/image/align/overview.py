@@ -1,0 +1,68 @@
+"""Contact sheet of aligned portraits."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from valentina_pipeline.image.align.crop import cut
+
+if TYPE_CHECKING:
+    pass
+from typing import TYPE_CHECKING
+
+from PIL import ImageDraw
+
+from valentina_pipeline.image.io.contact_sheet import contact_sheet
+
+if TYPE_CHECKING:
+    pass
+from valentina_pipeline.image.align.result import Aligned
+
+COLUMNS = 6
+
+
+CELL = 192
+
+LARGEST_SHEET = 120
+"""Pictures: a sheet of more can no longer be looked over."""
+
+
+def _sheet(
+    judged: Sequence[Aligned], images: Mapping[str, Image.Image], sources: Mapping[str, str], size: int
+) -> Image.Image:
+    """Return the contact sheet: what was left out first, then the faces least like the others."""
+
+    def doubt(aligned: Aligned) -> tuple[bool, float, str]:
+        return not aligned.reason, -float(np.nan_to_num(aligned.outlier_distance)), aligned.name
+
+    shown = sorted(judged, key=doubt)[:LARGEST_SHEET]
+    pictures = (_marked(aligned, images[aligned.name], size) for aligned in shown)
+    return contact_sheet(
+        pictures, [_label(aligned, sources[aligned.name]) for aligned in shown], COLUMNS, CELL
+    )
+
+
+def _label(aligned: Aligned, file: str) -> str:
+    name = file.rpartition("/")[2]
+    reason = aligned.reason.replace(": ", ":\n", 1).replace(", at ", ",\nat ", 1)
+    if aligned.face is None:
+        return f"{name}\nleft out: {reason}"
+    verdict = f"left out: {reason}" if aligned.reason else f"kept, distance {aligned.outlier_distance:.2f}"
+    return f"{name}\nface {aligned.face.probability:.3f}, {verdict}"
+
+
+def _marked(aligned: Aligned, image: Image.Image, size: int) -> Image.Image:
+    """Return the portrait with its face box and landmarks, drawn on twice the sheet's cell."""
+    if aligned.face is None or aligned.crop is None:
+        return image
+    portrait = cut(image, aligned.crop, size)
+    scale = 2 * CELL / max(portrait.size)
+    page = portrait.resize([round(side * scale) for side in portrait.size], Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(page)
+    colour = (214, 60, 50) if aligned.reason else (74, 200, 120)
+    draw.rectangle([v * scale for v in aligned.face.box], outline=colour, width=4)
+    for x, y in aligned.face.landmarks * scale:
+        draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=(255, 214, 64), outline=(60, 50, 20))
+    return page

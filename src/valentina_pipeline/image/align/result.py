@@ -1,0 +1,59 @@
+"""Result of alignment: one image with its faces, and the table of faces."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from valentina_pipeline.image.align.crop import Crop
+from valentina_pipeline.image.align.head_pose import Pose
+from valentina_pipeline.image.faces.detection import Face
+
+if TYPE_CHECKING:
+    pass
+
+
+FACE_COLUMNS = (
+    "sha256",
+    "probability",
+    *("x0", "y0", "x1", "y1"),
+    *(f"l{axis}{index}" for index in range(5) for axis in "xy"),
+    "yaw",
+    "pitch",
+    "misfit",
+    "contrast",
+    "face_share",
+    "embedding",
+    "outlier_distance",
+    "kept",
+    "reason",
+    "split",
+    "background_removed",
+)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """One picture's result.
+
+    Attributes:
+        name: its sha256.
+        face: in pixels of the portrait; None where no single main face was found.
+        crop: which part of the picture the portrait shows.
+        pose: of the head.
+        contrast: what is to be seen at the landmarks: pose.landmark_contrast.
+        face_share: height of the face as a share of the picture's.
+        embedding: float32 (d,), norm 1.
+        outlier_distance: 1 - cosine to the median embedding.
+        reason: why it is left out, or "".
+    """
+
+    name: str
+    reason: str = ""
+    face: Face | None = None
+    crop: Crop | None = None
+    pose: Pose | None = None
+    contrast: float = float("nan")
+    face_share: float = float("nan")
+    embedding: np.ndarray | None = None
+    outlier_distance: float = float("nan")

@@ -1,0 +1,1 @@
+"""Stage `caption`: descriptions, captions and the dataset card."""

@@ -1,0 +1,277 @@
+"""What a dataset has and what it lacks, as a dataset card: counts, plots, pictures, and what to add.
+
+A LoRA draws what it saw: pictures that all face the camera give a character who always does.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
+from valentina_pipeline.domain.rights import RightsRecord
+from valentina_pipeline.image.io import png
+from valentina_pipeline.image.io.contact_sheet import contact_sheet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FRONT, PROFILE, LEVEL = 15.0, 50.0, 15.0
+"""Degrees: yaw up to which a head faces the camera and from which it is in profile, pitch of a level one."""
+
+SIDES = (
+    "half turned to the left",
+    "half turned to the right",
+    "in profile to the left",
+    "in profile to the right",
+)
+
+FRAMINGS = {0.45: "close-up", 0.22: "head and shoulders", 0.12: "half length", 0.0: "full length"}
+"""Least height of the face as a share of the picture's -> framing."""
+
+LIGHTS = {0.6: "bright", 0.35: "medium", 0.0: "dark"}
+"""Least mean luminance -> light."""
+
+TOO_MUCH = 0.6
+"""A value that more of the pictures share than this becomes part of who she is."""
+
+UNKNOWN = "not known"
+SHOWN, COLUMNS, CELL = 4, 8, 160
+MOST_VALUES = 12
+"""Values that a plot and a sheet show; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """One way in which pictures differ.
+
+    Attributes:
+        name: such as "pose".
+        values: picture -> value.
+        wanted: values that a dataset should have; () where any will do.
+        source: how the values are known.
+    """
+
+    name: str
+    values: "pd.Series[str]"
+    wanted: tuple[str, ...]
+    source: str
+
+    def counts(self) -> dict[str, int]:
+        """Return value -> pictures: wanted ones in their order, then the most frequent."""
+        found = {str(value): int(count) for value, count in self.values.value_counts().items()}
+        rest = sorted((value for value in found if value not in self.wanted), key=lambda v: (-found[v], v))
+        return {value: found.get(value, 0) for value in (*self.wanted, *rest)}
+
+    def advice(self) -> list[str]:
+        """Return what to add, and why."""
+        counts, total = self.counts(), len(self.values)
+        known = {value: count for value, count in counts.items() if value != UNKNOWN}
+        said = []
+        if unknown := counts.get(UNKNOWN, 0):
+            said.append(
+                f"of {unknown} of {total} nothing is known: "
+                "use another captioner, or say it in attributes.json"
+            )
+        top = max(known, key=lambda value: known[value], default="")
+        missing = [value for value in self.wanted if not known[value]]
+        if top and known[top] > TOO_MUCH * total:
+            others = missing or [value for value in self.wanted if value != top]
+            add = f"add {_joined(others)}" if others else "add others, or it becomes part of her"
+            said.append(f"{known[top]} of {total} are {top}; {add}")
+        elif missing:
+            said.append(f"none of {total} is {_joined(missing, 'or')}; add some")
+        return said
+
+
+def aspects(faces: "pd.DataFrame", manifest: "pd.DataFrame", descriptions: "pd.DataFrame") -> list[Aspect]:
+    """Return in what ways the kept portraits differ.
+
+    Args:
+        faces: align's rows.
+        manifest: domain/manifest.py's.
+        descriptions: sha256 and the fields of image/caption/description.py.
+    """
+    table = faces[faces["kept"].astype(bool)].merge(manifest, on="sha256")
+    table = table.merge(descriptions, on="sha256", how="left").set_index("sha256").sort_index()
+    shares = table["face_share"].map(lambda share: _from(FRAMINGS, share))
+    light = table["brightness"].map(lambda mean: _from(LIGHTS, mean))
+    measured = [
+        Aspect("direction", table["yaw"].map(_direction), ("facing the camera", *SIDES), "yaw of the head"),
+        Aspect(
+            "tilt", table["pitch"].map(_tilt), ("level", "looking up", "looking down"), "pitch of the head"
+        ),
+        Aspect("framing", shares, tuple(FRAMINGS.values()), "the face's share of the picture's height"),
+        Aspect("brightness", light, tuple(reversed(LIGHTS.values())), "mean luminance"),
+    ]
+    worded = [
+        Aspect(name, table[field].fillna("").replace("", UNKNOWN), (), "the captioner")
+        for name, field in (
+            ("expression", "expression"), ("clothes", "clothes"), ("background", "place"), ("light", "light"),
+        )
+    ]  # fmt: skip
+    return [*measured, *worded]
+
+
+def dataset_card(
+    person: Concept,
+    found: Sequence[Aspect],
+    aligned: Mapping[str, Image.Image],
+    manifest: "pd.DataFrame",
+    faces: "pd.DataFrame",
+    rejections: "pd.DataFrame",
+    rights: Sequence[RightsRecord],
+) -> dict[str, bytes]:
+    """Return the card's files by name: README.md, a plot of all aspects, and a sheet of pictures for each.
+
+    Args:
+        person: whose dataset it is.
+        found: `aspects`.
+        aligned: portraits by sha256.
+        manifest: domain/manifest.py's.
+        faces: align's rows.
+        rejections: ingest's.
+        rights: the concept's records.
+    """
+    sheets = {f"{aspect.name}.png": png.encode(_sheet(aspect, aligned)) for aspect in found}
+    sections = (
+        _front_matter(person, rights),
+        f"# Portraits of {person.name}\n",
+        _summary(manifest, faces),
+        "## What is missing\n\n" + _missing(found),
+        "## What there is\n\n![Pictures by aspect](balance.png)\n",
+        *(_aspect(aspect) for aspect in found),
+        "## What was left out\n\n" + _left_out(faces, rejections),
+        "## Whose they are\n\n" + _rights(manifest, rights),
+    )
+    text = "\n".join(sections)
+    return {"README.md": text.encode(), "balance.png": _plot(found), **sheets}
+
+
+def _direction(yaw: float) -> str:
+    if abs(yaw) <= FRONT:
+        return "facing the camera"
+    return SIDES[2 * (abs(yaw) > PROFILE) + (yaw > 0)]
+
+
+def _tilt(pitch: float) -> str:
+    if abs(pitch) <= LEVEL:
+        return "level"
+    return "looking down" if pitch > 0 else "looking up"
+
+
+def _from(steps: Mapping[float, str], value: float) -> str:
+    return next(name for least, name in steps.items() if value >= least)
+
+
+def _joined(words: Sequence[str], last: str = "and") -> str:
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _front_matter(person: Concept, rights: Sequence[RightsRecord]) -> str:
+    licences = sorted({record.licence for record in rights})
+    return (
+        "---\n"
+        "license: other\n"
+        f"license_name: {', '.join(licences)}\n"
+        f"pretty_name: {person.name}\n"
+        "task_categories: [text-to-image]\n"
+        "---\n"
+    )
+
+
+def _summary(manifest: "pd.DataFrame", faces: "pd.DataFrame") -> str:
+    kept = faces[faces["kept"].astype(bool)]
+    train, aside = ((kept["split"] == split).sum() for split in (TRAIN, HELD_OUT))
+    sides = manifest[["width", "height"]].min(axis=1)
+    return (
+        f"{len(kept)} portraits of one adult character: {train} to train on, {aside} held out to measure "
+        f"with. {int(manifest['synthetic'].sum())} of the {len(manifest)} pictures taken in are synthetic. "
+        f"Their shorter sides are {sides.min()} to {sides.max()} pixels long.\n"
+    )
+
+
+def _missing(found: Sequence[Aspect]) -> str:
+    said = [f"- **{aspect.name}**: {advice}\n" for aspect in found for advice in aspect.advice()]
+    return "".join(said) or "Nothing that these figures show.\n"
+
+
+def _aspect(aspect: Aspect) -> str:
+    counts = aspect.counts()
+    rows = "".join(f"| {value} | {count} |\n" for value, count in list(counts.items())[:MOST_VALUES])
+    more = len(counts) - MOST_VALUES
+    rest = f"\n{more} further values are not shown.\n" if more > 0 else ""
+    return (
+        f"### {aspect.name}\n\nBy {aspect.source}.\n\n| {aspect.name} | pictures |\n|---|---|\n{rows}{rest}\n"
+        f"![{aspect.name}]({aspect.name}.png)\n"
+    )
+
+
+def _left_out(faces: "pd.DataFrame", rejections: "pd.DataFrame") -> str:
+    by_align = faces.loc[~faces["kept"].astype(bool), "reason"].str.split(":").str[0]
+    counts = {
+        stage: reasons.value_counts().sort_index().to_dict()
+        for stage, reasons in (("ingest", rejections["reason"]), ("align", by_align))
+    }
+    rows = [
+        f"| {stage} | {reason} | {count} |\n"
+        for stage, found in counts.items()
+        for reason, count in found.items()
+    ]
+    return "| stage | reason | pictures |\n|---|---|---|\n" + "".join(rows) if rows else "Nothing.\n"
+
+
+def _rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord]) -> str:
+    counts = manifest["rights_id"].value_counts()
+    rows = (
+        f"| {record.id} | {record.holder} | {record.licence} | {', '.join(record.uses)} | "
+        f"{record.expires or 'does not expire'} | {counts.get(record.id, 0)} |\n"
+        for record in rights
+    )
+    return "| record | holder | licence | uses | until | pictures |\n|---|---|---|---|---|---|\n" + "".join(
+        rows
+    )
+
+
+def _sheet(aspect: Aspect, aligned: Mapping[str, Image.Image]) -> Image.Image:
+    """Return a few pictures of each value, each under its value."""
+    chosen = [
+        (name, value)
+        for value in list(aspect.counts())[:MOST_VALUES]
+        for name in sorted(aspect.values.index[aspect.values == value])[:SHOWN]
+    ]
+    labels = [f"{value}\n{name[:8]}" for name, value in chosen]
+    return contact_sheet((aligned[name] for name, _ in chosen), labels, COLUMNS, CELL)
+
+
+def _plot(found: Sequence[Aspect]) -> bytes:
+    """Return bars for each aspect as PNG, the same bytes again."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [dict(list(aspect.counts().items())[:MOST_VALUES]) for aspect in found]
+    heights = [1 + 0.8 * len(counts) for counts in shown]
+    figure = Figure(figsize=(8, 0.28 * sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(found), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for aspect, counts, axis in zip(found, shown, axes, strict=True):
+        # a gap is what people should see first
+        colours = [
+            "#b5443c" if not count or value == UNKNOWN else "#4a7a8c" for value, count in counts.items()
+        ]
+        bars = axis.barh(
+            [shorten(value, 40, placeholder="…") for value in counts], list(counts.values()), color=colours
+        )
+        axis.bar_label(bars, padding=3, fontsize=8)
+        axis.set_title(aspect.name, loc="left", fontsize=10)
+        axis.invert_yaxis()
+        axis.set_xlim(0, 1.1 * max(counts.values()))
+        axis.spines[["top", "right", "bottom"]].set_visible(False)
+        axis.tick_params(bottom=False, labelbottom=False, left=False, labelsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Stage `evaluate`: generated images, scores, metrics and report."""

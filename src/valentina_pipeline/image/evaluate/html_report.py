@@ -1,0 +1,282 @@
+"""The evaluation as one HTML file that needs nothing beside it: no script, no link, the same bytes again."""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import floor, isnan
+from typing import Any
+
+from PIL import Image
+
+from valentina_pipeline.image.evaluate.prompts import VARIANTS, Prompt
+from valentina_pipeline.image.evaluate.scoring import Measured, Portraits
+
+LONGEST = 320
+"""Pixels of a picture in the report; smaller ones stay as they are."""
+
+PAIRS = 8
+"""How many images are shown beside their nearest training portrait."""
+
+SHORT = {
+    "lora": "LoRA",
+    "bare": "bare base, described",
+    "bare_trigger": "bare base, trigger",
+    "floor": "bare base, class word",
+}
+IDENTITY_ROWS = {
+    "ceiling": "real portraits (ceiling)",
+    **{variant: words for variant, words in SHORT.items() if variant != "floor"},
+    "floor": "somebody else (floor)",
+}
+PLOT_WIDTH, PLOT_LEFT, PLOT_ROW = 720, 190, 34
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the report shows.
+
+    Attributes:
+        title: the concept's name.
+        metrics: image/evaluate/evaluate.py's figures.
+        measured: the images' scores.
+        images: drawn images by name.
+        aligned: real portraits by sha256.
+        real: which of them were trained on.
+        captions: sha256 -> caption.
+        settings: name -> value, as text.
+        notes: what the reader has to know first, such as prompts left out.
+    """
+
+    title: str
+    metrics: Mapping[str, Any]
+    measured: Measured
+    images: Mapping[str, Image.Image]
+    aligned: Mapping[str, Image.Image]
+    real: Portraits
+    captions: Mapping[str, str]
+    settings: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def report(content: Content) -> str:
+    """Return the whole page."""
+    sections: tuple[tuple[str, Callable[[Content], str]], ...] = (
+        ("Whose face", _identity),
+        ("All figures", _figures),
+        ("Side by side", _side_by_side),
+        ("Prompt by prompt", _by_prompt),
+        ("Nearest training portraits", _nearest),
+        ("Captions", _captions),
+        ("Settings", _settings),
+    )
+    body = "".join(f"<section><h2>{escape(name)}</h2>{make(content)}</section>\n" for name, make in sections)
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in content.notes)
+    title = escape(content.title)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}: evaluation</title>\n<style>{STYLE}</style></head>\n"
+        f"<body><main>\n<h1>{title}</h1><p>{escape(_summary(content.metrics))}</p>{notes}\n{body}</main></body>\n</html>\n"
+    )
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    identity, memorised = metrics["identity"], metrics["memorisation"]["share_memorised"]
+    return (
+        f"Measured on {metrics['images']} images of scenes that were never trained on. The LoRA’s faces "
+        f"reach an identity of {_span(identity['lora'])}: {identity['gain']:+.2f} against the bare base with "
+        f"the full description, {identity['ratio']:.0%} of what real portraits reach. {memorised:.0%} of its "
+        "images copy a training portrait. Intervals hold 95% of the bootstrap’s resamples."
+    )
+
+
+def _span(figure: Mapping[str, float]) -> str:
+    return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def _identity(content: Content) -> str:
+    rows = [(words, content.metrics["identity"][name], name) for name, words in IDENTITY_ROWS.items()]
+    start = floor(min(0.0, *(figure["low"] for _, figure, _ in rows)) * 5) / 5  # a whole fifth
+    height = PLOT_ROW * len(rows) + 34
+
+    def x(value: float) -> str:
+        return f"{PLOT_LEFT + (value - start) / (1 - start) * (PLOT_WIDTH - PLOT_LEFT - 60):.1f}"
+
+    parts = [
+        f'<line class="rule" x1="{x(tick)}" x2="{x(tick)}" y1="4" y2="{height - 28}"/>'
+        f'<text class="tick" x="{x(tick)}" y="{height - 10}" text-anchor="middle">{tick:.1f}</text>'
+        for tick in (start + 0.2 * step for step in range(round((1 - start) / 0.2) + 1))
+    ]
+    for index, (words, figure, name) in enumerate(rows):
+        y = PLOT_ROW * index + 22
+        low, middle, high = (x(figure[bound]) for bound in ("low", "mean", "high"))
+        parts.append(
+            f'<g class="{name}">'
+            f'<text x="{PLOT_LEFT - 14}" y="{y + 5}" text-anchor="end">{escape(words)}</text>'
+            f'<line class="bar" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>'
+            f'<circle cx="{middle}" cy="{y}" r="6"/>'
+            f'<text x="{PLOT_WIDTH - 4}" y="{y + 5}" text-anchor="end">{figure["mean"]:.2f}</text></g>'
+        )
+    plot = f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" role="img" aria-label="identity">{"".join(parts)}</svg>'
+    words = (
+        "Mean cosine of the face’s vector to the held-out portraits’, over images that show a face; the line "
+        "is its 95% interval."
+    )
+    return f'{plot}<p class="small">{words}</p>'
+
+
+def _figures(content: Content) -> str:
+    metrics = content.metrics
+    drop = f"{metrics['clip_t']['drop']:.1%}"
+    copied = metrics["memorisation"]
+    rows = {
+        "Images with a face": ("face_found", "MTCNN, probability 0.9 or more"),
+        "CLIP-T": ("clip_t", f"picture and words; the LoRA’s drop is {drop}"),
+        "CLIP-I": ("clip_i", "likeness to the held-out portraits, scene included"),
+        "Diversity": ("diversity", "CLIP-I distance between images of one prompt"),
+    }
+    lines = [
+        [name, _span(metrics[key]["lora"]), _span(metrics[key]["bare"]), escape(words)]
+        for name, (key, words) in rows.items()
+    ]
+    limits = f"over {copied['threshold']:.3f} in content and {copied['layout_threshold']:.3f} in layout"
+    copies = f"nearer to a training portrait than real ones are to each other: {limits}"
+    lines.append(["Memorised", f"{copied['share_memorised']:.1%}", "", copies])
+    return _table(["", "LoRA", "bare base, described", "what it is"], lines)
+
+
+def _side_by_side(content: Content) -> str:
+    """One strip a prompt: every image of every variant."""
+    references = [content.real.names[i] for i in content.real.references]
+    strips = []
+    for place, (prompt, rows) in enumerate(_prompts(content.measured)):
+        name = references[place % len(references)]
+        cells = [_picture(content.aligned[name], "held-out portrait", "")]
+        for variant, words in SHORT.items():
+            for row in rows:
+                if row["variant"] == variant:
+                    cells.append(
+                        _picture(content.images[row["name"]], words, _score(row["identity"]), variant)
+                    )
+        strips.append(f'<h3>{escape(prompt.label)}</h3><div class="strip">{"".join(cells)}</div>')
+    legend = "".join(f"<li><b>{escape(SHORT[v])}</b>: {escape(words)}</li>" for v, words in VARIANTS.items())
+    return f"<ul>{legend}</ul>{''.join(strips)}"
+
+
+def _by_prompt(content: Content) -> str:
+    lines = []
+    for prompt, rows in _prompts(content.measured):
+        by = {v: [row for row in rows if row["variant"] == v] for v in VARIANTS}
+        identity = [_mean(row["identity"] for row in by[variant]) for variant in VARIANTS]
+        clip_t = [_mean(row["clip_t"] for row in by[variant]) for variant in ("lora", "bare")]
+        nearest = _mean(row["nearest_training"] for row in by["lora"])
+        lines.append([escape(prompt.label), *identity, *clip_t, nearest])
+    header = [
+        "",
+        *(f"identity: {SHORT[v]}" for v in VARIANTS),
+        "CLIP-T: LoRA",
+        "CLIP-T: bare base",
+        "nearest",
+    ]
+    return _table(header, lines)
+
+
+def _nearest(content: Content) -> str:
+    scores = content.measured.scores
+    own = scores[scores["variant"] == "lora"].sort_values(
+        ["memorised", "nearest_training", "name"], ascending=[False, False, True]
+    )
+    pairs = []
+    for row in own.head(PAIRS).to_dict("records"):
+        verdict = "a copy" if row["memorised"] else "not a copy"
+        figures = f"content {row['nearest_training']:.3f}, layout {row['nearest_layout']:.3f}: {verdict}"
+        drawn = _picture(content.images[row["name"]], row["name"], figures, "lora")
+        trained = _picture(content.aligned[row["nearest_name"]], "trained on", row["nearest_name"][:12])
+        pairs.append(f'<div class="pair">{drawn}{trained}</div>')
+    words = "The LoRA’s images that come closest to a portrait it was trained on, beside that portrait."
+    return f'<p class="small">{words}</p><div class="strip">{"".join(pairs)}</div>'
+
+
+def _captions(content: Content) -> str:
+    lines = []
+    for name, trained in zip(content.real.names, content.real.trained, strict=True):
+        picture = f'<img class="thumb" alt="" src="{_data(content.aligned[name])}">'
+        split = "trained on" if trained else "held out"
+        lines.append([picture, f"<code>{name[:12]}</code>", split, escape(content.captions.get(name, ""))])
+    return _table(["", "portrait", "", "caption"], lines)
+
+
+def _settings(content: Content) -> str:
+    lines = [[escape(name), f"<code>{escape(value)}</code>"] for name, value in content.settings.items()]
+    return _table(["", ""], lines)
+
+
+def _prompts(measured: Measured) -> list[tuple[Prompt, list[dict[str, Any]]]]:
+    """Return each prompt with its images' scores."""
+    by: dict[Prompt, list[dict[str, Any]]] = {}
+    rows: list[dict[str, Any]] = [
+        {str(k): v for k, v in r.items()} for r in measured.scores.to_dict("records")
+    ]
+    for take, row in zip(measured.takes, rows, strict=True):
+        by.setdefault(take.prompt, []).append(row)
+    return sorted(by.items(), key=lambda item: item[0].number)
+
+
+def _picture(image: Image.Image, caption: str, figure: str, kind: str = "") -> str:
+    words = f"{escape(caption)}<br>{escape(figure)}" if figure else escape(caption)
+    picture = f'<img alt="{escape(caption)}" src="{_data(image)}">'
+    return f'<figure class="{kind}">{picture}<figcaption>{words}</figcaption></figure>'
+
+
+def _data(image: Image.Image) -> str:
+    small = image.convert("RGB")
+    small.info = {}  # marks belong to the stored images; here they would only add bytes
+    small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=92, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table; cells are HTML already."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>\n" for line in lines)
+    return f'<div class="wide"><table>{head}<tbody>\n{body}</tbody></table></div>'
+
+
+def _score(identity: float) -> str:
+    return "no face found" if isnan(identity) else f"identity {identity:.2f}"
+
+
+def _mean(values: Iterable[float]) -> str:
+    there = [value for value in values if not isnan(value)]
+    return f"{sum(there) / len(there):.2f}" if there else "–"
+
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #faf9f6; --ink: #26262a; --soft: #6d6a66; --line: #d6d3cc;
+  --lora: #b4532a; --real: #2f7d62; --bare: #5b6f9c; }
+@media (prefers-color-scheme: dark) { :root { --paper: #1b1b1e; --ink: #e8e6e1; --soft: #a09c96;
+  --line: #3c3b3f; --lora: #e08a5f; --real: #6cc3a2; --bare: #93a7d6; } }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { margin: 0; font-size: 2rem; } h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem; }
+h3 { margin: 1.25rem 0 .4rem; font-size: .95rem; font-weight: 600; }
+p, ul { max-width: 46rem; } .small, figcaption, th, ul { color: var(--soft); font-size: .85rem; }
+.note { border-left: 3px solid var(--lora); padding-left: .75rem; }
+svg { width: 100%; max-width: 720px; font-size: 14px; fill: currentColor; }
+.rule { stroke: var(--line); } .tick { fill: var(--soft); font-size: 12px; }
+.bar { stroke-width: 4; stroke-linecap: round; stroke: var(--bare); } circle { fill: var(--bare); }
+.lora .bar { stroke: var(--lora); } .lora circle { fill: var(--lora); }
+.ceiling .bar { stroke: var(--real); } .ceiling circle { fill: var(--real); }
+.strip { display: flex; flex-wrap: wrap; gap: .75rem; } .pair { display: flex; gap: .25rem; }
+figure { margin: 0; width: 148px; } figure img { width: 148px; display: block; border-radius: 4px; }
+figure.lora img { outline: 2px solid var(--lora); } figcaption { line-height: 1.3; margin-top: .3rem; }
+.thumb { width: 64px; display: block; border-radius: 3px; } .wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+"""

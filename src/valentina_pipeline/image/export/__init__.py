@@ -1,0 +1,1 @@
+"""Export of a LoRA and its base to other formats."""

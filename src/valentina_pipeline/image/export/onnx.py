@@ -1,0 +1,181 @@
+"""A package's networks for other engines than torch: what was learned is in the base's own weights.
+
+For ONNX Runtime each network is a graph, its weights beside it; for stable-diffusion.cpp all are one file.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.domain.artifacts import LORA
+from valentina_pipeline.image.export.single_file import write
+from valentina_pipeline.image.lora.loading import pipeline
+from valentina_pipeline.image.models.base_model import BaseModel, load_base
+from valentina_pipeline.image.models.families import quiet
+
+SETTINGS = "settings.json"
+"""Of an export for ONNX Runtime: what the networks' configurations say, and the sampler's."""
+
+ODD = (11, 13)
+"""Height and width of the latents that are traced: where sizes halve evenly, a graph may rely on it."""
+
+
+def fused(base: BaseConfig, root: Path, learned: Path) -> BaseModel:
+    """Return a base on the CPU in float32 whose weights are what the LoRA makes of them.
+
+    Args:
+        base: as `load_base` takes it.
+        root: the project's folder.
+        learned: train_lora's folder.
+    """
+    model = load_base(base, root, "fp32")
+    pipe = pipeline(model, learned).to("cpu")
+    if (learned / LORA).is_file():
+        pipe.fuse_lora(components=["unet", *model.text_encoders], safe_fusing=True)
+        pipe.unload_lora_weights()
+    return model
+
+
+def native(model: BaseModel, folder: Path) -> dict[str, Path]:
+    """Write all networks into one file in float16, as bases are passed on.
+
+    Args:
+        model: changed in place.
+        folder: exists.
+
+    Returns:
+        Path in `folder` -> file.
+    """
+    with quiet():
+        write(model.pipe.to(torch.float16), folder / "model.safetensors")
+    return {"model.safetensors": folder / "model.safetensors"}
+
+
+def onnx(model: BaseModel, folder: Path) -> dict[str, Path]:
+    """Write each network as an ONNX graph of any batch, height and width, with all else that draws.
+
+    Args:
+        model: on the CPU, in float32.
+        folder: exists.
+
+    Returns:
+        Path in `folder` -> file, byte for byte a function of the model.
+    """
+    for name, (network, inputs, dynamic) in _traced(model).items():
+        _export(network, inputs, dynamic, folder / f"{name}.onnx")
+    for tokenizer, name in zip(model.tokenizers, ("tokenizer", "tokenizer_2"), strict=False):
+        tokenizer.save_pretrained(folder / name)
+    pipe = model.pipe
+    parts = {"unet": pipe.unet, "vae": pipe.vae, **model.text_encoders, "scheduler": pipe.scheduler}
+    settings = {name: _plain(part.config) for name, part in parts.items()}
+    settings["pipeline"] = {
+        name: pipe.config[name] for name in ("force_zeros_for_empty_prompt",) if name in pipe.config
+    }
+    text = json.dumps({"family": model.family, **settings}, indent=2, sort_keys=True)
+    (folder / SETTINGS).write_text(f"{text}\n", "utf-8")
+    return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+
+
+ENGINES = {"onnx": onnx, "native": native}
+"""What writes an engine's files."""
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Return a configuration without the place that it was read from."""
+    values: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
+    return {name: value for name, value in values.items() if name != "_name_or_path"}
+
+
+def _traced(model: BaseModel) -> dict[str, tuple[nn.Module, dict[str, Tensor], dict[str, Any]]]:
+    """Return each network, inputs that it is traced with, and which of their sides may have any length."""
+    unet, vae = model.unet.to(memory_format=torch.contiguous_format), model.vae
+    n, length = 4, model.tokenizers[0].model_max_length
+    inputs = {
+        "sample": torch.zeros(n, unet.config.in_channels, *ODD),
+        "timestep": torch.tensor(500.0),
+        "encoder_hidden_states": torch.zeros(n, length, unet.config.cross_attention_dim),
+    }
+    if model.family == "sdxl":
+        inputs["text_embeds"] = torch.zeros(n, model.text_encoders["text_encoder_2"].config.projection_dim)
+        inputs["time_ids"] = torch.zeros(n, 6)
+    any_of = torch.export.Dim.AUTO
+    batch = {0: any_of}
+    sides = {
+        "sample": {0: any_of, 2: any_of, 3: any_of},
+        "timestep": {},
+        "encoder_hidden_states": {0: any_of, 1: any_of},  # texts of several pieces are longer
+    }
+    latents = {"latents": torch.zeros(n, vae.config.latent_channels, *ODD)}
+    ids = {"ids": torch.zeros(n, length, dtype=torch.int64)}
+    return {
+        "unet": (_Unet(unet), inputs, {name: sides.get(name, batch) for name in inputs}),
+        "vae": (
+            _Decoder(vae.to(memory_format=torch.contiguous_format)),
+            latents,
+            {"latents": sides["sample"]},
+        ),
+        **{name: (_Text(each), ids, {"ids": batch}) for name, each in model.text_encoders.items()},
+    }
+
+
+def _export(network: nn.Module, inputs: dict[str, Tensor], sides: dict[str, Any], file: Path) -> None:
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+    program = torch.onnx.export(
+        network.eval(),
+        kwargs=inputs,
+        dynamic_shapes=sides,
+        input_names=list(inputs),
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise ValueError(f"{file.name}: torch exported nothing")
+    ClearMetadataAndDocStringPass()(program.model)  # which name this machine's files
+    program.model.producer_version = torch.__version__.partition("+")[0]
+    program.save(file, external_data=True)
+
+
+class _Unet(nn.Module):
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text_embeds: Tensor | None = None,
+        time_ids: Tensor | None = None,
+    ) -> Tensor:
+        added = {"text_embeds": text_embeds, "time_ids": time_ids}
+        return self.unet(sample, timestep, encoder_hidden_states, added_cond_kwargs=added, return_dict=False)[
+            0
+        ]
+
+
+class _Decoder(nn.Module):
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.vae.decode(latents, return_dict=False)[0]
+
+
+class _Text(nn.Module):
+    """Gives what diffusers' pipelines take: the first output, and the hidden states before the last layer."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        said = self.encoder(ids, output_hidden_states=True)
+        return said[0], said.hidden_states[-2]

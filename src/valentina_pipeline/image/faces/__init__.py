@@ -1,0 +1,1 @@
+"""Faces: detection, embedding, crops, similarity."""

@@ -1,0 +1,129 @@
+"""Face embeddings: vectors that tell people apart."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image
+
+from valentina_pipeline.common.missing_model import MissingModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from valentina_pipeline.common.threads import one_thread
+
+Kind = Literal["tiny", "facenet"]
+
+LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
+"""MTCNN's order of landmarks; left and right as the viewer sees them."""
+
+VGGFACE2 = "20180402-114759-vggface2.pt"
+
+VGGFACE2_URL = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{VGGFACE2}"
+
+
+@dataclass(frozen=True)
+class FaceEmbedder:
+    """A network from face crops to identity vectors.
+
+    Attributes:
+        size: width and height in pixels of the crops that it wants from `face_crop`.
+        network: float32 (n, 3, size, size), scaled as the network wants it -> float32 (n, d), norm 1.
+    """
+
+    size: int
+    network: Callable[["Tensor"], "Tensor"]
+    scale: float
+
+    def embed(self, crops: Sequence[Image.Image]) -> np.ndarray:
+        """Return the crops' identity vectors, float32 (n, d), each of norm 1.
+
+        Crops of another size are resized.
+        """
+        import torch
+
+        if not crops:
+            raise ValueError("no face crops to embed")
+        same = [c if c.size == (self.size,) * 2 else c.resize((self.size,) * 2) for c in crops]
+        pixels = torch.from_numpy(np.stack([np.asarray(crop.convert("RGB")) for crop in same]))
+        inputs = (pixels.permute(0, 3, 1, 2).to(torch.float32) - 127.5) / self.scale
+        with one_thread(), torch.inference_mode():
+            # one by one: a vector must not depend on which crops are embedded with it
+            return torch.cat([self.network(one) for one in inputs.split(1)]).numpy()
+
+
+def embedder(kind: Kind, path: str | Path) -> FaceEmbedder:
+    """Load the network that turns faces into identity vectors.
+
+    Args:
+        kind: "tiny" (FaceNetTiny, 128 dimensions) or "facenet" (InceptionResnetV1, 512 dimensions).
+        path: the weights' file; for facenet also "vggface2", the published weights in torch's cache.
+
+    Raises:
+        MissingModel: the weights are not on this machine; they are never downloaded silently.
+    """
+    return _LOADERS[kind](str(path))
+
+
+def require_embedder(kind: Kind, path: str | Path) -> Path:
+    """Return the file of a face embedder's weights without reading it; arguments as of `embedder`.
+
+    Raises:
+        MissingModel: the file is not on this machine.
+    """
+    return {"tiny": _tiny_file, "facenet": _facenet_file}[kind](str(path))
+
+
+def _tiny(path: str) -> FaceEmbedder:
+    from safetensors.torch import load_file
+
+    from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
+
+    network = FaceNetTiny()
+    weights = load_file(_tiny_file(path))
+    network.load_state_dict({k: v.float() for k, v in weights.items()})  # stored as float16
+    return FaceEmbedder(FaceNetTiny.SIZE, network.eval(), scale=127.5)
+
+
+def _tiny_file(path: str) -> Path:
+    if not Path(path).is_file():
+        raise MissingModel(
+            f"the tiny face embedder ({path})", "Apache-2.0", "`git checkout -- tiny/weights` brings it back"
+        )
+    return Path(path)
+
+
+def _facenet(path: str) -> FaceEmbedder:
+    import torch
+    from facenet_pytorch import InceptionResnetV1
+    from safetensors.torch import load_file
+
+    file = _facenet_file(path)
+    if file.suffix == ".safetensors":
+        state = load_file(file)
+    else:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    network = InceptionResnetV1(pretrained=None, classify=False)
+    # the published file also holds the classifier over its 8,631 training people
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith("logits.")})
+    return FaceEmbedder(160, network.eval(), scale=128.0)
+
+
+def _facenet_file(path: str) -> Path:
+    import torch
+
+    hub = Path(torch.hub.get_dir()) / "checkpoints" / VGGFACE2
+    places = [hub, hub.parents[2] / "checkpoints" / VGGFACE2] if path == "vggface2" else [Path(path)]
+    for place in places:
+        if place.is_file():
+            return place
+    raise MissingModel(
+        f"FaceNet InceptionResnetV1, weights vggface2 ({places[0]})",
+        "code MIT; weights trained on VGGFace2, for research",
+        f"download {VGGFACE2_URL} to {places[0]}, or set `face_embedder.path` in conf/base/bases.yml to it",
+    )
+
+
+_LOADERS: dict[Kind, Callable[[str], FaceEmbedder]] = {"tiny": _tiny, "facenet": _facenet}

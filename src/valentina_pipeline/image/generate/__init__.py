@@ -1,0 +1,1 @@
+"""Generation: sampling, image to image, ControlNet."""

@@ -1,0 +1,1 @@
+"""Stage `ingest`: from source files to accepted images."""

@@ -1,0 +1,63 @@
+"""Making small but good pictures larger, by a Swin2SR (Conde et al. 2022), a model of super-resolution."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from valentina_pipeline.common.missing_model import MissingModel, missing_hub_model
+from valentina_pipeline.common.threads import one_thread
+
+
+@dataclass(frozen=True)
+class Upscaler:
+    """A loaded model.
+
+    Attributes:
+        factor: how many times as wide and high a picture becomes.
+        enlarge: a picture -> the larger one, RGB; the same bytes everywhere, for it runs on one thread.
+    """
+
+    factor: int
+    enlarge: Callable[[Image.Image], Image.Image]
+
+
+def missing_upscaler(model: str) -> MissingModel:
+    """Return the error for an upscaler that is not on this machine."""
+    return missing_hub_model("the upscaler", model, "see its card", "ingest.upscale")
+
+
+@lru_cache(maxsize=1)
+def upscaler(model: str) -> Upscaler:
+    """Load a model, once in a process.
+
+    Args:
+        model: a hub id already downloaded, such as "caidas/swin2SR-classical-sr-x2-64", or a folder.
+
+    Raises:
+        MissingModel: it is not on this machine.
+    """
+    import torch
+    from transformers import Swin2SRForImageSuperResolution, Swin2SRImageProcessor
+
+    try:
+        processor = Swin2SRImageProcessor.from_pretrained(model, local_files_only=True)
+        network = Swin2SRForImageSuperResolution.from_pretrained(
+            model, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError) as err:
+        raise missing_upscaler(model) from err
+    network.eval()
+    factor = int(network.config.upscale)
+
+    def enlarge(image: Image.Image) -> Image.Image:
+        pixels = processor(images=image.convert("RGB"), return_tensors="pt")
+        with one_thread(), torch.inference_mode():
+            made = network(**pixels).reconstruction[0].permute(1, 2, 0).clamp(0, 1).numpy()
+        # the processor pads to whole windows at the right and below
+        made = made[: image.height * factor, : image.width * factor]
+        return Image.fromarray((made * 255).round().astype(np.uint8))
+
+    return Upscaler(factor, enlarge)

@@ -1,0 +1,1 @@
+"""Image files: decoding, PNG, color, contact sheets, perceptual hashes."""

@@ -1,0 +1,1 @@
+"""LoRA: adapters, file formats of any tool, merging."""

@@ -1,0 +1,229 @@
+"""LoRA files of any tool as layers: checked, under one name each, with the scale that the file gives them."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from valentina_pipeline.image.lora.layer_names import Layer, listed, one_name, split_layer, split_name
+from valentina_pipeline.image.lora.unet_names import SDXL, group_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Form = Literal["lora", "dora", "loha", "lokr"]
+NEEDED: Mapping[Form, str] = {
+    "lora": r"lora_A lora_B( lora_mid)?",
+    "dora": r"dora_scale lora_A lora_B( lora_mid)?|lora_A lora_B( lora_mid)? magnitude",
+    "loha": r"(hada_t1 hada_t2 )?hada_w1_a hada_w1_b hada_w2_a hada_w2_b",
+    "lokr": r"(lokr_t2 )?lokr_w1(_a lokr_w1_b)? lokr_w2(_a lokr_w2_b)?",
+}
+"""The parts that a layer has to have, sorted, by its form."""
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """What a file says of one layer.
+
+    Attributes:
+        name: in the file.
+        form: how its update is made.
+        parts: tensors by part, without alpha.
+        rank: r of the file's scale.
+        alpha: the update is multiplied by alpha / rank, alpha / sqrt(rank) where it is rank-stabilised.
+    """
+
+    name: str
+    form: Form
+    parts: "Mapping[str, Tensor]"
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """A LoRA or one of its kin, as read.
+
+    Attributes:
+        file: where it was read from.
+        metadata: of the file.
+        layers: by their one name.
+        config: peft's settings as diffusers' format carries them, by "network.setting"; {} where none.
+        size: of the U-Net's `Layout`, where Stability's names tell it.
+    """
+
+    file: Path
+    metadata: Mapping[str, str]
+    layers: Mapping[Layer, LoraLayer]
+    config: Mapping[str, Any]
+    size: int | None
+
+    def stabilized(self, network: str) -> bool:
+        """Return whether a network's updates are scaled by alpha / sqrt(rank)."""
+        return bool(self.config.get(f"{network}.use_rslora"))
+
+
+def read_lora(file: Path, size: int | None = None) -> LoraFile:
+    """Return a LoRA, DoRA, LoHa or LoKr by layers.
+
+    Args:
+        file: of kohya's scripts, LyCORIS, diffusers, ComfyUI or peft; or a folder in peft's layout.
+        size: of the U-Net's `Layout`; None: as the names in the file allow.
+
+    Raises:
+        ValueError: it is no such file, is damaged, or holds what is not read; the message says what.
+    """
+    try:
+        tensors, metadata = _folder(file) if file.is_dir() else _file(file)
+        config = _config(metadata)
+        named = {name: split_name(name) for name in tensors}
+        own = {layer: split_layer(layer) for layer in sorted({layer for layer, _ in named.values()})}
+        size = size or group_size([flat for network, flat in own.values() if network == "unet"])
+        parts: dict[str, dict[str, Tensor]] = {layer: {} for layer in own}
+        for name, (layer, part) in named.items():
+            if part in parts[layer]:
+                raise ValueError(f"layer {layer} has {part} twice")
+            parts[layer][part] = tensors[name]
+        layers: dict[Layer, LoraLayer] = {}
+        for name, each in parts.items():
+            key = one_name(own[name], size or SDXL.size)
+            if key in layers:
+                raise ValueError(f"layers {layers[key].name} and {name} are the same one under two names")
+            layers[key] = _layer(name, key, each, config)
+    except ValueError as err:
+        raise ValueError(f"{file}: {err}" if str(file) not in str(err) else str(err)) from err
+    if not layers:
+        raise ValueError(f"{file} holds no LoRA: there are no tensors in it")
+    return LoraFile(file, metadata, layers, config, size)
+
+
+def _file(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return tensors, dict(opened.metadata() or {})
+    except SafetensorError as err:
+        raise ValueError(f"{file} is no safetensors file: {err}") from err
+
+
+def _folder(folder: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """Return what is in peft's layout as one file: of the U-Net, or with a folder for each network."""
+    names = [name for name in ("unet", "text_encoder", "text_encoder_2") if (folder / name).is_dir()]
+    tensors: dict[str, Tensor] = {}
+    config: dict[str, Any] = {}
+    for name, place in {name: folder / name for name in names}.items() if names else {"unet": folder}.items():
+        file, settings = place / "adapter_model.safetensors", place / "adapter_config.json"
+        if not file.is_file() or not settings.is_file():
+            raise ValueError(f"{place} is no adapter of peft's: {settings.name} and {file.name} make one")
+        read, _ = _file(file)
+        tensors |= {f"{name}.{key.removeprefix('base_model.model.')}": tensor for key, tensor in read.items()}
+        config |= {f"{name}.{key}": value for key, value in json.loads(settings.read_text("utf-8")).items()}
+    return tensors, {"lora_adapter_metadata": json.dumps(config)}
+
+
+def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return peft's settings, of which patterns may be lists of layers' names and nothing slower."""
+    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    if not isinstance(config, dict):
+        raise ValueError("lora_adapter_metadata has to be a mapping")
+    for name, value in config.items():
+        setting = name.rpartition(".")[2]
+        if setting in {"rank_pattern", "alpha_pattern"} and value is not None:
+            if not isinstance(value, dict) or not all(re.fullmatch(r"[\w.^$|\\-]+", key) for key in value):
+                raise ValueError(f"lora_adapter_metadata: {name} has to map layers' names to numbers")
+            numbers = list(value.values())
+        else:
+            numbers = [value] if setting in {"r", "alpha", "lora_alpha"} else []
+        if not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
+            raise ValueError(f"lora_adapter_metadata: {name} holds what is no number above 0")
+    return config
+
+
+def _layer(name: str, key: Layer, parts: "dict[str, Tensor]", config: Mapping[str, Any]) -> LoraLayer:
+    import torch
+
+    alpha = parts.pop("alpha", None)
+    forms = {"lora" if part.startswith("lora_") and part[5] in "ABm" else part[:4] for part in parts}
+    form = _form(name, set(parts), forms)
+    for part, tensor in parts.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+            raise ValueError(f"layer {name}: {part} holds values that are no finite numbers")
+    if "lora_mid" in parts:  # Tucker's middle and the first matrix are one convolution
+        mid, down = parts.pop("lora_mid"), parts["lora_A"]
+        parts["lora_A"] = torch.einsum("ij...,jr->ir...", mid.float(), down.flatten(1).float())
+    rank = _rank(form, parts)
+    if form in {"lora", "dora"} and parts["lora_B"].shape[1:2] != (rank,):
+        raise ValueError(f"layer {name}: its two matrices are of different ranks")
+    rank, scale = _scale(key, form, rank, alpha, config)
+    return LoraLayer(name, form, parts, rank, scale)
+
+
+def _form(name: str, parts: set[str], forms: set[str]) -> Form:
+    named = " ".join(sorted(parts))
+    for form, needed in NEEDED.items():
+        if re.fullmatch(needed, named):
+            return form
+    if {"dora_scale", "magnitude"} & parts and forms & {"hada", "lokr"}:
+        raise ValueError(f"layer {name} is a LoHa or LoKr with DoRA's magnitudes, which peft has not")
+    raise ValueError(f"layer {name} is damaged: of a LoRA, LoHa or LoKr it has {named or 'alpha'} alone")
+
+
+def _rank(form: Form, parts: "Mapping[str, Tensor]") -> int:
+    """Return r as the shapes tell it; 0 for a LoKr of two whole matrices."""
+    if form in {"lora", "dora"}:
+        return parts["lora_A"].shape[0]
+    names = ("hada_w1_b",) if form == "loha" else ("lokr_w2_b", "lokr_w1_b")
+    return next((parts[name].shape[0] for name in names if name in parts), 0)
+
+
+def _scale(
+    key: Layer, form: Form, rank: int, alpha: "Tensor | None", config: Mapping[str, Any]
+) -> tuple[int, float]:
+    """Return a layer's rank and alpha: by its own tensor, by peft's settings, or the rank itself."""
+    network, flat = key
+    label = "lora_alpha" if form in {"lora", "dora"} else "alpha"
+    if alpha is None and f"{network}.{label}" in config:
+        rank = rank or round(_setting(config, network, "r", "rank_pattern", flat))
+        return rank, float(_setting(config, network, label, "alpha_pattern", flat))
+    if alpha is None or not rank:  # LyCORIS scales a LoKr of two whole matrices by nothing
+        return rank or 1, float(rank or 1)
+    if alpha.numel() != 1 or not math.isfinite(alpha.item()):
+        raise ValueError(f"the alpha of layer {flat} is no number")
+    return rank, float(alpha.item()) or float(rank)  # 0 says: the rank, as in kohya's and LyCORIS's settings
+
+
+def _setting(config: Mapping[str, Any], network: str, name: str, pattern: str, flat: str) -> float:
+    plain = flat.removeprefix("text_model_")
+    for key, value in (config.get(f"{network}.{pattern}") or {}).items():
+        if _ending(key).search(plain):
+            return float(value)
+    return float(config.get(f"{network}.{name}", 1))
+
+
+@lru_cache(maxsize=8192)
+def _ending(key: str) -> re.Pattern[str]:
+    """Return one of peft's patterns, which are of the ends of dotted names, for names made flat."""
+    loose = re.sub(r"\\?\.", "_", key.removeprefix("^").removesuffix("$")).removeprefix("text_model_")
+    return re.compile(rf"(^|_)({loose})$")
+
+
+def refuse_mixture(lora: LoraFile, network: str) -> Form:
+    """Return the form of all layers of one network.
+
+    Raises:
+        ValueError: there are several, which peft cannot have in one network.
+    """
+    found: dict[Form, str] = {}
+    for (own, _), layer in lora.layers.items():
+        if own == network:
+            found.setdefault(layer.form, layer.name)
+    if len(found) > 1:
+        said = listed([f"{name} is of form {form}" for form, name in sorted(found.items())], 4)
+        raise ValueError(f"{lora.file}: layers of one network have to be of one form: {said}")
+    return next(iter(found))

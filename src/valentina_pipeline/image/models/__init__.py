@@ -1,0 +1,1 @@
+"""Base models and the models that score images."""

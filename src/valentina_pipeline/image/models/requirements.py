@@ -1,0 +1,72 @@
+"""Models that a run needs: every missing one is named before any work begins."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from valentina_pipeline.common.missing_model import MissingModel, has_hub_model, located
+from valentina_pipeline.config.align import AlignConfig
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.caption import CaptionConfig
+from valentina_pipeline.config.ingest import IngestConfig
+from valentina_pipeline.config.validation import validated
+
+
+def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingModel]:
+    """Return one error for each model of a run that is not on this machine.
+
+    Files are looked up by name. No weights are read and nothing is downloaded.
+
+    Args:
+        params: effective parameters of all stages.
+        root: the project's folder; relative paths count from it.
+
+    Raises:
+        ValueError: a model is there, but is of another family or format.
+    """
+    missing = []
+    base = validated(BaseConfig, params["base"], "base")
+    ingest = validated(IngestConfig, params["ingest"], "ingest")
+    align = validated(AlignConfig, params["align"], "align")
+    caption = validated(CaptionConfig, params["caption"], "caption")
+    for require in _requirements(base, ingest, align, caption, root):
+        try:
+            require()
+        except MissingModel as err:
+            missing.append(err)
+    return missing
+
+
+def _requirements(
+    base: BaseConfig, ingest: IngestConfig, align: AlignConfig, caption: CaptionConfig, root: Path
+) -> Iterator[Callable[[], object]]:
+    """Yield functions, one a model, that raise MissingModel where it is not there."""
+    from valentina_pipeline.image.align import background_removal
+    from valentina_pipeline.image.caption import captioners
+    from valentina_pipeline.image.faces import embedding
+    from valentina_pipeline.image.ingest import iqa, upscale
+    from valentina_pipeline.image.models import clip
+    from valentina_pipeline.image.models.weights import base_folder
+
+    embedder, judge = base.face_embedder, base.clip
+    yield partial(base_folder, base, root)
+    yield partial(embedding.require_embedder, embedder.kind, located(embedder.path, root))
+    yield partial(clip.require_clip, judge.kind, located(judge.path, root))
+    if ingest.score_model:
+        yield partial(clip.require_clip, "open_clip", ingest.score_model)
+    if ingest.brisque_model:
+        yield partial(iqa.require_brisque, ingest.brisque_model)
+    if ingest.upscale:
+        yield partial(_require_hub_model, ingest.upscale, upscale.missing_upscaler(ingest.upscale))
+    if align.remove_background:
+        segmenter = align.remove_background
+        yield partial(_require_hub_model, segmenter, background_removal.missing_segmenter(segmenter))
+    if caption.captioner != "attributes":
+        model = caption.model or captioners.CAPTIONERS[caption.captioner].model
+        yield partial(_require_hub_model, model, captioners.missing_captioner(caption))
+
+
+def _require_hub_model(model: str, missing: MissingModel) -> None:
+    if not has_hub_model(model):
+        raise missing

@@ -1,0 +1,47 @@
+"""Encode images to latents and decode them."""
+
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.image.models.offload import where
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def encode(vae: Any, pixels: "Tensor") -> "Tensor":
+    """Return the latents that a pipeline denoises, of the distribution's mean: the same every time.
+
+    Args:
+        vae: AutoencoderKL, float32.
+        pixels: float32 (n, 3, h, w) in [-1, 1].
+
+    Returns:
+        float32 (n, c, h / f, w / f), scaled as the VAE's configuration says.
+    """
+    import torch
+
+    shift, spread = _spread(vae)
+    with torch.no_grad():
+        mean = vae.encode(pixels.to(where(vae))).latent_dist.mean
+    return (mean - shift) / spread
+
+
+def decode(vae: Any, latents: "Tensor") -> "Tensor":
+    """Return float32 pixels (n, 3, h, w), about [-1, 1], of a pipeline's latents: `encode` reversed."""
+    import torch
+
+    shift, spread = _spread(vae)
+    with torch.no_grad():
+        return vae.decode(latents.to(where(vae), vae.dtype) * spread + shift).sample
+
+
+def _spread(vae: Any) -> "tuple[Tensor, Tensor]":
+    """Return what the VAE's own latents are shifted and divided by, each (1, c or 1, 1, 1)."""
+    import torch
+
+    def channels(values: list[float]) -> "Tensor":
+        return torch.tensor(values, dtype=vae.dtype, device=where(vae)).view(1, -1, 1, 1)
+
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    return channels(mean or [0.0]), channels(std or [1.0]) / config.scaling_factor

@@ -1,0 +1,107 @@
+"""Weights of base models: where they are, their hash, and download from the hub."""
+
+import json
+import os
+import re
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.domain.base_files import base_files
+
+if TYPE_CHECKING:
+    pass
+from valentina_pipeline.image.models.families import PIPELINES, SAVED_AS, TEXT_ENCODERS
+
+DOWNLOAD = "VALENTINA_DOWNLOAD"
+"""Environment variable: 1 lets a hub id that is not in the local cache be downloaded."""
+
+SETTINGS = ("model_index.json", "*/*.json", "*/*.txt")
+
+WEIGHTS = "*/*.safetensors"
+
+SPARE = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "vae_1_0/*")
+"""Files of a hub's repository: a base's settings, its weights, and weights that nothing is loaded from."""
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+
+
+def base_folder(base: BaseConfig, root: Path) -> Path:
+    """Return the folder of a base's weights, or the one file that holds them.
+
+    Raises:
+        MissingModel: there is none, or a part of it is missing.
+        ValueError: the folder holds a pipeline of another family, or the file's format is not read.
+    """
+    file = root / base.path
+    if file.is_file():
+        if file.suffix != ".safetensors":
+            raise ValueError(f"{file}: only .safetensors is read; a pickle may run code when it is opened")
+        return file
+    folder = _pipeline_folder(base, root, (*SETTINGS, WEIGHTS))
+    files = base_files(folder)
+    for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
+        if not any(file.parent.name == part for file in files):
+            raise MissingModel(f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain)
+    if not (folder / "unet/config.json").is_file():
+        raise MissingModel(f"{base.path} (no {folder / 'unet/config.json'})", base.licence, base.obtain)
+    unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
+    if unet.get("in_channels") != unet.get("out_channels"):
+        raise ValueError(
+            f"{folder}: its U-Net takes {unet.get('in_channels')} channels and gives "
+            f"{unet.get('out_channels')}, as for inpainting; a base draws from text alone"
+        )
+    return folder
+
+
+def _pipeline_folder(base: BaseConfig, root: Path, needed: tuple[str, ...]) -> Path:
+    folder = root / base.path
+    if not (folder / "model_index.json").is_file():
+        folder = _cached(base, needed)
+    name = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name")
+    if not SAVED_AS[base.family].fullmatch(str(name)):
+        raise ValueError(f"{folder} holds a {name}; family {base.family} needs {PIPELINES[base.family]}")
+    return folder
+
+
+def base_hash(folder: Path) -> str:
+    """Return the sha256 over the names and sha256 sums of a base's weights.
+
+    Only what a pipeline loads counts, see `base_files`; of a base in one file it is the file's sha256.
+    Cached per process.
+    """
+    return _weights_hash(folder.resolve())
+
+
+@lru_cache(maxsize=8)
+def _weights_hash(folder: Path) -> str:
+    if folder.is_file():
+        return sha256(folder)
+    files = base_files(folder)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no weights of a base: unet/*.safetensors and the like")
+    lines = (f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return sha256("".join(lines).encode())
+
+
+def _cached(base: BaseConfig, needed: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    missing = MissingModel(base.path, base.licence, base.obtain)
+    if not HUB_ID.fullmatch(base.path):
+        raise missing
+    offline = os.environ.get(DOWNLOAD) != "1"
+    fetch = partial(snapshot_download, base.path, allow_patterns=list(needed), local_files_only=offline)
+    try:
+        found = Path(fetch(ignore_patterns=list(SPARE)))
+        if WEIGHTS in needed and not base_files(found):  # some are offered in half precision alone
+            found = Path(fetch())
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
+        raise missing from err
+    if not (found / "model_index.json").is_file():
+        raise missing
+    return found

@@ -1,0 +1,1 @@
+"""Marks of generated images: metadata and watermark."""

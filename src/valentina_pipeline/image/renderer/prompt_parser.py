@@ -1,0 +1,114 @@
+"""What parameters say of a woman, and what a prompt says of a picture of her."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from valentina_pipeline.image.renderer.traits import (
+    BACKGROUNDS,
+    DRESS_COLORS,
+    DRESSES,
+    EXPRESSIONS,
+    EYE_COLORS,
+    GEOMETRY,
+    HAIR_COLORS,
+    LIGHTS,
+    PARTINGS,
+    SKIN_TONES,
+    Identity,
+    Scene,
+    random_scene,
+)
+
+YAW, SLIGHT_YAW, PITCH = 28.0, 14.0, 10.0
+"""Degrees that are worded as turned, turned slightly, and looking up or down."""
+
+PLACES = tuple(place for place in BACKGROUNDS if not place.endswith("wall"))
+"""Backgrounds that their last word names: there are two walls."""
+
+
+class BadIdentity(ValueError):
+    """A concept's identity has a key that the renderer does not know, or lacks one."""
+
+
+def identity(parameters: Mapping[str, str | float]) -> Identity:
+    """Return a concept's identity; measures left out are 0.5, the average woman's.
+
+    Raises:
+        BadIdentity: a key or a colour name is unknown or missing, or a measure is not in [0, 1].
+    """
+    names = {
+        "eye_color": tuple(EYE_COLORS),
+        "hair_color": tuple(HAIR_COLORS),
+        "skin_tone": tuple(SKIN_TONES),
+        "parting": PARTINGS,
+    }
+    if unknown := sorted(set(parameters) - set(names) - set(GEOMETRY)):
+        raise BadIdentity(f"identity.{unknown[0]} is unknown; there are {', '.join((*names, *GEOMETRY))}")
+    for key, allowed in names.items():
+        if parameters.get(key) not in allowed:
+            raise BadIdentity(
+                f"identity.{key} is {parameters.get(key)!r}; it has to be one of {', '.join(allowed)}"
+            )
+    measures = {key: parameters.get(key, 0.5) for key in GEOMETRY}
+    for key, value in measures.items():
+        if isinstance(value, str) or not 0 <= value <= 1:
+            raise BadIdentity(f"identity.{key} is {value!r}; it has to lie in [0, 1]")
+    merged: dict[str, Any] = {**measures, **{key: parameters[key] for key in names}}
+    return Identity(**merged)
+
+
+def scene_said(prompt: str, seed: int) -> Scene:
+    """Return the scene that a prompt describes in the words of `traits.attributes`.
+
+    Args:
+        prompt: any text; "smiling, wearing a red dress, beach background" says three things.
+        seed: decides on all that it leaves open.
+    """
+    text = " ".join(prompt.casefold().split())
+    said: dict[str, Any] = {
+        "expression": _first(text, {re.sub("(ing|ed)$", "", word): word for word in EXPRESSIONS}),
+        "background": _first(
+            text, {**{place.split()[-1]: place for place in PLACES}, **_itself(BACKGROUNDS)}
+        ),
+        "light": _first(text, _itself(LIGHTS)),
+        **_dress(text),
+        **_pose(text),
+    }
+    drawn = random_scene(np.random.default_rng(seed))
+    return replace(drawn, **{field: value for field, value in said.items() if value is not None})
+
+
+def _dress(text: str) -> dict[str, str | None]:
+    colors, garments = (_any_of(words) for words in (DRESS_COLORS, DRESSES))
+    found = re.search(rf"(?:\b({colors}) )?(?<![\w-])({garments})\b", text)
+    return {"dress_color": found[1], "dress": found[2]} if found else {}
+
+
+def _pose(text: str) -> dict[str, float]:
+    turned = re.search(r"\b(?:turned|looking|facing) (slightly )?(?:to the )?(left|right)\b", text)
+    raised = re.search(r"\blooking (up|down)\b", text)
+    if not (turned or raised or "facing the camera" in text):
+        return {}
+    yaw = (SLIGHT_YAW if turned[1] else YAW) * (1 if turned[2] == "right" else -1) if turned else 0.0
+    pitch = PITCH * (1 if raised[1] == "up" else -1) if raised else 0.0
+    return {"yaw": yaw, "pitch": pitch}
+
+
+def _first(text: str, names: Mapping[str, str]) -> str | None:
+    """Return what the first of these names in the text stands for; of two in one place, the longer's."""
+    found = re.search(rf"\b(?:{_any_of(names)})", text)
+    return names[found[0]] if found else None
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+def _itself(words: Iterable[str]) -> dict[str, str]:
+    return {word: word for word in words}

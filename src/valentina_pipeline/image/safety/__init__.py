@@ -1,0 +1,1 @@
+"""Safety: prompts and images that are refused."""

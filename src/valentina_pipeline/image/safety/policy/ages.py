@@ -1,0 +1,133 @@
+"""Ages under 18 in a text, in digits and words: "16 y/o", "aged fifteen", "ragazza di quindici anni"."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+
+from valentina_pipeline.image.safety.policy.lists import sections
+from valentina_pipeline.image.safety.policy.text import PART, Token, fold
+
+ADULT = 18
+NEAR = 4
+"""Words around years in which something else may be said to have lasted so long."""
+
+N = r"(?<!\S)(?:0?\d|1[0-7])(?!\S)"
+AND = ("and", "e", "y", "et", "und", "en")
+TENS = "99"
+"""What "twenty" and "twenty one" are in digits: it is enough that they are no minor's."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What ages.txt says: number words by value, and patterns of the rest."""
+
+    numbers: dict[str, int]
+    tens: frozenset[str]
+    aged: re.Pattern[str]
+    years: re.Pattern[str]
+    durations: re.Pattern[str]
+    things: re.Pattern[str]
+    english: re.Pattern[str]
+    person: re.Pattern[str]
+    born: re.Pattern[str]
+
+
+def minor_age(tokens: Sequence[Token]) -> str | None:
+    """Return how a text says that somebody is under 18, or None."""
+    words = _words()
+    text = " ".join(_digits(tokens, words))
+    for match in words.aged.finditer(text):
+        if not _thing(text, match):
+            return match[0]
+    for match in words.english.finditer(text):
+        if not _thing(text, match):
+            return match[0]
+    for match in words.years.finditer(text):
+        around = [*text[: match.start()].split()[-NEAR:], *text[match.end() :].split()[:NEAR]]
+        if not words.durations.search(" ".join(around)) and not _thing(text, match):
+            return match[0]
+    return _born(text)
+
+
+def _thing(text: str, match: re.Match[str]) -> bool:
+    """Return whether an age is a dog's, a house's or a whisky's."""
+    things = _words().things
+    before = text[: match.start()].rpartition(PART)[2].split()
+    after = text[match.end() :].partition(PART)[0].split()
+    if things.search(" ".join(after[:2])):
+        return True
+    people = any(map(_words().person.match, [*before, *after]))
+    return bool(things.search(" ".join(before[-5:]))) and not people
+
+
+def _born(text: str) -> str | None:
+    latest = date.today().year - ADULT
+    years = (match for match in _words().born.finditer(text) if int(match[1]) >= latest)
+    return next((match[0] for match in years), None)
+
+
+def known(word: str) -> bool:
+    """Return whether it is a number's word."""
+    return word in _words().numbers
+
+
+def _digits(tokens: Sequence[Token], words: Words) -> list[str]:
+    """Return the words with numbers as digits, and "twenty one" as 99."""
+    said: list[str] = []
+    for token in tokens:
+        form = next((f for f in token.forms if f in words.numbers or f in words.tens), _latin(token))
+        if form in words.tens:
+            said.append(TENS)
+        elif said[-1:] != [TENS] or (form not in words.numbers and form not in AND):
+            said.append(str(words.numbers.get(form, form)))
+    return said
+
+
+def _latin(token: Token) -> str:
+    """Return the word, Turkish and Polish letters as plain ones."""
+    first = token.forms[0]
+    return token.forms[1] if len(token.forms) > 1 and "z" < max(first) < "\u0250" else first
+
+
+@lru_cache(maxsize=1)
+def _words() -> Words:
+    lists = sections("ages.txt")
+    numbers: dict[str, int] = {}
+    for line in lists["numbers"]:
+        for value, spellings in enumerate(line.partition(":")[2].split(",")):
+            numbers |= {fold(word.strip()): value for word in spellings.split("/") if word.strip()}
+    return Words(
+        numbers=numbers,
+        tens=frozenset(_several(lists["tens"])),
+        aged=re.compile(rf"{N} (?:{_any(lists['aged'])})(?!\w)|{_pattern('asian')}"),
+        years=re.compile(rf"{N} (?:{_any(lists['years'])})(?!\w)(?! (?:\d0|99)(?!\S))"),
+        durations=re.compile(rf"(?<!\w)(?:{_any(lists['durations'])})(?!\w)"),
+        things=re.compile(rf"(?<!\w)(?:{_any(lists['things'])})(?!\w)"),
+        english=re.compile(rf"(?<!\S)(?:{_pattern('english')})"),
+        person=re.compile(_part("PERSON")),
+        born=re.compile(rf"(?<!\S){_pattern('born')}"),
+    )
+
+
+def _several(lines: list[str]) -> list[str]:
+    return [fold(word.strip()) for line in lines for word in line.split(",") if word.strip()]
+
+
+def _any(lines: list[str]) -> str:
+    words = sorted(_several(lines), key=len, reverse=True)
+    return "|".join(re.escape(word).replace(r"\*", r"\w*") for word in words)
+
+
+def _pattern(section: str) -> str:
+    """Return the expressions of a section as one."""
+    whole = "|".join(sections("age_patterns.txt")[section])
+    for name in ("END", "LIKE", "PERSON", "ORDINAL"):
+        whole = whole.replace(f"<{name}>", _part(name))
+    return whole.replace("<N>", N)
+
+
+def _part(name: str) -> str:
+    parts = (line.partition(": ") for line in sections("age_patterns.txt")["parts"])
+    return next(pattern for part, _, pattern in parts if part == name)

@@ -1,0 +1,1 @@
+"""Stage `train_lora`: samples, loss, trainer and loop."""

@@ -1,0 +1,116 @@
+"""Training samples: an image, its caption, its size and its variations."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from valentina_pipeline.image.train.bucketing import Size, bucket_sizes, cover, nearest_bucket
+
+Box = tuple[float, float, float, float]
+
+
+def _pixel_hash(image: Image.Image) -> str:
+    return hashlib.sha256(f"{image.size}".encode() + image.convert("RGB").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training picture.
+
+    Attributes:
+        name: of its file.
+        image: RGB, both sides multiples of 8 pixels once it is fitted.
+        caption: comma-separated tags or a sentence.
+        face: left, top, right, bottom in pixels of `image`; None: all places count alike.
+        repeats: how many times as often as others it is shown.
+        weight: of its loss; that of class images is DreamBooth's prior loss weight.
+        original: SDXL's condition: width and height before it was scaled; None: as it is.
+        corner: likewise: left and top of what was cut from the scaled picture.
+        mask: L, as large as `image`: white counts in full, black not at all; None: all of it does.
+    """
+
+    name: str
+    image: Image.Image
+    caption: str
+    face: Box | None
+    repeats: int = 1
+    weight: float = 1.0
+    original: Size | None = None
+    corner: tuple[int, int] = (0, 0)
+    mask: Image.Image | None = None
+
+
+def fit(samples: Sequence[Sample], pixels: int) -> list[Sample]:
+    """Scale and cut pictures of several sizes to buckets of at most `pixels`; those of one size stay.
+
+    Each is scaled so that it just covers the bucket of the nearest shape, and cut at the centre.
+    """
+    if len({sample.image.size for sample in samples}) <= 1:
+        return list(samples)
+    buckets = bucket_sizes(pixels)
+    return [_fit_one(sample, nearest_bucket(sample.image.size, buckets)) for sample in samples]
+
+
+def mirrored(sample: Sample) -> Sample:
+    """Return the sample flipped left to right."""
+    face = sample.face
+    if face is not None:
+        left, top, right, bottom = face
+        face = (sample.image.width - right, top, sample.image.width - left, bottom)
+    mask = sample.mask and ImageOps.mirror(sample.mask)
+    name = f"{sample.name} mirrored"
+    return replace(sample, name=name, image=ImageOps.mirror(sample.image), face=face, mask=mask)
+
+
+def vary(caption: str, chance: float, keep: int, dropout: float) -> str:
+    """Return a caption with its tags in another order, and some left out.
+
+    Args:
+        caption: tags between commas.
+        chance: in [0, 1): the same number gives the same order.
+        keep: so many tags in front stay where they are; -1 leaves the order alone.
+        dropout: probability of each tag behind them to be left out; with `keep` -1, of each but the first.
+    """
+    tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
+    rng = np.random.default_rng(int(chance * 2**53))
+    first = 1 if keep < 0 else keep
+    rest = [
+        tag
+        for tag, drawn in zip(tags[first:], rng.random(len(tags[first:])), strict=True)
+        if drawn >= dropout
+    ]
+    if keep >= 0:
+        rest = [rest[i] for i in rng.permutation(len(rest))]
+    return ", ".join([*tags[:first], *rest])
+
+
+def data_hash(samples: Sequence[Sample]) -> str:
+    """Return the sha256 over all that is learned from."""
+    total = hashlib.sha256()
+    for sample in samples:
+        row: tuple[object, ...] = (
+            sample.name, _pixel_hash(sample.image), sample.caption, sample.face,
+            sample.repeats, sample.weight, sample.original, sample.corner,
+        )  # fmt: skip
+        if sample.mask is not None:
+            row += (_pixel_hash(sample.mask),)
+        total.update("".join(f"{each}\0" for each in row).encode())
+    return total.hexdigest()
+
+
+def _fit_one(sample: Sample, bucket: Size) -> Sample:
+    (width, height), (left, top) = cover(sample.image.size, bucket)
+    scale = width / sample.image.width, height / sample.image.height
+    box = (left, top, left + bucket[0], top + bucket[1])
+    image = sample.image.resize((width, height), Image.Resampling.LANCZOS).crop(box)
+    face = sample.face
+    if face is not None:
+        x0, y0, x1, y1 = face
+        face = (x0 * scale[0] - left, y0 * scale[1] - top, x1 * scale[0] - left, y1 * scale[1] - top)
+    # not Lanczos, which rings: black stays black
+    mask = sample.mask and sample.mask.resize((width, height), Image.Resampling.BILINEAR).crop(box)
+    original = sample.original or sample.image.size
+    return replace(sample, image=image, face=face, original=original, corner=(left, top), mask=mask)

@@ -1,0 +1,199 @@
+"""Trainer: gradients of a batch, however it is cut, and the optimizer's step."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from valentina_pipeline.config.train_lora import TrainConfig
+from valentina_pipeline.image.models.base_model import BaseModel
+from valentina_pipeline.image.train.bucketing import batch_rows
+from valentina_pipeline.image.train.loss import Objective
+from valentina_pipeline.training.checkpoints import State
+from valentina_pipeline.training.distributed import Processes
+from valentina_pipeline.training.finite import NotFiniteError
+from valentina_pipeline.training.lr_schedules import schedule
+from valentina_pipeline.training.memory import halve_when_full
+from valentina_pipeline.training.optimizers import (
+    Span,
+    make_optimiser,
+    optimiser_state,
+    parameter_groups,
+    restore_optimiser,
+)
+
+
+@dataclass
+class Run:
+    """What came of the steps so far; all of it JSON.
+
+    Attributes:
+        losses: of each step.
+        looks: figures by step.
+        micro: pictures that go through the networks at once; fewer than a batch where memory was short.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    looks: dict[int, dict[str, float]] = field(default_factory=dict)
+    micro: int = 0
+
+
+@dataclass
+class Mover:
+    """What learns, and what moves it."""
+
+    base: BaseModel
+    weights: Mapping[str, nn.Parameter]
+    loss: Objective
+    processes: Processes
+    optimiser: torch.optim.Optimizer
+    peaks: list[float]
+    mean: dict[str, Tensor]
+    scaler: torch.amp.GradScaler
+
+    @classmethod
+    def of(
+        cls,
+        weights: Mapping[str, nn.Parameter],
+        rates: Mapping[str, float],
+        spans: Mapping[str, Span],
+        loss: Objective,
+        processes: Processes,
+    ) -> "Mover":
+        """Return a mover at the start; weights of rate 0 are frozen and left out."""
+        base, cfg = loss.base, loss.cfg
+        groups = parameter_groups(weights, rates, spans)
+        learning = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        optimiser = make_optimiser(groups, cfg)
+        if hasattr(optimiser, "train"):
+            optimiser.train()
+        return cls(
+            base,
+            learning,
+            loss,
+            processes,
+            optimiser,
+            [group["lr"] for group in groups],
+            {name: weight.detach().clone() for name, weight in learning.items()} if cfg.ema else {},
+            torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16),
+        )
+
+    def step(self, step: int, run: Run) -> Tensor:
+        """Do one step and return its loss; where memory is short, in smaller pieces (`run.micro`).
+
+        Raises:
+            NotFiniteError: the gradient is not finite, though the loss is; nothing was moved by it.
+        """
+        cfg = self.loss.cfg
+        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+            share = schedule(step, cfg, group["span"])
+            group["lr"] = peak * share
+            for weight in group["params"]:
+                weight.requires_grad_(share > 0)
+        total = torch.zeros((), device=self.base.device)
+
+        def gradients(micro: int) -> None:
+            self.optimiser.zero_grad(set_to_none=True)
+            total.zero_()
+            for rows, slots in self._pieces(step, micro):
+                share = len(rows) / (cfg.batch_size * cfg.accumulate)
+                with _autocast(self.base, cfg):
+                    loss = self.loss(step, rows, slots) * share
+                self.scaler.scale(loss).backward()
+                total.add_(loss.detach())
+
+        networks = {"unet": self.base.unet, "vae": self.base.vae, **self.base.text_encoders}
+        run.micro = halve_when_full(gradients, run.micro or cfg.batch_size, networks)
+        self.processes.average(w.grad for w in self.weights.values() if w.grad is not None)
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_gradient)
+        if norm.isfinite():
+            self.scaler.step(self.optimiser)
+        elif total.isfinite() and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1):
+            raise NotFiniteError("the gradient is not finite")
+        self.scaler.update()  # half precision: a scale that was too large is halved, and the step left out
+        if self.mean:
+            # short runs: an average over no more than what there was
+            keep = min(cfg.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(
+                list(self.mean.values()), [w.detach() for w in self.weights.values()], 1 - keep
+            )
+        return total
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Have the networks stand still, at the weights that the run would end with now."""
+        self.base.unet.eval()
+        before = self.settle()
+        yield
+        with torch.no_grad():
+            for name, weight in before.items():
+                self.weights[name].copy_(weight)
+        if hasattr(self.optimiser, "train"):
+            self.optimiser.train()
+        self.base.unet.train()
+
+    def settle(self) -> dict[str, Tensor]:
+        """Put the weights to what the run ends with; return what they were."""
+        before = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        if hasattr(self.optimiser, "eval"):  # schedule-free: from where gradients are taken to the average
+            self.optimiser.eval()
+            return {}
+        with torch.no_grad():
+            for name, average in self.mean.items():
+                self.weights[name].copy_(average)
+        return before if self.mean else {}
+
+    def state(self, done: int, run: Run) -> State:
+        """Return all that the next step depends on."""
+        tensors: dict[str, Tensor] = {f"weight/{name}": w for name, w in self.weights.items()}
+        tensors |= {f"mean/{name}": average for name, average in self.mean.items()}
+        moments, facts = optimiser_state(self.optimiser, self._names())
+        tensors |= {f"optimiser/{label}": tensor for label, tensor in moments.items()}
+        return State(
+            done, tensors, {"run": asdict(run), "optimiser": facts, "scaler": self.scaler.state_dict()}
+        )
+
+    def restore(self, state: State) -> Run:
+        """Go back to where `state` was."""
+        moments = {}
+        with torch.no_grad():
+            for label, tensor in state.tensors.items():
+                kind, name = label.split("/", 1)
+                if kind == "optimiser":
+                    moments[name] = tensor
+                else:
+                    (self.weights if kind == "weight" else self.mean)[name].copy_(tensor)
+        restore_optimiser(self.optimiser, self._names(), moments, state.facts["optimiser"])
+        self.scaler.load_state_dict(state.facts["scaler"])
+        saved = state.facts["run"]
+        return Run(list(saved["losses"]), {int(k): v for k, v in saved["looks"].items()}, saved["micro"])
+
+    def _names(self) -> list[str]:
+        """Return the names of the optimiser's parameters, in its order."""
+        names = {id(weight): name for name, weight in self.weights.items()}
+        return [names[id(p)] for group in self.optimiser.param_groups for p in group["params"]]
+
+    def _pieces(self, step: int, micro: int) -> Iterator[tuple[list[int], range]]:
+        """Yield rows and slots of this process's share of a step, at most `micro` at a time."""
+        cfg, data, processes = self.loss.cfg, self.loss.data, self.processes
+        size, parts = cfg.batch_size, cfg.accumulate * processes.count
+        for part in range(processes.rank, parts, processes.count):
+            rows = batch_rows(self.loss.seed, step * parts + part, data.groups, size)
+            for start in range(0, size, micro):
+                end = min(start + micro, size)
+                yield rows[start:end], range(part * size + start, part * size + end)
+
+
+def _amp_dtype(base: BaseModel, cfg: TrainConfig) -> torch.dtype:
+    if base.device.type == "cpu" and cfg.precision == "fp16":
+        return torch.float32  # CPUs have no float16 arithmetic to gain from
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cfg.precision]
+
+
+def _autocast(base: BaseModel, cfg: TrainConfig) -> AbstractContextManager[Any]:
+    dtype = _amp_dtype(base, cfg)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(base.device.type, dtype)

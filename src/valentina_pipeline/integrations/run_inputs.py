@@ -1,0 +1,137 @@
+"""Where a run's inputs come from: hashes of files and parameters, dvc.lock and git."""
+
+import csv
+import hashlib
+import json
+import logging
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from valentina_pipeline.common.code_fingerprint import fingerprint, pipeline_module
+from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.domain.concept import STAGE_NAMES
+from valentina_pipeline.integrations import tables
+
+logger = logging.getLogger(__name__)
+
+FOLLOWED = (
+    "dvc.yaml",
+    "conf/base/catalog.yml",
+    "conf/base/prompts/**/*",
+    "conf/base/rights/{concept}/**/*",
+    "tiny/weights/**/*",
+    "data/01_raw/{concept}.dvc",
+    "data/01_raw/{concept}/**/*.dvc",
+    "data/05_model_input/{concept}.dvc",
+    "data/05_model_input/{concept}/**/*.dvc",
+)
+"""Files that one concept's result depends on, besides its effective parameters, its images and the code."""
+
+CAPTIONS = "data/04_feature/{concept}/captions.csv"
+
+GIT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What git says about the working tree; `dirty` when it is not what the commit holds."""
+
+    sha: str
+    dirty: bool
+
+    def __str__(self) -> str:
+        return f"{self.sha}-dirty" if self.dirty else self.sha
+
+
+def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
+    """Return the sha256 over everything that one concept's result follows from.
+
+    Two checkouts with the same content have the same hash, wherever they are: DVC runs experiments in
+    copies. What a run itself writes does not count, so that the hash stays the same from its first stage
+    to its last; a person's edits of captions do.
+
+    Args:
+        root: the project.
+        params: effective parameters, with `concept`.
+    """
+    concept = params["concept"]
+    digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
+    digest.update(fingerprint(*map(pipeline_module, STAGE_NAMES), src=root / "src").encode())
+    for file in files(root, (pattern.format(concept=concept["trigger"]) for pattern in FOLLOWED)):
+        digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
+    source = concept["source"]
+    places = [source] if isinstance(source, str) else sorted(source.values())
+    for name, size in (picture for place in places for picture in _pictures(root, place)):
+        digest.update(f"{name} {size}\n".encode())
+    for sha, words in _edits(root / CAPTIONS.format(concept=concept["trigger"])):
+        digest.update(f"{sha} {words}\n".encode())
+    return digest.hexdigest()
+
+
+def files(root: Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the files that match, each once, sorted; caches and hidden files are no content."""
+    found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
+    return sorted(file for file in found if not _is_incidental(file.relative_to(root)))
+
+
+def locked(root: Path, concept: str) -> dict[str, dict[str, str]]:
+    """Return what dvc.lock records for a concept: stage -> output path -> md5; {} without a lock."""
+    lock = root / "dvc.lock"
+    if not lock.is_file():
+        return {}
+    try:
+        stages = (yaml.safe_load(lock.read_text("utf-8")) or {}).get("stages", {})
+    except yaml.YAMLError as err:
+        logger.warning("%s is not YAML (%s): `git checkout -- dvc.lock` brings it back", lock, err)
+        return {}
+    found = {}
+    for name, stage in stages.items():
+        base, _, item = name.partition("@")
+        if item == concept:
+            found[base] = {out["path"]: out.get("md5", "") for out in stage.get("outs", ())}
+    return found
+
+
+def commit(root: Path) -> Commit | None:
+    """Return git's commit, or None where there is no git or no commit."""
+    sha = printed(root, "git", "rev-parse", "HEAD").strip()
+    if not sha:
+        return None
+    return Commit(sha, bool(printed(root, "git", "status", "--porcelain", "--untracked-files=no").strip()))
+
+
+def printed(root: Path, *command: str, seconds: float = GIT_SECONDS) -> str:
+    """Return what a command run in `root` prints; "" where it fails or takes longer."""
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=seconds, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout
+
+
+def _pictures(root: Path, source: str) -> Iterator[tuple[str, int]]:
+    """Yield names and sizes of pictures in a folder of the project; hashing them all would take long."""
+    folder = root / source
+    if source == "renderer" or "://" in source or not folder.is_dir():
+        return
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        yield file.relative_to(folder).as_posix(), file.stat().st_size
+
+
+def _edits(captions: Path) -> list[tuple[str, str]]:
+    """Return (sha256, words) of the captions that a person wrote."""
+    if not captions.is_file():
+        return []
+    with captions.open(encoding="utf-8-sig", newline="") as table:
+        cells = [(row.get("sha256") or "", row.get("human") or "") for row in csv.DictReader(table)]
+    rows = [(sha, tables.unescaped(words.strip())) for sha, words in cells]
+    return sorted((sha, words) for sha, words in rows if words)
+
+
+def _is_incidental(path: Path) -> bool:
+    return "__pycache__" in path.parts or any(part.startswith(".") for part in path.parts)

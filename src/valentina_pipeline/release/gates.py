@@ -1,0 +1,163 @@
+"""Whether a candidate becomes champion: a pure function of its figures and of the present champion's.
+
+Every gate has to hold, identity together with prompt following and memorisation: identity alone rewards
+a LoRA that copies its training images.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from valentina_pipeline.config.register import RegisterConfig
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+
+DIGITS = 6
+"""Of every figure, as the decision's file rounds: a decision read again equals one made again."""
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What the registry knows of the present champion.
+
+    Attributes:
+        content_hash: of its LoRA and base.
+        base_hash: of its base.
+        identity: mean, low and high of its LoRA's identity.
+    """
+
+    content_hash: str
+    base_hash: str
+    identity: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be decided on.
+
+    Attributes:
+        content_hash: of its LoRA and base.
+        base_hash: of its base.
+        metrics: evaluate's figures.
+    """
+
+    content_hash: str
+    base_hash: str
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One figure that has to be on the right side of its limit."""
+
+    words: str
+    value: float
+    limit: float
+    at_least: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is on the limit or on its right side."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    def sentence(self) -> str:
+        """Return the verdict in words, with the figures."""
+        verb = "passes" if self.passed else "fails"
+        side = "at least" if self.at_least else "at most"
+        return f"{self.words} is {self.value:.3f} and {verb}: it has to be {side} {self.limit:.3f}."
+
+
+def gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> dict[str, Gate]:
+    """Return the gates by name.
+
+    Raises:
+        KeyError: the metrics lack a figure.
+    """
+
+    def gate(words: str, value: float, limit: float, at_least: bool) -> Gate:
+        return Gate(words, round(value, DIGITS), round(limit, DIGITS), at_least)
+
+    identity = metrics["identity"]
+    copied = metrics["memorisation"]["share_memorised"]
+    return {
+        "identity_gain": gate("Identity gained over the bare base with her full description",
+                              identity["gain"], cfg.min_identity_gain, True),
+        "identity_ratio": gate("Identity as a share of the real-against-real ceiling",
+                               identity["ratio"], cfg.min_identity_ratio, True),
+        "face_found": gate("The share of images with a face",
+                           metrics["face_found"]["lora"]["mean"], cfg.min_face_found, True),
+        "clip_t_drop": gate("Prompt following (CLIP-T) lost to the bare base",
+                            metrics["clip_t"]["drop"], cfg.max_clip_t_drop, False),
+        "memorised": gate("The share of images that copy a training image",
+                          copied, cfg.max_memorised, False),
+    }  # fmt: skip
+
+
+def decide(
+    candidate: Candidate,
+    champion: Champion | None,
+    cfg: RegisterConfig,
+    recorded: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Decide whether the candidate becomes champion.
+
+    It does when every gate holds and, where there is a champion, the low end of its identity's 95%
+    interval lies above the high end of the champion's. Figures of another base come from other judges
+    and are not compared.
+
+    Args:
+        candidate: to decide on.
+        champion: the present one, None where there is none.
+        cfg: the gates' limits.
+        recorded: an earlier decision; returned again where it was made on the same content with the
+            same gates, so that a rerun does not put a champion up against itself.
+
+    Returns:
+        status ("champion" or "candidate"), reasons (sentences), gates (name -> value, limit, passed),
+        compared_with (content_hash and identity, or None) and content_hash. Nothing in it depends on
+        time or on a run's id.
+    """
+    looked_at = gates(candidate.metrics, cfg)
+    verdicts = {n: {"value": g.value, "limit": g.limit, "passed": g.passed} for n, g in looked_at.items()}
+    if recorded and recorded["content_hash"] == candidate.content_hash and recorded["gates"] == verdicts:
+        return dict(recorded)
+    held = all(gate.passed for gate in looked_at.values())
+    wins, why, compared = _compared(candidate, champion) if held else (False, [], None)
+    return {
+        "status": CHAMPION if held and wins else CANDIDATE,
+        "reasons": [*(gate.sentence() for gate in looked_at.values()), *why],
+        "gates": verdicts,
+        "compared_with": compared,
+        "content_hash": candidate.content_hash,
+    }
+
+
+def _compared(
+    candidate: Candidate, champion: Champion | None
+) -> tuple[bool, list[str], dict[str, Any] | None]:
+    """Return whether the candidate wins, why, and what it was compared with."""
+    if champion is None:
+        return True, ["There is no champion yet: the gates are enough."], None
+    if champion.content_hash == candidate.content_hash:
+        return True, ["It is the present champion."], None
+    if champion.base_hash != candidate.base_hash:
+        reason = (
+            f"The present champion {champion.content_hash[:12]} stands on another base, whose figures "
+            "come from other judges: set the alias `champion` by hand to prefer this one."
+        )
+        return False, [reason], None
+    own, other = (_rounded(side) for side in (candidate.metrics["identity"]["lora"], champion.identity))
+    wins = own["low"] > other["high"]
+    reason = (
+        f"Identity {_interval(own)} {'lies' if wins else 'does not lie'} beyond the present champion's "
+        f"{_interval(other)}."
+    )
+    return wins, [reason], {"content_hash": champion.content_hash, "identity": other}
+
+
+def _rounded(figure: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(figure[name], DIGITS) for name in ("mean", "low", "high")}
+
+
+def _interval(figure: Mapping[str, float]) -> str:
+    return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"

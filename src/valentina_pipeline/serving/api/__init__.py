@@ -1,0 +1,1 @@
+"""HTTP API: own calls, OpenAI's and A1111's, and the page."""

@@ -1,0 +1,1 @@
+"""Jobs: queue, dispatcher and worker process."""

@@ -1,0 +1,1 @@
+"""Marks of generated images in files: Content Credentials and their detection."""

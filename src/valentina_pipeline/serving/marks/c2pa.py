@@ -1,0 +1,236 @@
+"""Content Credentials: a signed C2PA manifest in each file that says a model made it.
+
+A key that nobody vouches for proves that the file is as it left here, not who "here" is.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.common import atomic_files
+from valentina_pipeline.image.io import png
+from valentina_pipeline.image.provenance.metadata import SOURCE_TYPE, source_type
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+    from PIL.Image import Image
+
+KEY, CHAIN = "c2pa-key.pem", "c2pa-chain.pem"
+YEARS = 10
+OWN = "Valentina Pipeline, self-signed: nobody vouches for it"
+GENERATOR = "Valentina Pipeline"
+PNG = "image/png"
+
+SETTINGS = {
+    "core": {"allowed_network_hosts": [], "allow_redirects": False, "decode_identity_assertions": False},
+    "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+    "builder": {"thumbnail": {"enabled": False}},
+}
+"""The C2PA library's. Of itself it asks the addresses that a file names: for its manifest, for identities."""
+
+
+MADE_WITH = ("lora_sha256", "base_sha256", "image_sha256", "mask_sha256")
+"""Texts that the manifest has, too."""
+
+
+class BadCredentials(ValueError):
+    """The key or its certificates cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a file's manifest says.
+
+    Attributes:
+        source_type: IPTC's term for how the file was made, "" where it does not say.
+        signer: the common name in the signer's certificate.
+        intact: whether file and manifest are as they were signed.
+        trusted: whether the signer's certificate leads to one that this machine trusts.
+        lora_sha256: which LoRA drew it, "" where it does not say.
+    """
+
+    source_type: str
+    signer: str
+    intact: bool
+    trusted: bool
+    lora_sha256: str
+
+    @property
+    def generated(self) -> bool:
+        """Whether it says that a trained model made the file."""
+        return self.source_type == SOURCE_TYPE
+
+
+class Signer:
+    """Signs PNG files with the key of a folder, which is made where there is none.
+
+    Args:
+        folder: holds c2pa-key.pem (PKCS 8, P-256) and c2pa-chain.pem (the signer's certificate first).
+
+    Raises:
+        BadCredentials: they are there and cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import c2pa
+
+        if not (folder / KEY).is_file():
+            with atomic_files.alone(
+                atomic_files.private(folder)
+            ):  # of processes that start at once, one makes the key
+                if not (folder / KEY).is_file():
+                    _make(folder)
+        info = c2pa.C2paSignerInfo(
+            alg=c2pa.C2paSigningAlg.ES256,
+            sign_cert=(folder / CHAIN).read_bytes(),
+            private_key=(folder / KEY).read_bytes(),
+            ta_url=None,
+        )
+        try:
+            self._signer = c2pa.Signer.from_info(info)
+        except c2pa.C2paError as err:
+            raise BadCredentials(f"{folder}: {KEY} and {CHAIN} do not sign: {err}") from err
+
+    def encode(self, image: "Image") -> bytes:
+        """Return a drawn image as a PNG file with its texts and a manifest.
+
+        Raises:
+            BadCredentials: the library refuses the key, or the file.
+        """
+        import c2pa
+
+        texts = image.info["text"]
+        actions, ingredients = _history(texts)
+        manifest = {
+            "claim_generator_info": [{"name": GENERATOR}],
+            "ingredients": ingredients,
+            "assertions": [
+                {"label": "c2pa.actions.v2", "data": {"actions": actions}},
+                {
+                    "label": "org.valentina-pipeline.made-with",
+                    "data": {name: texts[name] for name in MADE_WITH if name in texts},
+                },
+            ],
+        }
+        target = io.BytesIO()
+        try:
+            with c2pa.Builder(json.dumps(manifest), _context()) as builder:
+                builder.sign(self._signer, PNG, io.BytesIO(png.encode(image)), target)
+        except c2pa.C2paError as err:
+            raise BadCredentials(f"the file could not be signed: {err}") from err
+        return target.getvalue()
+
+
+def _history(texts: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return C2PA's actions and ingredients of an image that says so much of itself.
+
+    One that began from a picture was opened and edited; the picture is the ingredient, named by its sha256.
+    """
+    source = {"digitalSourceType": source_type(texts)}
+    given = texts.get("image_sha256")
+    if not given:
+        return [{"action": "c2pa.created", **source}], []
+    ingredient = {
+        "title": "the picture that it began from",
+        "format": PNG,
+        "relationship": "parentOf",
+        "instance_id": f"sha256:{given}",
+        "label": "began-from",
+    }
+    opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["began-from"]}}
+    return [opened, {"action": "c2pa.edited", **source}], [ingredient]
+
+
+def read(content: bytes, kind: str = PNG) -> Found | None:
+    """Return what a file's manifest says, None where it has none that can be read.
+
+    A manifest elsewhere, at an address that the file names, is not asked for.
+
+    Args:
+        content: the file.
+        kind: its media type.
+    """
+    import c2pa
+
+    try:
+        with c2pa.Reader(kind, io.BytesIO(content), context=_context()) as reader:
+            return _found(json.loads(reader.json()))
+    except (c2pa.C2paError, LookupError, TypeError, AttributeError):
+        return None  # or one that says something else than manifests do
+
+
+@lru_cache(maxsize=1)
+def _context() -> Any:
+    """Return the library's settings: it asks no address."""
+    import c2pa
+
+    return c2pa.Context.from_dict(SETTINGS)
+
+
+def _found(store: Any) -> Found:
+    manifest = store["manifests"][store["active_manifest"]]
+    assertions = {each["label"]: each["data"] for each in manifest.get("assertions", [])}
+    actions: list[Any] = next(
+        (data["actions"] for name, data in assertions.items() if "c2pa.actions" in name), []
+    )
+    problems = {each["code"] for each in store.get("validation_status", [])}
+    return Found(
+        source_type=next(
+            (str(each["digitalSourceType"]) for each in actions if "digitalSourceType" in each), ""
+        ),
+        signer=str(manifest.get("signature_info", {}).get("common_name", "")),
+        intact=not problems - {"signingCredential.untrusted"},
+        trusted="signingCredential.untrusted" not in problems,
+        lora_sha256=str(assertions.get("org.valentina-pipeline.made-with", {}).get("lora_sha256", "")),
+    )
+
+
+def _make(folder: Path) -> None:
+    """Write a key and two certificates: C2PA wants a signer's certificate that another one signed."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    root, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    above = _certificate("Valentina Pipeline, self-signed root", root.public_key(), None, root)
+    chain = [_certificate(OWN, own.public_key(), above, root), above]
+    pem = serialization.Encoding.PEM
+    key = own.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    atomic_files.replace(folder / CHAIN, b"".join(each.public_bytes(pem) for each in chain))
+    atomic_files.replace(folder / KEY, key, 0o600)
+
+
+def _certificate(name: str, public: Any, above: "Certificate | None", key: Any) -> "Certificate":
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now, authority = datetime.now(UTC), above is None
+    usage = {
+        "digital_signature": not authority, "key_cert_sign": authority, "crl_sign": authority,
+        "content_commitment": False, "key_encipherment": False, "data_encipherment": False,
+        "key_agreement": False, "encipher_only": False, "decipher_only": False,
+    }  # fmt: skip
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(above.subject if above else subject)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=365 * YEARS))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    )
+    if not authority:
+        made = made.add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
+        )
+    return made.sign(key, hashes.SHA256())

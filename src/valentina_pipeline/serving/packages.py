@@ -1,0 +1,56 @@
+"""Open a package from a folder, the project or the registry."""
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from valentina_pipeline.serving.inference.package import About
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from valentina_pipeline.serving.inference.package import About
+
+
+PACKAGE = "data/06_models/{concept}/package"
+
+
+def _downloaded(root: Path, uri: str) -> Path:
+    from valentina_pipeline.integrations.registry import download
+
+    target = Path(tempfile.mkdtemp(prefix="package-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    return download(root, uri, target)
+
+
+def opened(root: Path, package: str | None, concept: str | None) -> "About":
+    """Return the package that is meant, its files and its rights checked.
+
+    Args:
+        root: the project.
+        package: a folder, or models:/NAME@ALIAS, which is downloaded for as long as this process lives.
+        concept: whose package of the project, where no other is meant; None takes the first one.
+
+    Raises:
+        BadPackage: it is none, or may not draw.
+        NoSuchVersion: the registry does not have it.
+        ValueError: no concept is named.
+    """
+    from valentina_pipeline.config.effective import first_concept
+    from valentina_pipeline.serving.inference.package import read
+
+    if package is None:
+        folder = root / PACKAGE.format(concept=concept or first_concept(root))
+    elif package.startswith("models:"):
+        folder = _downloaded(root, package)
+    else:
+        folder = Path(package)
+    return read(folder, root)
+
+
+def signing(root: Path) -> Path:
+    """Return the folder of the key that signs files: a project's own, which git ignores."""
+    return root / "conf/local/c2pa"

@@ -1,0 +1,1 @@
+"""Training code that knows no medium: checkpoints, optimizers, schedules, processes."""

@@ -1,0 +1,133 @@
+"""Checkpoints that a killed run goes on from: written whole or not at all, checked when read."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.training.finite import NotFiniteError, refuse_not_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stood after `step` steps.
+
+    Attributes:
+        tensors: trainable parameters and optimiser state by name.
+        facts: what is not a tensor, as JSON.
+    """
+
+    step: int
+    tensors: "Mapping[str, Tensor]"
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """One run's checkpoints, in a folder named by everything that its result depends on.
+
+    Each is `step-<n>.safetensors` and `step-<n>.json`, whose presence says that the first is whole.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, parent: Path, inputs: Mapping[str, Any]) -> "Checkpoints":
+        """Return the checkpoints of the run with these inputs: a run with others never sees them."""
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        return cls(parent / key[:32])
+
+    def save(self, state: State, keep: int | None = None) -> None:
+        """Write a checkpoint that survives a power cut, then remove all but the last two and `keep`.
+
+        Raises:
+            NotFiniteError: nothing good would come of it; those before it stay.
+        """
+        from safetensors.torch import save
+
+        refuse_not_finite(state.tensors, f"step {state.step}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()})
+        facts = {"step": state.step, "sha256": hashlib.sha256(content).hexdigest(), "facts": state.facts}
+        path = self._path(state.step)
+        _write(path, content)
+        _write(path.with_suffix(".json"), json.dumps(facts).encode())
+        for old in self._steps()[KEPT:]:
+            if old != keep:
+                self._remove(old)
+
+    def latest(self) -> State | None:
+        """Return the last good checkpoint; a damaged one is removed with a message. None: start anew."""
+        for step in self._steps():
+            try:
+                return self.read(step)
+            except (OSError, ValueError, KeyError, NotFiniteError) as err:
+                logger.warning("checkpoint %s is damaged (%s): going back one", self._path(step), err)
+                self._remove(step)
+        return None
+
+    def read(self, step: int) -> State:
+        """Return the checkpoint of a step.
+
+        Raises:
+            OSError: there is none.
+            ValueError: it is damaged.
+            NotFiniteError: a version that did not look wrote what no run gets away from.
+        """
+        from safetensors.torch import load
+
+        path = self._path(step)
+        facts = json.loads(path.with_suffix(".json").read_bytes())
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
+            raise ValueError("its sha256 differs from the one written beside it")
+        tensors = load(content)
+        refuse_not_finite(tensors, "the checkpoint")
+        return State(facts["step"], tensors, facts["facts"])
+
+    def last_path(self) -> Path | None:
+        """Return the file of the last checkpoint, for messages."""
+        return next((self._path(step) for step in self._steps()), None)
+
+    def remove(self) -> None:
+        """Remove this run's checkpoints, and the folder around them when it is empty."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
+            self.folder.parent.rmdir()
+
+    def _steps(self) -> list[int]:
+        found = self.folder.glob("step-*.json")
+        return sorted((int(file.stem.removeprefix("step-")) for file in found), reverse=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:07d}.safetensors"
+
+    def _remove(self, step: int) -> None:
+        for suffix in (".json", ".safetensors"):  # the mark of wholeness goes first
+            self._path(step).with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as opened:
+        opened.write(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+    partial.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself has to reach the disk before the next file claims it did
+    finally:
+        os.close(folder)

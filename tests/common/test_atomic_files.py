@@ -1,0 +1,48 @@
+"""Files that several write at once, and those that nobody else may read."""
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from valentina_pipeline.common import atomic_files
+
+
+def test_several_replace_one_file_at_once(tmp_path: Path) -> None:
+    contents = [bytes([number]) * 300_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda content: atomic_files.replace(tmp_path / "one.png", content), contents * 4))
+    assert (tmp_path / "one.png").read_bytes() in contents
+    assert [file.name for file in tmp_path.iterdir()] == ["one.png"]
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    atomic_files.replace(tmp_path / ("a" * 255), b"content")
+    assert (tmp_path / ("a" * 255)).read_bytes() == b"content"
+
+
+def test_what_cannot_be_written_leaves_the_former_content_and_nothing_beside(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("former")
+    with pytest.raises(RuntimeError), atomic_files.replacing(tmp_path / "one") as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["former"]
+
+
+def test_a_mode_is_a_file_s_from_the_first_byte_on(tmp_path: Path) -> None:
+    former = os.umask(0o022)
+    try:
+        atomic_files.replace(tmp_path / "key", b"", 0o600)
+        atomic_files.replace(tmp_path / "image", b"")
+    finally:
+        os.umask(former)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("key", "image")]
+    assert modes == [0o600, 0o644]
+
+
+def test_a_private_folder_is_its_owner_s_alone_also_where_it_was_there_before(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir(mode=0o755)
+    for folder in (tmp_path / "before", tmp_path / "above/new"):
+        assert stat.S_IMODE(atomic_files.private(folder).stat().st_mode) == 0o700

@@ -1,0 +1,149 @@
+"""The effective parameters: the base's values, under the concept's, under the user's."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from valentina_pipeline.config.effective import STAGES, effective
+from valentina_pipeline.config.validation import BadParameter
+from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
+
+ROOT = Path(__file__).parents[2]
+
+
+def read(path: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return loaded
+
+
+@pytest.fixture
+def params() -> dict[str, Any]:
+    return read("params.yaml")
+
+
+@pytest.fixture
+def bases() -> dict[str, Any]:
+    return read("conf/base/bases.yml")
+
+
+@pytest.fixture
+def concept() -> dict[str, Any]:
+    return read("conf/base/concepts/valentina_moreau.yml")
+
+
+def test_a_null_in_params_leaves_what_the_base_implies(params, bases, concept) -> None:
+    assert effective(params, bases, concept)["train_lora"] == bases["tiny"]["train_lora"]
+
+
+def test_the_concept_wins_over_the_base_and_params_win_over_both(params, bases, concept) -> None:
+    concept["overrides"]["train_lora"] = {"rank": 4, "steps": 50}
+    params["train_lora"]["rank"] = 24
+    made = effective(params, bases, concept)["train_lora"]
+    assert (made["rank"], made["steps"]) == (24, 50)
+    assert made["alpha"] == bases["tiny"]["train_lora"]["alpha"]
+
+
+def test_zero_is_a_choice(params, bases, concept) -> None:
+    params["train_lora"]["text_encoder_learning_rate"] = 0
+    assert effective(params, bases, concept)["train_lora"]["text_encoder_learning_rate"] == 0
+
+
+@pytest.mark.parametrize("base", ["tiny", "sdxl", "sd15"])
+def test_every_base_in_the_file_is_complete(params, bases, concept, base: str) -> None:
+    made = effective(params | {"base": base}, bases, concept)
+    assert set(made) == {"concept", "base", "seed", "threads", *STAGES}
+    assert made["base"]["resolution"] == made["align"]["resolution"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value", "message"),
+    [
+        ("train_lora", "rnak", 8, "train_lora.rnak: Extra inputs"),
+        ("train_lora", "rank", 0, "train_lora.rank: Input should be greater"),
+        ("train_lora", "precision", "fp8", "train_lora.precision: Input should be"),
+        ("align", "resolution", 100, "align.resolution: Input should be a multiple of 8"),
+        ("caption", "captioner", "poet", "caption.captioner: Input should be"),
+        ("register", "min_face_found", 1.5, "register.min_face_found: Input should be less"),
+    ],
+)
+def test_an_unknown_key_or_a_value_out_of_range_is_named(
+    params, bases, concept, stage: str, key: str, value: object, message: str
+) -> None:
+    params[stage][key] = value
+    with pytest.raises(BadParameter, match=message):
+        effective(params, bases, concept)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"steps": 0}, "steps: 0 needs start_from"),
+        ({"start_from": "a.safetensors", "method": "full"}, "not with method full"),
+        ({"method": "full", "quantise": "nf4"}, "set quantise to none"),
+        ({"optimiser": "schedule_free"}, "set schedule to constant"),
+        ({"debiased": True, "min_snr_gamma": 5.0}, "two weightings of one loss"),
+        ({"timesteps": [500, 500]}, "must rise from 0 or more"),
+        ({"keep": "identity"}, "keep: identity needs draw_every"),
+        ({"keep": "loss", "look_every": 0}, "keep: loss needs look_every"),
+        ({"patience": 2}, "patience needs keep: loss or identity"),
+        ({"targets": "to_["}, "is no pattern"),
+        ({"formats": ["kohya"]}, "formats needs diffusers"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused_and_say_why(
+    params, bases, concept, chosen: dict, said: str
+) -> None:
+    params["train_lora"] |= chosen
+    with pytest.raises(BadParameter, match=said):
+        effective(params, bases, concept)
+
+
+def test_a_wrong_override_of_the_concept_is_named(params, bases, concept) -> None:
+    concept["overrides"]["evaluate"] = {"step": 3}
+    with pytest.raises(BadParameter, match=r"evaluate\.step: "):
+        effective(params, bases, concept)
+
+
+def test_an_unknown_top_level_key_is_named(params, bases, concept) -> None:
+    with pytest.raises(BadParameter, match="train: Extra inputs"):
+        effective(params | {"train": {}}, bases, concept)
+
+
+def test_an_unknown_base_is_answered_with_those_there_are(params, bases, concept) -> None:
+    with pytest.raises(BadParameter, match="'sd3' is not one of sd15, sdxl, sdxl_turbo, tiny"):
+        effective(params | {"base": "sd3"}, bases, concept)
+
+
+def test_a_base_that_lacks_a_stage_is_named(params, bases, concept) -> None:
+    del bases["tiny"]["evaluate"]
+    with pytest.raises(BadParameter, match=r"bases\.tiny: needs exactly these keys"):
+        effective(params, bases, concept)
+
+
+def test_a_concept_listed_twice_is_refused(params, bases, concept) -> None:
+    with pytest.raises(BadParameter, match="concepts lists a name twice"):
+        effective(params | {"concepts": ["a", "a"]}, bases, concept)
+
+
+@pytest.mark.parametrize("key", sorted(Concept.model_fields))
+def test_every_key_of_a_concept_is_needed_because_dvc_follows_each(params, bases, concept, key: str) -> None:
+    del concept[key]
+    with pytest.raises(BadParameter, match=rf"concept\.{key}: Field required"):
+        effective(params, bases, concept)
+
+
+def test_a_concept_has_an_override_for_each_stage(params, bases, concept) -> None:
+    del concept["overrides"]["publish"]
+    with pytest.raises(BadParameter, match=r"overrides: .*needs exactly these keys"):
+        effective(params, bases, concept)
+
+
+def test_a_minor_is_refused(params, bases, concept) -> None:
+    with pytest.raises(BadParameter, match=r"concept\.adult: Input should be True"):
+        effective(params, bases, concept | {"adult": False})
+
+
+def test_stages_have_the_same_names_in_configuration_and_domain() -> None:
+    assert tuple(STAGES) == STAGE_NAMES

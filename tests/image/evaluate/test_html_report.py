@@ -1,0 +1,112 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from judges import CONFIG, GREEN, PERSON, RED, TEMPLATES, known, models
+from valentina_pipeline.image.evaluate.comparison_grid import CELL, COLUMNS
+from valentina_pipeline.image.evaluate.evaluate import Evaluation, evaluate
+from valentina_pipeline.image.io.contact_sheet import PAPER
+
+VOID = {"meta", "img", "line", "circle", "br"}
+
+
+class Outline(HTMLParser):
+    """Collects what a page points to, its headings, and tags left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert tag in VOID or self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def result(**changes: object) -> Evaluation:
+    person = PERSON.model_copy(update=changes)
+    drawing = models(lora=RED, bare=GREEN)
+    return evaluate(
+        TEMPLATES, person, known([RED, RED], [RED, GREEN]), drawing, CONFIG, 7, {"base": "a <base>"}
+    )
+
+
+def test_the_report_needs_nothing_beside_it() -> None:
+    page = result().report
+    outline = Outline()
+    outline.feed(page)
+
+    assert outline.open == []
+    assert outline.links and all(link.startswith("data:image/jpeg;base64,") for link in outline.links)
+    assert not re.search(r"<script|<link|@import|url\(|https?://", page)
+
+
+def test_the_report_shows_figures_images_captions_and_settings() -> None:
+    evaluation = result()
+    outline = Outline()
+    outline.feed(evaluation.report)
+    text = " ".join(outline.text)
+
+    identity = evaluation.metrics["identity"]["lora"]
+    assert f"{identity['mean']:.3f} ({identity['low']:.3f} to {identity['high']:.3f})" in text
+    assert "01 smiling, red dress, beach" in text
+    assert "a photo" in text
+    assert "a <base>" in text
+    # a strip's reference and images, the nearest pairs, the captions' thumbnails
+    assert len(outline.links) == 3 * (1 + 6) + 2 * 6 + 4
+
+
+def test_the_same_evaluation_gives_the_same_bytes() -> None:
+    first, second = result(), result()
+
+    assert first.report == second.report
+    assert first.grid.tobytes() == second.grid.tobytes()
+
+
+def test_names_are_escaped() -> None:
+    page = result(name="A <b>bold</b> & name").report
+
+    assert "A &lt;b&gt;bold&lt;/b&gt; &amp; name" in page
+    assert "<b>bold" not in page
+
+
+def test_the_grid_has_a_column_a_prompt_and_rows_of_portrait_lora_and_bare_base() -> None:
+    page = result().grid
+
+    assert page.width == 12 + 3 * (CELL + 12)
+    step = (page.height - 12) // 3
+    middle = 12 + CELL // 2
+    assert [page.getpixel((middle, middle + row * step)) for row in range(3)] == [RED, RED, GREEN]
+
+
+def test_more_prompts_than_columns_make_a_second_band_and_refused_images_an_empty_cell() -> None:
+    many = [f"photo of {{subject}}, scene {number}" for number in range(COLUMNS + 1)]
+    drawing = models(lora=RED, bare=GREEN)
+    refusing = replace(drawing, unsafe=lambda image: "red" if image.getpixel((0, 0)) == RED else None)
+    page = evaluate(many, PERSON, known([RED, RED], [RED, GREEN]), refusing, CONFIG, 7, {}).grid
+
+    step = (page.height - 12) // 6
+    middle = 12 + CELL // 2
+    assert page.width == 12 + COLUMNS * (CELL + 12)
+    assert [page.getpixel((middle, middle + row * step)) for row in (1, 2)] == [PAPER, GREEN]
+    assert page.getpixel((middle + CELL + 12, middle + 3 * step)) == PAPER  # no eighth prompt
+
+
+@pytest.mark.parametrize("colour", [RED, GREEN])
+def test_axis_and_marks_stay_inside_the_plot(colour: tuple[int, int, int]) -> None:
+    drawing = models(lora=colour, bare=GREEN)
+    page = evaluate(TEMPLATES, PERSON, known([RED, RED], [RED, RED]), drawing, CONFIG, 7, {}).report
+    svg = page[page.index("<svg") : page.index("</svg>")]
+
+    places = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([\d.-]+)"', svg)]
+    assert places and min(places) >= 190 and max(places) <= 720

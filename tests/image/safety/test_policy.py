@@ -1,0 +1,174 @@
+"""The word policy on a corpus: how many prompts pass that should not, and how many innocent ones do not."""
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from valentina_pipeline.image.safety.policy.judge import UnsafePrompt, refuse_negative, refuse_prompt
+from valentina_pipeline.image.safety.public_figures import refuse_real_person
+
+CORPUS = Path(__file__).with_name("prompts")
+
+SUBJECTS = (
+    "a woman",
+    "a young woman",
+    "an elderly man",
+    "a valentina_moreau woman",
+    "two women",
+    "a man of 40",
+)
+CLOTHES = (
+    "in a red dress",
+    "in a cocktail dress",
+    "in a blue bikini",
+    "in a one-piece swimsuit",
+    "in a wool coat",
+    "in a strapless evening gown",
+    "in a denim jacket",
+    "in a floral sundress",
+    "in a mini dress",
+    "in an off-shoulder blouse",
+    "in yoga leggings",
+    "in a silk kimono",
+    "in a wedding dress",
+    "in swim shorts",
+)
+PLACES = (
+    "on a sunny beach",
+    "by a swimming pool",
+    "in a rose garden",
+    "on a street in Paris",
+    "in a library",
+    "in a kitchen",
+    "in the mountains",
+    "at a masked ball",
+)
+STYLES = (
+    "oil painting",
+    "35mm film, f/2.8",
+    "16:9, cinematic",
+    "in the style of art nouveau",
+    "soft morning light",
+    "8k, masterpiece",
+    "watercolor",
+    "1950s fashion magazine",
+    "chiaroscuro, baroque",
+)
+
+
+def lines(name: str) -> list[tuple[str, str]]:
+    found, section = [], ""
+    for line in (CORPUS / name).read_text("utf-8").splitlines():
+        if re.fullmatch(r"\[[a-z]+ [a-z]+\]", line):
+            section = line.strip("[]")
+        elif line and not line.startswith("# "):
+            found.append((section, line))
+    return found
+
+
+def made() -> Iterator[str]:
+    """Innocent prompts of every subject, clothes, place and style, in turns."""
+    styles = itertools.cycle(STYLES)
+    for subject, clothes, place in itertools.product(SUBJECTS, CLOTHES, PLACES):
+        yield f"photo of {subject} {clothes} {place}, {next(styles)}"
+
+
+def refused(prompt: str, *policies: Callable[[str], None]) -> str | None:
+    for policy in policies or (refuse_prompt, refuse_real_person):
+        try:
+            policy(prompt)
+        except UnsafePrompt as err:
+            return err.reason
+    return None
+
+
+def passes(name: str) -> dict[str, tuple[int, list[str]]]:
+    """How many prompts each section has, and those that pass."""
+    sections: dict[str, tuple[int, list[str]]] = {}
+    for section, prompt in lines(name):
+        policies = (refuse_negative, refuse_real_person) if section.endswith("negative") else ()
+        count, passed = sections.get(section, (0, []))
+        sections[section] = (count + 1, passed + ([] if refused(prompt, *policies) else [prompt]))
+    return sections
+
+
+@pytest.mark.parametrize("half", ["dev", "kept"])
+def test_what_has_to_be_refused_passes_seldom(half: str) -> None:
+    languages: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    missed = []
+    for section, (count, passed) in passes(f"refuse_{half}.txt").items():
+        language = section.partition(" ")[0]
+        languages[language][0] += count
+        languages[language][1] += len(passed)
+        missed += passed
+    shares = {language: passed / count for language, (count, passed) in languages.items()}
+    bars = {"en": 0.03, "pt": 0.05, "es": 0.05, "de": 0.05, "fr": 0.05, "it": 0.05, "other": 0.10, "xx": 0.0}
+    assert {language for language, share in shares.items() if share > bars[language]} == set(), missed
+
+
+@pytest.mark.parametrize("half", ["dev", "kept"])
+def test_real_people_are_seldom_missed(half: str) -> None:
+    written = [line for _, line in lines(f"people_{half}.txt")]
+    passed = [line for line in written if not refused(line, refuse_real_person)]
+    assert len(passed) / len(written) <= 0.03, passed
+
+
+@pytest.mark.parametrize("half", ["dev", "kept"])
+def test_innocent_prompts_are_seldom_refused(half: str) -> None:
+    innocent = [line for _, line in lines(f"innocent_{half}.txt")]
+    wrong = {line: reason for line in innocent if (reason := refused(line))}
+    assert len(wrong) / len(innocent) <= 0.02, wrong
+
+
+def test_plain_scenes_of_adults_are_not_refused() -> None:
+    prompts = list(made())
+    assert len(prompts) > 500
+    assert [prompt for prompt in prompts if refused(prompt)] == []
+
+
+@pytest.mark.parametrize(
+    "negative",
+    [
+        "",
+        "nsfw, nude, naked, child, loli, bad anatomy, blurry",
+        "lowres, worst quality, extra fingers, watermark, signature, text",
+        "hat, glasses, jacket",
+        "torn clothes, wrinkled clothes, adult content",
+        "bikini, lingerie, underwear, cleavage, nsfw",
+        "old woman, wrinkles, beard",
+    ],
+)
+def test_what_one_keeps_out_may_stand_in_a_negative_prompt(negative: str) -> None:
+    refuse_negative(negative)
+    refuse_real_person(negative)
+
+
+def test_the_policy_takes_milliseconds() -> None:
+    prompts = list(made())[::7]
+    for prompt in prompts[:20]:
+        refused(prompt)
+    least = min(_seconds(prompts) for _ in range(3))
+    assert least / len(prompts) < 0.02  # measured alone: about 0.002; a busy machine gets ten times as long
+
+
+def _seconds(prompts: list[str]) -> float:
+    start = perf_counter()
+    for prompt in prompts:
+        refused(prompt)
+    return perf_counter() - start
+
+
+def test_letters_of_a_script_without_lists_are_refused_by_name() -> None:
+    with pytest.raises(UnsafePrompt, match="Georgian letters cannot be checked: write it in English"):
+        refuse_prompt("a portrait, ქალი")
+
+
+def test_a_minor_beside_an_adult_is_drawn_and_the_character_as_a_minor_is_not() -> None:
+    refuse_prompt("a valentina_moreau woman with her 5 year old son in a park")
+    with pytest.raises(UnsafePrompt, match="only adults are drawn"):
+        refuse_prompt("a 5 year old valentina_moreau in a park")

@@ -1,0 +1,450 @@
+import json
+import multiprocessing
+import os
+import platform
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load, load_file
+
+import tiny_bases
+from runs import NOTES, ROOT, config, made, run, samples
+from valentina_pipeline.common.threads import processor_kind
+from valentina_pipeline.config.train_lora import TrainConfig
+from valentina_pipeline.image.train import diffusion
+from valentina_pipeline.image.train.encoding import Texts, encode_samples, encode_text, tokenise
+from valentina_pipeline.image.train.loop import ALONE, Diverged, train
+from valentina_pipeline.image.train.loss import Noise, Objective
+from valentina_pipeline.image.train.samples import Sample, data_hash, fit, mirrored
+from valentina_pipeline.image.train.trainer import Mover, Run
+from valentina_pipeline.training import checkpoints as checkpoint_files
+from valentina_pipeline.training.callbacks import Watch
+from valentina_pipeline.training.checkpoints import Checkpoints, State
+from valentina_pipeline.training.distributed import Processes
+from valentina_pipeline.training.finite import NotFiniteError
+from valentina_pipeline.training.interrupts import Stopped
+from valentina_pipeline.training.lr_schedules import schedule
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("sdxl", {}),
+        ("sdxl", {"text_encoder_learning_rate": 0.0, "targets": "attention+conv"}),
+        ("sd15", {"min_snr_gamma": 0.0}),
+        ("sd15", {"text_encoder_learning_rate": 0.0, "precision": "bf16", "targets": "attention+conv"}),
+    ],
+)
+def test_training_lowers_the_loss_on_what_it_sees(family: str, changes: dict, tmp_path: Path) -> None:
+    cfg = config(steps=24, learning_rate=1e-2, checkpoint_every=100, **changes)
+    logged: list[float] = []
+    files = run(tmp_path, cfg, family, log=lambda metrics, step: logged.append(metrics["loss"]))
+    losses = json.loads(files["run"])["losses"]
+    assert losses == logged
+    still = {"learning_rate": 1e-12, "text_encoder_learning_rate": cfg.text_encoder_learning_rate * 1e-12}
+    unmoved = run(tmp_path / "still", cfg.model_copy(update=still), family)
+    frozen = json.loads(unmoved["run"])["losses"]
+    # draw by draw against the untrained network: timesteps differ in loss more than training changes it
+    assert losses[0] == pytest.approx(frozen[0], rel=1e-2)
+    assert sum(losses[4:]) < sum(frozen[4:])
+
+
+EXACT: list[dict[str, object]] = [
+    {"method": "dora", "accumulate": 2, "ema": 0.9},
+    {"method": "rslora", "optimiser": "adafactor", "schedule": "one_cycle"},
+    {"method": "lokr", "optimiser": "prodigy", "learning_rate": 1.0, "text_encoder_learning_rate": 0.0},
+    {"method": "textual_inversion", "keep_tags": 1, "tag_dropout": 0.5},
+    {"method": "pivotal", "noise_offset": 0.1, "debiased": True, "min_snr_gamma": 0.0},
+    {"method": "full", "timesteps": (100, 900), "text_encoder_learning_rate": 0.0},
+    {"optimiser": "schedule_free", "schedule": "constant", "look_every": 2, "keep": "loss"},
+    {"compile": True, "gradient_checkpointing": True},
+]
+
+
+@pytest.mark.parametrize("changes", EXACT, ids=lambda changes: ", ".join(map(str, changes.values())))
+def test_every_method_and_optimiser_goes_on_exactly_where_it_was_stopped(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    cfg = config(steps=6, checkpoint_every=100, **changes)
+    expected = run(tmp_path / "whole", cfg)
+
+    def interrupt(metrics: dict[str, float], step: int) -> None:
+        if step in (1, 3):  # the step that is under way then is the last
+            os.kill(os.getpid(), signal.SIGINT)
+
+    for already in (2, 4):
+        with pytest.raises(Stopped, match=f"after step {already}"):
+            run(tmp_path / "stopped", cfg, log=interrupt)
+    assert run(tmp_path / "stopped", cfg) == expected
+
+
+def test_a_run_that_is_killed_twenty_times_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    cfg = config(steps=50, checkpoint_every=1)  # 17 epochs of 3 pictures, so that batches cross their ends
+    expected = run(tmp_path / "whole", cfg)
+    folder, out = tmp_path / "killed", tmp_path / "out"
+    # forked, so that a killed process costs a few steps and not the imports too
+    context = multiprocessing.get_context("fork")
+    for already in range(0, 40, 2):
+        process = context.Process(target=run_into, args=(out, folder, cfg))
+        process.start()
+        while process.is_alive() and not reached(folder, already):
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.2))  # while it loads, steps, writes or removes
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert not out.exists()
+    process = context.Process(target=run_into, args=(out, folder, cfg))
+    process.start()
+    process.join()
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == expected
+
+
+def run_into(out: Path, folder: Path, cfg: TrainConfig) -> None:
+    files = run(folder, cfg)
+    out.mkdir()
+    for name, content in files.items():
+        (out / name).write_bytes(content)
+
+
+def reached(folder: Path, step: int) -> bool:
+    return any(int(file.stem.removeprefix("step-")) >= step for file in folder.glob("step-*.json"))
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
+    cfg = config(checkpoint_every=100)
+    expected = run(tmp_path / "whole", cfg)
+
+    def interrupt(metrics: dict[str, float], step: int) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Stopped, match="stopped after step 3 of 4: `dvc repro` goes on from there"):
+        run(tmp_path / "stopped", cfg, log=interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    steps: list[int] = []
+    assert run(tmp_path / "stopped", cfg, log=lambda metrics, step: steps.append(step)) == expected
+    assert steps == [4]
+
+
+def test_drawing_samples_on_the_way_changes_nothing(tmp_path: Path) -> None:
+    drawn: list[int] = []
+
+    def sample(step: int, pipe: object) -> None:
+        from valentina_pipeline.image.generate.sampling import Request, draw
+
+        assert draw(pipe, [Request("v woman", 1)], 1, 2.0, tiny_bases.SIZE)
+        drawn.append(step)
+
+    cfg = config(sample_every=2)
+    assert run(tmp_path / "a", cfg, sample=sample) == run(tmp_path / "b", config())
+    assert drawn == [2, 4]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoint(tmp_path: Path) -> None:
+    def spoil(metrics: dict[str, float], step: int) -> None:
+        if step == 3:
+            with torch.no_grad():
+                next(iter(learned.weights.values())).fill_(float("nan"))
+
+    cfg = config()
+    base, learned = made(cfg)
+    data = encode_samples(base, samples())
+    with pytest.raises(
+        Diverged, match=r"loss of step 4 is nan: lower train_lora.learning_rate.*step-0000002"
+    ):
+        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), Watch(log=spoil))
+
+
+POISONED: list[dict[str, object]] = [
+    {"method": "lora", "ema": 0.9},
+    {"method": "pivotal"},
+    {"method": "lokr", "optimiser": "prodigy", "learning_rate": 1.0, "text_encoder_learning_rate": 0.0},
+    {"optimiser": "schedule_free", "schedule": "constant"},
+]
+
+
+@pytest.mark.parametrize("changes", POISONED, ids=lambda changes: ", ".join(map(str, changes.values())))
+def test_a_gradient_that_is_no_number_reaches_no_checkpoint_and_a_rerun_gets_away_from_it(
+    changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = config(checkpoint_every=1, **changes)
+    expected = run(tmp_path / "well", cfg)
+    right, steps = torch.nn.utils.clip_grad_norm_, iter((1, 2, 3))
+
+    def clip(parameters: Any, *args: Any) -> torch.Tensor:
+        found = list(parameters)
+        if next(steps) == 3:
+            next(p.grad for p in found if p.grad is not None).fill_(float("nan"))
+        return right(found, *args)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    said = r"step 3: the gradient is not finite: lower train_lora.learning_rate; .*step-0000002"
+    with pytest.raises(Diverged, match=said):
+        run(tmp_path / "poisoned", cfg)
+    monkeypatch.undo()
+    for file in (tmp_path / "poisoned").glob("*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(file).values())
+    assert run(tmp_path / "poisoned", cfg) == expected
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(tmp_path: Path) -> None:
+    cfg = config(steps=1)
+    base, learned = made(cfg)
+    data = encode_samples(base, samples())
+
+    def spoil(metrics: dict[str, float], step: int) -> None:
+        with torch.no_grad():
+            next(iter(learned.weights.values())).fill_(float("inf"))
+
+    with pytest.raises(Diverged, match=r"tensors of what was learned are not finite, such as"):
+        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), Watch(log=spoil))
+    with pytest.raises(NotFiniteError, match=r"1 of .* tensors of the file are not finite"):
+        learned.files(NOTES)
+
+
+def test_a_poisoned_checkpoint_of_an_earlier_version_is_left_for_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(State(1, {"weight/a": torch.ones(2)}, {}))
+    bad = State(2, {"weight/a": torch.ones(2), "optimiser/a": torch.tensor([1.0, float("nan")])}, {})
+    with pytest.raises(NotFiniteError, match="1 of 2 tensors of step 2 are not finite, such as optimiser/a"):
+        checkpoints.save(bad)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "refuse_not_finite", lambda tensors, what: None)
+        checkpoints.save(bad)
+    found = checkpoints.latest()
+    assert found is not None and found.step == 1
+    assert "step-0000002.safetensors is damaged (1 of 2 tensors of the checkpoint" in caplog.text
+    assert not checkpoints._path(2).exists()
+
+
+class Overflowing(Processes):
+    """Has every gradient overflow, as half precision's does where its scale is too large."""
+
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        for each in tensors:
+            each.fill_(float("inf"))
+
+
+def test_half_precision_s_large_scale_leaves_a_step_out_and_nothing_else(tmp_path: Path) -> None:
+    cfg = config()
+    base, learned = made(cfg)
+    loss = Objective(base, encode_samples(base, samples()), Noise.of(base), cfg, 9, None)
+    mover = Mover.of(learned.weights, learned.rates, learned.spans, loss, ALONE)
+    mover.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    mover.processes = Overflowing()
+    before = {name: weight.detach().clone() for name, weight in mover.weights.items()}
+    for scale in (2.0, 1.0, 0.5):
+        mover.step(0, Run())
+        assert mover.scaler.get_scale() == scale
+    with pytest.raises(NotFiniteError, match="the gradient is not finite"):  # no scale was too large
+        mover.step(0, Run())
+    assert all(torch.equal(before[name], weight) for name, weight in mover.weights.items())
+
+
+def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:
+    for family in ("sdxl", "sd15"):
+        base = tiny_bases.loaded(family)
+        captions = [*(s.caption for s in samples(2)), ""]
+        context, pooled = Texts(base)(captions)
+        with torch.no_grad():
+            own = base.pipe.encode_prompt(
+                prompt=captions,
+                device=base.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
+        torch.testing.assert_close(context, own[0])
+        torch.testing.assert_close(encode_text(base, tokenise(base, captions))[0], own[0])
+        if family == "sdxl":
+            torch.testing.assert_close(pooled, own[2])
+
+
+def test_pictures_of_several_sizes_go_to_buckets_that_batches_do_not_mix() -> None:
+    tall = Sample("tall", Image.new("RGB", (300, 600)), "tall", (100.0, 100.0, 200.0, 300.0))
+    square = Sample("square", Image.new("RGB", (500, 500)), "square", (0.0, 0.0, 500.0, 500.0))
+    fitted = fit([tall, square, tall], 256 * 256)
+    assert [sample.image.size for sample in fitted] == [(192, 320), (256, 256), (192, 320)]
+    assert fitted[0].original == (300, 600)
+    assert fitted[0].corner == (0, 32)
+    assert fitted[0].face == pytest.approx((64, 32, 128, 160))
+    base = tiny_bases.loaded("sdxl")
+    data = encode_samples(base, fitted)
+    assert data.groups == [[0, 2], [1]]
+    assert data.conditions[0].tolist() == [600, 300, 32, 0, 320, 192]
+    assert fit([square], 64 * 64) == [square]
+    with pytest.raises(ValueError, match="no picture"):
+        encode_samples(base, [])
+
+
+def test_a_mirrored_sample_has_its_face_on_the_other_side() -> None:
+    sample = samples(1)[0]
+    flipped = mirrored(sample)
+    assert flipped.face == (tiny_bases.SIZE - 24.0, 4.0, tiny_bases.SIZE - 8.0, 28.0)
+    assert np.array_equal(np.array(flipped.image), np.array(sample.image)[:, ::-1])
+    assert mirrored(flipped).face == sample.face
+
+
+def test_a_face_counts_where_it_is_in_each_picture() -> None:
+    base = tiny_bases.loaded("sdxl")
+    left = samples(1)[0]
+    half = tiny_bases.SIZE / 2
+    right = replace(left, face=(half, 0.0, tiny_bases.SIZE, tiny_bases.SIZE))
+    left = replace(left, face=(0.0, 0.0, half, tiny_bases.SIZE))
+    places = torch.stack(encode_samples(base, [left, right], 3.0).places)
+    assert places.shape[1:] == (1, tiny_bases.SIZE // 8, tiny_bases.SIZE // 8)
+    middle = places.shape[-1] // 2
+    assert places[0, ..., :middle].unique().tolist() == places[1, ..., middle:].unique().tolist() == [1.5]
+    assert places[0, ..., middle:].unique().tolist() == places[1, ..., :middle].unique().tolist() == [0.5]
+
+
+def test_what_a_mask_blackens_has_no_share_in_the_loss() -> None:
+    base = tiny_bases.loaded("sdxl")
+    side, half = tiny_bases.SIZE, tiny_bases.SIZE // 2
+    mask = Image.new("L", (side, side))
+    mask.paste(255, (0, 0, half, side))
+    mask.paste(51, (0, 0, half, half))
+    sample = replace(samples(1)[0], mask=mask)
+    whole = encode_samples(base, [replace(sample, mask=None)], 3.0).places[0]
+    places, flipped = encode_samples(base, [sample, mirrored(sample)], 3.0).places
+    middle = places.shape[-1] // 2
+    assert places[..., middle:].count_nonzero() == flipped[..., :middle].count_nonzero() == 0
+    torch.testing.assert_close(places[:, middle:, :middle], whole[:, middle:, :middle])
+    torch.testing.assert_close(places[:, :middle, :middle], 0.2 * whole[:, :middle, :middle])
+    predicted = torch.rand(1, 4, *places.shape[1:], requires_grad=True)
+    diffusion.loss(predicted, torch.rand_like(predicted), torch.ones(1), places[None]).backward()
+    assert predicted.grad is not None and predicted.grad[..., :middle].all()
+    assert predicted.grad[..., middle:].count_nonzero() == 0
+
+
+def test_a_mask_is_scaled_and_cut_with_its_picture() -> None:
+    mask = Image.new("L", (300, 600))
+    mask.paste(255, (100, 100, 200, 300))
+    tall = Sample("tall", mask.convert("RGB"), "tall", None, mask=mask)
+    cut, plain = fit([tall, Sample("square", Image.new("RGB", (500, 500)), "square", None)], 256 * 256)
+    assert plain.mask is None and cut.mask is not None and cut.mask.size == cut.image.size
+    shown = np.asarray(cut.image.convert("L")).astype(int) > 128
+    assert np.array_equal(shown, np.asarray(cut.mask) > 128) and shown.any()
+
+
+def test_the_rate_warms_up_then_falls_to_nothing() -> None:
+    cfg = config(steps=100, warmup_steps=10)
+    rates = [schedule(step, cfg) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == rates[10] == 1
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=0.001)
+
+
+def test_the_data_hash_changes_with_a_pixel_a_caption_and_a_face() -> None:
+    plain = samples(2)
+    brighter = plain[0].image.copy()
+    brighter.putpixel((0, 0), (1, 2, 3))
+    changed = [
+        [replace(plain[0], image=brighter), plain[1]],
+        [replace(plain[0], caption="other words"), plain[1]],
+        [replace(plain[0], face=(0.0, 0.0, 8.0, 8.0)), plain[1]],
+        [replace(plain[0], repeats=2), plain[1]],
+        [replace(plain[0], weight=0.5), plain[1]],
+        [replace(plain[0], mask=Image.new("L", plain[0].image.size, 255)), plain[1]],
+        [replace(plain[0], mask=Image.new("L", plain[0].image.size, 254)), plain[1]],
+    ]
+    assert data_hash(plain) == data_hash(samples(2))
+    assert len({data_hash(plain), *map(data_hash, changed)}) == 8
+    # of before there were masks: LoRAs of pictures without one keep their hash
+    assert data_hash(plain) == "95b1dd189ba252b395117430db94996f1190b8b2e05a0b0e04e69144c77bdc60"
+
+
+def test_a_torn_checkpoint_is_passed_over_with_a_message(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints.of(tmp_path, {"seed": 1})
+    for step in (1, 2, 3):
+        checkpoints.save(State(step, {"t": torch.full((3,), float(step))}, {"losses": [0.5] * step}))
+    assert sorted(f.name for f in checkpoints.folder.glob("*.safetensors")) == [
+        "step-0000002.safetensors",
+        "step-0000003.safetensors",
+    ]
+    last = checkpoints.last_path()
+    assert last is not None
+    last.write_bytes(last.read_bytes()[:-1])
+    state = checkpoints.latest()
+    assert state is not None
+    assert (state.step, state.tensors["t"].tolist(), len(state.facts["losses"])) == (2, [2, 2, 2], 2)
+    assert "damaged" in caplog.text
+    checkpoints._path(2).with_suffix(".json").write_text("{")
+    assert checkpoints.latest() is None
+    checkpoints.remove()
+    assert not checkpoints.folder.exists()
+
+
+def test_a_run_with_other_inputs_never_sees_these_checkpoints(tmp_path: Path) -> None:
+    one, other = Checkpoints.of(tmp_path, {"seed": 1}), Checkpoints.of(tmp_path, {"seed": 2})
+    one.save(State(1, {"t": torch.zeros(1)}, {}))
+    assert other.latest() is None
+    other.save(State(1, {"t": torch.zeros(1)}, {}))
+    other.remove()
+    assert one.latest() is not None
+
+
+def test_two_processes_learn_what_one_does_with_twice_the_accumulation(tmp_path: Path) -> None:
+    # without a GPU, too, that is the flag for several processes on one machine: they talk by gloo
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    ended = subprocess.run(
+        [*launch, str(ROOT / "tests/two_processes.py"), str(tmp_path), str(tiny_bases.sdxl_folder())],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    both = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    alone = run(tmp_path / "alone", config(accumulate=2, look_every=2))
+    shared, single = (json.loads(files["run"]) for files in (both, alone))
+    np.testing.assert_allclose(shared["losses"], single["losses"], rtol=1e-5)
+    assert shared["looks"].keys() == single["looks"].keys()
+    weights = [load(files["pytorch_lora_weights.safetensors"]) for files in (both, alone)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_that_gets_worse_stops_early_and_ends_at_its_best_look(tmp_path: Path) -> None:
+    cfg = config(steps=12, learning_rate=3.0, look_every=1, keep="loss", patience=2)
+    came = json.loads(run(tmp_path, cfg)["run"])
+    looks = {int(step): figures["held_out_loss"] for step, figures in came["looks"].items()}
+    best = min(looks, key=lambda step: looks[step])
+    assert len(came["losses"]) == best + 2 < 12
+
+
+def test_a_loss_a_hundred_times_the_first_ones_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Objective.__call__
+
+    def wild(self: Objective, step: int, rows: Any, slots: Any) -> torch.Tensor:
+        return real(self, step, rows, slots) * (1e6 if step == 22 else 1)
+
+    monkeypatch.setattr(Objective, "__call__", wild)
+    said = r"loss of step 23 is \d.*: lower train_lora.learning_rate; .*step-0000020"
+    with pytest.raises(Diverged, match=said):
+        run(tmp_path, config(steps=30, checkpoint_every=5))
+
+
+def test_another_instruction_set_is_another_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = processor_kind("cpu")
+    assert platform.machine() in kind
+    other = {**torch.cpu.get_capabilities(), "amx_tile": "amx_tile" not in kind.split()}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: other)
+    assert processor_kind("cpu") != kind

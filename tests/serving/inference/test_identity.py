@@ -1,0 +1,53 @@
+"""Whether a face is hers, by the tiny world's own networks."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import portraits
+from valentina_pipeline.config.base_model import FaceEmbedderConfig
+from valentina_pipeline.image.faces.crop import face_crop
+from valentina_pipeline.image.faces.detection import find_faces
+from valentina_pipeline.image.faces.embedding import embedder
+from valentina_pipeline.serving.inference import identity
+from valentina_pipeline.serving.inference.package import About, read
+
+WEIGHTS = Path(__file__).parents[3] / "tiny/weights"
+
+
+@pytest.fixture(scope="module")
+def about(package: Path) -> About:
+    """The package, of the woman of `portraits`."""
+    about = read(package)
+    network = embedder("tiny", WEIGHTS / "faces.safetensors")
+    pictures = [portraits.picture(n) for n in range(2)]
+    crops = [face_crop(one, find_faces([one])[0][0], network.size) for one in pictures]
+    chosen = FaceEmbedderConfig(kind="tiny", path="weights/faces.safetensors")
+    return replace(
+        about,
+        base=about.base.model_copy(update={"face_embedder": chosen}),
+        identity=replace(about.identity, mean=tuple(map(float, network.embed(crops).mean(axis=0)))),
+    )
+
+
+def test_her_face_is_more_like_her_than_another_s_and_no_face_is_nobody(about: About) -> None:
+    her = identity.of(about, WEIGHTS.parent)
+    assert her is not None
+    own, other = her.score(portraits.picture(2)), her.score(portraits.picture(2, woman=1))
+    assert own is not None and other is not None
+    assert own > 0.7 > 0.4 > other
+    grey = Image.new("RGB", (128, 128), "grey")
+    assert her.score(grey) is None
+    assert her.all_of(grey) == []
+    both = Image.fromarray(np.hstack([np.asarray(portraits.picture(2)), np.asarray(portraits.picture(3))]))
+    assert len(her.all_of(both)) == 2
+
+
+def test_without_the_network_nothing_is_measured_and_the_log_says_so(
+    about: About, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert identity.of(replace(about, folder=tmp_path), tmp_path) is None
+    assert "not compared with Valentina Moreau's portraits" in caplog.text

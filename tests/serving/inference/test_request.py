@@ -1,0 +1,273 @@
+"""A request: what it may say, and what becomes of it with a package."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from valentina_pipeline.image.generate.sampling import Request as One
+from valentina_pipeline.image.generate.sampling import told
+from valentina_pipeline.image.io import png
+from valentina_pipeline.image.provenance.metadata import mark
+from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+from valentina_pipeline.serving.inference.adapters import Adapter
+from valentina_pipeline.serving.inference.package import About, read
+from valentina_pipeline.serving.inference.prompt_notation import BadRequest
+from valentina_pipeline.serving.inference.request import Request, again, asked, recalled, settled
+from valentina_pipeline.serving.jobs.database import sqlite
+from valentina_pipeline.serving.jobs.store import Jobs
+
+STYLE = Adapter(file=Path("s.safetensors"), kind="style", licence="CC0-1.0", trigger="in oil", weight=0.6)
+
+
+@pytest.fixture(scope="module")
+def about(package: Path) -> About:
+    return read(package)
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    made = Jobs(sqlite(tmp_path_factory.mktemp("queue")), most=1000)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "drawn"),
+    [
+        ("valentina_moreau woman at sea", "valentina_moreau woman at sea"),
+        ("a Woman at sea", "a valentina_moreau woman at sea"),
+        ("at sea", "photo of a valentina_moreau woman, at sea"),
+        ("superwoman at sea", "photo of a valentina_moreau woman, superwoman at sea"),
+    ],
+)
+def test_the_trigger_is_put_in_where_it_is_absent(about: About, prompt: str, drawn: str) -> None:
+    assert settled(Request(prompt=prompt), about).prompt == drawn
+
+
+def test_a_request_of_a_prompt_alone_is_drawn_as_the_default_preset_says(about: About) -> None:
+    order = settled(Request(prompt="at sea", count=3), about)
+    preset = about.presets["standard"]
+    assert order.preset == "standard"
+    assert (order.settings.steps, order.settings.guidance) == (preset.steps, preset.guidance)
+    assert (order.settings.width, order.settings.height) == (preset.size, preset.size)
+    assert order.settings.adapters == (("valentina_moreau", 1.0),)
+    assert order.seeds == tuple(range(order.seeds[0], order.seeds[0] + 3))
+
+
+def test_without_a_seed_each_request_gets_another(about: About) -> None:
+    assert len({settled(Request(prompt="at sea"), about).seeds for _ in range(20)}) == 20
+
+
+def test_adapters_bring_their_trigger_and_their_recommended_weight(about: About) -> None:
+    request = Request(prompt="at sea", adapters=({"name": "oil"},))
+    order = settled(request, about, {"oil": STYLE})
+    assert order.prompt == "photo of a valentina_moreau woman, at sea, in oil"
+    assert order.settings.adapters == (("oil", 0.6), ("valentina_moreau", 1.0))
+    said = settled(request.model_copy(update={"prompt": "in oil, at sea"}), about, {"oil": STYLE})
+    assert said.prompt.count("in oil") == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompt": "a" * 4001}, "prompt: String should have at most 4000 characters"),
+        ({"prompt": "a", "seed": -1}, "seed: Input should be greater than or equal to 0"),
+        ({"prompt": "a", "count": 65}, "count: Input should be less than or equal to 64"),
+        ({"prompt": "a", "size": 64}, "size: Extra inputs are not permitted"),
+        ({"prompt": "a", "height": 4096}, "height: Input should be less than or equal to 2048"),
+        ({"prompt": "a", "guidance": float("nan")}, "guidance: Input should be"),
+        ({"prompt": "a", "scheduler": "best"}, "scheduler: Input should be 'base', 'euler', "),
+        (
+            {"prompt": "a", "adapters": [{"name": "x", "weight": 3}]},
+            "adapters.0.weight: Input should be less",
+        ),
+    ],
+)
+def test_a_field_out_of_range_is_named_with_what_it_may_be(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(BadRequest) as err:
+        asked(fields)
+    assert said in str(err.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"prompt": "  "}, "prompt: has no words"),
+        ({"scene": "moon"}, "scene: there is no 'moon': red_dress_studio, "),
+        ({"preset": "best"}, "preset: there is no 'best': draft, high, standard, ultra"),
+        ({"width": 1024, "height": 1024}, "width: width times height is at most 128 x 128"),
+        ({"scheduler": "lcm", "steps": 51}, "steps: the sampler lcm takes up to 50, not 51"),
+        ({"seed": 2**63 - 1, "count": 2}, "seed: the last of 2 images"),
+        ({"adapters": [{"name": "x"}]}, "adapters: there is no 'x': oil, valentina_moreau"),
+        ({"adapters": [{"name": "oil"}, {"name": "oil"}]}, "adapters: one of them is named twice"),
+    ],
+)
+def test_what_this_package_cannot_do_is_named_too(about: About, fields: dict[str, object], said: str) -> None:
+    with pytest.raises(BadRequest) as err:
+        settled(asked({"prompt": "a", **fields}), about, {"oil": STYLE})
+    assert said in str(err.value)
+
+
+def test_a_scene_s_words_follow_the_prompt_s(about: About) -> None:
+    words = "laughing, facing the camera, wearing a white t-shirt, beach background, soft light"
+    assert about.scenes["beach_day"].words == words
+    assert settled(Request(scene="beach_day"), about).prompt == f"photo of a valentina_moreau woman, {words}"
+    both = settled(Request(prompt="a woman waving", scene="beach_day"), about).prompt
+    assert both == f"a valentina_moreau woman waving, {words}"
+
+
+@pytest.mark.parametrize("named", ["beach_day", "travel"])
+def test_a_scene_brings_its_adapters_unless_another_weight_is_asked_for(about: About, named: str) -> None:
+    shelf = {"oil": STYLE.model_copy(update={"scenes": (named,)}), "other": STYLE}
+    order = settled(Request(scene="beach_day"), about, shelf)
+    assert order.settings.adapters == (("oil", 0.6), (about.trigger, 1.0))
+    assert order.prompt.endswith("soft light, in oil")
+    assert settled(Request(scene="portrait"), about, shelf).settings.adapters == ((about.trigger, 1.0),)
+    none = settled(Request(scene="beach_day", adapters=({"name": "oil", "weight": 0},)), about, shelf)
+    assert none.settings.adapters[0] == ("oil", 0.0)
+    assert "oil" not in none.prompt
+    drawn_by_onnx = settled(Request(scene="beach_day"), about, shelf, "onnx")  # which has no other LoRA
+    assert drawn_by_onnx.settings.adapters == ((about.trigger, 1.0),)
+
+
+def test_the_request_of_an_order_is_settled_to_the_same_order(about: About) -> None:
+    fields = {"prompt": "at sea", "scene": "cover", "count": 2, "steps": 3, "width": 72, "scheduler": "ddim"}
+    order = settled(asked({**fields, "adapters": [{"name": "oil"}]}), about, {"oil": STYLE})
+    assert settled(again(order), about, {"oil": STYLE}) == order
+
+
+def test_a_prompt_against_the_policy_is_refused(about: About) -> None:
+    with pytest.raises(UnsafePrompt):
+        settled(Request(prompt="n.u.d.e"), about)
+
+
+def test_real_people_are_refused_and_the_character_is_not(about: About) -> None:
+    assert settled(Request(prompt=f"{about.name} at sea"), about)
+    with pytest.raises(UnsafePrompt, match="a real person"):
+        settled(Request(prompt="Tom Hanks at sea"), about)
+    settled(Request(prompt="Tom Hanks at sea"), replace(about, name="Tom Hanks"))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [{}, {"prompt": "a"}, {"prompt": "a", "seed": "x", "steps": "1"}, {"prompt": "a", "seed": "[" * 10**6}],
+)
+def test_a_file_of_another_tool_is_said_to_tell_nothing(texts: dict[str, str]) -> None:
+    with pytest.raises(BadRequest, match="does not tell how it was drawn"):
+        recalled(texts)
+
+
+SHELF = {
+    f"style_{n}": STYLE.model_copy(update={"trigger": "w" * 99, "scenes": ("travel",) if n < 4 else ()})
+    for n in range(12)
+}
+REQUESTS = st.fixed_dictionaries(
+    {
+        "prompt": st.one_of(st.text(max_size=40), st.text("at sea, ", max_size=2000)),
+        "negative_prompt": st.text(max_size=40),
+        "scene": st.sampled_from(["", "beach_day", "cover"]),
+        "adapters": st.lists(st.sampled_from([*SHELF, "valentina_moreau"]), unique=True, max_size=13).map(
+            lambda names: [{"name": name, "weight": 0.5} for name in names]
+        ),
+        "count": st.integers(1, 64),
+        "seed": st.integers(0, 2**63 - 1),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "x" * 2000},
+        {"prompt": "at sea", "adapters": [{"name": name} for name in [*SHELF][:8]]},
+        {"prompt": "x" * 2000, "scene": "beach_day", "adapters": [{"name": name} for name in [*SHELF][4:]]},
+    ],
+)
+def test_long_prompts_and_many_loras_are_shown_and_asked_for_again(
+    about: About, fields: dict[str, Any]
+) -> None:
+    order = settled(asked(fields), about, SHELF)
+    assert settled(again(order), about, SHELF) == order
+
+
+@given(REQUESTS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_accepted_request_is_stored_shown_and_recalled(
+    about: About, jobs: Jobs, fields: dict[str, Any]
+) -> None:
+    try:
+        order = settled(asked(fields), about, SHELF)
+    except (BadRequest, UnsafePrompt):
+        return
+    job = jobs.add("ada", order)
+    assert jobs.get(job.id) == jobs.of("ada", 1)[0] == job
+    shown = Request.model_validate_json(again(job.order).model_dump_json())
+    assert settled(shown, about, SHELF) == order
+    one, drawn = One(order.prompt, order.seeds[-1], order.negative_prompt), vars(order.settings)
+    marks = {name: drawn[name] for name in ("steps", "guidance", "width", "height", "scheduler", "adapters")}
+    image = mark(Image.new("RGB", (8, 8)), {**told(one), **marks, "preset": order.preset})
+    texts = png.decode(png.encode(image)).info["text"]
+    assert settled(recalled(texts), about, SHELF) == replace(order, seeds=order.seeds[-1:])
+
+
+def test_what_no_request_could_ask_for_again_is_refused_with_its_field(about: About) -> None:
+    with pytest.raises(BadRequest, match=r"prompt: as drawn, with triggers, scene and preset: String should"):
+        settled(Request(prompt="x" * 3990), about)
+    slow = replace(about, presets={**about.presets, "slow": replace(about.presets["high"], steps=500)})
+    with pytest.raises(BadRequest, match="steps: as drawn"):
+        settled(Request(prompt="at sea", preset="slow"), slow)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "drawn"),
+    [
+        ("a rose on the table", "photo of a rose woman, a rose on the table"),
+        ("a woman with a rose", "a rose woman with a rose"),
+        ("a rose woman at sea", "a rose woman at sea"),
+        ("it may rain", "photo of a rose woman, it may rain"),
+    ],
+)
+def test_a_trigger_that_is_a_word_is_not_taken_for_present_in_a_sentence(
+    about: About, prompt: str, drawn: str
+) -> None:
+    assert settled(Request(prompt=prompt), replace(about, trigger="rose")).prompt == drawn
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "adapters"),
+    [
+        ("smiling, <lora:valentina_moreau:0.2>", "smiling", (("valentina_moreau", 0.2),)),
+        ("<lora:oil> smiling", "smiling", (("oil", 0.6), ("valentina_moreau", 1.0))),
+        ("smiling <LORA: oil : -0.5 >, sea", "smiling, sea", (("oil", -0.5), ("valentina_moreau", 1.0))),
+    ],
+)
+def test_a_lora_that_a_prompt_names_is_an_adapter(
+    about: About, prompt: str, words: str, adapters: tuple[tuple[str, float], ...]
+) -> None:
+    order = settled(Request(prompt=prompt), about, {"oil": STYLE})
+    assert order.prompt.removesuffix(", in oil") == f"photo of a valentina_moreau woman, {words}"
+    assert order.settings.adapters == adapters
+    assert settled(again(order), about, {"oil": STYLE}) == order
+
+
+@pytest.mark.parametrize(
+    "tag", ["lora:nobody:1", "lora:oil:x", "lora:oil:9", "lora:oil:1:1", "hypernet:oil:1"]
+)
+def test_a_lora_that_there_is_not_is_refused(about: About, tag: str) -> None:
+    with pytest.raises(BadRequest, match=r"^prompt: "):
+        settled(Request(prompt=f"a <{tag}>"), about, {"oil": STYLE})
+
+
+def test_weights_stay_in_the_prompt_and_hide_no_word(about: About) -> None:
+    order = settled(Request(prompt="(smiling:1.3), beach"), about)
+    assert order.prompt == "photo of a valentina_moreau woman, (smiling:1.3), beach"
+    with pytest.raises(UnsafePrompt):
+        settled(Request(prompt="n(u:1.2)de"), about)
+    with pytest.raises(BadRequest, match=r"^negative_prompt: "):
+        settled(Request(prompt="smiling", negative_prompt="(a:7)"), about)

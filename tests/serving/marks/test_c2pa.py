@@ -1,0 +1,91 @@
+"""Content Credentials: who reads the file finds that a model made it, and whether it was changed since."""
+
+import io
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import c2pa
+import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificates
+from PIL import Image
+
+from valentina_pipeline.image.io import png
+from valentina_pipeline.image.provenance.metadata import EDITED_TYPE, SOURCE_TYPE, mark
+from valentina_pipeline.serving.marks.c2pa import CHAIN, KEY, OWN, BadCredentials, Signer, read
+
+MADE_WITH = {"lora_sha256": "a" * 64, "base_sha256": "b" * 64}
+PICTURE = mark(Image.effect_noise((64, 64), 50).convert("RGB"), {"seed": 1, **MADE_WITH})
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    return Signer(tmp_path_factory.mktemp("keys"))
+
+
+def test_a_signed_file_says_that_a_model_made_it_and_with_what(signer: Signer) -> None:
+    signed = signer.encode(PICTURE)
+    found = read(signed)
+    assert found is not None
+    assert (found.generated, found.intact, found.trusted) == (True, True, False)
+    assert (found.signer, found.lora_sha256) == (OWN, "a" * 64)
+    assert png.decode(signed).info["text"]["seed"] == "1"
+    assert png.decode(signed).tobytes() == PICTURE.tobytes()
+
+
+def test_a_file_that_was_changed_after_signing_is_found_out(signer: Signer) -> None:
+    signed = bytearray(signer.encode(PICTURE))
+    place = signed.index(b"IDAT") + 50
+    signed[place] ^= 1
+    found = read(bytes(signed))
+    assert found is not None
+    assert not found.intact
+
+
+@pytest.mark.parametrize("content", [png.encode(PICTURE), b"", b"\x89PNG\r\n\x1a\nrubbish"])
+def test_a_file_without_a_manifest_says_nothing(content: bytes) -> None:
+    assert read(content) is None
+
+
+def test_the_key_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
+    Signer(tmp_path)
+    key = (tmp_path / KEY).read_bytes()
+    Signer(tmp_path)
+    assert (tmp_path / KEY).read_bytes() == key
+    assert stat.S_IMODE((tmp_path / KEY).stat().st_mode) == 0o600
+
+
+def test_of_several_that_start_at_once_one_makes_the_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        signers = list(threads.map(Signer, [tmp_path / "new"] * 6))
+    key = load_pem_private_key((tmp_path / "new" / KEY).read_bytes(), None).public_key()
+    (first, _) = load_pem_x509_certificates((tmp_path / "new" / CHAIN).read_bytes())
+    assert first.public_key() == key
+    assert all(found.intact for signer in signers if (found := read(signer.encode(PICTURE))))
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_an_image_that_began_from_a_picture_is_not_said_to_be_created_here(signer: Signer) -> None:
+    given = "c" * 64
+    signed = signer.encode(mark(PICTURE, {"image_sha256": given, "strength": 0.5}))
+    found = read(signed)
+    assert found is not None
+    assert (found.source_type, found.generated, found.intact) == (EDITED_TYPE, False, True)
+    with c2pa.Reader("image/png", io.BytesIO(signed)) as reader:
+        manifest = reader.get_active_manifest()
+    (ingredient,) = manifest["ingredients"]
+    assert (ingredient["relationship"], ingredient["instance_id"]) == ("parentOf", f"sha256:{given}")
+    said = {each["label"]: each["data"] for each in manifest["assertions"]}
+    opened, edited = said["c2pa.actions.v2"]["actions"]
+    assert (opened["action"], edited["action"]) == ("c2pa.opened", "c2pa.edited")
+    assert len(opened["parameters"]["ingredients"]) == 1
+    assert said["org.valentina-pipeline.made-with"]["image_sha256"] == given
+    assert SOURCE_TYPE not in png.decode(signed).info["text"][png.XMP_KEY]
+
+
+def test_a_key_that_is_none_is_said(tmp_path: Path) -> None:
+    (tmp_path / KEY).write_text("no key")
+    (tmp_path / CHAIN).write_text("no certificates")
+    with pytest.raises(BadCredentials, match=KEY):
+        Signer(tmp_path).encode(PICTURE)

@@ -1,0 +1,162 @@
+"""dvc.yaml from pipelines and catalog: what it says, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kedro.pipeline import Pipeline, node, pipeline
+
+from valentina_pipeline import dvc_yaml
+
+
+def work(*_: object) -> None:
+    """Stand for a node's function: only its wiring matters here."""
+
+
+def wired(inputs: Any, outputs: Any, name: str = "work") -> Pipeline:
+    return pipeline([node(work, inputs, outputs, name=name)])
+
+
+def entry(path: str, **more: Any) -> dict[str, Any]:
+    return {"type": "pandas.CSVDataset", "filepath": path, **more}
+
+
+def test_the_committed_dvc_yaml_is_up_to_date(root: Path) -> None:
+    assert dvc_yaml.difference(root / "dvc.yaml", dvc_yaml.render(root)) == ""
+
+
+def test_a_stage_is_a_pipeline_with_its_paths_params_and_code() -> None:
+    catalog = {
+        "images": entry("data/${item.concept}/images.csv"),
+        "lora": entry("data/${item.concept}/lora.csv"),
+        "unused": entry("data/unused.csv"),
+    }
+    pipes = {"first": wired(["images", "params:train_lora", "params:base", "params:seed"], "lora")}
+    (stage,) = dvc_yaml.stages(pipes, catalog).values()
+    assert stage["matrix"] == {"concept": "${concepts}"}
+    assert stage["cmd"] == "kedro run --pipelines first --params concept=${item.concept}"
+    assert stage["outs"] == ["data/${item.concept}/lora.csv"]
+    assert stage["deps"] == ["data/${item.concept}/images.csv"]
+    assert stage["params"] == [
+        "base",
+        "seed",
+        "train_lora",
+        {"conf/base/bases.yml": ["${base}.model", "${base}.train_lora"]},
+        {"conf/base/concepts/${item.concept}.yml": ["overrides.train_lora"]},
+        {"conf/base/catalog.yml": ["images", "lora"]},
+        {"code_fingerprints.json": ["first"]},
+    ]
+
+
+def test_metadata_says_how_dvc_keeps_an_output() -> None:
+    catalog = {
+        "a": entry("a"),
+        "m": entry("m.json", metadata={"dvc": {"kind": "metrics", "cache": False}}),
+        "p": entry("p.csv", metadata={"dvc": {"kind": "plots", "x": "step", "y": "loss"}}),
+        "k": entry("k.csv", metadata={"dvc": {"persist": True}, "kedro-viz": {"layer": "x"}}),
+    }
+    (stage,) = dvc_yaml.stages({"first": wired("a", ["m", "p", "k"])}, catalog).values()
+    assert stage["metrics"] == [{"m.json": {"cache": False}}]
+    assert stage["plots"] == [{"p.csv": {"x": "step", "y": "loss"}}]
+    assert stage["outs"] == [{"k.csv": {"persist": True}}]
+
+
+def test_a_stage_that_only_reads_has_no_outs() -> None:
+    (stage,) = dvc_yaml.stages({"first": wired("a", None)}, {"a": entry("a")}).values()
+    assert not set(dvc_yaml.KINDS) & set(stage)
+
+
+def test_what_stays_within_a_stage_needs_no_entry() -> None:
+    both = wired("a", "inner", "one") + wired("inner", "b", "two")
+    (stage,) = dvc_yaml.stages({"first": both}, {"a": entry("a"), "b": entry("b")}).values()
+    assert stage["outs"] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "keys"),
+    [
+        ("threads", {"params.yaml": ["threads"]}),
+        ("base.face_embedder", {"params.yaml": ["base"], dvc_yaml.BASES: ["${base}.model.face_embedder"]}),
+        ("concept.trigger", {dvc_yaml.CONCEPT: ["trigger"]}),
+    ],
+)
+def test_a_parameter_leads_to_the_keys_that_make_it(parameter: str, keys: dict[str, list[str]]) -> None:
+    assert dvc_yaml._keys_behind(parameter) == keys
+
+
+def test_the_whole_concept_is_every_key_but_the_overrides() -> None:
+    keys = dvc_yaml._keys_behind("concept")[dvc_yaml.CONCEPT]
+    assert {"trigger", "identity", "source"} <= set(keys)
+    assert "overrides" not in keys
+
+
+def test_every_catalog_entry_of_the_project_is_used(root: Path) -> None:
+    catalog = dvc_yaml.read_catalog(root)
+    stages = [
+        stage for stage in yaml.safe_load(dvc_yaml.render(root))["stages"].values() if "matrix" in stage
+    ]
+    assert {name for stage in stages for name in stage["params"][-2][dvc_yaml.CATALOG]} == set(catalog)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (("data/x", "data/x"), "first writes b to data/x and second writes c to data/x"),
+        (("data/x", "data/x/y.csv"), "each path has one writer"),
+    ],
+)
+def test_two_writers_of_one_path_are_refused(paths: tuple[str, str], message: str) -> None:
+    catalog = {"a": entry("a"), "b": entry(paths[0]), "c": entry(paths[1])}
+    with pytest.raises(dvc_yaml.BadDag, match=message):
+        dvc_yaml.stages({"first": wired("a", "b"), "second": wired("a", "c")}, catalog)
+
+
+def test_one_dataset_that_two_stages_write_is_refused() -> None:
+    with pytest.raises(dvc_yaml.BadDag, match="each path has one writer"):
+        dvc_yaml.stages(
+            {"first": wired("a", "b"), "second": wired("a", "b")}, {"a": entry("a"), "b": entry("b")}
+        )
+
+
+def test_an_unpersisted_dataset_between_stages_is_refused() -> None:
+    pipes = {"first": wired("a", "inner"), "second": wired("inner", "b")}
+    with pytest.raises(dvc_yaml.BadDag, match="second takes 'inner', which is not persisted"):
+        dvc_yaml.stages(pipes, {"a": entry("a"), "b": entry("b")})
+
+
+def test_a_memory_dataset_in_the_catalog_is_not_persisted_either() -> None:
+    catalog = {"a": entry("a"), "inner": {"type": "MemoryDataset"}, "b": entry("b")}
+    pipes = {"first": wired("a", "inner"), "second": wired("inner", "b")}
+    with pytest.raises(dvc_yaml.BadDag, match="inner has no filepath"):
+        dvc_yaml.stages(pipes, catalog)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (entry("b", versioned=True), "b is `versioned: true`, but DVC versions it"),
+        (entry("/etc/b"), "only paths inside the project"),
+        (entry("../b"), "only paths inside the project"),
+        (entry("s3://bucket/b"), "only paths inside the project"),
+        (entry("b", metadata={"dvc": {"kind": "metric"}}), "kind is one of outs, metrics, plots"),
+        (entry("b", metadata={"dvc": {"x": "step"}}), "outs takes cache, persist, push, remote"),
+    ],
+)
+def test_an_entry_that_dvc_cannot_keep_is_refused(output: dict[str, Any], message: str) -> None:
+    with pytest.raises(dvc_yaml.BadDag, match=message):
+        dvc_yaml.stages({"first": wired("a", "b")}, {"a": entry("a"), "b": output})
+
+
+@pytest.mark.parametrize("parameter", ["train", "train_lora.rank"])
+def test_a_parameter_that_nobody_makes_is_refused(parameter: str) -> None:
+    with pytest.raises(dvc_yaml.BadDag, match=f"params:{parameter} is nothing"):
+        dvc_yaml.stages({"first": wired(["a", f"params:{parameter}"], None)}, {"a": entry("a")})
+
+
+def test_writing_says_whether_anything_changed(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.yaml"
+    assert dvc_yaml.write(path, "a\n")
+    assert not dvc_yaml.write(path, "a\n")
+    assert "-a\n+b\n" in dvc_yaml.difference(path, "b\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["dvc.yaml"]

@@ -1,0 +1,36 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from valentina_pipeline.training.early_stopping import best_look, had_enough
+
+LOSSES = {50: {"held_out_loss": 0.3}, 100: {"held_out_loss": 0.2}, 150: {"held_out_loss": 0.2}}
+DRAWN = {
+    10: {"identity": 0.1, "clip_t": 0.6},
+    15: {"held_out_loss": 0.1},
+    20: {"identity": 0.7, "clip_t": 0.56},
+    30: {"identity": 0.9, "clip_t": 0.5},  # likeness paid for with the prompt
+}
+
+
+def test_the_best_look_is_by_the_stated_rule() -> None:
+    assert best_look(LOSSES, "loss") == 100
+    assert best_look(LOSSES, "last") is None
+    assert best_look(DRAWN, "identity") == 20
+    assert best_look({}, "loss") is None
+    assert best_look(LOSSES, "identity") is None
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 5))
+def test_a_run_has_had_enough_after_so_many_looks_without_a_better_one(
+    losses: list[float], patience: int
+) -> None:
+    looks = {step: {"held_out_loss": loss} for step, loss in enumerate(losses)}
+    since = len(losses) - 1 - losses.index(min(losses))
+    assert had_enough(looks, "loss", patience) == (since >= patience)
+    assert not had_enough(looks, "loss", 0)
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_only_looks_that_drew_count_towards_patience_in_identity(patience: int) -> None:
+    assert had_enough(DRAWN, "identity", patience) == (patience == 1)
