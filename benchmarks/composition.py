@@ -20,18 +20,18 @@ from PIL import Image
 from valentina_pipeline.common.threads import reproducible
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image import renderer
-from valentina_pipeline.image.lora.formats import Notes, code_hash
+from valentina_pipeline.image.lora.formats import AdapterMetadata, code_hash
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.image.models.weights import base_hash
-from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, sentence
+from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, caption_from_traits
 from valentina_pipeline.image.train.encoding import encode_samples
 from valentina_pipeline.image.train.loop import train
-from valentina_pipeline.image.train.methods import set_up
+from valentina_pipeline.image.train.methods import build_method
 from valentina_pipeline.image.train.samples import Sample, data_hash
 from valentina_pipeline.serving.inference.adapters import Adapter
-from valentina_pipeline.serving.inference.engine import Drawn, Studio
-from valentina_pipeline.serving.inference.package import About, read
-from valentina_pipeline.serving.inference.request import Request
+from valentina_pipeline.serving.inference.engine import GenerationResult, InferenceEngine
+from valentina_pipeline.serving.inference.package import PackageInfo, read
+from valentina_pipeline.serving.inference.request import GenerationRequest
 from valentina_pipeline.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ def main() -> None:
         file = Path(folder) / "violet.safetensors"
         file.write_bytes(style(about, Path(folder)))
         shelf = {"violet": Adapter(file=file, kind="background", licence="Apache-2.0", trigger=TRIGGER)}
-        studio = Studio(about, root=ROOT, shelf=shelf)
+        studio = InferenceEngine(about, root=ROOT, shelf=shelf)
         drawn = {name: draw(studio, about, weights) for name, weights in WEIGHTS.items()}
     bare = fmean(distance(each.image) for each in drawn["neither"] if each.image)
     identity = {n: fmean(d.identity for d in each if d.identity is not None) for n, each in drawn.items()}
@@ -62,16 +62,16 @@ def main() -> None:
     print(f"violet together is {violet['both'] / violet['the style']:.2f} of the style's alone")
 
 
-def style(about: About, folder: Path) -> bytes:
+def style(about: PackageInfo, folder: Path) -> bytes:
     """Return a LoRA of the backdrop, which touches the U-Net alone."""
     tiny = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"]["train_lora"]
     chosen = {"steps": STEPS, "rank": 8, "alpha": 16, "text_encoder_learning_rate": 0.0, "sample_every": 0}
     cfg = TrainConfig.model_validate({**tiny, **chosen, "look_every": 0})
     base = load_base(about.base.model_copy(update={"path": "base"}), about.folder)
-    learned = set_up(base, cfg, "violet", "backdrop", 0)
+    learned = build_method(base, cfg, "violet", "backdrop", 0)
     samples = [picture(number, about.base.resolution) for number in range(PICTURES)]
     train(base, learned, encode_samples(base, samples), cfg, 0, Checkpoints(folder / "checkpoints"))
-    notes = Notes(
+    notes = AdapterMetadata(
         TRIGGER,
         base_hash(base.folder),
         data_hash(samples),
@@ -93,16 +93,16 @@ def picture(number: int, size: int) -> Sample:
     behind = np.abs(one - other).max(axis=2, keepdims=True) > 8
     shown = Image.fromarray(np.where(behind, VIOLET, one).astype(np.uint8))
     words = {k: v for k, v in renderer.attributes(who, scene).items() if k != "background"}
-    caption = f"{sentence(words, 'woman', VARIABLE_TRAITS)}, {TRIGGER}"
+    caption = f"{caption_from_traits(words, 'woman', VARIABLE_TRAITS)}, {TRIGGER}"
     return Sample(f"{number}", shown, caption, (size / 4, size / 4, size * 3 / 4, size * 3 / 4))
 
 
-def draw(studio: Studio, about: About, weights: tuple[float, float]) -> list[Drawn]:
+def draw(studio: InferenceEngine, about: PackageInfo, weights: tuple[float, float]) -> list[GenerationResult]:
     named = zip((about.trigger, "violet"), weights, strict=True)
     uses = tuple({"name": name, "weight": float(weight)} for name, weight in named)
     scenes = [scene.words.split(", ") for scene in about.scenes.values()]
     prompts = [", ".join(words[:3]) for words in scenes]  # expression, pose, clothes
-    requests = [Request(prompt=prompt, seed=1, count=SEEDS, adapters=uses) for prompt in prompts]
+    requests = [GenerationRequest(prompt=prompt, seed=1, count=SEEDS, adapters=uses) for prompt in prompts]
     return [each for request in requests for each in studio.generate(request)]
 
 

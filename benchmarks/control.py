@@ -17,16 +17,16 @@ import pandas as pd
 from PIL import Image
 
 from valentina_pipeline.image.faces.similarity import face_scores
-from valentina_pipeline.image.generate.canny import agreement, edges
+from valentina_pipeline.image.generate.canny import edge_f1, edges
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.io.contact_sheet import contact_sheet
-from valentina_pipeline.image.models.scorers import load_judges
-from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, sentence
+from valentina_pipeline.image.models.scorers import load_scorers
+from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, caption_from_traits
 from valentina_pipeline.image.tiny import dataset
 from valentina_pipeline.serving.inference.control_models import Network
-from valentina_pipeline.serving.inference.engine import Studio
+from valentina_pipeline.serving.inference.engine import InferenceEngine
 from valentina_pipeline.serving.inference.package import read
-from valentina_pipeline.serving.inference.request import asked
+from valentina_pipeline.serving.inference.request import parse_request
 
 ROOT = Path(__file__).resolve().parents[1]
 FACES = "data/03_primary/valentina_moreau/faces.parquet"
@@ -50,8 +50,8 @@ def main() -> None:
 def table(package: Path, faces: Path, pictures: int, sheet: Path | None) -> str:
     about = read(package)
     network = Network(folder=ROOT / "tiny/weights/controlnet_canny", licence="Apache-2.0")
-    studio = Studio(about, root=ROOT, controls={"canny": network})
-    judges = load_judges(about.base, ROOT)
+    studio = InferenceEngine(about, root=ROOT, controls={"canny": network})
+    judges = load_scorers(about.base, ROOT)
     rows = pd.read_parquet(faces)
     known = np.stack(list(rows[rows["kept"] & (rows["split"] == "held_out")]["embedding"]))
     with tempfile.TemporaryDirectory() as cache:
@@ -61,18 +61,18 @@ def table(package: Path, faces: Path, pictures: int, sheet: Path | None) -> str:
     for scale in SCALES:
         drawn = []
         for number, (picture, traits) in enumerate(zip(shown, people.attributes, strict=True)):
-            words = sentence(traits, about.class_word, VARIABLE_TRAITS)
+            words = caption_from_traits(traits, about.class_word, VARIABLE_TRAITS)
             control = {
                 "kind": "canny",
                 "image": base64.b64encode(png.encode(picture)).decode(),
                 "scale": scale,
             }
-            (one,) = studio.generate(asked({"prompt": words, "seed": number, "control": [control]}))
+            (one,) = studio.generate(parse_request({"prompt": words, "seed": number, "control": [control]}))
             if one.image is None:
                 raise SystemExit(f"seed {number}: {one.refused}")
             drawn.append(one.image)
         page += drawn
-        kept = np.mean([agreement(image, edges(it)) for image, it in zip(drawn, shown, strict=True)])
+        kept = np.mean([edge_f1(image, edges(it)) for image, it in zip(drawn, shown, strict=True)])
         her = np.array([face_scores(image, known, judges)["identity"] for image in drawn])
         lines.append((scale, float(kept), float(np.nanmean(her)), float(np.mean(~np.isnan(her)))))
     if sheet:

@@ -53,13 +53,13 @@ def main() -> None:
 
 def measured(package: Path, engine: str, images: int) -> dict[str, float]:
     """Return this process's figures; start-up as the time of day when the networks were loaded."""
-    from valentina_pipeline.serving.inference.engine import Studio
-    from valentina_pipeline.serving.inference.request import Request
+    from valentina_pipeline.serving.inference.engine import InferenceEngine
+    from valentina_pipeline.serving.inference.request import GenerationRequest
 
-    studio = Studio.open(package, engine=engine)  # type: ignore[arg-type]
+    studio = InferenceEngine.open(package, engine=engine)  # type: ignore[arg-type]
     ready, begun, took = time.time(), time.perf_counter(), []
     for seed in range(images + 1):
-        studio.generate(Request(prompt="smiling, beach background", seed=seed, preset="draft"))
+        studio.generate(GenerationRequest(prompt="smiling, beach background", seed=seed, preset="draft"))
         took.append(time.perf_counter() - begun)
         begun = time.perf_counter()
     return {

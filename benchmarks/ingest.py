@@ -29,9 +29,9 @@ from valentina_pipeline.common.parallel import worker_count
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.ingest.ingest import ingest
-from valentina_pipeline.image.ingest.result_cache import Journal
-from valentina_pipeline.image.ingest.screening import Intake, Picture, judge
-from valentina_pipeline.image.ingest.source_image import Original
+from valentina_pipeline.image.ingest.result_cache import ResultCache
+from valentina_pipeline.image.ingest.screening import AcceptedImage, ScreeningContext, screen_image
+from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.safety.content_filter import ContentFilter
 from valentina_pipeline.integrations.sources.folder import LocalFolder
 
@@ -97,10 +97,10 @@ def by_us(folder: Path) -> None:
     place = LocalFolder(folder / "in")
     limits = intake().limits
     originals = [
-        Original(entry.name, partial(place.read, entry, limits.max_bytes), {}, entry.version)
+        SourceImage(entry.name, partial(place.read, entry, limits.max_bytes), {}, entry.version)
         for entry in place.entries()
     ]
-    with closing(Journal(folder / "journal")) as journal:
+    with closing(ResultCache(folder / "journal")) as journal:
         ingest(originals, intake(), journal)
 
 
@@ -118,19 +118,19 @@ def by_datasets(folder: Path) -> None:
 
 def taken(out: Path, row: dict[str, str]) -> dict[str, str]:
     """Judge one picture as ingest does, and write its PNG."""
-    made = judge(intake(), Original(row["file"], Path(row["file"]).read_bytes, {}))
-    if not isinstance(made, Picture):
+    made = screen_image(intake(), SourceImage(row["file"], Path(row["file"]).read_bytes, {}))
+    if not isinstance(made, AcceptedImage):
         return {"facts": "", "reason": made.reason}
     (out / f"{made.facts['sha256']}.png").write_bytes(made.content)
     return {"facts": json.dumps(made.facts), "reason": ""}
 
 
-def intake() -> Intake:
+def intake() -> ScreeningContext:
     implied = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"]["ingest"]
     open_gates = {"min_side": 64, "min_sharpness": 0, "max_noise": 1000, "min_jpeg_quality": 0}
     open_gates |= {"brightness": [0, 1], "max_clipped": 1, "max_letters": 1_000_000}
     limits = IngestConfig.model_validate({**implied, **open_gates, "near_duplicate_bits": 0})
-    return Intake(limits, (RIGHTS,), date.today(), ContentFilter().unsafe)
+    return ScreeningContext(limits, (RIGHTS,), date.today(), ContentFilter().unsafe)
 
 
 def timed(work: Callable[[], None]) -> tuple[float, int]:

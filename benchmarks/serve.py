@@ -75,18 +75,20 @@ def serve(package: Path, state: Path, bound: socket.socket, batching: bool) -> N
 
     from valentina_pipeline.integrations.bounded import configure
     from valentina_pipeline.serving.api.app import create_app
-    from valentina_pipeline.serving.api.auth import Gate
-    from valentina_pipeline.serving.api.service import Server
+    from valentina_pipeline.serving.api.auth import ApiKeyAuth
+    from valentina_pipeline.serving.api.service import GenerationService
     from valentina_pipeline.serving.inference.package import read
     from valentina_pipeline.serving.jobs.database import sqlite
-    from valentina_pipeline.serving.jobs.dispatcher import Desk
+    from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
     from valentina_pipeline.serving.jobs.metrics import Metrics
-    from valentina_pipeline.serving.jobs.store import Jobs
-    from valentina_pipeline.serving.jobs.worker import Opening
+    from valentina_pipeline.serving.jobs.store import JobStore
+    from valentina_pipeline.serving.jobs.worker import WorkerConfig
 
-    store, metrics = Jobs(sqlite(state)), Metrics()
-    desk = Desk(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics, batching)
-    app = create_app(Server({}, desk, Gate({}), metrics))
+    store, metrics = JobStore(sqlite(state)), Metrics()
+    desk = Dispatcher(
+        store, read(package), WorkerConfig(package, state / "c2pa"), state / "images", metrics, batching
+    )
+    app = create_app(GenerationService({}, desk, ApiKeyAuth({}), metrics))
     uvicorn.Server(configure(app)).run(sockets=[bound])
 
 

@@ -200,26 +200,26 @@ def ours(base: Any, pictures: list[Image.Image], args: argparse.Namespace) -> Ca
     import yaml
 
     from valentina_pipeline.config.train_lora import TrainConfig
-    from valentina_pipeline.image.train.encoding import Texts, encode_samples
-    from valentina_pipeline.image.train.loop import prepare
-    from valentina_pipeline.image.train.loss import Noise, Objective
-    from valentina_pipeline.image.train.methods import set_up
+    from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_samples
+    from valentina_pipeline.image.train.loop import configure_for_training
+    from valentina_pipeline.image.train.loss import DiffusionLoss, NoiseSchedule
+    from valentina_pipeline.image.train.methods import build_method
     from valentina_pipeline.image.train.samples import Sample
-    from valentina_pipeline.image.train.trainer import Mover, Run
+    from valentina_pipeline.image.train.trainer import Trainer, TrainState
     from valentina_pipeline.training.distributed import Processes
 
     with open("conf/base/bases.yml") as file:  # noqa: PTH123
         implied = yaml.safe_load(file)["sdxl"]["train_lora"]
     chosen = {"rank": RANK, "batch_size": args.batch, "precision": args.precision, "compile": args.compile}
     cfg = TrainConfig.model_validate({**implied, **chosen, "gradient_checkpointing": args.checkpointing})
-    learned = set_up(base, cfg, "valentina", "woman", 0)
+    learned = build_method(base, cfg, "valentina", "woman", 0)
     face = (0.0, 0.0, float(args.side), float(args.side))
     samples = [Sample(str(index), image, CAPTION, face) for index, image in enumerate(pictures)]
     data = encode_samples(base, samples)
-    loss = Objective(base, data, Noise.of(base), cfg, 0, Texts(base))
-    mover = Mover.of(learned.weights, learned.rates, learned.spans, loss, Processes())
-    prepare(base, cfg)
-    run = Run()
+    loss = DiffusionLoss(base, data, NoiseSchedule.of(base), cfg, 0, PromptEmbedCache(base))
+    mover = Trainer.of(learned.weights, learned.rates, learned.spans, loss, Processes())
+    configure_for_training(base, cfg)
+    run = TrainState()
 
     def step(index: int) -> None:
         mover.step(index, run).item()

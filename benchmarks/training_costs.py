@@ -20,13 +20,13 @@ from valentina_pipeline.common.threads import reproducible
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image.models.base_model import load_base
-from valentina_pipeline.image.train.encoding import Texts, encode_samples
+from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_samples
 from valentina_pipeline.image.train.loop import train
-from valentina_pipeline.image.train.methods import set_up
+from valentina_pipeline.image.train.methods import build_method
 from valentina_pipeline.image.train.samples import Sample
 from valentina_pipeline.integrations import mlflow
-from valentina_pipeline.integrations.tracking import active
-from valentina_pipeline.training.callbacks import Watch
+from valentina_pipeline.integrations.tracking import current_tracker
+from valentina_pipeline.training.callbacks import TrainingCallbacks
 from valentina_pipeline.training.checkpoints import Checkpoints
 from valentina_pipeline.training.encoding_cache import Cache
 
@@ -60,7 +60,7 @@ def seconds_to_encode(base: object, cache: Cache) -> float:
     began = time.perf_counter()
     data = encode_samples(base, samples(), cache=cache)
     for caption in data.captions:
-        Texts(base, cache)([caption])
+        PromptEmbedCache(base, cache)([caption])
     return time.perf_counter() - began
 
 
@@ -71,15 +71,15 @@ def seconds_to_train(base: object, cfg: TrainConfig, cache: Cache, folder: Path)
     def log(metrics: dict[str, float], step: int) -> None:
         nonlocal sending
         began = time.perf_counter()
-        active().log(metrics, step)
+        current_tracker().log(metrics, step)
         sending += time.perf_counter() - began
 
     (folder / "project").mkdir()
     mlflow.open_parent(folder / "project", "v", "inputs", {}).open_stage("train_lora")
     data = encode_samples(base, samples(), cache=cache)
-    learned = set_up(base, cfg, "v", "woman", 0)
+    learned = build_method(base, cfg, "v", "woman", 0)
     began = time.perf_counter()
-    train(base, learned, data, cfg, 0, Checkpoints(folder / "checkpoints"), Watch(log=log))
+    train(base, learned, data, cfg, 0, Checkpoints(folder / "checkpoints"), TrainingCallbacks(log=log))
     whole = time.perf_counter() - began
     mlflow.close_stage(mlflow.FINISHED)
     mlflow.close_parent(mlflow.FINISHED)

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from valentina_pipeline.image import renderer
-from valentina_pipeline.image.provenance.watermark import look, watermarked
+from valentina_pipeline.image.provenance.watermark import add_watermark, detect
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "data/06_models/valentina_moreau/package"
@@ -90,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     drawings = drawn(asked.package, asked.drawings)
     sets = {"drawn, 128 px": drawings, "512 px": portraits(24, 512), "1024 px": portraits(12, 1024)}
-    marked = {name: [watermarked(image) for image in images] for name, images in sets.items()}
+    marked = {name: [add_watermark(image) for image in images] for name, images in sets.items()}
     print(f"{'':34}" + "".join(f"{name:>20}" for name in sets))
     for name, treatment in TREATMENTS.items():
         cells = [survival([treatment(image) for image in images]) for images in marked.values()]
@@ -103,8 +103,8 @@ def main() -> None:
 
 def drawn(package: Path, count: int) -> list[Image.Image]:
     """Return drawings without the mark, as the studio draws them."""
-    from valentina_pipeline.image.generate.sampling import Request, draw
-    from valentina_pipeline.image.lora.loading import pipeline
+    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.lora.loading import load_pipeline
     from valentina_pipeline.image.models.base_model import load_base
     from valentina_pipeline.serving.inference.package import read
 
@@ -113,9 +113,9 @@ def drawn(package: Path, count: int) -> list[Image.Image]:
     base = load_base(about.base.model_copy(update={"path": "base"}), about.folder)
     prompts = [about.subject(PROMPTS[seed % len(PROMPTS)]) for seed in range(count)]
     begun = time.perf_counter()
-    images = draw(
-        pipeline(base, about.folder / "lora"),
-        [Request(prompt, seed) for seed, prompt in enumerate(prompts)],
+    images = generate_images(
+        load_pipeline(base, about.folder / "lora"),
+        [ImageSpec(prompt, seed) for seed, prompt in enumerate(prompts)],
         preset.steps,
         preset.guidance,
         preset.size,
@@ -134,7 +134,7 @@ def portraits(count: int, size: int) -> list[Image.Image]:
 
 
 def survival(images: Sequence[Image.Image]) -> str:
-    traces = [look(image) for image in images]
+    traces = [detect(image) for image in images]
     return f"{np.mean([trace.found for trace in traces]):.0%} ({min(t.score for t in traces):.1f})"
 
 
@@ -163,13 +163,13 @@ def similarity(one: np.ndarray, other: np.ndarray) -> float:
 
 def cost(images: Sequence[Image.Image]) -> str:
     begun = time.perf_counter()
-    marked = [watermarked(image) for image in images]
+    marked = [add_watermark(image) for image in images]
     between = time.perf_counter()
     for image in marked:
-        look(image)
+        detect(image)
     found = time.perf_counter()
     for image in images[:8]:
-        look(image)
+        detect(image)
     missed = (time.perf_counter() - found) / len(images[:8])
     each = [(later - earlier) / len(images) * 1e3 for earlier, later in ((begun, between), (between, found))]
     return (
@@ -180,12 +180,12 @@ def cost(images: Sequence[Image.Image]) -> str:
 def seen(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> str:
     """Say what the face embedder and the content filter see of the mark."""
     from valentina_pipeline.image.faces.crop import face_crop
-    from valentina_pipeline.image.faces.detection import find_faces
-    from valentina_pipeline.image.faces.embedding import embedder
+    from valentina_pipeline.image.faces.detection import detect_faces
+    from valentina_pipeline.image.faces.embedding import load_face_embedder
     from valentina_pipeline.image.safety.content_filter import ContentFilter
 
-    network = embedder("tiny", str(ROOT / "tiny/weights/faces.safetensors"))
-    faces = find_faces(before)  # the same crop of both
+    network = load_face_embedder("tiny", str(ROOT / "tiny/weights/faces.safetensors"))
+    faces = detect_faces(before)  # the same crop of both
     rows = [row for row, found in enumerate(faces) if found]
     one, other = (
         network.embed([face_crop(images[row], faces[row][0], network.size) for row in rows])
@@ -204,7 +204,7 @@ def seen(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> str:
 
 def unmarked(images: Sequence[Image.Image], small: Sequence[Image.Image]) -> str:
     forms = ("as it is", "JPEG 70", "cropped to 75% of each side", "resized to 150%")
-    traces = [look(TREATMENTS[form](image)) for form in forms for image in (*images, *small)]
+    traces = [detect(TREATMENTS[form](image)) for form in forms for image in (*images, *small)]
     chance = np.array([trace.chance for trace in traces])
     said = ", ".join(f"{np.mean(chance < at):.2%} below {at:g}" for at in (0.1, 0.01, 0.001))
     return (

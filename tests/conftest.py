@@ -14,12 +14,27 @@ from moto.server import ThreadedMotoServer
 
 ROOT = Path(__file__).parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each: threads that wait for each other's cores cost most
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+LONGEST = (
+    "test_end_to_end", "test_app", "test_loop", "test_dvc_stages", "test_page", "test_train_lora",
+    "test_onnx", "test_engines", "test_adapters",
+)  # fmt: skip
+"""Files that begin first, so that no process is left alone with one of them."""
 
 # the same examples in every run, whatever the machine's speed
 hypothesis.settings.register_profile("exact", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("exact")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files: the longest first, the others as they were found."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from valentina_pipeline.serving.inference.package import read
 from valentina_pipeline.serving.jobs import worker_process
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.jobs.store import Jobs
-from valentina_pipeline.serving.jobs.worker import Batch, Opening, Over, Picture, Ready
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.jobs.worker import Batch, BatchDone, GeneratedImage, Ready, WorkerConfig
 
 LEASE = 1.0
 SECONDS = 0.02
 """That an image takes."""
 
 
-def work(server: Connection, opening: Opening) -> None:
+def work(server: Connection, opening: WorkerConfig) -> None:
     """Draw as `worker.work` does; each image is a line of `drawn` in the folder that the key would be in."""
     server.send(Ready("nowhere", "torch", {"networks": 0.0}, False, {}))
     try:
@@ -35,20 +35,20 @@ def work(server: Connection, opening: Opening) -> None:
                         time.sleep(SECONDS)
                         with (opening.signing / "drawn").open("a") as lines:
                             lines.write(f"{job} {seed}\n")
-                        server.send([Picture(job, seed, b"an image", "", None, "torch")])
-                server.send(Over(SECONDS))
+                        server.send([GeneratedImage(job, seed, b"an image", "", None, "torch")])
+                server.send(BatchDone(SECONDS))
     except (EOFError, OSError):
         return  # the server is gone
 
 
-def desk(jobs: Jobs, package: Path, state: Path) -> Desk:
+def desk(jobs: JobStore, package: Path, state: Path) -> Dispatcher:
     """Return a desk; it has `work` draw where a test puts that in the place of the process's own."""
-    return Desk(jobs, read(package), Opening(package, state), state / "images", Metrics())
+    return Dispatcher(jobs, read(package), WorkerConfig(package, state), state / "images", Metrics())
 
 
 if __name__ == "__main__":
     worker_process.work = work  # type: ignore[attr-defined]
-    made = desk(Jobs(sys.argv[1], lease=LEASE), Path(sys.argv[3]), Path(sys.argv[2]))
+    made = desk(JobStore(sys.argv[1], lease=LEASE), Path(sys.argv[3]), Path(sys.argv[2]))
     made.start()
     print("begun", flush=True)
     signal.pause()

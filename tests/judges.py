@@ -1,4 +1,4 @@
-"""Judges whose verdicts can be worked out by hand: a picture is one colour, and its vector that colour.
+"""Scorers whose verdicts can be worked out by hand: a picture is one colour, and its vector that colour.
 
 Red, green and blue are the axes; a black picture shows no face, and grey ones a doubtful one.
 """
@@ -12,10 +12,10 @@ from PIL import Image
 from portraits import CONCEPT
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.image.evaluate.evaluate import Known, Models
-from valentina_pipeline.image.evaluate.prompts import Take
+from valentina_pipeline.image.evaluate.evaluate import CharacterData, EvaluationModels
+from valentina_pipeline.image.evaluate.prompts import PlannedImage
 from valentina_pipeline.image.faces.detection import Face
-from valentina_pipeline.image.models.scorers import Judges
+from valentina_pipeline.image.models.scorers import Scorers
 
 PERSON = Concept.model_validate(CONCEPT)
 CONFIG = EvaluateConfig(images_per_prompt=2, steps=1, guidance=1.0, bootstrap=200)
@@ -71,11 +71,11 @@ class ColourClip:
         return np.tile(np.array([1, 0, 0], np.float32), (len(texts), 1))
 
 
-def judges() -> Judges:
-    return Judges(find, ColourFaces(), ColourClip())
+def judges() -> Scorers:
+    return Scorers(find, ColourFaces(), ColourClip())
 
 
-def known(train: Sequence[tuple[int, int, int]], held_out: Sequence[tuple[int, int, int]]) -> Known:
+def known(train: Sequence[tuple[int, int, int]], held_out: Sequence[tuple[int, int, int]]) -> CharacterData:
     """Portraits of these colours, named 00..., 01..., captioned "a photo"."""
     colours = [*train, *held_out]
     names = [f"{index:02d}{'a' * 62}" for index in range(len(colours))]
@@ -88,13 +88,13 @@ def known(train: Sequence[tuple[int, int, int]], held_out: Sequence[tuple[int, i
         }
     )
     aligned = {name: plain(colour) for name, colour in zip(names, colours, strict=True)}
-    return Known(aligned, faces, dict.fromkeys(names, "a photo"))
+    return CharacterData(aligned, faces, dict.fromkeys(names, "a photo"))
 
 
-def models(**colours: tuple[int, int, int]) -> Models:
-    """Models that draw each variant in its colour; what is not named is black."""
+def models(**colours: tuple[int, int, int]) -> EvaluationModels:
+    """EvaluationModels that draw each variant in its colour; what is not named is black."""
 
-    def draw(takes: Sequence[Take]) -> list[Image.Image]:
+    def draw(takes: Sequence[PlannedImage]) -> list[Image.Image]:
         return [plain(colours.get(take.variant, BLACK)) for take in takes]
 
-    return Models(draw, lambda image: None, judges())
+    return EvaluationModels(draw, lambda image: None, judges())

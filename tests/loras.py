@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 import tiny_bases
-from valentina_pipeline.image.lora.adapter import Adapter, Block, Kind, Plan, inject
-from valentina_pipeline.image.lora.formats import Notes
+from valentina_pipeline.image.lora.adapter import Adapter, AdapterSpec, Kind, LayerOverride, inject
+from valentina_pipeline.image.lora.formats import AdapterMetadata
 from valentina_pipeline.image.models.base_model import BaseModel
 
-NOTES = Notes("valentina", "b" * 64, "d" * 64, tiny_bases.SIZE, "v_prediction")
+NOTES = AdapterMetadata("valentina", "b" * 64, "d" * 64, tiny_bases.SIZE, "v_prediction")
 KOHYA_NAME = "valentina.kohya.safetensors"
 
 
@@ -20,10 +20,10 @@ def trained(
     alpha: float = 2.0,
     text: bool = True,
     kind: Kind = "lora",
-    blocks: tuple[Block, ...] = (),
+    blocks: tuple[LayerOverride, ...] = (),
 ) -> Adapter:
     """An adapter of rank 4 with random numbers in place of what training would find."""
-    adapter = inject(model, Plan(kind, 4, alpha, targets, blocks), text, seed=5)
+    adapter = inject(model, AdapterSpec(kind, 4, alpha, targets, blocks), text, seed=5)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, weight in adapter.weights().items():

@@ -100,21 +100,21 @@ def lora(seed: int = 1, kind: Kind = "lora") -> Path:
     """The files of a LoRA of the random SDXL, or of its kin, with random weights: it changes the image."""
     import torch
 
-    from valentina_pipeline.image.lora.adapter import Plan, inject
-    from valentina_pipeline.image.lora.formats import Notes, adapter_files
+    from valentina_pipeline.image.lora.adapter import AdapterSpec, inject
+    from valentina_pipeline.image.lora.formats import AdapterMetadata, export_adapter
     from valentina_pipeline.image.models.base_model import load_base
     from valentina_pipeline.image.models.weights import base_hash
 
     folder = tiny_bases.sdxl_folder()
     base = load_base(tiny_bases.config("sdxl", folder), ROOT)
-    adapter = inject(base, Plan(kind, 2, 4, "attention"), text=True, seed=seed)
+    adapter = inject(base, AdapterSpec(kind, 2, 4, "attention"), text=True, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for weights in adapter.weights().values():
             weights.data.normal_(0, 0.2)
-    notes = Notes("valentina_moreau", base_hash(folder), "0" * 64, 64, "v_prediction")
+    notes = AdapterMetadata("valentina_moreau", base_hash(folder), "0" * 64, 64, "v_prediction")
     place = Path(mkdtemp(prefix="lora-", dir=folder.parent))
-    for name, content in adapter_files(adapter, notes).items():
+    for name, content in export_adapter(adapter, notes).items():
         (place / name).write_bytes(content)
     return place
 

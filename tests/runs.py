@@ -11,14 +11,14 @@ from PIL import Image
 import tiny_bases
 from valentina_pipeline.common.threads import reproducible
 from valentina_pipeline.config.train_lora import TrainConfig
-from valentina_pipeline.image.lora.formats import Notes
+from valentina_pipeline.image.lora.formats import AdapterMetadata
 from valentina_pipeline.image.models.base_model import BaseModel
 from valentina_pipeline.image.train.encoding import encode_samples
 from valentina_pipeline.image.train.loop import ALONE, train
-from valentina_pipeline.image.train.methods import Learned, set_up
+from valentina_pipeline.image.train.methods import Trainable, build_method
 from valentina_pipeline.image.train.samples import Sample
-from valentina_pipeline.image.train.validation import held_out_figures
-from valentina_pipeline.training.callbacks import Watch
+from valentina_pipeline.image.train.validation import validation_losses
+from valentina_pipeline.training.callbacks import TrainingCallbacks
 from valentina_pipeline.training.checkpoints import Checkpoints
 from valentina_pipeline.training.distributed import Processes
 
@@ -58,13 +58,13 @@ def samples(count: int = 3) -> list[Sample]:
     ]
 
 
-NOTES = Notes("v", "b", "d", tiny_bases.SIZE, "v_prediction")
+NOTES = AdapterMetadata("v", "b", "d", tiny_bases.SIZE, "v_prediction")
 
 
-def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Learned]:
+def made(cfg: TrainConfig, family: str = "sdxl") -> tuple[BaseModel, Trainable]:
     new_words = cfg.method in ("textual_inversion", "pivotal")
     base = tiny_bases.loaded(family, own_tokenizers=new_words)
-    return base, set_up(base, cfg, "v", "woman", seed=1)
+    return base, build_method(base, cfg, "v", "woman", seed=1)
 
 
 def run(
@@ -79,7 +79,7 @@ def run(
         base, learned = made(cfg, family)
         worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in samples()]
         data = encode_samples(base, worded, cfg.face_weight, cfg.background_weight)
-        looks = [(cfg.look_every, lambda: held_out_figures(base, data, data, 9))]
-        seen = Watch(looks=looks, **watch)  # type: ignore[arg-type]
+        looks = [(cfg.look_every, lambda: validation_losses(base, data, data, 9))]
+        seen = TrainingCallbacks(looks=looks, **watch)  # type: ignore[arg-type]
         came = train(base, learned, data, cfg, 9, Checkpoints(folder), seen, processes)
     return {**learned.files(NOTES), "run": json.dumps(asdict(came)).encode()}

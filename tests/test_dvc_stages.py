@@ -70,7 +70,7 @@ def built(root: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A project in git whose pipeline ran once for one concept."""
     place = tmp_path_factory.mktemp("built")
     project = copy_project(root, place / "project")
-    text = dvc_yaml.render(project)
+    text = dvc_yaml.render_dvc_yaml(project)
     (project / "dvc.yaml").write_text(text)
     stages = yaml.safe_load(text.replace("${item.concept}", "CONCEPT"))["stages"]
     del stages["code"]

@@ -23,7 +23,7 @@ def entry(path: str, **more: Any) -> dict[str, Any]:
 
 
 def test_the_committed_dvc_yaml_is_up_to_date(root: Path) -> None:
-    assert dvc_yaml.difference(root / "dvc.yaml", dvc_yaml.render(root)) == ""
+    assert dvc_yaml.diff(root / "dvc.yaml", dvc_yaml.render_dvc_yaml(root)) == ""
 
 
 def test_a_stage_is_a_pipeline_with_its_paths_params_and_code() -> None:
@@ -94,7 +94,9 @@ def test_the_whole_concept_is_every_key_but_the_overrides() -> None:
 def test_every_catalog_entry_of_the_project_is_used(root: Path) -> None:
     catalog = dvc_yaml.read_catalog(root)
     stages = [
-        stage for stage in yaml.safe_load(dvc_yaml.render(root))["stages"].values() if "matrix" in stage
+        stage
+        for stage in yaml.safe_load(dvc_yaml.render_dvc_yaml(root))["stages"].values()
+        if "matrix" in stage
     ]
     assert {name for stage in stages for name in stage["params"][-2][dvc_yaml.CATALOG]} == set(catalog)
 
@@ -108,12 +110,12 @@ def test_every_catalog_entry_of_the_project_is_used(root: Path) -> None:
 )
 def test_two_writers_of_one_path_are_refused(paths: tuple[str, str], message: str) -> None:
     catalog = {"a": entry("a"), "b": entry(paths[0]), "c": entry(paths[1])}
-    with pytest.raises(dvc_yaml.BadDag, match=message):
+    with pytest.raises(dvc_yaml.InvalidDagError, match=message):
         dvc_yaml.stages({"first": wired("a", "b"), "second": wired("a", "c")}, catalog)
 
 
 def test_one_dataset_that_two_stages_write_is_refused() -> None:
-    with pytest.raises(dvc_yaml.BadDag, match="each path has one writer"):
+    with pytest.raises(dvc_yaml.InvalidDagError, match="each path has one writer"):
         dvc_yaml.stages(
             {"first": wired("a", "b"), "second": wired("a", "b")}, {"a": entry("a"), "b": entry("b")}
         )
@@ -121,14 +123,14 @@ def test_one_dataset_that_two_stages_write_is_refused() -> None:
 
 def test_an_unpersisted_dataset_between_stages_is_refused() -> None:
     pipes = {"first": wired("a", "inner"), "second": wired("inner", "b")}
-    with pytest.raises(dvc_yaml.BadDag, match="second takes 'inner', which is not persisted"):
+    with pytest.raises(dvc_yaml.InvalidDagError, match="second takes 'inner', which is not persisted"):
         dvc_yaml.stages(pipes, {"a": entry("a"), "b": entry("b")})
 
 
 def test_a_memory_dataset_in_the_catalog_is_not_persisted_either() -> None:
     catalog = {"a": entry("a"), "inner": {"type": "MemoryDataset"}, "b": entry("b")}
     pipes = {"first": wired("a", "inner"), "second": wired("inner", "b")}
-    with pytest.raises(dvc_yaml.BadDag, match="inner has no filepath"):
+    with pytest.raises(dvc_yaml.InvalidDagError, match="inner has no filepath"):
         dvc_yaml.stages(pipes, catalog)
 
 
@@ -144,13 +146,13 @@ def test_a_memory_dataset_in_the_catalog_is_not_persisted_either() -> None:
     ],
 )
 def test_an_entry_that_dvc_cannot_keep_is_refused(output: dict[str, Any], message: str) -> None:
-    with pytest.raises(dvc_yaml.BadDag, match=message):
+    with pytest.raises(dvc_yaml.InvalidDagError, match=message):
         dvc_yaml.stages({"first": wired("a", "b")}, {"a": entry("a"), "b": output})
 
 
 @pytest.mark.parametrize("parameter", ["train", "train_lora.rank"])
 def test_a_parameter_that_nobody_makes_is_refused(parameter: str) -> None:
-    with pytest.raises(dvc_yaml.BadDag, match=f"params:{parameter} is nothing"):
+    with pytest.raises(dvc_yaml.InvalidDagError, match=f"params:{parameter} is nothing"):
         dvc_yaml.stages({"first": wired(["a", f"params:{parameter}"], None)}, {"a": entry("a")})
 
 
@@ -158,5 +160,5 @@ def test_writing_says_whether_anything_changed(tmp_path: Path) -> None:
     path = tmp_path / "dvc.yaml"
     assert dvc_yaml.write(path, "a\n")
     assert not dvc_yaml.write(path, "a\n")
-    assert "-a\n+b\n" in dvc_yaml.difference(path, "b\n")
+    assert "-a\n+b\n" in dvc_yaml.diff(path, "b\n")
     assert [file.name for file in tmp_path.iterdir()] == ["dvc.yaml"]

@@ -17,7 +17,7 @@ from valentina_pipeline.datasets.json_file import JsonFile
 from valentina_pipeline.hooks import InputHooks, TrackingHooks
 from valentina_pipeline.image.models.requirements import find_missing_models
 from valentina_pipeline.integrations import mlflow
-from valentina_pipeline.integrations.tracking import Silent
+from valentina_pipeline.integrations.tracking import NullTracker, current_tracker
 
 PARAMS = {"concept": {"trigger": "anna", "source": "renderer"}, "seed": 1, "evaluate": {"steps": 9}}
 
@@ -53,7 +53,7 @@ def run(root: Path, *nodes: Any) -> None:
 
 
 def evaluate(params: dict[str, Any]) -> dict[str, Any]:
-    mlflow.active().log({"live": params["steps"]}, 1)
+    current_tracker().log({"live": params["steps"]}, 1)
     return {"identity": {"gain": 0.5}}
 
 
@@ -77,7 +77,7 @@ def test_a_stage_is_tracked_with_params_figures_time_and_files(tmp_path: Path, c
     assert child.data.metrics["live"] == 9
     assert child.data.metrics["seconds"] >= 0
     assert [each.path for each in client.list_artifacts(child.info.run_id)] == ["metrics.json"]
-    assert isinstance(mlflow.active(), Silent)
+    assert isinstance(current_tracker(), NullTracker)
 
 
 def test_stages_in_several_processes_share_a_parent(tmp_path: Path, client: Any) -> None:

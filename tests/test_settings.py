@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kedro.framework.project import pipelines, settings
 
-from valentina_pipeline.config.validation import BadParameter
+from valentina_pipeline.config.validation import InvalidParameterError
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.pipeline_registry import PIPELINES
 
@@ -62,7 +62,7 @@ def test_a_concept_given_at_runtime_is_used_by_catalog_and_parameters(project: P
 def test_a_trigger_that_is_not_the_files_name_is_refused(project: Path) -> None:
     concepts = project / "conf/base/concepts"
     (concepts / "anna.yml").write_text((concepts / "valentina_moreau.yml").read_text())
-    with pytest.raises(BadParameter, match=r"'valentina_moreau' has to be the file's name, 'anna'"):
+    with pytest.raises(InvalidParameterError, match=r"'valentina_moreau' has to be the file's name, 'anna'"):
         loader(project, concept="anna")["parameters"]
 
 
@@ -111,13 +111,13 @@ def test_a_wrong_file_is_one_clear_message(
     path = project / file
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(BadParameter, match=message):
+    with pytest.raises(InvalidParameterError, match=message):
         loader(project)["parameters"]
 
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", {"name": "x"}])
 def test_a_concept_that_is_no_name_is_refused(project: Path, name: object) -> None:
-    with pytest.raises(BadParameter, match="has no file in"):
+    with pytest.raises(InvalidParameterError, match="has no file in"):
         loader(project, concept=name)["parameters"]
 
 

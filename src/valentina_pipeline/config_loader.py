@@ -9,12 +9,12 @@ from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
 from yaml import YAMLError
 
-from valentina_pipeline.config.effective import effective
-from valentina_pipeline.config.validation import BadParameter
+from valentina_pipeline.config.effective import resolve_params
+from valentina_pipeline.config.validation import InvalidParameterError
 
 
-class InvalidParameter(ClickException, BadParameter):
-    """A BadParameter that the command line shows as one line instead of a trace."""
+class ParameterUsageError(ClickException, InvalidParameterError):
+    """A InvalidParameterError that the command line shows as one line instead of a trace."""
 
 
 class ProjectConfigLoader(OmegaConfigLoader):
@@ -46,7 +46,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
         """Return a configuration by its name, `parameters` checked before any work begins.
 
         Raises:
-            InvalidParameter: a parameter is unknown, missing or out of range, or a file unreadable.
+            ParameterUsageError: a parameter is unknown, missing or out of range, or a file unreadable.
         """
         if key != "parameters" or key in self:
             return super().__getitem__(key)
@@ -55,32 +55,34 @@ class ProjectConfigLoader(OmegaConfigLoader):
         params = _overlaid(_read(self._params), chosen)
         concept = _read(file)
         if concept.get("trigger") != file.stem:
-            raise InvalidParameter(
+            raise ParameterUsageError(
                 f"concept.trigger: {concept.get('trigger')!r} has to be the file's name, {file.stem!r}: all "
                 "that is made of a concept is found by it"
             )
         try:
-            return effective(params, _read(self._base / "bases.yml"), concept)
-        except BadParameter as err:
-            raise InvalidParameter(f"{err} (params.yaml, bases.yml, {file.name} or --params)") from err
+            return resolve_params(params, _read(self._base / "bases.yml"), concept)
+        except InvalidParameterError as err:
+            raise ParameterUsageError(f"{err} (params.yaml, bases.yml, {file.name} or --params)") from err
 
 
 def read_concepts(root: Path) -> list[str]:
     """Return the `concepts` of the project's params.yaml, at least one.
 
     Raises:
-        InvalidParameter: there is none.
+        ParameterUsageError: there is none.
     """
     match _read(root / "params.yaml").get("concepts"):
         case [str(), *_] as concepts:
             return [str(concept) for concept in concepts]
-    raise InvalidParameter("concepts: params.yaml needs at least one, as in `concepts: [valentina_moreau]`")
+    raise ParameterUsageError(
+        "concepts: params.yaml needs at least one, as in `concepts: [valentina_moreau]`"
+    )
 
 
 def _concept_file(folder: Path, name: object) -> Path:
     there = sorted(path.stem for path in folder.glob("*.yml"))
     if name not in there:
-        raise InvalidParameter(f"concept: {name!r} has no file in {folder}; there are {', '.join(there)}")
+        raise ParameterUsageError(f"concept: {name!r} has no file in {folder}; there are {', '.join(there)}")
     return folder / f"{name}.yml"
 
 
@@ -100,9 +102,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError as err:
-        raise InvalidParameter(f"{path} is missing: `git checkout -- {path.name}` brings it back") from err
+        raise ParameterUsageError(f"{path} is missing: `git checkout -- {path.name}` brings it back") from err
     except (YAMLError, UnicodeDecodeError) as err:
-        raise InvalidParameter(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+        raise ParameterUsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(loaded, dict):
-        raise InvalidParameter(f"{path} has to be a mapping of names to values")
+        raise ParameterUsageError(f"{path} has to be a mapping of names to values")
     return {str(key): value for key, value in loaded.items()}

@@ -43,15 +43,15 @@ CODE_STAGE = {
 Catalog = Mapping[str, Mapping[str, Any]]
 
 
-class BadDag(ValueError):
+class InvalidDagError(ValueError):
     """The pipelines and the catalog make no DAG that DVC can run; the message says what to change."""
 
 
-def render(root: Path) -> str:
+def render_dvc_yaml(root: Path) -> str:
     """Return the text that `root`'s dvc.yaml should have; Kedro has to be set up for `root`.
 
     Raises:
-        BadDag: see `stages`.
+        InvalidDagError: see `stages`.
     """
     pipelines = register_pipelines()
     described = stages({name: pipelines[name] for name in PIPELINES}, read_catalog(root))
@@ -79,7 +79,7 @@ def write(path: Path, text: str) -> bool:
     return True
 
 
-def difference(path: Path, text: str) -> str:
+def diff(path: Path, text: str) -> str:
     """Return the unified diff from what `path` holds to `text`; empty when it is up to date."""
     present = path.read_text("utf-8") if path.exists() else ""
     lines = difflib.unified_diff(
@@ -107,7 +107,7 @@ def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> dict[str, dic
     """Return dvc.yaml's stages for these pipelines.
 
     Raises:
-        BadDag: two pipelines write one path; what travels between pipelines is not in the catalog;
+        InvalidDagError: two pipelines write one path; what travels between pipelines is not in the catalog;
             Kedro would version what DVC versions; a path is not inside the project; or an input or
             a `metadata.dvc` has no meaning here.
     """
@@ -118,7 +118,7 @@ def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> dict[str, dic
 def _stage(name: str, pipeline: Pipeline, catalog: Catalog) -> dict[str, Any]:
     inputs = {given for given in pipeline.inputs() if not given.startswith("params:")}
     for given in sorted(inputs - set(catalog)):
-        raise BadDag(
+        raise InvalidDagError(
             f"stage {name} takes {given!r}, which is not persisted: give it an entry in {CATALOG}, "
             "or make it in the same stage"
         )
@@ -154,13 +154,15 @@ def _path(name: str, catalog: Catalog) -> str:
     """Return a catalog entry's path, relative to the project."""
     entry = catalog[name]
     if entry.get("versioned"):
-        raise BadDag(f"{name} is `versioned: true`, but DVC versions it already: remove that from {CATALOG}")
+        raise InvalidDagError(
+            f"{name} is `versioned: true`, but DVC versions it already: remove that from {CATALOG}"
+        )
     path = entry.get("filepath")
     if not isinstance(path, str):
-        raise BadDag(f"{name} has no filepath in {CATALOG}, so that DVC cannot follow it")
+        raise InvalidDagError(f"{name} has no filepath in {CATALOG}, so that DVC cannot follow it")
     plain = PurePosixPath(path)
     if plain.is_absolute() or ".." in plain.parts or "://" in path:
-        raise BadDag(f"{name} is at {path}: DVC keeps only paths inside the project")
+        raise InvalidDagError(f"{name} is at {path}: DVC keeps only paths inside the project")
     return plain.as_posix()
 
 
@@ -170,7 +172,7 @@ def _out(name: str, catalog: Catalog) -> tuple[str, str | dict[str, Any]]:
     kind = options.pop("kind", "outs")
     known = OUT_KEYS | (PLOT_KEYS if kind == "plots" else set())
     if kind not in KINDS or set(options) - known:
-        raise BadDag(
+        raise InvalidDagError(
             f"metadata.dvc of {name} in {CATALOG}: kind is one of {', '.join(KINDS)}, and {kind} takes "
             f"{', '.join(sorted(known))}"
         )
@@ -187,7 +189,7 @@ def _refuse_two_writers(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> 
     for index, (path, stage, entry) in enumerate(written):
         for other, other_stage, other_entry in written[:index]:
             if path == other or path in other.parents or other in path.parents:
-                raise BadDag(
+                raise InvalidDagError(
                     f"{other_stage} writes {other_entry} to {other} and {stage} writes {entry} to {path}: "
                     "each path has one writer"
                 )
@@ -224,4 +226,4 @@ def _keys_behind(parameter: str) -> dict[str, list[str]]:
             BASES: [f"${{base}}.{head}"],
             CONCEPT: [f"overrides.{head}"],
         }
-    raise BadDag(f"params:{parameter} is nothing that valentina_pipeline.config.effective makes")
+    raise InvalidDagError(f"params:{parameter} is nothing that valentina_pipeline.config.effective makes")

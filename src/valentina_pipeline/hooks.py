@@ -24,6 +24,7 @@ from valentina_pipeline.common.code_fingerprint import fingerprint, pipeline_mod
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.manifest import StaleInputError, check_same_run
 from valentina_pipeline.integrations import mlflow, run_inputs
+from valentina_pipeline.integrations.tracking import current_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class TrackingHooks:
     @hook_impl
     def after_node_run(self) -> None:
         """Log how long the stage took, which is nowhere else: tracked outputs do not depend on time."""
-        mlflow.active().log({"seconds": time.monotonic() - self._began}, None)
+        current_tracker().log({"seconds": time.monotonic() - self._began}, None)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
@@ -116,10 +117,10 @@ class TrackingHooks:
         dataset = self._catalog.get(dataset_name)
         metadata = getattr(dataset, "metadata", None) or {}
         if metadata.get("dvc", {}).get("kind") == "metrics":
-            mlflow.active().log(mlflow.numbers(data), None)
+            current_tracker().log(mlflow.flatten_metrics(data), None)
         path = Path(str(dataset._describe().get("filepath", "")))
         if path.is_file() and path.is_relative_to(self._root / SHOWN):
-            mlflow.active().file(path)
+            current_tracker().file(path)
 
     @hook_impl
     def after_pipeline_run(self) -> None:

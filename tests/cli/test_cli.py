@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from valentina_pipeline.cli import ShortErrorGroup, cli
-from valentina_pipeline.domain.rights import BadLedger
+from valentina_pipeline.domain.rights import InvalidLedgerError
 
 
 def kedro(project: Path, *arguments: str) -> Result:
@@ -61,7 +61,7 @@ def failing() -> click.Group:
     @group.command()
     @click.argument("kind")
     def fail(kind: str) -> None:
-        raise BadLedger("studio.yml:\n  no record") if kind == "ours" else KeyError("sha256")
+        raise InvalidLedgerError("studio.yml:\n  no record") if kind == "ours" else KeyError("sha256")
 
     return group
 
@@ -75,7 +75,7 @@ def test_an_error_ends_in_one_paragraph(failing: click.Group) -> None:
 
 def test_verbose_shows_the_traceback(failing: click.Group) -> None:
     done = CliRunner().invoke(failing, ["fail", "ours", "--verbose"])
-    assert isinstance(done.exception, BadLedger)
+    assert isinstance(done.exception, InvalidLedgerError)
 
 
 def test_check_names_every_problem_and_creates_the_folders(project: Path) -> None:

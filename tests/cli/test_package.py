@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 import packages
 import tiny_bases
 from valentina_pipeline.cli import cli
-from valentina_pipeline.domain.artifacts import LORA
-from valentina_pipeline.serving.inference.engine import Studio
+from valentina_pipeline.domain.artifacts import LORA_FILE
+from valentina_pipeline.serving.inference.engine import InferenceEngine
 from valentina_pipeline.serving.inference.package import read
-from valentina_pipeline.serving.inference.request import Request
-from valentina_pipeline.serving.jobs.quality_monitor import Watch
+from valentina_pipeline.serving.inference.request import GenerationRequest
+from valentina_pipeline.serving.jobs.quality_monitor import QualityMonitor
 
 RECORD = {
     "id": "ada-2026",
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
     )
     scenes = (packages.ROOT / "conf/base/prompts/scenes.yml").read_text("utf-8")
     (tmp_path / "conf/base/prompts/scenes.yml").write_text(scenes, "utf-8")
-    (tmp_path / "ada.safetensors").write_bytes((packages.lora() / LORA).read_bytes())
+    (tmp_path / "ada.safetensors").write_bytes((packages.lora() / LORA_FILE).read_bytes())
     (tmp_path / "rights.yml").write_text(yaml.safe_dump([RECORD]))
     return tmp_path
 
@@ -61,7 +61,7 @@ def test_a_base_and_a_lora_become_a_package_that_draws_and_says_what_is_not_meas
     about = read(root / "out")
     assert (about.trigger, about.class_word, about.records) == ("ada", "woman", ("ada-2026",))
     assert about.identity is None
-    assert Watch(about).failing == ""
+    assert QualityMonitor(about).failing == ""
     card = (root / "out/MODEL_CARD.md").read_text("utf-8")
     assert "Not measured: neither identity" in card
     assert "| ada-2026 | Ada |" in card
@@ -72,10 +72,12 @@ def test_a_base_and_a_lora_become_a_package_that_draws_and_says_what_is_not_meas
     assert workflow["2"]["inputs"]["lora_name"] == "ada.kohya.safetensors"
     assert "it cannot load it" in workflow["1"]["_meta"]["title"]
     assert load_file(root / "out/lora/ada.kohya.safetensors")
-    (bare,) = Studio.open(root / "out").generate(
-        Request(prompt="smiling", preset="draft", seed=3, adapters=[{"name": "ada", "weight": 0}])  # type: ignore[list-item]
+    (bare,) = InferenceEngine.open(root / "out").generate(
+        GenerationRequest(prompt="smiling", preset="draft", seed=3, adapters=[{"name": "ada", "weight": 0}])  # type: ignore[list-item]
     )
-    (drawn,) = Studio.open(root / "out").generate(Request(prompt="smiling", preset="draft", seed=3))
+    (drawn,) = InferenceEngine.open(root / "out").generate(
+        GenerationRequest(prompt="smiling", preset="draft", seed=3)
+    )
     assert drawn.image is not None
     assert bare.image is not None
     assert drawn.identity is None

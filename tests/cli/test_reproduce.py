@@ -9,7 +9,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from valentina_pipeline.cli.reproduce import CannotReproduce, Compared, Moved, compare, reproduce
+from valentina_pipeline.cli.reproduce import (
+    MetricChange,
+    ReproductionError,
+    StageComparison,
+    compare,
+    reproduce,
+)
 
 STAGES = {
     "stable": {"cmd": "echo same > same.txt", "outs": ["same.txt"]},
@@ -61,9 +67,14 @@ def test_equal_hashes_are_identical_and_a_moved_metric_is_told() -> None:
     old = {"m.json": {"identity": {"gain": 0.5}, "images": 3, "same": 1, "champion": True}}
     new = {"m.json": {"identity": {"gain": 0.75}, "images": 5, "same": 1, "champion": False}}
     assert list(compare(before, now, old, new)) == [
-        Compared("train", 1, (), ()),
-        Compared("evaluate", 2, ("m.json",), (Moved("images", 3.0, 5.0), Moved("identity.gain", 0.5, 0.75))),
-        Compared("record", 0, (), ()),
+        StageComparison("train", 1, (), ()),
+        StageComparison(
+            "evaluate",
+            2,
+            ("m.json",),
+            (MetricChange("images", 3.0, 5.0), MetricChange("identity.gain", 0.5, 0.75)),
+        ),
+        StageComparison("record", 0, (), ()),
     ]
 
 
@@ -104,5 +115,5 @@ def test_without_a_lock_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     call(tmp_path, "git init --quiet")
     (tmp_path / "file").touch()
     commit(tmp_path)
-    with pytest.raises(CannotReproduce, match=r"HEAD has no dvc\.lock"):
+    with pytest.raises(ReproductionError, match=r"HEAD has no dvc\.lock"):
         reproduce(tmp_path, console=Console(file=io.StringIO()))

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from valentina_pipeline.domain import clock
-from valentina_pipeline.domain.rights import BadLedger, NotAllowed, RightsRecord, allowed, covering_none
+from valentina_pipeline.domain.rights import (
+    InvalidLedgerError,
+    NotAllowedError,
+    RightsRecord,
+    find_unused_records,
+    require_permission,
+)
 from valentina_pipeline.integrations import ledgers
 
 TODAY = date(2024, 6, 7)
@@ -65,17 +71,17 @@ def test_records_of_both_kinds_of_ledger_are_read(folder: Path) -> None:
 def test_what_stands_in_the_way_is_said(
     folder: Path, name: str, use: Any, today: date, reason: str, detail: str
 ) -> None:
-    with pytest.raises(NotAllowed, match=detail) as caught:
-        allowed(ledgers.read(folder), name, use, today)
+    with pytest.raises(NotAllowedError, match=detail) as caught:
+        require_permission(ledgers.read(folder), name, use, today)
     assert caught.value.reason == reason
 
 
 def test_the_last_day_counts_and_a_second_record_stands_in(folder: Path) -> None:
     rights = ledgers.read(folder)
-    assert allowed(rights, "shoot_1.png", "training", date(2030, 1, 31)).id == "shoot"
-    assert allowed(rights, "shoot_1.png", "publication", TODAY).id == "view"
-    with pytest.raises(NotAllowed, match="no rights record"):
-        allowed(rights[:1], "other.png", "training", TODAY)
+    assert require_permission(rights, "shoot_1.png", "training", date(2030, 1, 31)).id == "shoot"
+    assert require_permission(rights, "shoot_1.png", "publication", TODAY).id == "view"
+    with pytest.raises(NotAllowedError, match="no rights record"):
+        require_permission(rights[:1], "other.png", "training", TODAY)
 
 
 @pytest.mark.parametrize(("record", "file"), [("shoot", "a.yml"), ("scans", "b.csv")])
@@ -87,8 +93,8 @@ def test_a_revoked_record_wins_over_any_other_and_its_ledger_says_why(
     rights = {each.id: each for each in ledgers.read(folder)}
     assert (rights[record].revoked, rights[record].revocation) == (TODAY, "she asked for it")
     for use in ("training", "publication"):  # which the record `view` allows of every picture
-        with pytest.raises(NotAllowed, match=r"was revoked on 2024-06-07: she asked for it"):
-            allowed(ledgers.read(folder), rights[record].covers.replace("*", "1.png"), use, TODAY)
+        with pytest.raises(NotAllowedError, match=r"was revoked on 2024-06-07: she asked for it"):
+            require_permission(ledgers.read(folder), rights[record].covers.replace("*", "1.png"), use, TODAY)
     again = ledgers.revoke(folder.parent, record, "again", date(2025, 1, 1))
     assert (again.reason, again.files, again.before) == ("she asked for it", (), True)
 
@@ -100,13 +106,13 @@ def test_a_record_of_two_concepts_is_revoked_in_both_and_what_cannot_be_read_is_
     shutil.copytree(folder, other)
     (folder.parent / "third").mkdir()
     (folder.parent / "third/c.yml").write_text("- [")
-    with pytest.raises(BadLedger, match=r"third/c\.yml is not YAML.*call `kedro revoke` again"):
+    with pytest.raises(InvalidLedgerError, match=r"third/c\.yml is not YAML.*call `kedro revoke` again"):
         ledgers.revoke(folder.parent, "shoot", "why", TODAY)
     for each in (folder, other):
         assert ledgers.read(each)[0].revoked == TODAY
     (folder.parent / "third/c.yml").unlink()
     assert ledgers.revoke(folder.parent, "shoot", "later", TODAY).reason == "why"
-    with pytest.raises(BadLedger, match="has a record 'nobody'"):
+    with pytest.raises(InvalidLedgerError, match="has a record 'nobody'"):
         ledgers.revoke(folder.parent, "nobody", "why", TODAY)
 
 
@@ -136,16 +142,16 @@ def test_a_ledger_that_is_none_is_an_error_that_says_what_is_wrong(
     folder: Path, text: str, said: str
 ) -> None:
     (folder / "a.yml").write_text(text)
-    with pytest.raises(BadLedger, match=said) as caught:
+    with pytest.raises(InvalidLedgerError, match=said) as caught:
         ledgers.read(folder)
     assert "a.yml" in str(caught.value)
 
 
 def test_two_ledgers_with_one_id_and_a_missing_folder_are_errors(folder: Path) -> None:
     (folder / "c.csv").write_text(TABLE)
-    with pytest.raises(BadLedger, match=r"c\.csv and .*b\.csv both have a record 'scans'"):
+    with pytest.raises(InvalidLedgerError, match=r"c\.csv and .*b\.csv both have a record 'scans'"):
         ledgers.read(folder)
-    with pytest.raises(BadLedger, match="is missing: say there who allows what"):
+    with pytest.raises(InvalidLedgerError, match="is missing: say there who allows what"):
         ledgers.read(folder / "nothing")
 
 
@@ -175,19 +181,19 @@ def test_a_revocation_has_a_day_and_a_reason() -> None:
     ],
 )
 def test_a_prohibition_holds_in_doubt_where_another_record_allows_all(name: str, covers: str) -> None:
-    with pytest.raises(NotAllowed, match="rights revoked"):
-        allowed((record("*"), record(covers, id="one", **REVOKED)), name, "training", TODAY)
+    with pytest.raises(NotAllowedError, match="rights revoked"):
+        require_permission((record("*"), record(covers, id="one", **REVOKED)), name, "training", TODAY)
 
 
 def test_a_permission_in_doubt_is_none_and_says_which_record_is_close() -> None:
-    with pytest.raises(NotAllowed, match=r"record a covers 'IMG_1\.jpg', which is spelled differently"):
-        allowed((record("IMG_1.jpg"),), "IMG_1.JPG", "training", TODAY)
+    with pytest.raises(NotAllowedError, match=r"record a covers 'IMG_1\.jpg', which is spelled differently"):
+        require_permission((record("IMG_1.jpg"),), "IMG_1.JPG", "training", TODAY)
 
 
 def test_records_that_cover_no_picture_are_found_but_for_deleted_ones() -> None:
     gone = record("b.png", id="gone", deleted=TODAY, **REVOKED)
     rights = (record("a*"), record("A.PNG", id="close"), record("b.png", id="typo", **REVOKED), gone)
-    assert [each.id for each in covering_none(rights, ["a.png", "c.png"])] == ["close", "typo"]
+    assert [each.id for each in find_unused_records(rights, ["a.png", "c.png"])] == ["close", "typo"]
     assert gone.digest() == gone.model_copy(update={"deleted": None}).digest()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from valentina_pipeline.common.parallel import Lost, each
+from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
 
 
 def doubled(item: int) -> int:
@@ -21,22 +21,22 @@ def doubled(item: int) -> int:
 
 
 def test_results_come_in_the_order_of_the_items() -> None:
-    assert list(each(doubled, range(10), workers=3)) == [2 * item for item in range(10)]
+    assert list(parallel_map(doubled, range(10), workers=3)) == [2 * item for item in range(10)]
 
 
 def test_a_worker_that_dies_loses_its_item_and_nothing_else() -> None:
-    before, lost, *after = each(doubled, [1, 13, 2, 3, 4, 5], workers=2)
+    before, lost, *after = parallel_map(doubled, [1, 13, 2, 3, 4, 5], workers=2)
     assert (before, after) == (2, [4, 6, 8, 10])
-    assert lost == Lost("its process died (exit code -11)")
+    assert lost == WorkerFailure("its process died (exit code -11)")
 
 
 def test_an_item_that_takes_too_long_is_lost() -> None:
-    one, lost = each(doubled, [1, 14], workers=1, seconds=0.5)
-    assert (one, lost) == (2, Lost("it took longer than 0.5 s"))
+    one, lost = parallel_map(doubled, [1, 14], workers=1, seconds=0.5)
+    assert (one, lost) == (2, WorkerFailure("it took longer than 0.5 s"))
 
 
 def test_an_exception_of_the_work_is_raised_where_its_result_would_be() -> None:
-    results = each(doubled, [1, 15, 2], workers=2)
+    results = parallel_map(doubled, [1, 15, 2], workers=2)
     assert next(results) == 2
     with pytest.raises(ValueError, match="fifteen"):
         next(results)
@@ -50,7 +50,7 @@ def test_items_are_read_only_a_little_ahead() -> None:
             read.append(item)
             yield item
 
-    results = each(doubled, items(), workers=2)
+    results = parallel_map(doubled, items(), workers=2)
     assert next(results) == 0
     assert len(read) < 20
     results.close()  # type: ignore[attr-defined]

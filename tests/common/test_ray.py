@@ -12,12 +12,12 @@ import pytest
 
 from packages import stage
 from portraits import RIGHTS, noise, picture
-from valentina_pipeline.common.parallel import Lost, each
+from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.image.ingest.ingest import ingest
-from valentina_pipeline.image.ingest.result_cache import Journal
-from valentina_pipeline.image.ingest.screening import Intake
-from valentina_pipeline.image.ingest.source_image import Original
+from valentina_pipeline.image.ingest.result_cache import ResultCache
+from valentina_pipeline.image.ingest.screening import ScreeningContext
+from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.safety.content_filter import ContentFilter
 
@@ -26,10 +26,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    import ray
-    from ray.cluster_utils import Cluster
-
     with pytest.MonkeyPatch.context() as patch:
+        # under `uv run` it would install the project anew for its workers
+        patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        import ray
+        from ray.cluster_utils import Cluster
+
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         nodes.add_node(num_cpus=1)
@@ -42,12 +44,12 @@ def cluster() -> Iterator[None]:
 
 
 def test_a_worker_that_dies_loses_its_item_and_nothing_else() -> None:
-    results = list(each(signal.raise_signal, [0, signal.SIGKILL, 0]))
-    assert results == [None, Lost("its process died"), None]
+    results = list(parallel_map(signal.raise_signal, [0, signal.SIGKILL, 0]))
+    assert results == [None, WorkerFailure("its process died"), None]
 
 
 def test_an_exception_of_the_work_is_raised_here() -> None:
-    results = each(int, ["1", "one"])
+    results = parallel_map(int, ["1", "one"])
     assert next(results) == 1
     with pytest.raises(ValueError, match="invalid literal"):
         next(results)
@@ -60,13 +62,13 @@ def test_ingest_gives_the_same_bytes_as_processes_do(tmp_path: Path, monkeypatch
         b"no picture",
     ]
     originals = [
-        Original(f"{index}.png", partial(bytes, content), {}) for index, content in enumerate(pictures)
+        SourceImage(f"{index}.png", partial(bytes, content), {}) for index, content in enumerate(pictures)
     ]
     limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 200, "min_sharpness": 0})
-    intake = Intake(limits, RIGHTS, date(2024, 6, 7), ContentFilter().unsafe)
+    intake = ScreeningContext(limits, RIGHTS, date(2024, 6, 7), ContentFilter().unsafe)
 
     def taken(place: Path) -> tuple[dict[str, bytes], pd.DataFrame, pd.DataFrame]:
-        with closing(Journal(place)) as journal:
+        with closing(ResultCache(place)) as journal:
             files, manifest, rejections = ingest(originals, intake, journal)
             return {name: file.read_bytes() for name, file in files.items()}, manifest, rejections
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from valentina_pipeline.config.effective import STAGES, effective
-from valentina_pipeline.config.validation import BadParameter
+from valentina_pipeline.config.effective import STAGES, resolve_params
+from valentina_pipeline.config.validation import InvalidParameterError
 from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
 
 ROOT = Path(__file__).parents[2]
@@ -34,25 +34,25 @@ def concept() -> dict[str, Any]:
 
 
 def test_a_null_in_params_leaves_what_the_base_implies(params, bases, concept) -> None:
-    assert effective(params, bases, concept)["train_lora"] == bases["tiny"]["train_lora"]
+    assert resolve_params(params, bases, concept)["train_lora"] == bases["tiny"]["train_lora"]
 
 
 def test_the_concept_wins_over_the_base_and_params_win_over_both(params, bases, concept) -> None:
     concept["overrides"]["train_lora"] = {"rank": 4, "steps": 50}
     params["train_lora"]["rank"] = 24
-    made = effective(params, bases, concept)["train_lora"]
+    made = resolve_params(params, bases, concept)["train_lora"]
     assert (made["rank"], made["steps"]) == (24, 50)
     assert made["alpha"] == bases["tiny"]["train_lora"]["alpha"]
 
 
 def test_zero_is_a_choice(params, bases, concept) -> None:
     params["train_lora"]["text_encoder_learning_rate"] = 0
-    assert effective(params, bases, concept)["train_lora"]["text_encoder_learning_rate"] == 0
+    assert resolve_params(params, bases, concept)["train_lora"]["text_encoder_learning_rate"] == 0
 
 
 @pytest.mark.parametrize("base", ["tiny", "sdxl", "sd15"])
 def test_every_base_in_the_file_is_complete(params, bases, concept, base: str) -> None:
-    made = effective(params | {"base": base}, bases, concept)
+    made = resolve_params(params | {"base": base}, bases, concept)
     assert set(made) == {"concept", "base", "seed", "threads", *STAGES}
     assert made["base"]["resolution"] == made["align"]["resolution"]
 
@@ -72,8 +72,8 @@ def test_an_unknown_key_or_a_value_out_of_range_is_named(
     params, bases, concept, stage: str, key: str, value: object, message: str
 ) -> None:
     params[stage][key] = value
-    with pytest.raises(BadParameter, match=message):
-        effective(params, bases, concept)
+    with pytest.raises(InvalidParameterError, match=message):
+        resolve_params(params, bases, concept)
 
 
 @pytest.mark.parametrize(
@@ -96,53 +96,53 @@ def test_settings_that_do_not_fit_together_are_refused_and_say_why(
     params, bases, concept, chosen: dict, said: str
 ) -> None:
     params["train_lora"] |= chosen
-    with pytest.raises(BadParameter, match=said):
-        effective(params, bases, concept)
+    with pytest.raises(InvalidParameterError, match=said):
+        resolve_params(params, bases, concept)
 
 
 def test_a_wrong_override_of_the_concept_is_named(params, bases, concept) -> None:
     concept["overrides"]["evaluate"] = {"step": 3}
-    with pytest.raises(BadParameter, match=r"evaluate\.step: "):
-        effective(params, bases, concept)
+    with pytest.raises(InvalidParameterError, match=r"evaluate\.step: "):
+        resolve_params(params, bases, concept)
 
 
 def test_an_unknown_top_level_key_is_named(params, bases, concept) -> None:
-    with pytest.raises(BadParameter, match="train: Extra inputs"):
-        effective(params | {"train": {}}, bases, concept)
+    with pytest.raises(InvalidParameterError, match="train: Extra inputs"):
+        resolve_params(params | {"train": {}}, bases, concept)
 
 
 def test_an_unknown_base_is_answered_with_those_there_are(params, bases, concept) -> None:
-    with pytest.raises(BadParameter, match="'sd3' is not one of sd15, sdxl, sdxl_turbo, tiny"):
-        effective(params | {"base": "sd3"}, bases, concept)
+    with pytest.raises(InvalidParameterError, match="'sd3' is not one of sd15, sdxl, sdxl_turbo, tiny"):
+        resolve_params(params | {"base": "sd3"}, bases, concept)
 
 
 def test_a_base_that_lacks_a_stage_is_named(params, bases, concept) -> None:
     del bases["tiny"]["evaluate"]
-    with pytest.raises(BadParameter, match=r"bases\.tiny: needs exactly these keys"):
-        effective(params, bases, concept)
+    with pytest.raises(InvalidParameterError, match=r"bases\.tiny: needs exactly these keys"):
+        resolve_params(params, bases, concept)
 
 
 def test_a_concept_listed_twice_is_refused(params, bases, concept) -> None:
-    with pytest.raises(BadParameter, match="concepts lists a name twice"):
-        effective(params | {"concepts": ["a", "a"]}, bases, concept)
+    with pytest.raises(InvalidParameterError, match="concepts lists a name twice"):
+        resolve_params(params | {"concepts": ["a", "a"]}, bases, concept)
 
 
 @pytest.mark.parametrize("key", sorted(Concept.model_fields))
 def test_every_key_of_a_concept_is_needed_because_dvc_follows_each(params, bases, concept, key: str) -> None:
     del concept[key]
-    with pytest.raises(BadParameter, match=rf"concept\.{key}: Field required"):
-        effective(params, bases, concept)
+    with pytest.raises(InvalidParameterError, match=rf"concept\.{key}: Field required"):
+        resolve_params(params, bases, concept)
 
 
 def test_a_concept_has_an_override_for_each_stage(params, bases, concept) -> None:
     del concept["overrides"]["publish"]
-    with pytest.raises(BadParameter, match=r"overrides: .*needs exactly these keys"):
-        effective(params, bases, concept)
+    with pytest.raises(InvalidParameterError, match=r"overrides: .*needs exactly these keys"):
+        resolve_params(params, bases, concept)
 
 
 def test_a_minor_is_refused(params, bases, concept) -> None:
-    with pytest.raises(BadParameter, match=r"concept\.adult: Input should be True"):
-        effective(params, bases, concept | {"adult": False})
+    with pytest.raises(InvalidParameterError, match=r"concept\.adult: Input should be True"):
+        resolve_params(params, bases, concept | {"adult": False})
 
 
 def test_stages_have_the_same_names_in_configuration_and_domain() -> None:

@@ -2,11 +2,13 @@
 
 import pytest
 
-from valentina_pipeline.domain.scene import BadScenes, Scene, scenes
+from valentina_pipeline.domain.scene import InvalidScenesError, Scene, parse_scenes
 
 
 def test_scenes_keep_their_order_and_know_their_category() -> None:
-    found = scenes({"travel": {"beach": "laughing,  beach background "}, "fashion": {"red": "a red dress"}})
+    found = parse_scenes(
+        {"travel": {"beach": "laughing,  beach background "}, "fashion": {"red": "a red dress"}}
+    )
     assert found == {
         "beach": Scene("travel", "laughing, beach background"),
         "red": Scene("fashion", "a red dress"),
@@ -26,5 +28,5 @@ def test_scenes_keep_their_order_and_know_their_category() -> None:
     ],
 )
 def test_a_library_of_another_form_says_which_scene_is_wrong(library: object, said: str) -> None:
-    with pytest.raises(BadScenes, match=said):
-        scenes(library)
+    with pytest.raises(InvalidScenesError, match=said):
+        parse_scenes(library)

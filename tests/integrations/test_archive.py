@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from valentina_pipeline.integrations.sources import source
-from valentina_pipeline.integrations.sources.files import BadSource
+from valentina_pipeline.integrations.sources.files import InvalidSourceError
 
 
 def packed(folder: Path, **members: bytes) -> Path:
@@ -93,5 +93,5 @@ def test_what_is_no_zip_of_pictures_is_an_error_that_names_it(
         packed(tmp_path)
     elif content is not None:
         (tmp_path / "pictures.zip").write_bytes(content)
-    with pytest.raises(BadSource, match=rf"pictures\.zip {said}"):
+    with pytest.raises(InvalidSourceError, match=rf"pictures\.zip {said}"):
         source("pictures.zip", tmp_path).entries()

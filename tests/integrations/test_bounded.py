@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, WebSocket, WebSocketDisconnect
 
 from valentina_pipeline.integrations import bounded
-from valentina_pipeline.integrations.bounded import Bodies, Places, configure
+from valentina_pipeline.integrations.bounded import BodyLimits, ConcurrencyLimit, configure
 from waiting import until
 
 LARGEST = 1 << 20
@@ -24,7 +24,7 @@ LARGEST = 1 << 20
 def served(**bodies: Any) -> Iterator[tuple[str, int, uvicorn.Server]]:
     """Serve an app that reads JSON, has a slow call, and echoes by WebSocket; give its address and port."""
     app = FastAPI()
-    app.add_middleware(Bodies, **{"largest": LARGEST, "most": 2 * LARGEST, **bodies})
+    app.add_middleware(BodyLimits, **{"largest": LARGEST, "most": 2 * LARGEST, **bodies})
 
     @app.post("/read")
     async def read(body: dict[str, Any]) -> int:
@@ -197,7 +197,7 @@ def test_whoever_does_not_read_an_answer_is_cut_off_by_the_kernel() -> None:
 
 
 def test_of_places_one_owner_has_some_and_all_have_more() -> None:
-    places = Places(3, 2, "wait")
+    places = ConcurrencyLimit(3, 2, "wait")
     with places.taken("ada"), places.taken("ada"):
         with pytest.raises(HTTPException) as crowded, places.taken("ada"):
             pass

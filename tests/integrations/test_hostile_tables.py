@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from valentina_pipeline.domain.rights import BadLedger
+from valentina_pipeline.domain.rights import InvalidLedgerError
 from valentina_pipeline.integrations import captions, ledgers
-from valentina_pipeline.integrations.captions import BadCaptions
+from valentina_pipeline.integrations.captions import InvalidCaptionsError
 from valentina_pipeline.integrations.sources.folder import LocalFolder
-from valentina_pipeline.pipelines.ingest.nodes import SIDECAR, BadSidecar, _attributes
+from valentina_pipeline.pipelines.ingest.nodes import SIDECAR, InvalidAttributesError, _attributes
 
 LEDGER = b"""- id: ada-2026
   holder: Ada Studio Ltd
@@ -64,7 +64,7 @@ def damaged(draw: st.DrawFn, good: bytes) -> bytes:
 def test_of_a_damaged_ledger_come_records_or_what_is_wrong(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "ledger.yml"
     file.write_bytes(content)
-    with suppress(BadLedger):
+    with suppress(InvalidLedgerError):
         ledgers.read_file(file)
 
 
@@ -73,7 +73,7 @@ def test_of_a_damaged_ledger_come_records_or_what_is_wrong(tmp_path: Path, conte
 def test_of_a_damaged_table_of_rights_too(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "ledger.csv"
     file.write_bytes(content)
-    with suppress(BadLedger):
+    with suppress(InvalidLedgerError):
         ledgers.read_file(file)
 
 
@@ -85,7 +85,7 @@ def test_of_a_damaged_table_of_rights_too(tmp_path: Path, content: bytes) -> Non
 def test_of_damaged_captions_comes_a_table_or_what_is_wrong(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "captions.csv"
     file.write_bytes(content)
-    with suppress(BadCaptions):
+    with suppress(InvalidCaptionsError):
         table = captions.read(file)
         assert list(table.columns) == list(captions.COLUMNS)
         assert table["sha256"].is_unique
@@ -96,7 +96,7 @@ def test_of_damaged_captions_comes_a_table_or_what_is_wrong(tmp_path: Path, cont
 def test_of_a_damaged_sidecar_come_words_or_what_is_wrong(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SIDECAR).write_bytes(content)
     place = LocalFolder(tmp_path)
-    with suppress(BadSidecar):
+    with suppress(InvalidAttributesError):
         json.dumps(_attributes(place, place.entries()))
 
 
@@ -104,5 +104,5 @@ def test_of_a_damaged_sidecar_come_words_or_what_is_wrong(tmp_path: Path, conten
 def test_what_is_wrong_with_captions_names_the_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "captions.csv"
     file.write_bytes(content)
-    with pytest.raises(BadCaptions, match=r"captions\.csv"):
+    with pytest.raises(InvalidCaptionsError, match=r"captions\.csv"):
         captions.read(file)

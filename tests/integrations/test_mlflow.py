@@ -14,7 +14,7 @@ from stores import empty_store
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.flavors import model_files
 from valentina_pipeline.integrations.registry import Registry
-from valentina_pipeline.integrations.tracking import Silent, use
+from valentina_pipeline.integrations.tracking import NullTracker, current_tracker, set_tracker
 
 PARAMS = {"seed": 1, "threads": 2, "train_lora": {"rank": 8}, "concept": {"rights": ["a"]}}
 
@@ -36,8 +36,8 @@ def runs(client: Any, **tags: str) -> list[Any]:
 
 
 def test_outside_a_tracked_run_the_tracker_does_nothing(tmp_path: Path) -> None:
-    tracker = mlflow.active()
-    assert isinstance(tracker, Silent)
+    tracker = current_tracker()
+    assert isinstance(tracker, NullTracker)
     tracker.log({"loss": 1.0}, 1)
     tracker.image("grid", Image.new("RGB", (2, 2)), 1)
     tracker.file(tmp_path / "not there")
@@ -58,13 +58,13 @@ def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path
     parent.open_stage("train_lora", "c0de")
     file = tmp_path / "report.html"
     file.write_text("<p>")
-    tracker = mlflow.active()
+    tracker = current_tracker()
     for step in (1, 2):
         tracker.log({"loss": 1 / step}, step)
     tracker.image("samples", Image.new("RGB", (2, 2)), 2)
     tracker.file(file)
     mlflow.close_stage(mlflow.FINISHED)
-    assert isinstance(mlflow.active(), Silent)
+    assert isinstance(current_tracker(), NullTracker)
     (run,) = runs(client, stage="train_lora")
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
     assert run.data.params == {"train_lora.rank": "8", "seed": "1", "threads": "2"}
@@ -81,8 +81,8 @@ def test_a_figure_logged_once_by_the_stage_and_once_by_the_hook_is_one_figure(
     tmp_path: Path, client: Any
 ) -> None:
     opened(tmp_path).open_stage("evaluate", "c0de")
-    mlflow.active().log({"identity": 0.7}, None)
-    mlflow.active().log({"identity": 0.7}, None)
+    current_tracker().log({"identity": 0.7}, None)
+    current_tracker().log({"identity": 0.7}, None)
     mlflow.close_stage(mlflow.FINISHED)
     (run,) = runs(client, stage="evaluate")
     assert len(client.get_metric_history(run.info.run_id, "identity")) == 1
@@ -198,15 +198,15 @@ def test_model_files_are_two_flavours_and_depend_on_their_arguments_alone() -> N
 
 def test_nested_figures_get_dotted_names_and_words_are_no_figures() -> None:
     nested = {"identity": {"lora": {"mean": 0.7}}, "name": "x", "passed": True, "images": 3}
-    assert mlflow.numbers(nested) == {"identity.lora.mean": 0.7, "images": 3.0}
+    assert mlflow.flatten_metrics(nested) == {"identity.lora.mean": 0.7, "images": 3.0}
 
 
 def test_a_tracker_can_be_used_by_a_caller_of_its_own() -> None:
-    class Mine(Silent):
+    class Mine(NullTracker):
         pass
 
-    use(Mine())
+    set_tracker(Mine())
     try:
-        assert isinstance(mlflow.active(), Mine)
+        assert isinstance(current_tracker(), Mine)
     finally:
-        use(None)
+        set_tracker(None)

@@ -11,7 +11,7 @@ from stores import empty_store
 from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.rights import Terms
 from valentina_pipeline.integrations import ledgers, mlflow
-from valentina_pipeline.integrations.permission import NoAnswer, obstacle
+from valentina_pipeline.integrations.permission import PermissionUnknownError, obstacle
 from valentina_pipeline.integrations.registry import Registry, download
 
 TERMS = (Terms(id="shoot", uses=("training", "generation"), expires=date(2030, 1, 31)),)
@@ -50,7 +50,7 @@ def test_a_ledger_of_any_concept_ends_it_at_once(project: Path, concept: str) ->
     file.write_text(RECORD + "  revoked: 2026-06-01\n  revocation: asked\n")
     assert asked(project).endswith("it stands on shoot, which was taken back: asked")
     file.write_text("- [")
-    with pytest.raises(NoAnswer, match="is not YAML"):
+    with pytest.raises(PermissionUnknownError, match="is not YAML"):
         asked(project)
 
 
@@ -97,6 +97,6 @@ def test_a_version_that_is_revoked_ends_its_copies(
     assert "has no version 1 of ada any more" in obstacle(copy, TERMS, project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(NoAnswer, match="the registry does not answer"):
+    with pytest.raises(PermissionUnknownError, match="the registry does not answer"):
         obstacle(copy, TERMS, project)
     mlflow.forget()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from valentina_pipeline.integrations.run_inputs import Commit, commit, inputs_hash, locked
+from valentina_pipeline.integrations.run_inputs import Commit, commit, inputs_hash, locked_outputs
 
 LOCK = """
 schema: '2.0'
@@ -111,15 +111,15 @@ def test_what_a_run_writes_is_no_input_but_a_person_s_edit_is(root: Path) -> Non
 
 
 def test_the_lock_is_read_for_one_concept(root: Path) -> None:
-    assert locked(root, "anna") == {}
+    assert locked_outputs(root, "anna") == {}
     (root / "dvc.lock").write_text(LOCK)
-    assert locked(root, "anna")["record"] == {}
-    assert locked(root, "berta") == {"evaluate": {"data/other.json": "4567"}}
+    assert locked_outputs(root, "anna")["record"] == {}
+    assert locked_outputs(root, "berta") == {"evaluate": {"data/other.json": "4567"}}
 
 
 def test_a_lock_with_conflict_marks_is_no_error(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     (root / "dvc.lock").write_text("<<<<<<< HEAD\n\tstages: {")
-    assert locked(root, "anna") == {}
+    assert locked_outputs(root, "anna") == {}
     assert "git checkout -- dvc.lock" in caplog.text
 
 

@@ -18,7 +18,7 @@ import requests
 
 from programs import program
 from valentina_pipeline.integrations.sources import source
-from valentina_pipeline.integrations.sources.files import BadSource, Source
+from valentina_pipeline.integrations.sources.files import InvalidSourceError, Source
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -161,5 +161,5 @@ def test_wrong_credentials_and_a_missing_bucket_are_errors_that_say_so(
     s3rver: str, address: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed(s3rver, monkeypatch, key)
-    with pytest.raises(BadSource, match=r"no such bucket|check AWS_ENDPOINT_URL"):
+    with pytest.raises(InvalidSourceError, match=r"no such bucket|check AWS_ENDPOINT_URL"):
         source(address, tmp_path).entries()

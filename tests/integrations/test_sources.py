@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from valentina_pipeline.integrations.sources import source
-from valentina_pipeline.integrations.sources.files import BadSource, Entry, Source
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError, Source
 from valentina_pipeline.integrations.sources.folder import LocalFolder
 
 
@@ -80,16 +80,16 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_an_empty_or_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(BadSource, match=rf"{tmp_path} is empty: put her portraits there"):
+    with pytest.raises(InvalidSourceError, match=rf"{tmp_path} is empty: put her portraits there"):
         LocalFolder(tmp_path).entries()
-    with pytest.raises(BadSource, match=r"nowhere is not a folder: create it"):
+    with pytest.raises(InvalidSourceError, match=r"nowhere is not a folder: create it"):
         source("nowhere", tmp_path).entries()
 
 
 def test_another_kind_of_address_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadSource, match=r"'gs://bucket': what can be read is a folder, a .zip"):
+    with pytest.raises(InvalidSourceError, match=r"'gs://bucket': what can be read is a folder, a .zip"):
         source("gs://bucket", tmp_path)
-    with pytest.raises(BadSource, match="names no bucket"):
+    with pytest.raises(InvalidSourceError, match="names no bucket"):
         source("s3://", tmp_path)
 
 
@@ -112,7 +112,7 @@ def test_an_object_that_has_gone_fails_as_a_file_would(prefix: str, tmp_path: Pa
 @pytest.mark.usefixtures("prefix")
 @pytest.mark.parametrize("address", ["s3://portraits/nothing", "s3://no-such-bucket/her"])
 def test_an_empty_prefix_or_bucket_is_an_error_that_names_it(tmp_path: Path, address: str) -> None:
-    with pytest.raises(BadSource, match=address):
+    with pytest.raises(InvalidSourceError, match=address):
         source(address, tmp_path).entries()
 
 
@@ -121,5 +121,5 @@ def test_an_unreachable_server_is_an_error_that_says_what_to_check(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("valentina_pipeline.integrations.sources.s3.ATTEMPTS", 2)
-    with pytest.raises(BadSource, match="check AWS_ENDPOINT_URL"):
+    with pytest.raises(InvalidSourceError, match="check AWS_ENDPOINT_URL"):
         source(prefix, tmp_path).entries()

@@ -22,9 +22,9 @@ RUN = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 @example("'=1")
 @example("'tis she")
 def test_a_text_comes_back_and_runs_nothing(text: str) -> None:
-    written = tables.escaped(text)
+    written = tables.escape_formula(text)
     assert not written.startswith(RUN)
-    assert tables.unescaped(written) == text
+    assert tables.unescape_formula(written) == text
     assert written == text or text.lstrip("'").startswith(RUN)
 
 
@@ -47,9 +47,9 @@ def cells(file: Path) -> list[str]:
 def test_captions_keep_what_people_write(tmp_path: Path) -> None:
     file = tmp_path / "data/04_feature/her/captions.csv"
     machine = pd.DataFrame([["a" * 64, "=cmd|' /C calc'!A0.png", "photo"]], columns=list(captions.BY_MACHINE))
-    captions.renew(file, machine)
+    captions.merge_machine_captions(file, machine)
     captions.edit(file, {"a" * 64: captions.Edit({"human": ""}, {"human": "-her, smiling"})}, "@ada")
-    captions.renew(file, machine)
+    captions.merge_machine_captions(file, machine)
     assert not [cell for cell in cells(file) if cell.startswith(RUN)]
     (row,) = captions.read(file).to_dict("records")
     assert [row[name] for name in ("source_name", "human", "editor")] == [

@@ -7,7 +7,7 @@ import pytest
 from portraits import noise
 from valentina_pipeline.image.io import png
 from valentina_pipeline.integrations.sources import source
-from valentina_pipeline.integrations.sources.files import BadSource
+from valentina_pipeline.integrations.sources.files import InvalidSourceError
 
 
 def film(path: Path, scenes: int = 3, frames: int = 30) -> None:
@@ -46,5 +46,5 @@ def test_scenes_are_found_once_for_each_version_of_a_video(tmp_path: Path) -> No
 def test_what_is_no_video_is_an_error_that_names_it(tmp_path: Path, content: bytes | None, said: str) -> None:
     if content:
         (tmp_path / "her.mp4").write_bytes(content)
-    with pytest.raises(BadSource, match=rf"her\.mp4 {said}"):
+    with pytest.raises(InvalidSourceError, match=rf"her\.mp4 {said}"):
         source("her.mp4", tmp_path, cache=tmp_path / "cache").entries()

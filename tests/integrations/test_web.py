@@ -13,7 +13,7 @@ import trustme
 
 from valentina_pipeline.domain.naming import permits
 from valentina_pipeline.integrations.sources import source, web
-from valentina_pipeline.integrations.sources.files import BadSource, Entry, Source
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError, Source
 
 HOST = "localhost"
 FILES = {"/list.txt": b"", "/a.png": b"0123456789", "/deep/b.png": b"b"}
@@ -232,10 +232,10 @@ def test_a_redirect_to_an_allowed_host_is_followed_and_a_ring_is_left(server: Se
 
 
 def test_a_list_that_cannot_be_read_is_an_error_that_names_it(server: Server) -> None:
-    with pytest.raises(BadSource, match="lists no addresses"):
+    with pytest.raises(InvalidSourceError, match="lists no addresses"):
         listed(server)
     address = f"https://{HOST}:{server.server_port}/gone.txt"
-    with pytest.raises(BadSource, match=r"gone\.txt cannot be read as a list"):
+    with pytest.raises(InvalidSourceError, match=r"gone\.txt cannot be read as a list"):
         source(address, Path(), (HOST,)).entries()
-    with pytest.raises(BadSource, match=r"is not among ingest\.hosts"):
+    with pytest.raises(InvalidSourceError, match=r"is not among ingest\.hosts"):
         source(address, Path(), ())

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from packages import stage
 from portraits import picture
-from valentina_pipeline.common.missing_model import MissingModel
-from valentina_pipeline.config.validation import BadParameter
+from valentina_pipeline.common.missing_model import MissingModelError
+from valentina_pipeline.config.validation import InvalidParameterError
 from valentina_pipeline.image.align.align import Portraits
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
 from valentina_pipeline.pipelines.align.nodes import align_portraits
@@ -67,10 +67,10 @@ def test_a_mask_is_cut_as_its_picture_is(crop: str, weights: Path) -> None:
 
 
 def test_a_missing_embedder_is_an_error_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(MissingModel, match=r"tiny/weights/faces\.safetensors"):
+    with pytest.raises(MissingModelError, match=r"tiny/weights/faces\.safetensors"):
         align_portraits({}, {}, MANIFEST, tmp_path / "tiny" / "weights", ALIGN, TINY)
 
 
 def test_a_parameter_out_of_range_is_named(weights: Path) -> None:
-    with pytest.raises(BadParameter, match=r"align\.margin"):
+    with pytest.raises(InvalidParameterError, match=r"align\.margin"):
         align_portraits({}, {}, MANIFEST, weights, {**ALIGN, "margin": 0.5}, TINY)

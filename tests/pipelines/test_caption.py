@@ -3,7 +3,7 @@ import pytest
 
 from packages import stage
 from portraits import CONCEPT, noise
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.image.caption import captioners
 from valentina_pipeline.image.caption.description import Description
 from valentina_pipeline.pipelines.caption.nodes import caption_portraits
@@ -45,7 +45,7 @@ def test_words_of_her_are_in_the_description_and_not_in_the_caption(monkeypatch:
 
 def test_without_the_captioners_model_nothing_is_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(MissingModel, match="the captioner blip"):
+    with pytest.raises(MissingModelError, match="the captioner blip"):
         caption_portraits(IMAGES, FACES, MANIFEST, CONCEPT, {**stage("caption"), "captioner": "blip"})
 
 

@@ -16,17 +16,17 @@ from given import ledger
 from portraits import CONCEPT, picture
 from tiny_bases import SIZE, clip_folder, config, sd15_folder, sdxl_folder
 from valentina_pipeline import dvc_yaml
-from valentina_pipeline.domain.rights import NotAllowed, records
+from valentina_pipeline.domain.rights import NotAllowedError, parse_records
 from valentina_pipeline.image.evaluate.prompts import VARIANTS
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
-from valentina_pipeline.image.lora.adapter import Plan, inject
-from valentina_pipeline.image.lora.formats import Notes, adapter_files
+from valentina_pipeline.image.lora.adapter import AdapterSpec, inject
+from valentina_pipeline.image.lora.formats import AdapterMetadata, export_adapter
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.image.models.weights import base_hash
 from valentina_pipeline.pipelines.evaluate.nodes import evaluate_adapter
 from valentina_pipeline.pipelines.evaluate.pipeline import create_pipeline
 
-(RIGHTS,) = records(yaml.safe_load(ledger("ours")), "ours.yml")
+(RIGHTS,) = parse_records(yaml.safe_load(ledger("ours")), "ours.yml")
 FOLDERS = {"sdxl": sdxl_folder, "sd15": sd15_folder}
 PROMPTS = ["photo of {subject}, smiling, beach background", "photo of {subject}, serious, sunset background"]
 CFG = {"images_per_prompt": 1, "steps": 2, "guidance": 2.0, "bootstrap": 100}
@@ -77,13 +77,13 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
 
 def lora(family: str, folder: Path, target: Path) -> Path:
     base = load_base(config(family, folder), Path("/"))
-    adapter = inject(base, Plan("lora", 2, 2.0, "attention"), text=False, seed=0)
+    adapter = inject(base, AdapterSpec("lora", 2, 2.0, "attention"), text=False, seed=0)
     with torch.no_grad():
         for parameter in adapter.weights().values():
             parameter.copy_(torch.full_like(parameter, 0.3))
-    notes = Notes("test_woman", base_hash(folder), "0" * 64, SIZE, base.prediction_type)
+    notes = AdapterMetadata("test_woman", base_hash(folder), "0" * 64, SIZE, base.prediction_type)
     target.mkdir()
-    for name, content in adapter_files(adapter, notes).items():
+    for name, content in export_adapter(adapter, notes).items():
         (target / name).write_bytes(content)
     return target
 
@@ -116,7 +116,7 @@ def test_nothing_is_drawn_under_a_record_that_does_not_allow_it(tmp_path: Path, 
         ({"uses": ("training",)}, "allows training, not generation"),
         ({"expires": date(2020, 1, 1)}, "ended on 2020-01-01"),
     ):
-        with pytest.raises(NotAllowed, match=why):
+        with pytest.raises(NotAllowedError, match=why):
             evaluate_adapter(**given | {"rights": (RIGHTS.model_copy(update=change),)}, threads=threads)
 
 

@@ -15,12 +15,12 @@ from PIL import Image
 from packages import stage
 from portraits import CONCEPT, RIGHTS, noise
 from valentina_pipeline.domain import clock
-from valentina_pipeline.domain.rights import BadLedger
+from valentina_pipeline.domain.rights import InvalidLedgerError
 from valentina_pipeline.image import renderer
 from valentina_pipeline.image.ingest import rendered_source
-from valentina_pipeline.image.ingest.ingest import NoImages
-from valentina_pipeline.integrations.sources.files import BadSource
-from valentina_pipeline.pipelines.ingest.nodes import BadSidecar, ingest_images
+from valentina_pipeline.image.ingest.ingest import NoImagesError
+from valentina_pipeline.integrations.sources.files import InvalidSourceError
+from valentina_pipeline.pipelines.ingest.nodes import InvalidAttributesError, ingest_images
 
 LIMITS = {
     **stage("ingest"),
@@ -90,13 +90,13 @@ def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
 
 
 def test_an_empty_folder_is_an_error_that_names_it(raw: Path) -> None:
-    with pytest.raises(BadSource, match="data/01_raw/test_woman is empty"):
+    with pytest.raises(InvalidSourceError, match="data/01_raw/test_woman is empty"):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
 
 def test_no_rights_record_no_training(raw: Path) -> None:
     noise(1).save(raw / "a.png")
-    with pytest.raises(NoImages, match="no rights record"):
+    with pytest.raises(NoImagesError, match="no rights record"):
         ingest_images(raw, (), FOLDER, LIMITS, 7)
 
 
@@ -112,7 +112,7 @@ def test_a_folder_outside_data_is_read_with_a_warning(raw: Path, caplog: pytest.
 def test_a_broken_file_of_attributes_is_named(raw: Path, content: str) -> None:
     noise(1).save(raw / "a.png")
     (raw / "attributes.json").write_text(content)
-    with pytest.raises(BadSidecar, match=r"attributes\.json"):
+    with pytest.raises(InvalidAttributesError, match=r"attributes\.json"):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
 
@@ -169,7 +169,7 @@ def test_a_mask_that_cannot_be_used_is_a_row_and_its_picture_stays(
 def test_a_caption_in_another_encoding_stops_ingest_by_its_name(raw: Path) -> None:
     noise(1).save(raw / "a.png")
     (raw / "a.txt").write_bytes("caf\u00e9".encode("cp1252"))
-    with pytest.raises(BadSidecar, match=r"a\.txt is not UTF-8: save it as UTF-8"):
+    with pytest.raises(InvalidAttributesError, match=r"a\.txt is not UTF-8: save it as UTF-8"):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
 
@@ -211,7 +211,7 @@ def test_a_revoked_record_that_covers_no_picture_is_an_error_but_for_deleted_pic
     noise(1).save(raw / "IMG_0001.png")
     one = RECORD.model_copy(update={"id": "one", "covers": "IMG_001.png", **TAKEN_BACK})
     with pytest.raises(
-        BadLedger, match=r"record one covers 'IMG_001\.png'.*close: IMG_0001\.png.*`deleted: "
+        InvalidLedgerError, match=r"record one covers 'IMG_001\.png'.*close: IMG_0001\.png.*`deleted: "
     ):
         ingest_images(raw, (*RIGHTS, one), FOLDER, LIMITS, 7)
     gone = one.model_copy(update={"deleted": date(2020, 1, 2)})
@@ -228,5 +228,5 @@ def test_what_ends_is_left_out_from_the_day_after_on(raw: Path, monkeypatch: pyt
     monkeypatch.setattr(clock, "today", lambda: date(2030, 1, 31))
     assert len(ingest_images(raw, rights, FOLDER, LIMITS, 7)[1]) == 1
     monkeypatch.setattr(clock, "today", lambda: date(2030, 2, 1))
-    with pytest.raises(NoImages, match="rights expired"):
+    with pytest.raises(NoImagesError, match="rights expired"):
         ingest_images(raw, rights, FOLDER, LIMITS, 7)

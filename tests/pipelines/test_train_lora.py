@@ -16,7 +16,7 @@ from portraits import noise
 from runs import FACE, config, samples
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.train_lora import CompanionConfig
-from valentina_pipeline.domain.artifacts import LORA
+from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.lora.formats import read_metadata
@@ -87,7 +87,7 @@ def trained(root: Path, **changes: Any) -> Result:
 
 def metadata(files: dict[str, bytes], folder: Path) -> dict[str, str]:
     file = folder / "some.safetensors"
-    file.write_bytes(files[LORA])
+    file.write_bytes(files[LORA_FILE])
     return read_metadata(file)
 
 
@@ -101,7 +101,7 @@ def garden(root: Path) -> Path:
 
 def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
     result = trained(tmp_path, sample_every=2, look_every=1)
-    assert sorted(result.files) == [LORA, KOHYA]
+    assert sorted(result.files) == [LORA_FILE, KOHYA]
     assert result.loss["step"].tolist() == result.looks["step"].tolist() == [1, 2]
     gap = result.looks["held_out_loss"] - result.looks["training_loss"]
     np.testing.assert_allclose(result.looks["overfitting"], gap)
@@ -117,16 +117,16 @@ def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Pat
 def test_a_record_that_ended_after_ingest_stops_the_run(tmp_path: Path) -> None:
     ended = OWN.model_copy(update={"expires": date(2020, 1, 1)})
     with pytest.raises(
-        training_images.NothingToTrainOn, match=r"record own ended on 2020-01-01.*leaves it out"
+        training_images.NoTrainingImagesError, match=r"record own ended on 2020-01-01.*leaves it out"
     ):
         trained(tmp_path, rights=(ended,))
 
 
 def test_nothing_to_train_on_is_an_error_that_says_what_is_missing(tmp_path: Path) -> None:
     captions = pd.DataFrame({"sha256": ["0" * 64], "caption": "photo of vee woman", "rejected": False})
-    with pytest.raises(training_images.NothingToTrainOn, match="no caption"):
+    with pytest.raises(training_images.NoTrainingImagesError, match="no caption"):
         trained(tmp_path, captions=captions)
-    with pytest.raises(training_images.NothingToTrainOn, match="training split"):
+    with pytest.raises(training_images.NoTrainingImagesError, match="training split"):
         rejected = [f"{index}" * 64 for index in range(3)]
         trained(tmp_path, captions=pd.DataFrame({"sha256": rejected, "caption": "a", "rejected": True}))
 
@@ -148,7 +148,7 @@ def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) 
     assert result.used["split"].to_list() == ["train", "train", "held_out", "train"]
     assert len(result.used["sha256"].iloc[-1]) == 64
     assert "rose garden" in about["ss_tag_frequency"]
-    assert result.files[LORA] != trained(tmp_path / "alone").files[LORA]
+    assert result.files[LORA_FILE] != trained(tmp_path / "alone").files[LORA_FILE]
 
 
 def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_along(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_alon
     half.save(folder / "rose_mask.png")
     limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
     wanted = {"garden": CompanionConfig()}
-    ((rose,), _) = training_images.companions(folder.parent, wanted, limits, (OWN, GARDEN), lambda _: None)
+    ((rose,), _) = training_images.extra_samples(folder.parent, wanted, limits, (OWN, GARDEN), lambda _: None)
     assert rose.mask is not None and np.array_equal(np.asarray(rose.mask), np.asarray(half))
     size = samples(1)[0].image.size
     white, black = (Image.new("RGB", size, color) for color in ("white", "black"))
@@ -188,7 +188,7 @@ def test_what_trains_along_is_refused_where_anything_is_wrong(
         path.unlink()
     else:
         path.write_text(content)
-    with pytest.raises(training_images.BadCompanion, match=said):
+    with pytest.raises(training_images.InvalidExtraDataError, match=said):
         trained(tmp_path, also={"garden": {}})
 
 
@@ -207,13 +207,13 @@ def test_what_trains_along_needs_a_record_that_names_its_folder(
     folder = garden(tmp_path)
     limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
     wanted = {"garden": CompanionConfig()}
-    with pytest.raises(training_images.BadCompanion, match=said):
-        training_images.companions(folder.parent, wanted, limits, rights, lambda _: None)
+    with pytest.raises(training_images.InvalidExtraDataError, match=said):
+        training_images.extra_samples(folder.parent, wanted, limits, rights, lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["../06_models", ".", "/etc"])
 def test_nothing_outside_its_folder_trains_along(name: str, tmp_path: Path) -> None:
-    with pytest.raises(training_images.BadCompanion, match="only what lies there"):
+    with pytest.raises(training_images.InvalidExtraDataError, match="only what lies there"):
         trained(tmp_path, also={name: {}})
 
 
@@ -221,8 +221,8 @@ def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pyt
     from valentina_pipeline.image.generate import sampling
 
     drawn: list[object] = []
-    real = sampling.draw
-    monkeypatch.setattr(sampling, "draw", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
+    real = sampling.generate_images
+    monkeypatch.setattr(sampling, "generate_images", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
     first = trained(tmp_path, class_images=3, method="full", text_encoder_learning_rate=0.0)
     assert len(drawn) == 3
     assert list(first.class_images) == ["00000", "00001", "00002"]
@@ -236,16 +236,17 @@ def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pyt
 def test_a_prior_is_shown_as_often_as_the_concept() -> None:
     own = samples(2)
     images = {f"{n}": own[0].image for n in range(6)}
-    both = training_images.with_prior(own, images, "woman", 0.3)
+    both = training_images.add_prior_preservation(own, images, "woman", 0.3)
     assert [sample.repeats for sample in both] == [3, 3, 1, 1, 1, 1, 1, 1]
     assert {sample.weight for sample in both[2:]} == {0.3}
     assert {sample.caption for sample in both[2:]} == {"photo of a woman"}
-    assert training_images.with_prior(own * 3, {"0": own[0].image}, "woman", 1)[-1].repeats == 6
-    assert training_images.with_prior(own, {}, "woman", 1.0) == own
+    assert training_images.add_prior_preservation(own * 3, {"0": own[0].image}, "woman", 1)[-1].repeats == 6
+    assert training_images.add_prior_preservation(own, {}, "woman", 1.0) == own
 
 
 @pytest.mark.parametrize(
-    ("form", "method"), [(LORA, "lora"), (KOHYA, "lora"), (LORA, "lokr"), *((PEFT, kind) for kind in KINDS)]
+    ("form", "method"),
+    [(LORA_FILE, "lora"), (KOHYA, "lora"), (LORA_FILE, "lokr"), *((PEFT, kind) for kind in KINDS)],
 )
 def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
     form: str, method: str, tmp_path: Path
@@ -260,11 +261,11 @@ def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
     assert kept.figures["trainable_parameters"] == first.figures["trainable_parameters"]
     about = metadata(kept.files, tmp_path)
     assert (about["method"], about["rank"], about["alpha"]) == (method, "2", "1")
-    before, after = load(first.files[LORA]), load(kept.files[LORA])
+    before, after = load(first.files[LORA_FILE]), load(kept.files[LORA_FILE])
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         np.testing.assert_allclose(after[name], tensor, atol=1e-7)
-    on = load(trained(tmp_path, start_from=start, learning_rate=0.1).files[LORA])
+    on = load(trained(tmp_path, start_from=start, learning_rate=0.1).files[LORA_FILE])
     assert any(not np.array_equal(on[name], tensor) for name, tensor in before.items())
 
 
@@ -273,7 +274,7 @@ def test_a_folder_of_the_unet_alone_is_an_adapter_too(tmp_path: Path) -> None:
     (written(first.files, tmp_path / "first") / "peft/unet").rename(
         tmp_path / "data/05_model_input/vee/theirs"
     )
-    kept = load(trained(tmp_path, start_from="theirs", steps=0).files[LORA])
+    kept = load(trained(tmp_path, start_from="theirs", steps=0).files[LORA_FILE])
     assert kept
     assert all(name.startswith("unet.") for name in kept)
 
@@ -290,6 +291,6 @@ def test_a_folder_that_is_no_adapter_is_an_error(missing: str, tmp_path: Path) -
 
 def test_a_start_that_is_no_lora_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        training_images.BadCompanion, match=r"absent.safetensors has to be a .safetensors file"
+        training_images.InvalidExtraDataError, match=r"absent.safetensors has to be a .safetensors file"
     ):
         trained(tmp_path, start_from="absent.safetensors")

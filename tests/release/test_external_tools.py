@@ -15,11 +15,11 @@ from valentina_pipeline.release.external_tools import (
     SAMPLERS,
     WIDTHS,
     Checkpoint,
-    Wanted,
+    ExampleImage,
     checkpoint,
     comfyui,
+    example_image,
     native,
-    wanted,
 )
 
 # ComfyUI 0.3.64, nodes.py: what each node needs, and what it gives, by kind. Numbers: (least, most, step).
@@ -67,9 +67,9 @@ SCHEDULES = {"discrete", "karras", "lcm"}
 KNOWN = Checkpoint("base-xl.safetensors", "made", True)
 
 
-def image(**changes: Any) -> Wanted:
+def image(**changes: Any) -> ExampleImage:
     preset = {"steps": 20, "guidance": 1.5, "size": 128, "scheduler": "base", **changes}
-    return wanted(Concept(**packages.concept()), preset)
+    return example_image(Concept(**packages.concept()), preset)
 
 
 @pytest.mark.parametrize("scheduler", SAMPLERS)

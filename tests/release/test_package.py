@@ -16,7 +16,7 @@ from valentina_pipeline.config.publish import PublishConfig
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.scene import Scene
-from valentina_pipeline.release.contents import Parts
+from valentina_pipeline.release.contents import PackageContents
 from valentina_pipeline.release.package import build, content_hash, presets, rights_summary
 
 BASE = {
@@ -32,7 +32,7 @@ BASE = {
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Parts:
+def parts(tmp_path: Path) -> PackageContents:
     base, lora = tmp_path / "base", tmp_path / "lora"
     for file in ("model_index.json", "unet/config.json", "unet/a.safetensors", "unet/a.fp16.safetensors"):
         (base / file).parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def parts(tmp_path: Path) -> Parts:
     embedder.write_text("weights")
     code = tmp_path / "model.py"
     code.write_text("CODE = 1\n")
-    return Parts(
+    return PackageContents(
         concept=Concept(**packages.concept()),
         rights=packages.rights(),
         base=BaseConfig(**BASE),
@@ -74,7 +74,7 @@ def content(file: bytes | Path) -> bytes:
     return file if isinstance(file, bytes) else file.read_bytes()
 
 
-def test_it_holds_all_that_serves_the_character(parts: Parts) -> None:
+def test_it_holds_all_that_serves_the_character(parts: PackageContents) -> None:
     assert set(build(parts)) == {
         "LICENSE",
         "MLmodel",
@@ -100,19 +100,21 @@ def test_it_holds_all_that_serves_the_character(parts: Parts) -> None:
     }
 
 
-def test_every_file_has_its_sum(parts: Parts) -> None:
+def test_every_file_has_its_sum(parts: PackageContents) -> None:
     files = build(parts)
     listed = dict(line.split("  ")[::-1] for line in content(files["SHA256SUMS"]).decode().splitlines())
     others = {name: file for name, file in files.items() if name != "SHA256SUMS"}
     assert listed == {name: hashlib.sha256(content(file)).hexdigest() for name, file in others.items()}
 
 
-def test_the_same_parts_give_the_same_bytes_in_any_order(parts: Parts) -> None:
+def test_the_same_parts_give_the_same_bytes_in_any_order(parts: PackageContents) -> None:
     shuffled = parts.used_pictures.sample(frac=1, random_state=1)
     assert build(replace(parts, used_pictures=shuffled)) == build(parts)
 
 
-def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(parts: Parts) -> None:
+def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(
+    parts: PackageContents,
+) -> None:
     base = parts.base.model_copy(update={"embed": False, "path": "somebody/base"})
     files = build(replace(parts, base=base))
     assert not [name for name in files if name.startswith(("base/", "faces"))]
@@ -123,7 +125,7 @@ def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_i
 
 
 def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of_the_decision(
-    parts: Parts,
+    parts: PackageContents,
 ) -> None:
     vectors = np.eye(6, 4)
     faces = parts.faces.assign(embedding=list(vectors), kept=[True, True, False, True, True, True])
@@ -138,19 +140,19 @@ def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of
     }
 
 
-def test_two_parts_cannot_share_a_path(parts: Parts) -> None:
+def test_two_parts_cannot_share_a_path(parts: PackageContents) -> None:
     with pytest.raises(ValueError, match="two parts of the package want the path LICENSE"):
         build(replace(parts, model={"LICENSE": b""}))
 
 
-def test_an_empty_lora_folder_is_refused(parts: Parts) -> None:
+def test_an_empty_lora_folder_is_refused(parts: PackageContents) -> None:
     for file in parts.lora.iterdir():
         file.unlink()
     with pytest.raises(ValueError, match="holds no LoRA"):
         build(parts)
 
 
-def test_the_content_hash_follows_lora_and_base(parts: Parts) -> None:
+def test_the_content_hash_follows_lora_and_base(parts: PackageContents) -> None:
     before = content_hash(parts.lora, "b")
     assert content_hash(parts.lora, "c") != before
     file = parts.lora / "valentina_moreau.kohya.safetensors"
@@ -162,7 +164,7 @@ def test_the_content_hash_follows_lora_and_base(parts: Parts) -> None:
     assert content_hash(parts.lora, "b") != before
 
 
-def test_standard_is_what_the_figures_were_measured_with(parts: Parts) -> None:
+def test_standard_is_what_the_figures_were_measured_with(parts: PackageContents) -> None:
     made = presets(parts.base, parts.evaluate, parts.publish)
     assert made["default"] == "standard"
     assert made["presets"]["standard"] == {
@@ -174,7 +176,7 @@ def test_standard_is_what_the_figures_were_measured_with(parts: Parts) -> None:
     assert [made["presets"][name]["steps"] for name in ("draft", "high", "ultra")] == [10, 30, 50]
 
 
-def test_rights_are_summed_up_by_record(parts: Parts) -> None:
+def test_rights_are_summed_up_by_record(parts: PackageContents) -> None:
     summary = rights_summary(parts.rights, parts.used_pictures)
     assert (len(summary["images"]), summary["training"], summary["held_out"]) == (6, 4, 2)
     (record,) = summary["records"]
@@ -184,14 +186,14 @@ def test_rights_are_summed_up_by_record(parts: Parts) -> None:
     assert fewer["manifest_sha256"] != summary["manifest_sha256"]
 
 
-def test_the_licence_names_each_part_s_terms(parts: Parts) -> None:
+def test_the_licence_names_each_part_s_terms(parts: PackageContents) -> None:
     licence = content(build(parts)["LICENSE"]).decode()
     assert "The LoRA in lora/: Apache-2.0." in licence
     assert "tiny/weights/base: CreativeML Open RAIL++-M." in licence
     assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in licence
 
 
-def test_the_card_says_figures_training_rights_and_that_images_are_synthetic(parts: Parts) -> None:
+def test_the_card_says_figures_training_rights_and_that_images_are_synthetic(parts: PackageContents) -> None:
     card = content(build(parts)["MODEL_CARD.md"]).decode()
     assert card.startswith("---\n")
     for said in (

@@ -42,5 +42,5 @@ def dataset(tmp_path: Path) -> Dataset:
     manifest.to_parquet(tmp_path / "data/02_intermediate/vee/manifest.parquet")
     made = Dataset(tmp_path, "vee")
     said = {"sha256": NAMES[:2], "source_name": ["z.png", "y.png"], "machine": MACHINE}
-    captions.renew(made.captions, pd.DataFrame(said))
+    captions.merge_machine_captions(made.captions, pd.DataFrame(said))
     return made

@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from reviewed import MACHINE, NAMES
 from valentina_pipeline.integrations import captions
 from valentina_pipeline.review.app import create_app
-from valentina_pipeline.review.dataset import Dataset, NotYet
+from valentina_pipeline.review.dataset import Dataset, NotReadyError
 
 A, B, C = NAMES
 
@@ -102,10 +102,10 @@ def test_an_edit_whose_picture_was_replaced_at_its_source_is_shown_beside_the_ne
 ) -> None:
     captions.edit(dataset.captions, {A: captions.Edit({}, {"human": "mine"})}, "Ada")
     said = {"sha256": [C, B], "source_name": ["z.png", "y.png"], "machine": list(MACHINE)}
-    captions.renew(dataset.captions, pd.DataFrame(said))
+    captions.merge_machine_captions(dataset.captions, pd.DataFrame(said))
     table = captions.read(dataset.captions)
     assert table["sha256"].tolist() == [C, B, A] and table["human"].tolist() == ["", "", "mine"]
-    assert captions.superseded(table, {B, C}) == {C: A}
+    assert captions.find_superseded(table, {B, C}) == {C: A}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_pictures_are_the_portraits_or_what_was_left_out(client: TestClient) -> 
 
 def test_before_the_stages_ran_it_is_said_what_to_run(dataset: Dataset) -> None:
     (dataset.root / "data/03_primary/vee/faces.parquet").unlink()
-    with pytest.raises(NotYet, match=r"faces\.parquet is missing: run `uv run dvc repro`"):
+    with pytest.raises(NotReadyError, match=r"faces\.parquet is missing: run `uv run dvc repro`"):
         dataset.portraits()
     client = TestClient(create_app(dataset, "Ada"), base_url="http://127.0.0.1:1")
     assert client.get("/api/portraits").status_code == 409

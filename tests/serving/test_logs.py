@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import drawing
-from valentina_pipeline.serving.api.auth import Gate
-from valentina_pipeline.serving.api.service import Server
-from valentina_pipeline.serving.inference.request import Request, asked
+from valentina_pipeline.serving.api.auth import ApiKeyAuth
+from valentina_pipeline.serving.api.service import GenerationService
+from valentina_pipeline.serving.inference.request import GenerationRequest, parse_request
 from valentina_pipeline.serving.jobs.database import sqlite
-from valentina_pipeline.serving.jobs.store import Jobs
+from valentina_pipeline.serving.jobs.store import JobStore
 from valentina_pipeline.serving.logs import FORMAT, OneLine
 
 FORGED = "at sea\nERROR valentina_pipeline.serving.jobs.dispatcher: the disk is on fire\r\u2028\x1b[2Jend"
@@ -45,11 +45,11 @@ def test_no_text_writes_a_line_of_its_own() -> None:
 def test_prompts_are_in_the_log_where_they_are_asked_for(
     package: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, log_prompts: bool
 ) -> None:
-    jobs = Jobs(sqlite(tmp_path))
+    jobs = JobStore(sqlite(tmp_path))
     desk = drawing.desk(jobs, package, tmp_path)
-    server = Server({}, desk, Gate({}), desk._metrics, log_prompts)
+    server = GenerationService({}, desk, ApiKeyAuth({}), desk._metrics, log_prompts)
     with caplog.at_level(logging.INFO):
-        job = server.submit("ada", Request(prompt=FORGED)).id
+        job = server.submit("ada", GenerationRequest(prompt=FORGED)).id
     (message,) = [record.getMessage() for record in caplog.records if job in record.getMessage()]
     assert ("on fire" in message) == log_prompts
     assert message.isprintable()
@@ -58,7 +58,7 @@ def test_prompts_are_in_the_log_where_they_are_asked_for(
 
 def test_what_is_refused_says_nothing_of_the_prompt() -> None:
     with pytest.raises(ValueError, match="prompt: ") as err:
-        asked({"prompt": "a secret" * 1000})
+        parse_request({"prompt": "a secret" * 1000})
     told: BaseException | None = err.value
     while told is not None:
         assert "a secret" not in str(told)

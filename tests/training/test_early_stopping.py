@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valentina_pipeline.training.early_stopping import best_look, had_enough
+from valentina_pipeline.training.early_stopping import best_step, should_stop
 
 LOSSES = {50: {"held_out_loss": 0.3}, 100: {"held_out_loss": 0.2}, 150: {"held_out_loss": 0.2}}
 DRAWN = {
@@ -14,11 +14,11 @@ DRAWN = {
 
 
 def test_the_best_look_is_by_the_stated_rule() -> None:
-    assert best_look(LOSSES, "loss") == 100
-    assert best_look(LOSSES, "last") is None
-    assert best_look(DRAWN, "identity") == 20
-    assert best_look({}, "loss") is None
-    assert best_look(LOSSES, "identity") is None
+    assert best_step(LOSSES, "loss") == 100
+    assert best_step(LOSSES, "last") is None
+    assert best_step(DRAWN, "identity") == 20
+    assert best_step({}, "loss") is None
+    assert best_step(LOSSES, "identity") is None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 5))
@@ -27,10 +27,10 @@ def test_a_run_has_had_enough_after_so_many_looks_without_a_better_one(
 ) -> None:
     looks = {step: {"held_out_loss": loss} for step, loss in enumerate(losses)}
     since = len(losses) - 1 - losses.index(min(losses))
-    assert had_enough(looks, "loss", patience) == (since >= patience)
-    assert not had_enough(looks, "loss", 0)
+    assert should_stop(looks, "loss", patience) == (since >= patience)
+    assert not should_stop(looks, "loss", 0)
 
 
 @pytest.mark.parametrize("patience", [1, 2])
 def test_only_looks_that_drew_count_towards_patience_in_identity(patience: int) -> None:
-    assert had_enough(DRAWN, "identity", patience) == (patience == 1)
+    assert should_stop(DRAWN, "identity", patience) == (patience == 1)

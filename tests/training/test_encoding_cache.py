@@ -6,7 +6,7 @@ from torch import Tensor
 
 import tiny_bases
 from runs import samples
-from valentina_pipeline.image.train.encoding import Texts, encode_samples
+from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_samples
 from valentina_pipeline.training.encoding_cache import Cache
 
 
@@ -52,11 +52,11 @@ def test_an_edited_picture_or_caption_is_encoded_anew_and_an_unchanged_one_is_no
     brighter.putpixel((0, 0), (1, 2, 3))
     encode_samples(base, [replace(plain[0], image=brighter), plain[1]], cache=cache)
     assert len(files(tmp_path)) == 3
-    texts = Texts(base, cache)
+    texts = PromptEmbedCache(base, cache)
     texts(["one", "two", "one"])
     assert len(files(tmp_path)) == 5
-    context, pooled = Texts(base, cache)(["two"])
-    own = Texts(base)(["two"])
+    context, pooled = PromptEmbedCache(base, cache)(["two"])
+    own = PromptEmbedCache(base)(["two"])
     assert torch.equal(context, own[0])
     assert pooled is not None and own[1] is not None and torch.equal(pooled, own[1])
     assert len(files(tmp_path)) == 5

@@ -9,7 +9,7 @@ from torch import nn
 
 from runs import config, made, run
 from valentina_pipeline.image.train import loss
-from valentina_pipeline.training.memory import OutOfMemory, halve_when_full
+from valentina_pipeline.training.memory import OutOfMemoryError, find_executable_batch_size
 
 LORA = "pytorch_lora_weights.safetensors"
 
@@ -24,15 +24,15 @@ def test_pieces_are_halved_until_they_fit_and_one_that_does_not_fit_says_what_wo
         if micro > 2:
             raise torch.OutOfMemoryError("full")
 
-    assert halve_when_full(part, 7, {}) == 2
+    assert find_executable_batch_size(part, 7, {}) == 2
     assert tried == [7, 4, 2]
     assert "going on with 2 pictures at a time" in caplog.text
 
     def never(micro: int) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
-    with pytest.raises(OutOfMemory) as caught:
-        halve_when_full(never, 1, {"unet": nn.Linear(2**14, 2**14)})
+    with pytest.raises(OutOfMemoryError) as caught:
+        find_executable_batch_size(never, 1, {"unet": nn.Linear(2**14, 2**14)})
     for words in ("unet 1.0 GiB", "gradient_checkpointing: true", "quantise: nf4", "align.resolution"):
         assert words in str(caught.value)
 
@@ -42,7 +42,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        halve_when_full(broken, 8, {})
+        find_executable_batch_size(broken, 8, {})
 
 
 def test_a_run_that_lacks_memory_goes_on_in_smaller_pieces_and_learns_the_same(
@@ -50,14 +50,14 @@ def test_a_run_that_lacks_memory_goes_on_in_smaller_pieces_and_learns_the_same(
 ) -> None:
     cfg = config(batch_size=3)
     expected = run(tmp_path / "whole", cfg)
-    real = loss.Objective.__call__
+    real = loss.DiffusionLoss.__call__
 
     def short_of_memory(self: Any, step: int, rows: Any, slots: Any) -> Any:
         if len(rows) > 1:
             raise torch.OutOfMemoryError("full")
         return real(self, step, rows, slots)
 
-    monkeypatch.setattr(loss.Objective, "__call__", short_of_memory)
+    monkeypatch.setattr(loss.DiffusionLoss, "__call__", short_of_memory)
     files = run(tmp_path / "short", cfg)
     assert json.loads(files["run"])["micro"] == 1
     assert json.loads(expected["run"])["micro"] == 3
@@ -73,8 +73,8 @@ def test_training_names_the_networks_when_nothing_fits(
     def full(self: Any, step: int, rows: Any, slots: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(loss.Objective, "__call__", full)
-    with pytest.raises(OutOfMemory, match=r"unet .* GiB, vae .* GiB, text_encoder .* GiB"):
+    monkeypatch.setattr(loss.DiffusionLoss, "__call__", full)
+    with pytest.raises(OutOfMemoryError, match=r"unet .* GiB, vae .* GiB, text_encoder .* GiB"):
         run(tmp_path, config())
 
 

@@ -90,12 +90,12 @@ def dvc(metadata: ProjectMetadata, check: bool) -> None:
 
     target = metadata.project_path / "dvc.yaml"
     try:
-        text = dvc_yaml.render(metadata.project_path)
-    except dvc_yaml.BadDag as err:
+        text = dvc_yaml.render_dvc_yaml(metadata.project_path)
+    except dvc_yaml.InvalidDagError as err:
         raise click.ClickException(str(err)) from err
     if not check:
         click.echo("dvc.yaml is written" if dvc_yaml.write(target, text) else "dvc.yaml is up to date")
-    elif changes := dvc_yaml.difference(target, text):
+    elif changes := dvc_yaml.diff(target, text):
         click.echo(changes, nl=False)
         click.echo("dvc.yaml is stale: `uv run kedro dvc` writes it", err=True)
         sys.exit(1)
@@ -163,6 +163,6 @@ def reproduce(metadata: ProjectMetadata, stages: tuple[str, ...], keep: bool) ->
 
     try:
         same = again.reproduce(metadata.project_path, stages, keep=keep)
-    except again.CannotReproduce as err:
+    except again.ReproductionError as err:
         raise click.ClickException(str(err)) from err
     sys.exit(0 if same else 1)

@@ -59,9 +59,9 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
     import torch
 
     from valentina_pipeline.common import atomic_files
-    from valentina_pipeline.common.missing_model import MissingModel
+    from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.config.base_model import BaseConfig
-    from valentina_pipeline.config.validation import validated
+    from valentina_pipeline.config.validation import parse_config
     from valentina_pipeline.image.export.single_file import write
     from valentina_pipeline.image.models.base_model import load_base
     from valentina_pipeline.release.external_tools import checkpoint
@@ -69,7 +69,7 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
     root = metadata.project_path
     if output.suffix != ".safetensors" or output.exists():
         raise click.ClickException(f"{output}: choose the name of a new .safetensors file")
-    config = validated(BaseConfig, chosen_base(root, name)["model"], f"{name}.model")
+    config = parse_config(BaseConfig, chosen_base(root, name)["model"], f"{name}.model")
     try:
         model = load_base(config, root, "fp32")
         if model.folder.is_file():
@@ -78,7 +78,7 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
         pipe = model.pipe.to("cpu", torch.float32 if full else torch.float16)
         with atomic_files.replacing(output) as partial:
             write(pipe, partial)
-    except (MissingModel, ValueError, OSError) as err:
+    except (MissingModelError, ValueError, OSError) as err:
         raise click.ClickException(str(err)) from err
     click.echo(f"{output}: {output.stat().st_size / 1e6:,.0f} MB; ComfyUI looks for it in models/checkpoints")
     if not checkpoint(config, model.folder).known:

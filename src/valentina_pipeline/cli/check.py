@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from valentina_pipeline.config.ingest import IngestConfig
-from valentina_pipeline.config.validation import validated
-from valentina_pipeline.config_loader import InvalidParameter, ProjectConfigLoader, read_concepts
+from valentina_pipeline.config.validation import parse_config
+from valentina_pipeline.config_loader import ParameterUsageError, ProjectConfigLoader, read_concepts
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.rights import BadLedger
+from valentina_pipeline.domain.rights import InvalidLedgerError
 from valentina_pipeline.image.models.requirements import find_missing_models
 from valentina_pipeline.image.models.vocabulary import warn_of_word
 from valentina_pipeline.integrations import ledgers
 from valentina_pipeline.integrations.sources import source
-from valentina_pipeline.integrations.sources.files import BadSource
+from valentina_pipeline.integrations.sources.files import InvalidSourceError
 
 FOLDERS = ("data/01_raw", "data/05_model_input")
 """Each holds a folder a concept, which DVC needs even where it is empty."""
@@ -48,7 +48,7 @@ def check_project(root: Path, concepts: Sequence[str] = ()) -> Iterator[tuple[st
         )
         try:
             params = loader["parameters"]
-        except InvalidParameter as err:
+        except ParameterUsageError as err:
             yield concept, Finding("parameters", err.message, problem=True)
             continue
         for finding in check_concept(params, root):
@@ -62,7 +62,7 @@ def check_concept(params: Mapping[str, Any], root: Path) -> Iterator[Finding]:
         params: the concept's effective parameters.
         root: the project's folder.
     """
-    concept = validated(Concept, params["concept"], "concept")
+    concept = parse_config(Concept, params["concept"], "concept")
     yield Finding("concept", f"{concept.name}, trigger {concept.trigger!r}, class {concept.class_word!r}")
     if warning := warn_of_word(concept.trigger):
         yield Finding("trigger", warning)
@@ -71,7 +71,7 @@ def check_concept(params: Mapping[str, Any], root: Path) -> Iterator[Finding]:
             folder.mkdir(parents=True)
             yield Finding("folder", f"{folder.relative_to(root)} is created")
     yield _check_rights(root / ledgers.PLACE / concept.trigger, root)
-    yield from _check_sources(concept, validated(IngestConfig, params["ingest"], "ingest"), root)
+    yield from _check_sources(concept, parse_config(IngestConfig, params["ingest"], "ingest"), root)
     missing = find_missing_models(params, root)
     yield from (Finding("models", str(err), problem=True) for err in missing)
     if not missing:
@@ -82,7 +82,7 @@ def _check_rights(folder: Path, root: Path) -> Finding:
     place = folder.relative_to(root)
     try:
         records = ledgers.read(folder)
-    except BadLedger as err:
+    except InvalidLedgerError as err:
         return Finding("rights", str(err), problem=True)
     if not records:
         return Finding("rights", f"{place} holds no record: without one nothing is trained", problem=True)
@@ -104,6 +104,6 @@ def _check_sources(concept: Concept, limits: IngestConfig, root: Path) -> Iterat
 def _check_local(place: str, limits: IngestConfig, root: Path) -> Finding:
     try:
         entries = source(place, root, limits.hosts).entries()
-    except (BadSource, OSError) as err:
+    except (InvalidSourceError, OSError) as err:
         return Finding("source", str(err), problem=True)
     return Finding("source", f"{place}: {len(entries)} files")

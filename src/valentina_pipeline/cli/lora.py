@@ -48,7 +48,7 @@ def add(output: Path, parts: list[tuple[Path, float]], rank: int | None) -> None
     Of one LoRA, a smaller version:
       kedro lora sum small.safetensors her.safetensors --rank 4
     """
-    from valentina_pipeline.image.lora.algebra import kept_energy, resize
+    from valentina_pipeline.image.lora.algebra import resize, retained_energy
     from valentina_pipeline.image.lora.merge import kohya_file, weighted_files
 
     try:
@@ -57,7 +57,7 @@ def add(output: Path, parts: list[tuple[Path, float]], rank: int | None) -> None
         raise click.ClickException(str(err)) from err
     small = whole if rank is None else resize(whole, rank)
     atomic_files.replace(output, kohya_file(small, family, layout, {"sum_of": _listed(parts)}))
-    click.echo(f"{output}: {len(small)} layers, {kept_energy(whole, small):.1%} of the update's energy")
+    click.echo(f"{output}: {len(small)} layers, {retained_energy(whole, small):.1%} of the update's energy")
 
 
 def _listed(parts: list[tuple[Path, float]]) -> str:
@@ -82,9 +82,9 @@ def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float
       kedro lora merge merged her.safetensors:0.8 --base sdxl
     """
     from valentina_pipeline.cli.base import chosen_base
-    from valentina_pipeline.common.missing_model import MissingModel
+    from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.config.base_model import BaseConfig
-    from valentina_pipeline.config.validation import validated
+    from valentina_pipeline.config.validation import parse_config
     from valentina_pipeline.image.lora.merge import merge as merged
     from valentina_pipeline.image.models.base_model import load_base
 
@@ -93,9 +93,9 @@ def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float
     if output.exists():
         raise click.ClickException(f"{output} is there already: choose another folder")
     try:
-        base = load_base(validated(BaseConfig, entry["model"], f"bases.{name}.model"), root)
+        base = load_base(parse_config(BaseConfig, entry["model"], f"bases.{name}.model"), root)
         pipe = merged(base, parts)
-    except (MissingModel, ValueError) as err:
+    except (MissingModelError, ValueError) as err:
         raise click.ClickException(str(err)) from err
     with atomic_files.replacing(output) as partial:
         pipe.save_pretrained(partial)

@@ -54,12 +54,12 @@ def package(
     anything. Kedro's own command of this name, which builds a wheel, is `uv build` here.
     """
     from valentina_pipeline.cli.base import chosen_base
-    from valentina_pipeline.common.missing_model import MissingModel
+    from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.config.base_model import BaseConfig
-    from valentina_pipeline.config.validation import validated
+    from valentina_pipeline.config.validation import parse_config
     from valentina_pipeline.datasets.folders import FileFolder
     from valentina_pipeline.domain import clock
-    from valentina_pipeline.domain.rights import allowed
+    from valentina_pipeline.domain.rights import require_permission
     from valentina_pipeline.integrations import ledgers
     from valentina_pipeline.serving.inference.package import read
 
@@ -70,19 +70,19 @@ def package(
     try:
         concept = _concept(trigger, class_word, name or trigger)
         records = ledgers.read(ledger) if ledger.is_dir() else ledgers.read_file(ledger)
-        record = allowed(records, lora.name, "generation", clock.today())
-        _refuse_misfit(validated(BaseConfig, entry["model"], f"{base}.model"), root, lora)
+        record = require_permission(records, lora.name, "generation", clock.today())
+        _refuse_misfit(parse_config(BaseConfig, entry["model"], f"{base}.model"), root, lora)
         with TemporaryDirectory() as place:
             files = _files(root, entry, concept, record, _learned(lora, trigger, Path(place)))
             FileFolder(filepath=str(output)).save(files)
         about = read(output)
-    except (MissingModel, ValueError, OSError) as err:
+    except (MissingModelError, ValueError, OSError) as err:
         raise click.ClickException(str(err)) from err
     click.echo(f"{output}: {about.name}, called by {about.trigger!r}, under record {record.id}; not measured")
 
 
 def _concept(trigger: str, class_word: str, name: str) -> "Concept":
-    from valentina_pipeline.config.validation import validated
+    from valentina_pipeline.config.validation import parse_config
     from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
 
     values: dict[str, Any] = {
@@ -98,7 +98,7 @@ def _concept(trigger: str, class_word: str, name: str) -> "Concept":
         "identity": {},
         "overrides": {stage: {} for stage in STAGE_NAMES},
     }
-    return validated(Concept, values, "the character")
+    return parse_config(Concept, values, "the character")
 
 
 def _refuse_misfit(base: "BaseConfig", root: Path, lora: Path) -> None:
@@ -111,11 +111,11 @@ def _refuse_misfit(base: "BaseConfig", root: Path, lora: Path) -> None:
 
 def _learned(lora: Path, trigger: str, place: Path) -> Path:
     """Write a LoRA as packages hold it: as it is, and where it is a plain one also in kohya's format."""
-    from valentina_pipeline.domain.artifacts import LORA
+    from valentina_pipeline.domain.artifacts import LORA_FILE
     from valentina_pipeline.image.lora.merge import kohya_file, weighted_files
     from valentina_pipeline.image.lora.reader import read_lora
 
-    shutil.copyfile(lora, place / LORA)
+    shutil.copyfile(lora, place / LORA_FILE)
     if all(layer.form == "lora" for layer in read_lora(lora).layers.values()):
         content = kohya_file(*weighted_files([(lora, 1.0)]), {"trigger": trigger, "made_of": lora.name})
         (place / f"{trigger}.kohya.safetensors").write_bytes(content)
@@ -129,10 +129,14 @@ def _files(
     import yaml
 
     from valentina_pipeline.domain.artifacts import UNMEASURED
-    from valentina_pipeline.pipelines.package_assembly import Material, assembled, identified
+    from valentina_pipeline.pipelines.package_assembly import (
+        PackageInputs,
+        assemble_package,
+        content_identity,
+    )
 
     scenes = yaml.safe_load((root / "conf/base/prompts/scenes.yml").read_text("utf-8"))
-    material = Material(
+    material = PackageInputs(
         lora=learned,
         metrics=None,
         train_metrics=None,
@@ -148,5 +152,7 @@ def _files(
         evaluate=entry["evaluate"],
         publish=entry["publish"],
     )
-    content, _ = identified(material)
-    return assembled(material, {**UNMEASURED, "reasons": REASONS, "content_hash": content, "gates": {}})
+    content, _ = content_identity(material)
+    return assemble_package(
+        material, {**UNMEASURED, "reasons": REASONS, "content_hash": content, "gates": {}}
+    )

@@ -15,16 +15,16 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-LARGEST = 5
+MAX_METRICS_SHOWN = 5
 """So many metrics are named for each output that differs: those that moved most."""
 
 
-class CannotReproduce(RuntimeError):
+class ReproductionError(RuntimeError):
     """There is nothing to compare, or the pipeline failed; the message says what to do."""
 
 
 @dataclass(frozen=True)
-class Moved:
+class MetricChange:
     """One number of a metrics file that is not what was committed."""
 
     name: str
@@ -33,13 +33,13 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Compared:
+class StageComparison:
     """One stage: how many outputs it has, and what about them differs."""
 
     stage: str
     outputs: int
     differing: tuple[str, ...]
-    moved: tuple[Moved, ...]
+    moved: tuple[MetricChange, ...]
 
 
 def reproduce(
@@ -54,7 +54,7 @@ def reproduce(
         console: to print on.
 
     Raises:
-        CannotReproduce: HEAD has no dvc.lock, or a command failed.
+        ReproductionError: HEAD has no dvc.lock, or a command failed.
     """
     console = console or Console()
     if changes := _run(["git", "status", "--porcelain"], root, capture=True):
@@ -82,7 +82,7 @@ def compare(
     now: Mapping[str, Mapping[str, str]],
     metrics_before: Mapping[str, Any],
     metrics_now: Mapping[str, Any],
-) -> Iterator[Compared]:
+) -> Iterator[StageComparison]:
     """Compare two locks (stage -> path -> hash) stage by stage.
 
     The metrics (path -> content) say by how much an output that differs moved.
@@ -93,10 +93,10 @@ def compare(
         moved = tuple(
             step for path in differing for step in _moves(metrics_before.get(path), metrics_now.get(path))
         )
-        yield Compared(stage, len({**before, **after}), differing, moved)
+        yield StageComparison(stage, len({**before, **after}), differing, moved)
 
 
-def table(results: list[Compared]) -> Table:
+def table(results: list[StageComparison]) -> Table:
     """Return the comparison as a table, one row a stage."""
     shown = Table("stage", "outputs", "compared with dvc.lock", title="reproduced from HEAD")
     for result in results:
@@ -111,10 +111,12 @@ def table(results: list[Compared]) -> Table:
     return shown
 
 
-def _moves(before: object, after: object) -> list[Moved]:
+def _moves(before: object, after: object) -> list[MetricChange]:
     old, new = dict(_numbers(before)), dict(_numbers(after))
-    moved = [Moved(name, old[name], new[name]) for name in old if name in new and old[name] != new[name]]
-    return sorted(moved, key=lambda m: abs(m.now - m.committed), reverse=True)[:LARGEST]
+    moved = [
+        MetricChange(name, old[name], new[name]) for name in old if name in new and old[name] != new[name]
+    ]
+    return sorted(moved, key=lambda m: abs(m.now - m.committed), reverse=True)[:MAX_METRICS_SHOWN]
 
 
 def _numbers(value: object, name: str = "") -> Iterator[tuple[str, float]]:
@@ -130,7 +132,7 @@ def _lock(clone: Path) -> dict[str, dict[str, str]]:
     try:
         stages = yaml.safe_load((clone / "dvc.lock").read_text("utf-8"))["stages"]
     except FileNotFoundError as err:
-        raise CannotReproduce("HEAD has no dvc.lock: `uv run dvc repro`, then commit dvc.lock") from err
+        raise ReproductionError("HEAD has no dvc.lock: `uv run dvc repro`, then commit dvc.lock") from err
     return {
         name: {out["path"]: out["md5"] for out in stage.get("outs", ())} for name, stage in stages.items()
     }
@@ -161,5 +163,5 @@ def _run(
     output = subprocess.PIPE if capture else None
     done = subprocess.run(command, cwd=folder, env=env, text=True, stdout=output)
     if done.returncode:
-        raise CannotReproduce(f"`{' '.join(command)}` in {folder} ended with {done.returncode}: see above")
+        raise ReproductionError(f"`{' '.join(command)}` in {folder} ended with {done.returncode}: see above")
     return done.stdout or ""

@@ -46,7 +46,7 @@ def revoke(metadata: ProjectMetadata, record: str, reason: str) -> None:
     commit it. Called again, it completes what was cut short.
     """
     from valentina_pipeline.domain import clock
-    from valentina_pipeline.domain.rights import BadLedger
+    from valentina_pipeline.domain.rights import InvalidLedgerError
     from valentina_pipeline.integrations import ledgers
 
     root = metadata.project_path
@@ -54,7 +54,7 @@ def revoke(metadata: ProjectMetadata, record: str, reason: str) -> None:
         raise click.ClickException("--reason: say why, in words")
     try:  # first what is here: it counts even if the registry is away
         made = ledgers.revoke(root / ledgers.PLACE, record, reason.strip(), clock.today())
-    except BadLedger as err:
+    except InvalidLedgerError as err:
         raise click.ClickException(str(err)) from err
     said = f"{record}: {made.reason}"
     if made.before:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 
-class MissingModel(RuntimeError):
+class MissingModelError(RuntimeError):
     """A model's weights are not on this machine; the message says which, its licence and how to get it."""
 
     def __init__(self, model: str, licence: str, obtain: str) -> None:
@@ -25,7 +25,7 @@ def download_command(model: str) -> str:
     return " ".join([f"hf download {model}", *(f'--include "{pattern}"' for pattern in HUB_PATTERNS)])
 
 
-def missing_hub_model(kind: str, model: str, licence: str, key: str) -> MissingModel:
+def missing_hub_model(kind: str, model: str, licence: str, key: str) -> MissingModelError:
     """Return the error for a hub model or a folder that is not there or is incomplete.
 
     Args:
@@ -35,7 +35,7 @@ def missing_hub_model(kind: str, model: str, licence: str, key: str) -> MissingM
         key: the parameter that names it, as in "ingest.upscale".
     """
     obtain = f"`{download_command(model)}`, or set {key} to a folder that holds such a model"
-    return MissingModel(f"{kind} {model}", licence, obtain)
+    return MissingModelError(f"{kind} {model}", licence, obtain)
 
 
 def has_hub_model(model: str) -> bool:
@@ -55,6 +55,6 @@ def has_hub_model(model: str) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def located(path: str, root: Path) -> str:
+def resolve_path(path: str, root: Path) -> str:
     """Return what is there below `root` as an absolute path; other values are names that loaders know."""
     return str(root / path) if (root / path).exists() else path

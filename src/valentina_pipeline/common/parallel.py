@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Backend = Literal["processes", "ray"]
 
-AHEAD = 4
+PREFETCH_PER_WORKER = 4
 """Items in waiting for each worker: enough that none idles, few enough that memory stays flat."""
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MKL_NUM_THREADS")
@@ -23,19 +23,19 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerFailure:
     """In place of an item's result: what became of its worker."""
 
     why: str
 
 
-def each(
+def parallel_map(
     work: Callable[[Item], Result],
     items: Iterable[Item],
     backend: Backend | None = None,
     workers: int | None = None,
     seconds: float = 300.0,
-) -> Iterator[Result | Lost]:
+) -> Iterator[Result | WorkerFailure]:
     """Yield `work(item)` for each item, in their order; an exception of `work` is raised here.
 
     Args:
@@ -57,7 +57,7 @@ def worker_count() -> int:
 
 def _in_processes(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int, seconds: float
-) -> Iterator[Result | Lost]:
+) -> Iterator[Result | WorkerFailure]:
     from multiprocessing import get_context
     from multiprocessing.forkserver import ensure_running
 
@@ -75,7 +75,7 @@ def _in_processes(
         try:
             for item in items:
                 waiting.append(pool.schedule(_do, args=[item], timeout=seconds))
-                if len(waiting) >= AHEAD * workers:
+                if len(waiting) >= PREFETCH_PER_WORKER * workers:
                     yield _of_process(waiting.popleft(), seconds)
             while waiting:
                 yield _of_process(waiting.popleft(), seconds)
@@ -117,28 +117,30 @@ def _of_process(future: Any, seconds: float) -> Any:
     try:
         return future.result()
     except TimeoutError:
-        return Lost(f"it took longer than {seconds:g} s")
+        return WorkerFailure(f"it took longer than {seconds:g} s")
     except ProcessExpired as err:
-        return Lost(f"its process died (exit code {err.exitcode})")
+        return WorkerFailure(f"its process died (exit code {err.exitcode})")
 
 
-def _on_ray(work: Callable[[Item], Result], items: Iterable[Item], seconds: float) -> Iterator[Result | Lost]:
+def _on_ray(
+    work: Callable[[Item], Result], items: Iterable[Item], seconds: float
+) -> Iterator[Result | WorkerFailure]:
     import ray
     from ray.exceptions import GetTimeoutError, RayTaskError, WorkerCrashedError
 
     if not ray.is_initialized():
         ray.init(address="auto", log_to_driver=False)
     remote, sent = ray.remote(max_retries=0)(_done), ray.put(work)
-    ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    ahead = PREFETCH_PER_WORKER * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def result(reference: Any) -> Any:
         try:
             return ray.get(reference, timeout=seconds)
         except GetTimeoutError:
             ray.cancel(reference, force=True)
-            return Lost(f"it took longer than {seconds:g} s")
+            return WorkerFailure(f"it took longer than {seconds:g} s")
         except WorkerCrashedError:
-            return Lost("its process died")
+            return WorkerFailure("its process died")
         except RayTaskError as err:
             raise err.as_instanceof_cause() from err
 

@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 
-def counted(items: Iterable[Item], what: str, total: int, done: int = 0) -> Iterator[Item]:
+def track_progress(items: Iterable[Item], what: str, total: int, done: int = 0) -> Iterator[Item]:
     """Yield the items, one a picture, with a bar that shows rate and time left; log the rate at their end.
 
     Args:

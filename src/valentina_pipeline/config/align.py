@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class AlignConfig(Frozen):
+class AlignConfig(StrictConfig):
     """How faces are found and cropped."""
 
     resolution: int = Field(ge=64, le=2048, multiple_of=8)

@@ -4,24 +4,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class FaceEmbedderConfig(Frozen):
+class FaceEmbedderConfig(StrictConfig):
     """Which network turns a face into an identity vector."""
 
     kind: Literal["tiny", "facenet"]
     path: str
 
 
-class ClipConfig(Frozen):
+class ClipConfig(StrictConfig):
     """Which CLIP measures prompt following (CLIP-T) and image likeness (CLIP-I)."""
 
     kind: Literal["tiny", "open_clip"]
     path: str
 
 
-class BaseConfig(Frozen):
+class BaseConfig(StrictConfig):
     """A base model: where it is, what it is, and the networks that judge its images."""
 
     family: Literal["sdxl", "sd15"]

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class CaptionConfig(Frozen):
+class CaptionConfig(StrictConfig):
     """Who words the captions."""
 
     captioner: Literal["attributes", "blip", "vlm", "tagger"]

@@ -18,10 +18,10 @@ from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.publish import PublishConfig
 from valentina_pipeline.config.register import RegisterConfig
 from valentina_pipeline.config.train_lora import NEW_TOKENS, TrainConfig
-from valentina_pipeline.config.validation import BadParameter, Frozen, validated
+from valentina_pipeline.config.validation import InvalidParameterError, StrictConfig, parse_config
 from valentina_pipeline.domain.concept import Concept
 
-STAGES: dict[str, type[Frozen]] = {
+STAGES: dict[str, type[StrictConfig]] = {
     "ingest": IngestConfig,
     "align": AlignConfig,
     "caption": CaptionConfig,
@@ -32,7 +32,7 @@ STAGES: dict[str, type[Frozen]] = {
 }
 
 
-class Choice(Frozen):
+class Params(StrictConfig):
     """The shape of params.yaml; each stage's own keys are checked by its own model."""
 
     concepts: list[str] = Field(min_length=1)
@@ -48,13 +48,13 @@ class Choice(Frozen):
     publish: dict[str, Any] = Field(default={})
 
     @model_validator(mode="after")
-    def _no_concept_twice(self) -> "Choice":
+    def _no_concept_twice(self) -> "Params":
         if len(set(self.concepts)) != len(self.concepts):
             raise ValueError("concepts lists a name twice")
         return self
 
 
-def effective(
+def resolve_params(
     params: Mapping[str, Any], bases: Mapping[str, Any], concept: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Overlay base, concept and choice, check everything, and return plain parameters.
@@ -63,25 +63,29 @@ def effective(
         `concept`, `base`, `seed`, `threads` and one dict for each stage of `STAGES`.
 
     Raises:
-        BadParameter: a key is unknown, missing or out of range.
+        InvalidParameterError: a key is unknown, missing or out of range.
     """
-    choice = validated(Choice, params, "")
+    choice = parse_config(Params, params, "")
     if choice.base not in bases:
-        raise BadParameter(f"base: {choice.base!r} is not one of {', '.join(sorted(bases))}")
+        raise InvalidParameterError(f"base: {choice.base!r} is not one of {', '.join(sorted(bases))}")
     implied = bases[choice.base]
     if set(implied) != {"model", *STAGES}:
-        raise BadParameter(f"bases.{choice.base}: needs exactly these keys: model, {', '.join(STAGES)}")
-    person = validated(Concept, concept, "concept")
-    base = validated(BaseConfig, implied["model"], f"bases.{choice.base}.model")
+        raise InvalidParameterError(
+            f"bases.{choice.base}: needs exactly these keys: model, {', '.join(STAGES)}"
+        )
+    person = parse_config(Concept, concept, "concept")
+    base = parse_config(BaseConfig, implied["model"], f"bases.{choice.base}.model")
     stages = {}
     for stage, model in STAGES.items():
         chosen = {k: v for k, v in params.get(stage, {}).items() if v is not None}
         merged = {**implied[stage], **person.overrides.get(stage, {}), **chosen}
-        stages[stage] = validated(model, merged, stage).model_dump(mode="json")
+        stages[stage] = parse_config(model, merged, stage).model_dump(mode="json")
     if person.asymmetric and stages["train_lora"]["flip"]:
-        raise BadParameter(f"train_lora.flip: {person.name} is asymmetric: mirrored, she is somebody else")
+        raise InvalidParameterError(
+            f"train_lora.flip: {person.name} is asymmetric: mirrored, she is somebody else"
+        )
     if "native" in stages["publish"]["engines"] and stages["train_lora"]["method"] in NEW_TOKENS:
-        raise BadParameter(
+        raise InvalidParameterError(
             "publish.engines: native has no place for new tokens: leave it out, or train a LoRA"
         )
     return {

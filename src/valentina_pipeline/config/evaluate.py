@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class EvaluateConfig(Frozen):
+class EvaluateConfig(StrictConfig):
     """How much is drawn to measure a LoRA."""
 
     images_per_prompt: int = Field(ge=1, le=64)

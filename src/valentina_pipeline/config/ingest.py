@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class IngestConfig(Frozen):
+class IngestConfig(StrictConfig):
     """Which images are taken in."""
 
     count: int = Field(ge=4, le=10_000)

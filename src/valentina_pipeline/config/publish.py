@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class PublishConfig(Frozen):
+class PublishConfig(StrictConfig):
     """What the package says by default, and for which engines beside torch it has what draws."""
 
     default_preset: Literal["draft", "standard", "high", "ultra"]

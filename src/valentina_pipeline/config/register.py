@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class RegisterConfig(Frozen):
+class RegisterConfig(StrictConfig):
     """The gates that a candidate passes to become champion."""
 
     min_identity_gain: float = Field(ge=-2, le=2)

@@ -5,24 +5,24 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from valentina_pipeline.config.validation import Frozen
+from valentina_pipeline.config.validation import StrictConfig
 
 
-class BlockConfig(Frozen):
+class BlockConfig(StrictConfig):
     """What is different in the layers whose name a pattern is found in."""
 
     rank: int | None = Field(default=None, ge=1, le=512)
     rate: float = Field(default=1, ge=0, le=100, description="times the learning rate; 0 leaves it as it is")
 
 
-class CompanionConfig(Frozen):
+class CompanionConfig(StrictConfig):
     """How further pictures, of other concepts or of the class, take part in a run."""
 
     repeats: int = Field(default=1, ge=1, le=1000, description="times as often as her own are shown")
     weight: float = Field(default=1, ge=0, le=100, description="of their loss")
 
 
-class TrainConfig(Frozen):
+class TrainConfig(StrictConfig):
     """A run of one method, on pictures of one concept."""
 
     method: Literal["lora", "dora", "rslora", "lokr", "textual_inversion", "pivotal", "full"]

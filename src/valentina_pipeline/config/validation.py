@@ -8,22 +8,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class BadParameter(ValueError):
+class InvalidParameterError(ValueError):
     """A parameter is unknown, missing or out of range; the message names its key."""
 
 
-class Frozen(BaseModel):
+class StrictConfig(BaseModel):
     """Strict about names and immutable: an unknown key is an error that names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def validated(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Return `values` as `model`, or raise BadParameter naming each wrong key as `where.key`."""
+def parse_config(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """Return `values` as `model`, or raise InvalidParameterError naming each wrong key as `where.key`."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as err:
         problems = "; ".join(
             f"{'.'.join([where, *map(str, e['loc'])]).strip('.')}: {e['msg']}" for e in err.errors()
         )
-        raise BadParameter(problems) from err
+        raise InvalidParameterError(problems) from err

@@ -18,7 +18,7 @@ class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
         """Return one caption a row: the person's where there is one, else the machine's."""
         try:
             table = captions.read(self._present())
-        except captions.BadCaptions as err:
+        except captions.InvalidCaptionsError as err:
             raise DatasetError(str(err)) from err
         caption = table["human"].where(table["human"] != "", table["machine"])
         rejected = table["verdict"] == captions.REJECTED
@@ -29,9 +29,9 @@ class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
         if data["sha256"].duplicated().any():
             raise DatasetError(f"two new captions for one image in {self._path}")
         try:
-            captions.renew(self._path, data)
-            changed = captions.superseded(captions.read(self._path), set(data["sha256"]))
-        except captions.BadCaptions as err:
+            captions.merge_machine_captions(self._path, data)
+            changed = captions.find_superseded(captions.read(self._path), set(data["sha256"]))
+        except captions.InvalidCaptionsError as err:
             raise DatasetError(str(err)) from err
         for new, former in sorted(changed.items()):
             logger.warning(

@@ -3,7 +3,7 @@
 from kedro.io import DatasetError
 
 from valentina_pipeline.datasets._base import _OnDisk
-from valentina_pipeline.domain.rights import BadLedger, RightsRecord
+from valentina_pipeline.domain.rights import InvalidLedgerError, RightsRecord
 from valentina_pipeline.integrations import ledgers
 
 
@@ -14,7 +14,7 @@ class RightsLedgers(_OnDisk[None, tuple[RightsRecord, ...]]):
         """Return the records of all ledgers in the folder."""
         try:
             return ledgers.read(self._path)
-        except BadLedger as err:
+        except InvalidLedgerError as err:
             raise DatasetError(str(err)) from err
 
     def save(self, data: None) -> None:

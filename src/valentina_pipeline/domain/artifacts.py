@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-LORA = "pytorch_lora_weights.safetensors"
+LORA_FILE = "pytorch_lora_weights.safetensors"
 """A LoRA's name in diffusers' format."""
 
-FACES = "faces.safetensors"
+FACES_FILE = "faces.safetensors"
 """In a package: the weights of its face embedder, where they travel with it."""
 
-REVOKED = "REVOKED.json"
+REVOKED_FILE = "REVOKED.json"
 """In a package: rights that it stands on were taken back, and why."""
 
 UNMEASURED = {"status": "not measured"}
@@ -44,7 +44,7 @@ def tensors_sha256(file: Path) -> str:
     return total.hexdigest()
 
 
-def drawing(files: Iterable[Path]) -> Path:
+def primary_weights(files: Iterable[Path]) -> Path:
     """Return which of train_lora's files draws: the LoRA, or the first of what else was learned."""
     learned = (file for file in files if file.suffix == ".safetensors")
-    return min(learned, key=lambda file: (file.name != LORA, file.name))
+    return min(learned, key=lambda file: (file.name != LORA_FILE, file.name))

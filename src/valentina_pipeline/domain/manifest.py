@@ -51,7 +51,7 @@ def check_same_run(inputs: Mapping[str, Any]) -> None:
             )
 
 
-def held_out(hashes: Iterable[str]) -> frozenset[str]:
+def select_held_out(hashes: Iterable[str]) -> frozenset[str]:
     """Return the images that are never trained on: a fifth, the lowest hashes.
 
     At least two where there are four images or more, one of two or three, none of one. An image that
@@ -62,18 +62,18 @@ def held_out(hashes: Iterable[str]) -> frozenset[str]:
     return frozenset(ordered[:share])
 
 
-def divided(faces: "pd.DataFrame") -> "pd.DataFrame":
+def assign_splits(faces: "pd.DataFrame") -> "pd.DataFrame":
     """Return align's rows with their split, chosen among the portraits that are kept; "" for others.
 
     So what is left out never empties either side.
     """
     kept = faces["kept"].astype(bool)
-    aside = held_out(faces.loc[kept, "sha256"])
+    aside = select_held_out(faces.loc[kept, "sha256"])
     split = [HELD_OUT if name in aside else TRAIN for name in faces["sha256"]]
     return faces.assign(split=[side if used else "" for side, used in zip(split, kept, strict=True)])
 
 
-def reviewed(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
+def apply_review(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
     """Return align's rows, of which those that a person rejected are kept no longer, divided anew.
 
     Args:
@@ -83,7 +83,7 @@ def reviewed(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
     rejected = faces["sha256"].isin(captions.loc[captions["rejected"].astype(bool), "sha256"])
     if not rejected.any():
         return faces
-    return divided(
+    return assign_splits(
         faces.assign(
             kept=faces["kept"].astype(bool) & ~rejected,
             reason=faces["reason"].where(~rejected, "rejected in the review"),
@@ -91,7 +91,7 @@ def reviewed(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
     )
 
 
-def validated(manifest: "pd.DataFrame") -> "pd.DataFrame":
+def validate_manifest(manifest: "pd.DataFrame") -> "pd.DataFrame":
     """Return the manifest with its columns in order, checked.
 
     Raises:

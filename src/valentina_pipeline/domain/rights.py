@@ -17,11 +17,11 @@ RECORD_ID = r"^[a-z0-9][a-z0-9._-]{0,99}$"
 SHA256 = r"^[0-9a-f]{64}$"
 
 
-class BadLedger(ValueError):
+class InvalidLedgerError(ValueError):
     """A ledger's table is not what it has to be; the message names the record and the field."""
 
 
-class NotAllowed(ValueError):
+class NotAllowedError(ValueError):
     """No record allows this use of this picture: a reason in fixed words, and what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -47,16 +47,16 @@ class Terms(BaseModel):
             raise ValueError("revoked and revocation belong together: when, and why")
         return self
 
-    def obstacle(self, use: Use, today: date) -> NotAllowed | None:
+    def obstacle(self, use: Use, today: date) -> NotAllowedError | None:
         """Return what stands in the way of a use on a day, or None; the record's last day still counts."""
         if self.revoked is not None:
             said = f"record {self.id} was revoked on {self.revoked}: {self.revocation}"
-            return NotAllowed("rights revoked", said)
+            return NotAllowedError("rights revoked", said)
         if use not in self.uses:
             said = f"record {self.id} allows {', '.join(self.uses)}, not {use}"
-            return NotAllowed("rights for another purpose", said)
+            return NotAllowedError("rights for another purpose", said)
         if self.expires is not None and self.expires < today:
-            return NotAllowed("rights expired", f"record {self.id} ended on {self.expires}")
+            return NotAllowedError("rights expired", f"record {self.id} ended on {self.expires}")
         return None
 
 
@@ -96,7 +96,7 @@ class RightsRecord(Terms):
         return sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode())
 
 
-def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) -> RightsRecord:
+def require_permission(rights: Iterable[RightsRecord], name: str, use: Use, today: date) -> RightsRecord:
     """Return the first record that allows `use` of the picture `name`.
 
     Args:
@@ -106,7 +106,7 @@ def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) ->
         today: decides only whether a record has expired; its last day still counts.
 
     Raises:
-        NotAllowed: with what stands in the way: revoked, expired, for another purpose, or no record at all.
+        NotAllowedError: the record is revoked, expired or for another purpose, or there is none.
     """
     rights = tuple(rights)
     covering = [record for record in rights if record.covers_name(name)]
@@ -124,17 +124,17 @@ def allowed(rights: Iterable[RightsRecord], name: str, use: Use, today: date) ->
     said = f"no record covers this name for {use}"
     if close := next((record for record in rights if naming.prohibits(record.covers, name)), None):
         said += f"; record {close.id} covers {close.covers!r}, which is spelled differently"
-    raise NotAllowed("no rights record", said)
+    raise NotAllowedError("no rights record", said)
 
 
 def require_use(rights: Iterable[RightsRecord], ids: Collection[str], use: Use, today: date) -> None:
-    """Raise NotAllowed where one of the records with these ids does not allow a use on a day."""
+    """Raise NotAllowedError where one of the records with these ids does not allow a use on a day."""
     for record in rights:
         if record.id in ids and (obstacle := record.obstacle(use, today)):
             raise obstacle
 
 
-def covering_none(rights: Iterable[RightsRecord], names: Sequence[str]) -> list[RightsRecord]:
+def find_unused_records(rights: Iterable[RightsRecord], names: Sequence[str]) -> list[RightsRecord]:
     """Return the records that are about none of these pictures, but for pictures that were deleted."""
     return [
         record
@@ -143,7 +143,7 @@ def covering_none(rights: Iterable[RightsRecord], names: Sequence[str]) -> list[
     ]
 
 
-def records(rows: Iterable[Mapping[Any, Any]], where: str) -> tuple[RightsRecord, ...]:
+def parse_records(rows: Iterable[Mapping[Any, Any]], where: str) -> tuple[RightsRecord, ...]:
     """Return a ledger's rows as records.
 
     Args:
@@ -151,13 +151,13 @@ def records(rows: Iterable[Mapping[Any, Any]], where: str) -> tuple[RightsRecord
         where: the ledger's file, for messages.
 
     Raises:
-        BadLedger: a field is missing or unknown, a value is none that it may have, or an id is there twice.
+        InvalidLedgerError: a field is missing or unknown, a value is not allowed, or an id is there twice.
     """
     found: dict[str, RightsRecord] = {}
     for row in rows:
         record = _record(row, where)
         if record.id in found:
-            raise BadLedger(f"{where}: two records have the id {record.id!r}: rename one")
+            raise InvalidLedgerError(f"{where}: two records have the id {record.id!r}: rename one")
         found[record.id] = record
     return tuple(found.values())
 
@@ -171,4 +171,4 @@ def _record(row: Mapping[Any, Any], where: str) -> RightsRecord:
         return RightsRecord.model_validate(given)
     except ValidationError as err:
         said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in err.errors())
-        raise BadLedger(f"{where}: record {row.get('id')!r}: {said}") from err
+        raise InvalidLedgerError(f"{where}: record {row.get('id')!r}: {said}") from err

@@ -148,7 +148,7 @@ class Connection(H11Protocol):
         self.loop.call_later(LINGER, self.transport.abort)
 
 
-class Bodies:
+class BodyLimits:
     """Lets the bodies of requests in, as far as there is memory for them, once it is known whose they are.
 
     Args:
@@ -223,8 +223,8 @@ class Bodies:
         return self._held[owner] + size <= self._largest and self._held.total() + size <= self._most
 
 
-class Places:
-    """Places for what takes long, of which one owner has only some. Safe to share between threads.
+class ConcurrencyLimit:
+    """ConcurrencyLimit for what takes long, of which one owner has only some. Safe to share between threads.
 
     Args:
         most: of all owners.

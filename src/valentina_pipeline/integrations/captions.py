@@ -21,7 +21,7 @@ ACCEPTED, REJECTED = "accepted", "rejected"
 VERDICTS = ("", ACCEPTED, REJECTED)
 
 
-class BadCaptions(ValueError):
+class InvalidCaptionsError(ValueError):
     """The file is not what it has to be, or an edit cannot be made; the message says what to do."""
 
 
@@ -33,27 +33,27 @@ def read(path: Path) -> pd.DataFrame:
         verdict ("accepted", "rejected"), name, time (UTC, ISO 8601) and the sha256 of the PNG they saw.
 
     Raises:
-        BadCaptions: it is no table, columns are missing or unknown, an image has two rows, or a verdict is
-            none.
+        InvalidCaptionsError: it is not a table, columns are missing or unknown, an image has two rows,
+            or a verdict is invalid.
     """
     mend = "correct it, or `git checkout` the last good one"
     try:
         # utf-8-sig: spreadsheet programs put a mark at the start when they save
         table = tables.from_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except ValueError as err:  # pandas' own errors and what is no UTF-8
-        raise BadCaptions(f"{path} cannot be read ({' '.join(str(err).split())}): {mend}") from err
+        raise InvalidCaptionsError(f"{path} cannot be read ({' '.join(str(err).split())}): {mend}") from err
     unknown, missing = set(table.columns) - set(COLUMNS), {"sha256", "machine", "human"} - set(table.columns)
     if unknown or missing:
-        raise BadCaptions(
+        raise InvalidCaptionsError(
             f"{path} has the columns {', '.join(table.columns)}; it needs {', '.join(COLUMNS)}: {mend}"
         )
     table = table.reindex(columns=list(COLUMNS), fill_value="")
     for twice in table["sha256"][table["sha256"].duplicated()]:
-        raise BadCaptions(f"{path} has two rows for {twice}: remove one")
+        raise InvalidCaptionsError(f"{path} has two rows for {twice}: remove one")
     for column in ("human", "verdict"):
         table[column] = table[column].str.strip()
     for verdict in sorted(set(table["verdict"]) - set(VERDICTS)):
-        raise BadCaptions(
+        raise InvalidCaptionsError(
             f"{path} has the verdict {verdict!r}: it is {ACCEPTED}, {REJECTED} or empty: {mend}"
         )
     return table
@@ -64,7 +64,7 @@ def write(path: Path, table: pd.DataFrame) -> None:
     atomic_files.replace(path, tables.to_csv(table))
 
 
-def renew(path: Path, machine: pd.DataFrame) -> None:
+def merge_machine_captions(path: Path, machine: pd.DataFrame) -> None:
     """Write new machine captions beside what people wrote.
 
     A row with a person's work whose image has gone is kept at the end: the image may come back.
@@ -107,23 +107,23 @@ def edit(path: Path, edits: Mapping[str, Edit], editor: str) -> None:
         editor: who makes them.
 
     Raises:
-        BadCaptions: there is no such row, or it says something else by now.
+        InvalidCaptionsError: there is no such row, or it says something else by now.
     """
     about = {"editor": editor, "edited": datetime.now(UTC).isoformat(timespec="seconds")}
     with atomic_files.alone(path.parent):
         table = read(path).set_index("sha256")
         for sha256, change in edits.items():
             if sha256 not in table.index:
-                raise BadCaptions(f"{sha256} has no row any more: reload the page")
+                raise InvalidCaptionsError(f"{sha256} has no row any more: reload the page")
             for column, value in change.before.items():
                 if (now := table.at[sha256, column]) != value:
-                    raise BadCaptions(f"somebody wrote {now!r} meanwhile: reload the page")
+                    raise InvalidCaptionsError(f"somebody wrote {now!r} meanwhile: reload the page")
             for column, value in {**change.after, **about}.items():
                 table.at[sha256, column] = value
         write(path, table.reset_index())
 
 
-def superseded(table: pd.DataFrame, present: set[str]) -> dict[str, str]:
+def find_superseded(table: pd.DataFrame, present: set[str]) -> dict[str, str]:
     """Return edits whose image changed under them: the new image's sha256 -> the former's.
 
     Args:

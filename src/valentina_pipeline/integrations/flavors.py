@@ -8,7 +8,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
-from valentina_pipeline.integrations.mlflow import prepared
+from valentina_pipeline.integrations.mlflow import configure_mlflow
 
 REQUIREMENTS = (
     "accelerate",
@@ -61,7 +61,7 @@ def model_files(loader: str, base: str, example: Mapping[str, Any], identity: st
         example: one row of input: prompt, seed, preset.
         identity: hex; what MLflow would draw at random.
     """
-    prepared()
+    configure_mlflow()
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import Model

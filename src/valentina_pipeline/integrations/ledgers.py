@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.domain.artifacts import REVOKED
-from valentina_pipeline.domain.rights import BadLedger, RightsRecord, records
+from valentina_pipeline.domain.artifacts import REVOKED_FILE
+from valentina_pipeline.domain.rights import InvalidLedgerError, RightsRecord, parse_records
 from valentina_pipeline.integrations import tables
 
 SUFFIXES = (".csv", ".yml", ".yaml")
@@ -43,14 +43,16 @@ def read(folder: Path) -> tuple[RightsRecord, ...]:
     """Return the records of all ledgers in a folder, by file name and then as they stand.
 
     Raises:
-        BadLedger: there is none, one cannot be read, or two records have one id.
+        InvalidLedgerError: there is none, one cannot be read, or two records have one id.
     """
     found: dict[str, Path] = {}
     known: list[RightsRecord] = []
     for file in ledgers(folder):
         for record in read_file(file):
             if record.id in found:
-                raise BadLedger(f"{file} and {found[record.id]} both have a record {record.id!r}: rename one")
+                raise InvalidLedgerError(
+                    f"{file} and {found[record.id]} both have a record {record.id!r}: rename one"
+                )
             found[record.id] = file
             known.append(record)
     return tuple(known)
@@ -60,10 +62,12 @@ def ledgers(folder: Path) -> list[Path]:
     """Return the files of a folder that are ledgers.
 
     Raises:
-        BadLedger: there is none.
+        InvalidLedgerError: there is none.
     """
     if not folder.is_dir():
-        raise BadLedger(f"{folder} is missing: say there who allows what, in a .yml or .csv file a source")
+        raise InvalidLedgerError(
+            f"{folder} is missing: say there who allows what, in a .yml or .csv file a source"
+        )
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
 
@@ -71,16 +75,16 @@ def read_file(file: Path) -> tuple[RightsRecord, ...]:
     """Return the records of one ledger.
 
     Raises:
-        BadLedger: it cannot be read, or a record is not what it has to be.
+        InvalidLedgerError: it cannot be read, or a record is not what it has to be.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as err:
-        raise BadLedger(f"{file} is missing: say there whose pictures these are") from err
+        raise InvalidLedgerError(f"{file} is missing: say there whose pictures these are") from err
     except (UnicodeDecodeError, OSError) as err:
-        raise BadLedger(f"{file} cannot be read: {err}") from err
+        raise InvalidLedgerError(f"{file} cannot be read: {err}") from err
     rows = _table(text, file)[1] if file.suffix.lower() == ".csv" else _listed(text, file)
-    return records(rows, str(file))
+    return parse_records(rows, str(file))
 
 
 def revoke(place: Path, record_id: str, reason: str, day: date) -> Revocation:
@@ -89,13 +93,13 @@ def revoke(place: Path, record_id: str, reason: str, day: date) -> Revocation:
     Where it was revoked before, day and reason stay. Calling it again is harmless.
 
     Raises:
-        BadLedger: no ledger has the record, or one cannot be read. Those that can be read are marked first.
+        InvalidLedgerError: no ledger has the record, or one cannot be read; others are marked first.
     """
     holding, unread = [], []
     for file in [file for concept in concepts(place) for file in ledgers(concept)]:
         try:
             holding += [(file, record) for record in read_file(file) if record.id == record_id]
-        except BadLedger as err:
+        except InvalidLedgerError as err:
             unread.append(str(err))
     before = next((record for _, record in holding if record.revoked is not None), None)
     if before is not None and before.revoked is not None:
@@ -106,9 +110,9 @@ def revoke(place: Path, record_id: str, reason: str, day: date) -> Revocation:
         content = edited(file, record_id, {"revoked": day.isoformat(), "revocation": reason})
         atomic_files.replace(file, content.encode())
     if unread:
-        raise BadLedger("; ".join([*unread, "mend it and call `kedro revoke` again"]))
+        raise InvalidLedgerError("; ".join([*unread, "mend it and call `kedro revoke` again"]))
     if not holding:
-        raise BadLedger(f"no ledger in {place} has a record {record_id!r}")
+        raise InvalidLedgerError(f"no ledger in {place} has a record {record_id!r}")
     return Revocation(reason, tuple(changed), before is not None)
 
 
@@ -117,11 +121,11 @@ def concepts(place: Path) -> list[Path]:
     return sorted(folder for folder in place.glob("*") if folder.is_dir())
 
 
-def known(place: Path) -> Mapping[str, tuple[RightsRecord, ...]]:
+def load_terms(place: Path) -> Mapping[str, tuple[RightsRecord, ...]]:
     """Return the records of all concepts by id: as the files are now, though read once as long as they stay.
 
     Raises:
-        BadLedger: one cannot be read.
+        InvalidLedgerError: one cannot be read.
     """
     found = [file for concept in concepts(place) for file in ledgers(concept)]
     abouts = [(file, file.stat()) for file in found]
@@ -138,9 +142,9 @@ def _known(files_as_they_are: tuple[tuple[Path, int, int, int], ...]) -> dict[st
 
 def mark(package: Path, why: str) -> None:
     """Mark a package, so that nothing is drawn from it any more; what was said first stays."""
-    if not os.path.lexists(package / REVOKED):
+    if not os.path.lexists(package / REVOKED_FILE):
         content = json.dumps({"revoked": why}, ensure_ascii=False) + "\n"
-        atomic_files.replace(package / REVOKED, content.encode())
+        atomic_files.replace(package / REVOKED_FILE, content.encode())
 
 
 class _Loader(yaml.SafeLoader):
@@ -157,9 +161,9 @@ def _listed(text: str, file: Path) -> list[dict[str, Any]]:
     try:
         found = yaml.load(text, Loader=_Loader) or []
     except (yaml.YAMLError, ValueError, RecursionError) as err:  # a 30th of February, a thousand brackets
-        raise BadLedger(f"{file} is not YAML: {' '.join(str(err).split())}") from err
+        raise InvalidLedgerError(f"{file} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise BadLedger(f"{file} has to be a list of records")
+        raise InvalidLedgerError(f"{file} has to be a list of records")
     return found
 
 
@@ -168,11 +172,11 @@ def _table(text: str, file: Path) -> tuple[list[str], list[dict[str, Any]]]:
     try:
         table = csv.DictReader(StringIO(text, newline=""), strict=True)
         columns = list(table.fieldnames or ())
-        rows = [{name: tables.unescaped(value) for name, value in row.items()} for row in table]
+        rows = [{name: tables.unescape_formula(value) for name, value in row.items()} for row in table]
     except csv.Error as err:
-        raise BadLedger(f"{file} cannot be read: {err}") from err
+        raise InvalidLedgerError(f"{file} cannot be read: {err}") from err
     if not columns or len(set(columns)) < len(columns):
-        raise BadLedger(f"{file} cannot be read: its first line has to name the columns, each once")
+        raise InvalidLedgerError(f"{file} cannot be read: its first line has to name the columns, each once")
     return columns, rows
 
 
@@ -203,5 +207,5 @@ def _csv_with(file: Path, record_id: str, changes: dict[str, str]) -> str:
     writer.writeheader()
     for row in rows:
         cells = row | changes if row["id"] == record_id else row
-        writer.writerow({name: tables.escaped(value) for name, value in cells.items()})
+        writer.writerow({name: tables.escape_formula(value) for name, value in cells.items()})
     return written.getvalue()

@@ -20,7 +20,7 @@ import yaml
 from valentina_pipeline.domain import naming
 from valentina_pipeline.integrations import mlflow, registry
 from valentina_pipeline.integrations.registry import Version
-from valentina_pipeline.integrations.run_inputs import printed
+from valentina_pipeline.integrations.run_inputs import run_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ TABLES = {
 """Stage -> its table of pictures and their records: those taken in, and those that a LoRA stands on."""
 
 PACKAGE = "data/06_models/{concept}/package"
-HERE = "working tree"
+WORKING_TREE = "working tree"
 SHORTEST = 8
 """Hex digits of an image's sha256 that are enough to name it."""
 
@@ -48,7 +48,7 @@ class Dataset:
         stage: one of TABLES.
         concept: whose.
         md5: of the stage's table, as DVC knows it.
-        commits: whose dvc.lock names it, newest first; HERE for the one that lies here.
+        commits: whose dvc.lock names it, newest first; WORKING_TREE for the one that lies here.
         images: (sha256, source name, rights record) of what was asked for.
     """
 
@@ -126,7 +126,7 @@ def trace(root: Path, query: str) -> Trace:
     runs = tuple(_runs(root, {dataset.md5 for dataset in datasets}))
     shas = frozenset(sha for dataset in datasets for sha, *_ in dataset.images)
     versions, unread = [], []
-    for version, rights in registry.packaged(root):
+    for version, rights in registry.list_packages(root):
         if rights is None:
             unread.append(f"{version.name} version {version.number}")
         elif uses(rights, query, shas):
@@ -188,9 +188,9 @@ def _locks(root: Path) -> dict[tuple[str, str, str], _Lock]:
     found: dict[tuple[str, str, str], _Lock] = defaultdict(_Lock)
     file = root / "dvc.lock"
     if file.is_file():
-        _add(found, HERE, file.read_text("utf-8"))
-    for commit in printed(root, "git", "log", "--format=%H", "--", "dvc.lock", seconds=SECONDS).split():
-        _add(found, commit[:12], printed(root, "git", "show", f"{commit}:dvc.lock", seconds=SECONDS))
+        _add(found, WORKING_TREE, file.read_text("utf-8"))
+    for commit in run_command(root, "git", "log", "--format=%H", "--", "dvc.lock", seconds=SECONDS).split():
+        _add(found, commit[:12], run_command(root, "git", "show", f"{commit}:dvc.lock", seconds=SECONDS))
     return found
 
 
@@ -211,7 +211,7 @@ def _add(found: dict[tuple[str, str, str], _Lock], commit: str, text: str) -> No
             lock = found[stage, concept, md5]
             lock.commits.append(commit)
             package = paths.get(PACKAGE.format(concept=concept))
-            if package and commit != HERE:
+            if package and commit != WORKING_TREE:
                 lock.packages[package].append(commit)
 
 
@@ -232,7 +232,7 @@ def _table(root: Path, path: str, md5: str) -> "pd.DataFrame | None":
 
 @lru_cache(maxsize=1)
 def _cache(root: Path) -> Path:
-    return Path(printed(root, "dvc", "cache", "dir", seconds=SECONDS).strip() or root / ".dvc/cache")
+    return Path(run_command(root, "dvc", "cache", "dir", seconds=SECONDS).strip() or root / ".dvc/cache")
 
 
 def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:

@@ -1,7 +1,7 @@
 """Tracked runs in MLflow, and the store that they are in.
 
 A set of inputs has one parent run, found again by its tag `inputs` from any process; each stage has one
-child under it. State of this process: the runs that the hook has opened, which `active` speaks for.
+child under it. State of this process: the runs that the hook has opened, which `current_tracker` speaks for.
 """
 
 import json
@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.integrations.tracking import active, use
+from valentina_pipeline.integrations.tracking import set_tracker
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger(__name__)
-
-__all__ = [
-    "Parent",
-    "active",
-    "close_parent",
-    "close_stage",
-    "open_parent",
-]
 
 FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 
@@ -131,7 +123,7 @@ class Parent:
             run_id = self._create(stage, "run")
         self.client.set_tag(run_id, "code_sha256", code)
         _stage = _Live(self.client, run_id)
-        use(_stage)
+        set_tracker(_stage)
 
     def children(self) -> "dict[str, Run]":
         """Return the latest child of each stage."""
@@ -177,7 +169,7 @@ class Parent:
         tags = {PARENT: self.run_id, "stage": stage, "source": source, "git_commit": self.commit}
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=stage)
         chosen = {name: self.params[name] for name in (stage, "seed", "threads") if name in self.params}
-        _log_params(self.client, run.info.run_id, flattened(chosen))
+        _log_params(self.client, run.info.run_id, flatten(chosen))
         return run.info.run_id
 
 
@@ -218,7 +210,7 @@ def open_parent(root: Path, concept: str, inputs: str, params: Mapping[str, Any]
     else:
         tags = {"inputs": inputs, "concept": concept}
         run = store.create_run(place, tags=tags, run_name=_name(inputs))
-        _log_params(store, run.info.run_id, flattened(params))
+        _log_params(store, run.info.run_id, flatten(params))
     for name, value in {"git_commit": commit, "dvc_experiment": os.environ.get("DVC_EXP_NAME", "")}.items():
         if value:
             store.set_tag(run.info.run_id, name, value)
@@ -230,7 +222,7 @@ def close_stage(status: str) -> None:
     """End the child of the stage that was running, if any."""
     global _stage
     closing, _stage = _stage, None
-    use(None)
+    set_tracker(None)
     if closing is None:
         return
     closing.flush()
@@ -249,25 +241,25 @@ def forget() -> None:
     """Track no further in this process; the next one finds the parent again."""
     global _parent, _stage
     _parent = _stage = None
-    use(None)
+    set_tracker(None)
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested values with dotted names: {"identity.lora.mean": 0.7, ...}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+def flatten_metrics(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers among nested values, with dotted names."""
     return {
         name: float(value)
-        for name, value in flattened(values).items()
+        for name, value in flatten(values).items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
 
@@ -285,14 +277,14 @@ def _home(root: Path) -> Path:
 
 def client(root: Path) -> "MlflowClient":
     """Return a client of the project's store, or of the server that MLFLOW_TRACKING_URI names."""
-    prepared()
+    configure_mlflow()
     from mlflow import MlflowClient
 
     uri = tracking_uri(root)
     return MlflowClient(uri, uri)
 
 
-def prepared() -> None:
+def configure_mlflow() -> None:
     """Import MLflow without telemetry and impatient, and silence what tells a user nothing."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name, value in PATIENCE.items():

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from valentina_pipeline.domain import clock
-from valentina_pipeline.domain.artifacts import REVOKED
-from valentina_pipeline.domain.rights import BadLedger, Terms
+from valentina_pipeline.domain.artifacts import REVOKED_FILE
+from valentina_pipeline.domain.rights import InvalidLedgerError, Terms
 from valentina_pipeline.integrations import ledgers, registry
 
 
-class NoAnswer(RuntimeError):
+class PermissionUnknownError(RuntimeError):
     """A place that has to be asked does not answer, so that nobody knows whether a package may draw."""
 
 
@@ -26,20 +26,21 @@ def obstacle(folder: Path, terms: Sequence[Terms], root: Path | None) -> str:
             registry that MLflow is set to.
 
     Raises:
-        NoAnswer: a ledger cannot be read, or the registry does not answer.
+        PermissionUnknownError: a ledger cannot be read, or the registry does not answer.
     """
     if not terms:
         return "draws nothing: it stands on no rights record"
-    if os.path.lexists(folder / REVOKED):
-        return f"draws nothing any more: rights that it stands on were taken back ({_why(folder / REVOKED)})"
+    if os.path.lexists(folder / REVOKED_FILE):
+        why = _why(folder / REVOKED_FILE)
+        return f"draws nothing any more: rights that it stands on were taken back ({why})"
     try:
-        now = ledgers.known((root or Path.cwd()) / ledgers.PLACE)
+        now = ledgers.load_terms((root or Path.cwd()) / ledgers.PLACE)
         for each in (record for term in terms for record in (term, *now.get(term.id, ()))):
             if said := _said(each):
                 return said
         why = registry.revocation(folder, root)
-    except (BadLedger, registry.RegistryAway) as err:
-        raise NoAnswer(f"draws nothing until it is known whether it may: {err}") from err
+    except (InvalidLedgerError, registry.RegistryUnavailableError) as err:
+        raise PermissionUnknownError(f"draws nothing until it is known whether it may: {err}") from err
     return f"draws nothing any more: its version in the registry was revoked ({why})" if why else ""
 
 
@@ -59,4 +60,4 @@ def _why(mark: Path) -> str:
     try:
         return str(json.loads(mark.read_text("utf-8"))["revoked"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return f"{REVOKED} does not say why"
+        return f"{REVOKED_FILE} does not say why"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from valentina_pipeline.common.atomic_files import replace, write
-from valentina_pipeline.domain.artifacts import REVOKED
+from valentina_pipeline.domain.artifacts import REVOKED_FILE
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.ledgers import mark
 
@@ -36,11 +36,11 @@ TAKEN_BACK = "revoked"
 RIGHTS = "package/rights.json"
 
 
-class NoSuchVersion(ValueError):
+class VersionNotFoundError(ValueError):
     """A registered version that is asked for is not there."""
 
 
-class RegistryAway(RuntimeError):
+class RegistryUnavailableError(RuntimeError):
     """The registry cannot be asked."""
 
 
@@ -70,13 +70,13 @@ def download(root: Path, uri: str, target: Path) -> Path:
         target: an empty folder.
 
     Raises:
-        NoSuchVersion: the registry does not have it, or the URI is none.
+        VersionNotFoundError: the registry does not have it, or the URI is none.
     """
     from mlflow.exceptions import MlflowException
 
     named = MODEL_URI.fullmatch(uri)
     if named is None:
-        raise NoSuchVersion(f"{uri!r} is no models:/NAME@ALIAS and no models:/NAME/VERSION")
+        raise VersionNotFoundError(f"{uri!r} is no models:/NAME@ALIAS and no models:/NAME/VERSION")
     client = mlflow.client(root)
     try:
         if named["alias"]:
@@ -84,13 +84,13 @@ def download(root: Path, uri: str, target: Path) -> Path:
         else:
             version = client.get_model_version(named["name"], named["number"])
         if version.run_id is None:
-            raise NoSuchVersion(f"{uri} has no run that keeps its files")
+            raise VersionNotFoundError(f"{uri} has no run that keeps its files")
         folder = Path(client.download_artifacts(version.run_id, "package", str(target)))
         about = {"model_name": version.name, "model_version": str(version.version)}
         replace(folder / CAME_AS, yaml.safe_dump(about).encode())
         return folder
     except MlflowException as err:
-        raise NoSuchVersion(f"the registry has no {uri}: {err.message}") from err
+        raise VersionNotFoundError(f"the registry has no {uri}: {err.message}") from err
 
 
 def revocation(folder: Path, root: Path | None) -> str:
@@ -101,7 +101,7 @@ def revocation(folder: Path, root: Path | None) -> str:
         root: the project; None asks the registry that MLflow is set to.
 
     Raises:
-        RegistryAway: it does not answer.
+        RegistryUnavailableError: it does not answer.
     """
     if not (folder / CAME_AS).is_file():
         return ""
@@ -109,27 +109,31 @@ def revocation(folder: Path, root: Path | None) -> str:
         about = yaml.safe_load((folder / CAME_AS).read_text("utf-8"))
         name, number = str(about["model_name"]), str(about["model_version"])
     except (yaml.YAMLError, ValueError, KeyError, TypeError) as err:
-        raise RegistryAway(f"{CAME_AS} in the package is damaged: download the package again") from err
+        raise RegistryUnavailableError(
+            f"{CAME_AS} in the package is damaged: download the package again"
+        ) from err
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError as err:
-        raise RegistryAway(
+        raise RegistryUnavailableError(
             f"it came from a registry, version {number} of {name}, which only mlflow can ask: install mlflow "
             "and set MLFLOW_TRACKING_URI, or serve a package that was published to a folder"
         ) from err
     try:
-        mlflow.prepared()
+        mlflow.configure_mlflow()
         client = mlflow.client(root) if root else MlflowClient()
         tags = client.get_model_version(name, number).tags
     except MlflowException as err:
         if err.error_code == "RESOURCE_DOES_NOT_EXIST":
             return f"the registry has no version {number} of {name} any more"
-        raise RegistryAway(f"the registry does not answer for version {number} of {name}: {err}") from err
+        raise RegistryUnavailableError(
+            f"the registry does not answer for version {number} of {name}: {err}"
+        ) from err
     return (tags[TAKEN_BACK] or "without a reason") if TAKEN_BACK in tags else ""
 
 
-def packaged(root: Path) -> "Iterator[tuple[Version, dict[str, Any] | None]]":
+def list_packages(root: Path) -> "Iterator[tuple[Version, dict[str, Any] | None]]":
     """Yield every registered version that is a package, with its rights.json; None where it cannot be read.
 
     Raises:
@@ -248,7 +252,7 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             mark(Path(folder), version.tags.get(TAKEN_BACK) or why)
             try:
-                self._client.log_artifact(version.run_id, f"{folder}/{REVOKED}", "package")
+                self._client.log_artifact(version.run_id, f"{folder}/{REVOKED_FILE}", "package")
             except (MlflowException, OSError) as err:  # a store that lets nobody add to it
                 logger.warning("the package of version %s could not be marked: %s", number, err)
         return tuple(version.aliases)

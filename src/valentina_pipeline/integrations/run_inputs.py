@@ -79,7 +79,7 @@ def files(root: Path, patterns: Iterable[str]) -> list[Path]:
     return sorted(file for file in found if not _is_incidental(file.relative_to(root)))
 
 
-def locked(root: Path, concept: str) -> dict[str, dict[str, str]]:
+def locked_outputs(root: Path, concept: str) -> dict[str, dict[str, str]]:
     """Return what dvc.lock records for a concept: stage -> output path -> md5; {} without a lock."""
     lock = root / "dvc.lock"
     if not lock.is_file():
@@ -99,13 +99,15 @@ def locked(root: Path, concept: str) -> dict[str, dict[str, str]]:
 
 def commit(root: Path) -> Commit | None:
     """Return git's commit, or None where there is no git or no commit."""
-    sha = printed(root, "git", "rev-parse", "HEAD").strip()
+    sha = run_command(root, "git", "rev-parse", "HEAD").strip()
     if not sha:
         return None
-    return Commit(sha, bool(printed(root, "git", "status", "--porcelain", "--untracked-files=no").strip()))
+    return Commit(
+        sha, bool(run_command(root, "git", "status", "--porcelain", "--untracked-files=no").strip())
+    )
 
 
-def printed(root: Path, *command: str, seconds: float = GIT_SECONDS) -> str:
+def run_command(root: Path, *command: str, seconds: float = GIT_SECONDS) -> str:
     """Return what a command run in `root` prints; "" where it fails or takes longer."""
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=seconds, check=True)
@@ -129,7 +131,7 @@ def _edits(captions: Path) -> list[tuple[str, str]]:
         return []
     with captions.open(encoding="utf-8-sig", newline="") as table:
         cells = [(row.get("sha256") or "", row.get("human") or "") for row in csv.DictReader(table)]
-    rows = [(sha, tables.unescaped(words.strip())) for sha, words in cells]
+    rows = [(sha, tables.unescape_formula(words.strip())) for sha, words in cells]
     return sorted((sha, words) for sha, words in rows if words)
 
 

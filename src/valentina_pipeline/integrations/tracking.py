@@ -24,7 +24,7 @@ class Tracker(Protocol):
         """Log a file under its name."""
 
 
-class Silent:
+class NullTracker:
     """A tracker outside a tracked run."""
 
     def log(self, metrics: Mapping[str, float], step: int | None) -> None:
@@ -37,15 +37,15 @@ class Silent:
         """Do nothing."""
 
 
-_tracker: Tracker = Silent()
+_tracker: Tracker = NullTracker()
 
 
-def active() -> Tracker:
+def current_tracker() -> Tracker:
     """Return the tracker of the stage that is running in this process."""
     return _tracker
 
 
-def use(tracker: Tracker | None) -> None:
-    """Let `active` return this tracker; None: one that does nothing."""
+def set_tracker(tracker: Tracker | None) -> None:
+    """Let `current_tracker` return this tracker; None: one that does nothing."""
     global _tracker
-    _tracker = tracker or Silent()
+    _tracker = tracker or NullTracker()

@@ -13,10 +13,10 @@ from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.config.publish import PublishConfig
 from valentina_pipeline.config.train_lora import TrainConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.domain.scene import BadScenes, Scene, scenes
+from valentina_pipeline.domain.scene import InvalidScenesError, Scene, parse_scenes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ EXAMPLE = {"prompt": "smiling, wearing a red dress, beach background", "seed": 1
 
 
 @dataclass(frozen=True)
-class Material:
+class PackageInputs:
     """What the stages register and publish are given, as Kedro loads it.
 
     Attributes:
@@ -68,7 +68,7 @@ class Material:
         return self.weights.parent.parent
 
 
-def identified(material: Material) -> tuple[str, str]:
+def content_identity(material: PackageInputs) -> tuple[str, str]:
     """Return the hash of LoRA and base together, and of the base alone.
 
     Raises:
@@ -77,37 +77,37 @@ def identified(material: Material) -> tuple[str, str]:
     from valentina_pipeline.image.models.weights import base_folder, base_hash
     from valentina_pipeline.release.package import content_hash
 
-    base = base_hash(base_folder(validated(BaseConfig, material.base, "base"), material.root))
+    base = base_hash(base_folder(parse_config(BaseConfig, material.base, "base"), material.root))
     return content_hash(material.lora, base), base
 
 
-def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, bytes | Path]:
+def assemble_package(material: PackageInputs, decision: Mapping[str, Any]) -> dict[str, bytes | Path]:
     """Return the package's files by relative path; the same material and decision give the same bytes.
 
     Raises:
         MissingModel: the base is not on this machine.
     """
-    from valentina_pipeline.common.missing_model import located
+    from valentina_pipeline.common.missing_model import resolve_path
     from valentina_pipeline.image.io import png
     from valentina_pipeline.image.models.weights import base_folder, base_hash
     from valentina_pipeline.integrations.flavors import model_files
-    from valentina_pipeline.release.contents import Parts
+    from valentina_pipeline.release.contents import PackageContents
     from valentina_pipeline.release.package import build
 
-    base = validated(BaseConfig, material.base, "base")
-    publish = validated(PublishConfig, material.publish, "publish")
+    base = parse_config(BaseConfig, material.base, "base")
+    publish = parse_config(PublishConfig, material.publish, "publish")
     folder = base_folder(base, material.root)
     return build(
-        Parts(
-            concept=validated(Concept, material.concept, "concept"),
+        PackageContents(
+            concept=parse_config(Concept, material.concept, "concept"),
             rights=material.rights,
             base=base,
             base_folder=folder,
             base_hash=base_hash(folder),
             controls={kind: material.root / path for kind, path in base.controls.items()},
             lora=material.lora,
-            train=None if material.train is None else validated(TrainConfig, material.train, "train_lora"),
-            evaluate=validated(EvaluateConfig, material.evaluate, "evaluate"),
+            train=None if material.train is None else parse_config(TrainConfig, material.train, "train_lora"),
+            evaluate=parse_config(EvaluateConfig, material.evaluate, "evaluate"),
             publish=publish,
             metrics=material.metrics,
             train_metrics=material.train_metrics,
@@ -115,10 +115,10 @@ def assembled(material: Material, decision: Mapping[str, Any]) -> dict[str, byte
             faces=material.faces,
             used_pictures=material.used_pictures,
             grid=None if material.grid is None else png.encode(material.grid),
-            engines=exported(material, base, publish) if publish.engines else {},
-            scenes=_checked(scenes(material.scenes), material.concept["name"]),
-            embedder=located(base.face_embedder.path, material.root),
-            code=shipped(),
+            engines=export_engines(material, base, publish) if publish.engines else {},
+            scenes=_checked(parse_scenes(material.scenes), material.concept["name"]),
+            embedder=resolve_path(base.face_embedder.path, material.root),
+            code=list_code_files(),
             model=model_files(LOADER, base.path, EXAMPLE, decision["content_hash"]),
         )
     )
@@ -128,20 +128,20 @@ def _checked(library: dict[str, Scene], own: str) -> dict[str, Scene]:
     """Return the scenes, after asking the policy for prompts about each.
 
     Raises:
-        BadScenes: one is refused.
+        InvalidScenesError: one is refused.
     """
-    from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+    from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
     from valentina_pipeline.image.safety.prompt_filter import refuse_words
 
     for name, scene in library.items():
         try:
             refuse_words(scene.words, own)
-        except UnsafePrompt as err:
-            raise BadScenes(f"scene {name} of conf/base/prompts/scenes.yml: {err.reason}") from err
+        except UnsafePromptError as err:
+            raise InvalidScenesError(f"scene {name} of conf/base/prompts/scenes.yml: {err.reason}") from err
     return library
 
 
-def exported(material: Material, base: BaseConfig, publish: PublishConfig) -> dict[str, Path]:
+def export_engines(material: PackageInputs, base: BaseConfig, publish: PublishConfig) -> dict[str, Path]:
     """Return what other engines than torch draw with: path in the package -> file.
 
     The files are there until this process ends.
@@ -150,7 +150,7 @@ def exported(material: Material, base: BaseConfig, publish: PublishConfig) -> di
 
     place = Path(mkdtemp(prefix="engines-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    model = onnx.fused(base, material.root, material.lora)
+    model = onnx.fuse_lora(base, material.root, material.lora)
     files: dict[str, Path] = {}
     for engine in sorted(publish.engines, reverse=True):  # native's rounding comes last
         (place / engine).mkdir()
@@ -159,6 +159,6 @@ def exported(material: Material, base: BaseConfig, publish: PublishConfig) -> di
     return files
 
 
-def shipped() -> dict[str, Path]:
+def list_code_files() -> dict[str, Path]:
     """Return the files that the loader imports or reads: path in the package -> file."""
     return {f"code/{file.relative_to(SRC).as_posix()}": file for file in import_closure(LOADER)}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Parts:
+class PackageContents:
     """What a package is made from.
 
     Attributes:

@@ -79,7 +79,7 @@ def checkpoint(base: BaseConfig, folder: Path) -> Checkpoint:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExampleImage:
     """One image, as other programs are told of it.
 
     Attributes:
@@ -97,13 +97,15 @@ class Wanted:
     scheduler: str
 
 
-def wanted(person: Concept, preset: Mapping[str, Any]) -> Wanted:
+def example_image(person: Concept, preset: Mapping[str, Any]) -> ExampleImage:
     """Return what a preset draws of a character."""
     prompt = f"{photo_of(f'{person.trigger} {person.class_word}')}, {SCENE}"
-    return Wanted(prompt, preset["steps"], max(1.0, preset["guidance"]), preset["size"], preset["scheduler"])
+    return ExampleImage(
+        prompt, preset["steps"], max(1.0, preset["guidance"]), preset["size"], preset["scheduler"]
+    )
 
 
-def comfyui(image: Wanted, base: Checkpoint, lora: str) -> dict[str, Any]:
+def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
     """Return a workflow in the format of ComfyUI's API: node number -> class and inputs.
 
     Args:
@@ -149,7 +151,7 @@ def comfyui(image: Wanted, base: Checkpoint, lora: str) -> dict[str, Any]:
     }
 
 
-def native(image: Wanted, file: str) -> str:
+def native(image: ExampleImage, file: str) -> str:
     """Return the text beside the one file for stable-diffusion.cpp: the command that draws with it."""
     *_, method, scheduler = SAMPLERS[image.scheduler]
     size = str(image.size)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.release import external_tools
 
 if TYPE_CHECKING:
-    from valentina_pipeline.release.contents import Parts
+    from valentina_pipeline.release.contents import PackageContents
 
 
-def card(parts: "Parts", rights: Mapping[str, Any]) -> str:
+def card(parts: "PackageContents", rights: Mapping[str, Any]) -> str:
     """Return MODEL_CARD.md: a page of Markdown below the front matter that model hubs read.
 
     Args:
@@ -28,7 +28,7 @@ def card(parts: "Parts", rights: Mapping[str, Any]) -> str:
     return "\n".join(sections)
 
 
-def _front_matter(parts: "Parts") -> str:
+def _front_matter(parts: "PackageContents") -> str:
     return f"""---
 license: other
 license_name: see LICENSE
@@ -41,7 +41,7 @@ tags: [text-to-image, lora, diffusers, synthetic-media]
 """
 
 
-def _opening(parts: "Parts") -> str:
+def _opening(parts: "PackageContents") -> str:
     person = parts.concept
     return f"""# {person.name}
 
@@ -53,7 +53,7 @@ Say `{person.trigger} {person.class_word}` in the prompt to call her.
 """
 
 
-def _figures(parts: "Parts") -> str:
+def _figures(parts: "PackageContents") -> str:
     m = parts.metrics
     if m is None:
         return """## Figures
@@ -107,7 +107,7 @@ def _decision(decision: Mapping[str, Any]) -> str:
 """
 
 
-def _training(parts: "Parts", rights: Mapping[str, Any]) -> str:
+def _training(parts: "PackageContents", rights: Mapping[str, Any]) -> str:
     trained = parts.train_metrics
     if parts.train is None or trained is None:
         return """## Training
@@ -141,7 +141,7 @@ def _rights(rights: Mapping[str, Any]) -> str:
 """
 
 
-def _use(parts: "Parts") -> str:
+def _use(parts: "PackageContents") -> str:
     person, base = parts.concept, external_tools.checkpoint(parts.base, parts.base_folder)
     return f"""## Use
 

@@ -11,7 +11,13 @@ from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.config.publish import PublishConfig
 from valentina_pipeline.config.train_lora import NEW_TOKENS
-from valentina_pipeline.domain.artifacts import FACES, UNMEASURED, drawing, sha256, tensors_sha256
+from valentina_pipeline.domain.artifacts import (
+    FACES_FILE,
+    UNMEASURED,
+    primary_weights,
+    sha256,
+    tensors_sha256,
+)
 from valentina_pipeline.domain.base_files import base_files
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
@@ -20,7 +26,7 @@ from valentina_pipeline.release.model_card import card
 
 if TYPE_CHECKING:
     import pandas as pd
-from valentina_pipeline.release.contents import Parts
+from valentina_pipeline.release.contents import PackageContents
 
 LICENCES = Path(__file__).parent / "licences"
 """Full texts by SPDX identifier, for licences that ask for a copy."""
@@ -31,7 +37,7 @@ PRESETS = {"draft": (0.5, "dpm++"), "standard": (1.0, "base"), "high": (1.5, "ba
 """Steps as a multiple of those that the figures were measured with, and the sampler."""
 
 
-def build(parts: Parts) -> dict[str, bytes | Path]:
+def build(parts: PackageContents) -> dict[str, bytes | Path]:
     """Return the package's files by relative path, SHA256SUMS included; a Path is a file to copy.
 
     Raises:
@@ -56,12 +62,12 @@ def build(parts: Parts) -> dict[str, bytes | Path]:
         **({} if parts.grid is None else {"grid.png": parts.grid}),
     }
     networks = _joined(
-        embedded(parts.base, parts.base_folder),
+        bundle_base(parts.base, parts.base_folder),
         controls(parts.base, parts.controls),
         _embedder(parts.base, Path(parts.embedder)),
     )
     files = _joined(written, lora, networks, parts.engines, parts.code, parts.model)
-    return {**files, "SHA256SUMS": sums(files)}
+    return {**files, "SHA256SUMS": sha256sums(files)}
 
 
 def content_hash(lora: Path, base_hash: str) -> str:
@@ -159,7 +165,7 @@ def licence(rights: Iterable[RightsRecord], base: BaseConfig, engines: Sequence[
     return "\n".join(lines) + "\n" + "".join(full)
 
 
-def embedded(base: BaseConfig, folder: Path) -> dict[str, Path]:
+def bundle_base(base: BaseConfig, folder: Path) -> dict[str, Path]:
     """Return the base's files as base/..., none where it is too large to travel in each package."""
     if not base.embed:
         return {}
@@ -172,7 +178,7 @@ def embedded(base: BaseConfig, folder: Path) -> dict[str, Path]:
 
 def _embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
     """Return the face embedder's weights, where they are small enough as the base is."""
-    return {FACES: file} if base.embed and file.suffix == ".safetensors" else {}
+    return {FACES_FILE: file} if base.embed and file.suffix == ".safetensors" else {}
 
 
 def controls(base: BaseConfig, folders: Mapping[str, Path]) -> dict[str, Path]:
@@ -183,16 +189,16 @@ def controls(base: BaseConfig, folders: Mapping[str, Path]) -> dict[str, Path]:
     return {f"controls/{kind}/{name}": folder / name for kind, folder in folders.items() for name in names}
 
 
-def sums(files: Mapping[str, bytes | Path]) -> bytes:
+def sha256sums(files: Mapping[str, bytes | Path]) -> bytes:
     """Return SHA256SUMS of these files, as `sha256sum --check` reads it."""
     lines = (f"{sha256(content)}  {name}\n" for name, content in sorted(files.items()))
     return "".join(lines).encode()
 
 
-def _recipes(parts: Parts, lora: Mapping[str, Path]) -> dict[str, bytes]:
+def _recipes(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, bytes]:
     """Return what other programs are told; ComfyUI draws with a LoRA in kohya's format and no new tokens."""
     made = presets(parts.base, parts.evaluate, parts.publish)
-    image = external_tools.wanted(parts.concept, made["presets"][made["default"]])
+    image = external_tools.example_image(parts.concept, made["presets"][made["default"]])
     files = {}
     kohya = f"{parts.concept.trigger}.kohya.safetensors"
     own_words = parts.train is not None and parts.train.method in NEW_TOKENS
@@ -204,7 +210,7 @@ def _recipes(parts: Parts, lora: Mapping[str, Path]) -> dict[str, bytes]:
     return files
 
 
-def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
+def _concept(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, Any]:
     person = parts.concept
     return {
         "name": person.name,
@@ -214,7 +220,7 @@ def _concept(parts: Parts, lora: Mapping[str, Path]) -> dict[str, Any]:
         "renderer": person.identity,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
-        "lora_sha256": sha256(drawing(lora.values())),
+        "lora_sha256": sha256(primary_weights(lora.values())),
     }
 
 

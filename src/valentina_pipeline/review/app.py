@@ -10,9 +10,9 @@ from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from valentina_pipeline.integrations.bounded import Bodies
-from valentina_pipeline.integrations.captions import VERDICTS, BadCaptions
-from valentina_pipeline.review.dataset import Dataset, NotYet
+from valentina_pipeline.integrations.bounded import BodyLimits
+from valentina_pipeline.integrations.captions import VERDICTS, InvalidCaptionsError
+from valentina_pipeline.review.dataset import Dataset, NotReadyError
 
 PAGE = Path(__file__).with_name("page.html")
 HOSTS = ["127.0.0.1", "localhost"]
@@ -76,7 +76,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
     """
     token, nonce = secrets.token_urlsafe(), secrets.token_urlsafe()
     app = FastAPI(title="review", docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY)
-    app.add_middleware(Bodies, largest=LARGEST_BODY, most=LARGEST_BODY)
+    app.add_middleware(BodyLimits, largest=LARGEST_BODY, most=LARGEST_BODY)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
 
     def checked(given: str) -> None:
@@ -92,7 +92,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
     def portraits() -> dict[str, Any]:
         try:
             return {"concept": dataset.concept, "editor": editor, "portraits": dataset.portraits()}
-        except (NotYet, BadCaptions) as err:
+        except (NotReadyError, InvalidCaptionsError) as err:
             raise HTTPException(409, str(err)) from err
 
     @app.get("/pictures/{sha256}.png")
@@ -107,7 +107,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
         checked(given)
         try:
             dataset.edit(sha256, change.before.given(), change.after.given(), editor)
-        except BadCaptions as err:
+        except InvalidCaptionsError as err:
             raise HTTPException(409, str(err)) from err
         return portraits()
 
@@ -116,7 +116,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
         checked(given)
         try:
             changed = dataset.replace(change.find, change.replacement, editor)
-        except BadCaptions as err:
+        except InvalidCaptionsError as err:
             raise HTTPException(409, str(err)) from err
         return {"changed": changed, **portraits()}
 

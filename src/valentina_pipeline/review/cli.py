@@ -28,16 +28,16 @@ def review(metadata: object, concept: str | None, port: int, editor: str | None,
 
     from valentina_pipeline.config.effective import first_concept
     from valentina_pipeline.integrations.bounded import configure
-    from valentina_pipeline.integrations.captions import BadCaptions
+    from valentina_pipeline.integrations.captions import InvalidCaptionsError
     from valentina_pipeline.review.app import create_app
-    from valentina_pipeline.review.dataset import Dataset, NotYet
+    from valentina_pipeline.review.dataset import Dataset, NotReadyError
 
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     dataset = Dataset(root, concept or first_concept(root))
     try:
         count = len(dataset.portraits())
         bound = socket.create_server(("127.0.0.1", port))
-    except (NotYet, BadCaptions) as err:
+    except (NotReadyError, InvalidCaptionsError) as err:
         raise click.ClickException(str(err)) from err
     except OSError as err:
         raise click.ClickException(

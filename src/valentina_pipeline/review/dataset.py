@@ -29,7 +29,7 @@ BOX = ("x0", "y0", "x1", "y1")
 LANDMARKS = tuple(f"l{axis}{index}" for index in range(5) for axis in "xy")
 
 
-class NotYet(RuntimeError):
+class NotReadyError(RuntimeError):
     """There is nothing to review; the message says what to run."""
 
 
@@ -59,17 +59,17 @@ class Dataset:
         """Return all pictures that were taken in, those that can be judged first, as plain JSON.
 
         Raises:
-            NotYet: the stages up to caption have not run.
-            captions.BadCaptions: the file cannot be read.
+            NotReadyError: the stages up to caption have not run.
+            captions.InvalidCaptionsError: the file cannot be read.
         """
         files = self._in("03_primary", "faces.parquet"), self._in("02_intermediate", "manifest.parquet")
         for file in (*files, self.captions):
             if not file.is_file():
-                raise NotYet(f"{file} is missing: run `uv run dvc repro` up to the stage caption")
+                raise NotReadyError(f"{file} is missing: run `uv run dvc repro` up to the stage caption")
         faces, manifest = map(pd.read_parquet, files)
         table = captions.read(self.captions)
         said = table.set_index("sha256")
-        former = captions.superseded(table, set(faces.loc[faces["kept"], "sha256"]))
+        former = captions.find_superseded(table, set(faces.loc[faces["kept"], "sha256"]))
         rows = faces.merge(manifest, on="sha256").to_dict("records")
         shown = [self._row(row, said, former) for row in rows]
         return sorted(shown, key=lambda row: (not row["kept"], row["source_name"]))
@@ -83,7 +83,7 @@ class Dataset:
         """Replace text in the captions of all portraits, and return how many changed.
 
         Raises:
-            captions.BadCaptions: a caption would be left empty, or is being edited by somebody else.
+            captions.InvalidCaptionsError: a caption would be left empty, or is being edited by somebody else.
         """
         edits = {}
         for row in self.portraits():
@@ -92,7 +92,7 @@ class Dataset:
                 continue
             mended = " ".join(caption.replace(find, replacement).split())
             if not mended:
-                raise captions.BadCaptions(f"the caption of {row['source_name']} would be empty")
+                raise captions.InvalidCaptionsError(f"the caption of {row['source_name']} would be empty")
             after = {"human": mended, "seen": self._seen(row["sha256"])}
             edits[row["sha256"]] = captions.Edit({"human": row["human"]}, after)
         captions.edit(self.captions, edits, editor)

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from valentina_pipeline.serving.inference.package import About
+    from valentina_pipeline.serving.inference.package import PackageInfo
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from valentina_pipeline.serving.inference.package import About
+    from valentina_pipeline.serving.inference.package import PackageInfo
 
 
 PACKAGE = "data/06_models/{concept}/package"
 
 
-def _downloaded(root: Path, uri: str) -> Path:
+def _download(root: Path, uri: str) -> Path:
     from valentina_pipeline.integrations.registry import download
 
     target = Path(tempfile.mkdtemp(prefix="package-"))
@@ -26,7 +26,7 @@ def _downloaded(root: Path, uri: str) -> Path:
     return download(root, uri, target)
 
 
-def opened(root: Path, package: str | None, concept: str | None) -> "About":
+def open_package(root: Path, package: str | None, concept: str | None) -> "PackageInfo":
     """Return the package that is meant, its files and its rights checked.
 
     Args:
@@ -45,12 +45,12 @@ def opened(root: Path, package: str | None, concept: str | None) -> "About":
     if package is None:
         folder = root / PACKAGE.format(concept=concept or first_concept(root))
     elif package.startswith("models:"):
-        folder = _downloaded(root, package)
+        folder = _download(root, package)
     else:
         folder = Path(package)
     return read(folder, root)
 
 
-def signing(root: Path) -> Path:
+def signing_folder(root: Path) -> Path:
     """Return the folder of the key that signs files: a project's own, which git ignores."""
     return root / "conf/local/c2pa"

@@ -8,7 +8,7 @@ Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Watch:
+class TrainingCallbacks:
     """Who is told about a run, and who looks at it on the way.
 
     Attributes:

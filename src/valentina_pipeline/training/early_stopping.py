@@ -11,7 +11,7 @@ CLIP_T_KEPT = 0.9
 """Share of the first look's CLIP-T that a later one must keep: likeness is not all."""
 
 
-def best_look(looks: Looks, keep: Keep) -> int | None:
+def best_step(looks: Looks, keep: Keep) -> int | None:
     """Return the step to keep, or None for the last one.
 
     "loss": the lowest held-out loss. "identity": the highest identity among the looks whose CLIP-T is at
@@ -30,9 +30,9 @@ def best_look(looks: Looks, keep: Keep) -> int | None:
     return None
 
 
-def had_enough(looks: Looks, keep: Keep, patience: int) -> bool:
+def should_stop(looks: Looks, keep: Keep, patience: int) -> bool:
     """Say whether `patience` looks went by since the best one."""
-    best = best_look(looks, keep)
+    best = best_step(looks, keep)
     if not patience or best is None:
         return False
     figure = {"loss": "held_out_loss", "identity": "identity"}[keep]

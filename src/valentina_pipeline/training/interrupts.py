@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Stopped(KeyboardInterrupt):
+class TrainingInterrupted(KeyboardInterrupt):
     """Somebody stopped the run; a checkpoint was written first."""
 
 
 @contextmanager
-def _stop_request() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into a flag, so that no step is cut in half; a second one ends."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -12,7 +12,7 @@ CYCLE_RISE = 0.3
 """Share of the steps in which one cycle's rate rises."""
 
 
-def schedule(step: int, cfg: TrainConfig, span: Span = (0.0, 1.0)) -> float:
+def lr_multiplier(step: int, cfg: TrainConfig, span: Span = (0.0, 1.0)) -> float:
     """Return the share of the learning rate at `step`, in [0, 1]; 0 outside the span.
 
     A linear warm-up over `cfg.warmup_steps`, then: "constant"; "cosine" towards 0; or "one_cycle" (Smith &

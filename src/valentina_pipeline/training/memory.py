@@ -18,11 +18,13 @@ ADVICE = (
 )
 
 
-class OutOfMemory(MemoryError):
+class OutOfMemoryError(MemoryError):
     """Not even one picture at a time fits; the message says what took the memory and what would help."""
 
 
-def halve_when_full(part: Callable[[int], None], micro: int, networks: dict[str, nn.Module]) -> int:
+def find_executable_batch_size(
+    part: Callable[[int], None], micro: int, networks: dict[str, nn.Module]
+) -> int:
     """Call `part` with so many pictures at a time as fit the memory; return how many those were.
 
     Args:
@@ -31,7 +33,7 @@ def halve_when_full(part: Callable[[int], None], micro: int, networks: dict[str,
         networks: whose sizes the message tells.
 
     Raises:
-        OutOfMemory: one at a time is too much.
+        OutOfMemoryError: one at a time is too much.
     """
     while True:
         try:
@@ -41,7 +43,7 @@ def halve_when_full(part: Callable[[int], None], micro: int, networks: dict[str,
             if not _is_full(err):
                 raise
             if micro == 1:
-                raise OutOfMemory(_message(networks)) from err
+                raise OutOfMemoryError(_message(networks)) from err
             micro = (micro + 1) // 2
             logger.warning(
                 "out of memory: going on with %d pictures at a time, as many a step as before", micro

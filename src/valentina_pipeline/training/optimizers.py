@@ -6,18 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.train_lora import TrainConfig
 
 Span = tuple[float, float]
 """From which share of the steps to before which."""
 
 
-def make_optimiser(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> torch.optim.Optimizer:
+def create_optimizer(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimiser that `cfg` names, for groups of `params`, each with its own `lr`.
 
     Raises:
-        MissingModel: its library, or the GPU it needs, is not here.
+        MissingModelError: its library, or the GPU it needs, is not here.
     """
     made = [dict(group) for group in groups]
     decay = cfg.weight_decay
@@ -35,7 +35,7 @@ def make_optimiser(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> tor
 
         return AdamWScheduleFree(made, weight_decay=decay)
     if not torch.cuda.is_available():
-        raise MissingModel(
+        raise MissingModelError(
             "a GPU for 8-bit AdamW", "MIT", "set train_lora.optimiser to adamw: a CPU has the memory"
         )
     from bitsandbytes.optim import AdamW8bit
@@ -43,13 +43,13 @@ def make_optimiser(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> tor
     return AdamW8bit(made, weight_decay=decay)
 
 
-def optimiser_state(
+def optimizer_state(
     optimiser: torch.optim.Optimizer, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return all that an optimiser remembers: tensors by "parameter/key", and the rest as JSON.
 
     Args:
-        optimiser: of any of `make_optimiser`'s.
+        optimiser: of any of `create_optimizer`'s.
         names: of its parameters, in the order of its groups.
     """
     tensors: dict[str, Tensor] = {}
@@ -61,13 +61,13 @@ def optimiser_state(
     return tensors, {"state": facts, "groups": groups}
 
 
-def restore_optimiser(
+def restore_optimizer(
     optimiser: torch.optim.Optimizer,
     names: Sequence[str],
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> None:
-    """Bring an optimiser to where `optimiser_state` found it, to the bit."""
+    """Bring an optimiser to where `optimizer_state` found it, to the bit."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     by_name = dict(zip(names, parameters, strict=True))
     for label, value in {**tensors, **facts["state"]}.items():

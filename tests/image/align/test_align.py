@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw
 from packages import stage
 from portraits import noise, picture
 from valentina_pipeline.config.align import AlignConfig
-from valentina_pipeline.domain.manifest import divided, reviewed
-from valentina_pipeline.image.align.align import align, flag_outliers, main_face, unfit
-from valentina_pipeline.image.align.crop import Crop, cut, portrait_crop
+from valentina_pipeline.domain.manifest import apply_review, assign_splits
+from valentina_pipeline.image.align.align import align, flag_outliers, main_face, rejection_reason
+from valentina_pipeline.image.align.crop import Crop, apply_crop, portrait_crop
 from valentina_pipeline.image.align.head_pose import Pose
 from valentina_pipeline.image.align.person import person_score
 from valentina_pipeline.image.align.result import FACE_COLUMNS, Aligned
-from valentina_pipeline.image.align.sufficiency import NoPortraits, check_portraits
-from valentina_pipeline.image.faces.detection import Face, find_faces
+from valentina_pipeline.image.align.sufficiency import TooFewPortraitsError, check_portraits
+from valentina_pipeline.image.faces.detection import Face, detect_faces
 from valentina_pipeline.image.faces.embedding import FaceEmbedder
 
 CFG = AlignConfig.model_validate(stage("align"))
@@ -87,26 +87,26 @@ def test_a_square_that_would_reach_out_is_moved_inside_and_at_most_a_seventh_sma
 def test_a_cut_of_the_whole_picture_is_the_picture() -> None:
     image = noise(1, 128, 128)
     whole = Crop((63.5, 63.5), 128, 128, 0.0)
-    assert np.array_equal(np.asarray(cut(image, whole, 128)), np.asarray(image))
+    assert np.array_equal(np.asarray(apply_crop(image, whole, 128)), np.asarray(image))
 
 
 def test_a_cut_undoes_a_turn() -> None:
     image = noise(1, 400, 400)
     turned = image.rotate(-20, Image.Resampling.BICUBIC)  # clockwise, as a head tilts to its left
-    straight = cut(image, Crop((199.5, 199.5), 200, 200, 0.0), 100)
-    level = cut(turned, Crop((199.5, 199.5), 200, 200, math.radians(20)), 100)
+    straight = apply_crop(image, Crop((199.5, 199.5), 200, 200, 0.0), 100)
+    level = apply_crop(turned, Crop((199.5, 199.5), 200, 200, math.radians(20)), 100)
     assert np.abs(np.asarray(straight, int) - np.asarray(level, int)).mean() < 2
 
 
 def test_a_cut_beyond_the_edge_goes_on_with_the_edges_colour() -> None:
     image = Image.new("RGB", (100, 100), (10, 200, 30))
-    assert cut(image, Crop((0, 0), 80, 80, 0.3), 64).getextrema() == ((10, 10), (200, 200), (30, 30))
+    assert apply_crop(image, Crop((0, 0), 80, 80, 0.3), 64).getextrema() == ((10, 10), (200, 200), (30, 30))
 
 
 def test_fine_stripes_become_grey_and_not_a_pattern() -> None:
     stripes = np.zeros((1000, 1000, 3), np.uint8)
     stripes[:, ::2] = 255
-    shown = np.asarray(cut(Image.fromarray(stripes), Crop((499.5, 499.5), 900, 900, 0.0), 90), int)
+    shown = np.asarray(apply_crop(Image.fromarray(stripes), Crop((499.5, 499.5), 900, 900, 0.0), 90), int)
     assert shown[10:-10, 10:-10].min() > 115 and shown[10:-10, 10:-10].max() < 140
 
 
@@ -143,7 +143,7 @@ def test_portraits_are_cut_and_everything_else_has_its_reason() -> None:
     for row in frame[frame["kept"]].to_dict("records"):
         image = portraits[str(row["sha256"])]
         assert image.size == (128, 128) and abs(row["ly0"] - row["ly1"]) < 0.05  # level
-        (again,) = find_faces([image])[0]
+        (again,) = detect_faces([image])[0]
         told = np.array([[row[f"lx{i}"], row[f"ly{i}"]] for i in range(5)])
         assert np.abs(again.landmarks - told).max() < 6
         assert row["y1"] - row["y0"] == pytest.approx(64, rel=0.17)
@@ -156,7 +156,7 @@ def test_when_no_face_is_left_table_and_sheet_are_made_and_the_error_names_files
     portraits, frame, sheet = align(images, named(images), CFG, Colours(), each=map)
     assert len(portraits) == 0 and len(frame) == 2 and sheet.width > 200
     assert "left out a.png: no face" in caplog.text
-    with pytest.raises(NoPortraits) as caught:
+    with pytest.raises(TooFewPortraitsError) as caught:
         check_portraits(frame, named(images))
     said = str(caught.value)
     assert "none is left to train on: 0 can be used" in said and "no face (2): take pictures" in said
@@ -165,18 +165,18 @@ def test_when_no_face_is_left_table_and_sheet_are_made_and_the_error_names_files
 
 def test_without_a_held_out_portrait_there_is_nothing_to_measure_against() -> None:
     _, frame, _ = align({"a": picture(0)}, {"a": "a.png"}, CFG, Colours(), each=map)
-    with pytest.raises(NoPortraits, match="none is left to measure against: 1 can be used"):
+    with pytest.raises(TooFewPortraitsError, match="none is left to measure against: 1 can be used"):
         check_portraits(frame, {"a": "a.png"})
 
 
 def test_whatever_is_left_out_a_fifth_of_the_portraits_is_held_out() -> None:
     names = [f"{i:02d}" for i in range(20)]
     frame = pd.DataFrame({"sha256": names, "kept": [i >= 10 for i in range(20)], "reason": ""})
-    divided_once = divided(frame)
+    divided_once = assign_splits(frame)
     assert divided_once.loc[divided_once["split"] == "held_out", "sha256"].tolist() == ["10", "11"]
     assert (divided_once["split"] == "").sum() == 10 and (divided_once["split"] == "train").sum() == 8
     said = pd.DataFrame({"sha256": ["10", "11"], "caption": "", "rejected": True})
-    again = reviewed(divided_once, said)
+    again = apply_review(divided_once, said)
     assert again.loc[again["split"] == "held_out", "sha256"].tolist() == ["12", "13"]
 
 
@@ -201,7 +201,7 @@ def test_a_face_of_which_only_mtcnn_is_sure_is_no_persons(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(("index", "woman"), [(0, 0), (1, 1), (5, 0)])
 def test_a_rendered_woman_is_a_person_and_what_is_no_face_is_none(index: int, woman: int) -> None:
     image = picture(index, woman=woman)
-    (found,) = find_faces([image])[0]
+    (found,) = detect_faces([image])[0]
     assert person_score(image, found) >= 0.6
     # the same place, with nothing of a face in it
     assert person_score(noise(index, 256, 256), found) < 0.3
@@ -209,7 +209,7 @@ def test_a_rendered_woman_is_a_person_and_what_is_no_face_is_none(index: int, wo
 
 def test_a_face_that_is_none_to_learn_from_is_left_out_with_the_figure() -> None:
     clear = picture(0, size=512)
-    (whole,) = find_faces([clear])[0]
+    (whole,) = detect_faces([clear])[0]
     x0, y0, x1, y1 = whole.box
     masked = clear.copy()
     height = y1 - y0
@@ -233,8 +233,8 @@ def test_a_face_that_is_none_to_learn_from_is_left_out_with_the_figure() -> None
 )
 def test_each_limit_of_the_pose_leaves_out_what_is_beyond_it(limits: dict[str, float], said: str) -> None:
     pose = Pose(yaw=-30, pitch=15, roll=0, misfit=0.05)
-    assert unfit(face((0, 0, 200, 200)), pose, 0.5, CFG) == ""
-    assert unfit(face((0, 0, 200, 200)), pose, 0.5, CFG.model_copy(update=limits)).startswith(said)
+    assert rejection_reason(face((0, 0, 200, 200)), pose, 0.5, CFG) == ""
+    assert rejection_reason(face((0, 0, 200, 200)), pose, 0.5, CFG.model_copy(update=limits)).startswith(said)
 
 
 def test_a_bust_is_wider_and_has_the_face_in_its_upper_part() -> None:
@@ -253,7 +253,7 @@ def test_in_full_a_picture_keeps_its_proportions_and_its_face_is_where_it_was() 
         {"a": wide, "b": wide}, {"a": "a.png", "b": "b.png"}, cfg, Colours(), each=map
     )
     assert portraits["a"].size == (157, 105) and portraits["a"].width * portraits["a"].height < 1.01 * 128**2
-    (found,) = find_faces([wide])[0]
+    (found,) = detect_faces([wide])[0]
     expected = np.array(found.box) * 157 / 600
     assert frame.loc[0, ["x0", "y0", "x1", "y1"]].to_list() == pytest.approx(expected.tolist(), abs=1)
 

@@ -6,7 +6,7 @@ import torch
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from portraits import noise
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.image.align.background_removal import GREY, remover
 
 
@@ -37,7 +37,7 @@ def test_what_is_background_turns_grey_and_what_is_not_stays(tmp_path: Path) -> 
 
 
 def test_a_model_that_is_missing_or_knows_no_background_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MissingModel, match="nobody/no-such-model"):
+    with pytest.raises(MissingModelError, match="nobody/no-such-model"):
         remover("nobody/no-such-model")
-    with pytest.raises(MissingModel, match="a class called 'background'"):
+    with pytest.raises(MissingModelError, match="a class called 'background'"):
         remover(str(segformer(tmp_path, ("wall", "person"), 0)))

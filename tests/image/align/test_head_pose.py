@@ -6,7 +6,7 @@ from PIL import Image
 
 from valentina_pipeline.image import renderer
 from valentina_pipeline.image.align.head_pose import HEAD, Pose, head_pose, landmark_contrast
-from valentina_pipeline.image.faces.detection import find_faces
+from valentina_pipeline.image.faces.detection import detect_faces
 
 
 def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -40,7 +40,7 @@ def test_yaw_and_pitch_follow_the_camera_in_rendered_portraits() -> None:
             identity = renderer.random_identity(np.random.default_rng(11 + woman))
             scene = replace(renderer.random_scene(np.random.default_rng([5, woman])), roll=0.0)
             picture = renderer.render(identity, replace(scene, yaw=yaw, pitch=pitch), woman, 320)
-            (face,) = find_faces([Image.fromarray(picture)])[0]
+            (face,) = detect_faces([Image.fromarray(picture)])[0]
             poses.append(head_pose(face.landmarks))
         return Pose(
             *(

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from portraits import noise
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.caption import CaptionConfig
-from valentina_pipeline.image.caption.captioners import answered, describe
+from valentina_pipeline.image.caption.captioners import describe, parse_answer
 from valentina_pipeline.image.caption.description import Description
 
 WORDS = ("a", "woman", "with", "long", "hair", "red", "dress", "on", "the", "beach", "smiling", "photo", "of")
@@ -155,9 +155,9 @@ def test_an_answer_in_json_fills_the_fields_and_any_other_is_read_as_a_sentence(
     said = (
         'Sure! {"Clothes": "A red dress.", "place": "on a beach", "mood": "blue", "light": 3} I hope it helps'
     )
-    assert answered(said, "woman") == Description(clothes="a red dress", place="on a beach")
-    assert answered("A woman on a beach {", "woman") == Description(subject="woman", place="on a beach {")
-    assert answered("[1, 2]", "woman").subject == ""
+    assert parse_answer(said, "woman") == Description(clothes="a red dress", place="on a beach")
+    assert parse_answer("A woman on a beach {", "woman") == Description(subject="woman", place="on a beach {")
+    assert parse_answer("[1, 2]", "woman").subject == ""
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_without_the_model_nothing_is_downloaded_and_the_error_says_how_to_get_i
     kind: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(MissingModel, match=said):
+    with pytest.raises(MissingModelError, match=said):
         describe({"a": noise(1)}, ["a"], {}, config(kind, ""), "woman")
-    with pytest.raises(MissingModel, match="nobody/no-such-captioner"):
+    with pytest.raises(MissingModelError, match="nobody/no-such-captioner"):
         describe({"a": noise(1)}, ["a"], {}, config(kind, "nobody/no-such-captioner"), "woman")

@@ -4,18 +4,18 @@ import pytest
 
 from valentina_pipeline.image.caption.description import (
     Description,
+    compose_caption,
+    drop_identity_phrases,
     from_attributes,
     from_phrases,
     from_sentence,
-    impersonal,
-    worded,
 )
 
 GONE = {"face", "eyes", "brows", "hair", "haired", "scar", "chin", "her_token", "woman"}
 
 
 def caption(description: Description) -> str:
-    return worded(impersonal(description, GONE), "her_token", "woman")
+    return compose_caption(drop_identity_phrases(description, GONE), "her_token", "woman")
 
 
 def test_attributes_name_only_what_varies() -> None:
@@ -35,7 +35,7 @@ def test_a_sidecar_may_use_the_names_of_fields() -> None:
 
 def test_a_picture_of_which_nothing_is_known_is_just_hers() -> None:
     assert caption(Description()) == "photo of a her_token woman"
-    assert worded(Description(), "ada", "woman") == "photo of an ada woman"
+    assert compose_caption(Description(), "ada", "woman") == "photo of an ada woman"
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_phrase_of_hers_leaves_and_its_neighbours_stay() -> None:
     said = Description(
         clothes="a red dress and a scarf over her hair, gloves", place="a mirror with her face"
     )
-    assert impersonal(said, GONE) == Description(clothes="a red dress, gloves", place="a mirror")
+    assert drop_identity_phrases(said, GONE) == Description(clothes="a red dress, gloves", place="a mirror")
 
 
 def test_a_model_that_rambles_is_cut() -> None:

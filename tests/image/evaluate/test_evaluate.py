@@ -25,26 +25,32 @@ from judges import (
 )
 from portraits import noise
 from valentina_pipeline.common.bootstrap import Bootstrap
-from valentina_pipeline.image.evaluate.evaluate import Evaluation, Known, Models, evaluate
-from valentina_pipeline.image.evaluate.metrics import figures
-from valentina_pipeline.image.evaluate.prompts import VARIANTS, BadPrompts, Take, parse, takes
+from valentina_pipeline.image.evaluate.evaluate import CharacterData, Evaluation, EvaluationModels, evaluate
+from valentina_pipeline.image.evaluate.metrics import compute_metrics
+from valentina_pipeline.image.evaluate.prompts import (
+    VARIANTS,
+    InvalidPromptsError,
+    PlannedImage,
+    parse,
+    plan_images,
+)
 from valentina_pipeline.image.evaluate.scoring import (
     SCORE_COLUMNS,
-    Measured,
-    NothingToMeasure,
+    NothingToMeasureError,
     Portraits,
+    ScoredImages,
     ceiling,
     copy_limits,
-    layout,
-    measure,
+    layout_vector,
     portraits,
+    score_images,
 )
 
 TWO_AND_TWO = known(train=[RED, RED], held_out=[RED, (150, 200, 0)])  # the last is (0.6, 0.8, 0)
 
 
 def run(
-    known: Known = TWO_AND_TWO, templates: object = TEMPLATES, **colours: tuple[int, int, int]
+    known: CharacterData = TWO_AND_TWO, templates: object = TEMPLATES, **colours: tuple[int, int, int]
 ) -> Evaluation:
     return evaluate(templates, PERSON, known, models(**colours), CONFIG, 7, {"steps": "1"})
 
@@ -94,10 +100,12 @@ def test_clip_t_asks_for_the_same_words_of_all_variants() -> None:
 
 
 def test_diversity_is_the_distance_between_images_of_one_prompt() -> None:
-    def draw(planned: Sequence[Take]) -> list[Image.Image]:
+    def draw(planned: Sequence[PlannedImage]) -> list[Image.Image]:
         return [plain(GREEN if take.variant == "lora" and take.seed % 2 else RED) for take in planned]
 
-    result = evaluate(TEMPLATES, PERSON, TWO_AND_TWO, Models(draw, lambda _: None, judges()), CONFIG, 8, {})
+    result = evaluate(
+        TEMPLATES, PERSON, TWO_AND_TWO, EvaluationModels(draw, lambda _: None, judges()), CONFIG, 8, {}
+    )
 
     assert result.metrics["diversity"]["lora"]["mean"] == pytest.approx(1)
     assert result.metrics["diversity"]["bare"]["mean"] == pytest.approx(0)
@@ -109,7 +117,7 @@ def test_a_copy_of_a_training_portrait_is_memorised_and_a_likeness_in_content_al
         names=tuple("abcd"),
         identity=np.eye(4, 3),
         content=_unit(rng.normal(size=(4, 3))),
-        layout=np.stack([layout(noise(seed)) for seed in range(4)]),
+        layout=np.stack([layout_vector(noise(seed)) for seed in range(4)]),
         trained=np.array([True, True, True, False]),
     )
 
@@ -118,8 +126,8 @@ def test_a_copy_of_a_training_portrait_is_memorised_and_a_likeness_in_content_al
             return real.content[:1]
 
     looking = replace(judges(), clip=Clip())
-    planned = takes(parse(TEMPLATES), PERSON, 2, 1)[:2]
-    scores = measure(zip(planned, [noise(0), noise(9)], strict=True), "woman", real, looking).scores
+    planned = plan_images(parse(TEMPLATES), PERSON, 2, 1)[:2]
+    scores = score_images(zip(planned, [noise(0), noise(9)], strict=True), "woman", real, looking).scores
 
     assert scores["memorised"].tolist() == [True, False]
     assert scores["nearest_training"].tolist() == [1.0, 1.0]
@@ -147,17 +155,17 @@ def test_every_image_has_one_row_of_scores_and_every_figure_is_finite() -> None:
 
 def test_the_same_inputs_give_the_same_figures_and_another_seed_other_intervals() -> None:
     measured, real = _spread()
-    again = figures(measured, real, 300, seed=1)
+    again = compute_metrics(measured, real, 300, seed=1)
 
-    assert figures(measured, real, 300, seed=1) == again
-    other = figures(measured, real, 300, seed=2)
+    assert compute_metrics(measured, real, 300, seed=1) == again
+    other = compute_metrics(measured, real, 300, seed=2)
     assert other["identity"]["lora"]["mean"] == again["identity"]["lora"]["mean"]
     assert other["identity"]["lora"]["low"] != again["identity"]["lora"]["low"]
 
 
 def test_gain_is_compared_prompt_by_prompt() -> None:
     """Both sides vary much, in step: the difference hardly does."""
-    identity = figures(*_spread(), resamples=500, seed=1)["identity"]
+    identity = compute_metrics(*_spread(), resamples=500, seed=1)["identity"]
 
     assert identity["gain"] == pytest.approx(0.3)
     assert identity["gain_high"] - identity["gain_low"] < 1e-9
@@ -197,7 +205,7 @@ def test_refused_images_are_left_out_and_counted() -> None:
     assert not any(name.startswith("lora/") for name in result.evaluation_images)
     assert result.metrics["identity"]["lora"]["mean"] == 0
     assert "lora/0000, too red" in result.report
-    with pytest.raises(NothingToMeasure, match="refused every image: nothing is shown"):
+    with pytest.raises(NothingToMeasureError, match="refused every image: nothing is shown"):
         evaluate(
             TEMPLATES,
             PERSON,
@@ -218,7 +226,7 @@ def test_a_prompt_that_was_trained_on_is_left_out_and_reported() -> None:
     assert result.metrics["images"] == 2 * (2 + 2 + 1 + 1)
     assert not result.scores["prompt"].str.startswith("serious").any()
     assert "a training caption says it" in result.report
-    with pytest.raises(BadPrompts, match="every prompt is a training caption"):
+    with pytest.raises(InvalidPromptsError, match="every prompt is a training caption"):
         run(trained, TEMPLATES[1:2])
 
 
@@ -231,7 +239,7 @@ def test_a_caption_of_a_held_out_portrait_was_not_trained_on() -> None:
 
 
 def test_a_prompt_that_the_word_policy_refuses_is_named() -> None:
-    with pytest.raises(BadPrompts, match=r"prompt 2: .*sexual"):
+    with pytest.raises(InvalidPromptsError, match=r"prompt 2: .*sexual"):
         run(templates=[TEMPLATES[0], "nude photo of {subject}"])
 
 
@@ -241,7 +249,7 @@ def test_a_prompt_that_the_word_policy_refuses_is_named() -> None:
 def test_without_portraits_on_both_sides_nothing_is_measured(
     train: list[tuple[int, int, int]], held_out: list[tuple[int, int, int]], missing: str
 ) -> None:
-    with pytest.raises(NothingToMeasure, match=f"of 1 aligned portraits none is {missing}"):
+    with pytest.raises(NothingToMeasureError, match=f"of 1 aligned portraits none is {missing}"):
         run(known(train, held_out), lora=RED)
 
 
@@ -252,9 +260,9 @@ def test_portraits_left_out_by_align_take_no_part() -> None:
     assert portraits(some.aligned, faces, ColourClip()).names == tuple(faces["sha256"][[0, 2]])
 
 
-def _spread() -> tuple[Measured, Portraits]:
+def _spread() -> tuple[ScoredImages, Portraits]:
     """Scores that differ from prompt to prompt by much more than from bare base to LoRA."""
-    planned = takes(parse([f"photo of {{subject}}, scene {i}" for i in range(9)]), PERSON, 2, 1)
+    planned = plan_images(parse([f"photo of {{subject}}, scene {i}" for i in range(9)]), PERSON, 2, 1)
     offset = {"lora": 0.4, "bare": 0.1, "bare_trigger": 0.0, "floor": 0.0}
     scores = pd.DataFrame(
         {
@@ -269,7 +277,7 @@ def _spread() -> tuple[Measured, Portraits]:
     content = _unit(np.random.default_rng(0).normal(size=(len(planned), 4)))
     known_real = portraits(TWO_AND_TWO.aligned, TWO_AND_TWO.faces, ColourClip())
     assert set(VARIANTS) == {take.variant for take in planned}
-    return Measured(tuple(planned), scores, content), known_real
+    return ScoredImages(tuple(planned), scores, content), known_real
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

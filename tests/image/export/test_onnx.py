@@ -11,16 +11,20 @@ import pytest
 import loras
 import tiny_bases
 from valentina_pipeline.image.export import onnx
-from valentina_pipeline.image.generate.sampling import Request, draw
-from valentina_pipeline.image.lora.formats import adapter_files
-from valentina_pipeline.image.lora.loading import pipeline
+from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.lora.formats import export_adapter
+from valentina_pipeline.image.lora.loading import load_pipeline
 from valentina_pipeline.image.models.base_model import BaseModel, load_base
 from valentina_pipeline.serving.inference.onnx_pipeline import pipeline as exported
 
 pytestmark = pytest.mark.slow
 
 FOLDERS = {"sdxl": tiny_bases.sdxl_folder, "sd15": tiny_bases.sd15_folder}
-REQUESTS = [Request("a woman", 1), Request("a woman at sea", 2), Request("a woman", 3, negative="blurry")]
+REQUESTS = [
+    ImageSpec("a woman", 1),
+    ImageSpec("a woman at sea", 2),
+    ImageSpec("a woman", 3, negative="blurry"),
+]
 
 AGAIN = """
 import sys
@@ -39,27 +43,27 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for family in FOLDERS:
         adapter = loras.trained(tiny_bases.loaded(family), "attention+conv", alpha=4.0)
         place = tmp_path_factory.mktemp(f"lora-{family}")
-        places[family] = loras.written(adapter_files(adapter, loras.NOTES), place)
+        places[family] = loras.written(export_adapter(adapter, loras.NOTES), place)
     return places
 
 
 def fused(family: str, learned: dict[str, Path]) -> BaseModel:
-    return onnx.fused(tiny_bases.config(family, FOLDERS[family]()), Path(), learned[family])
+    return onnx.fuse_lora(tiny_bases.config(family, FOLDERS[family]()), Path(), learned[family])
 
 
 def pictures(pipe: object, size: tuple[int, int] = (64, 64)) -> np.ndarray:
-    return np.stack([np.asarray(image, int) for image in draw(pipe, REQUESTS, 4, 3.0, size)])
+    return np.stack([np.asarray(image, int) for image in generate_images(pipe, REQUESTS, 4, 3.0, size)])
 
 
 def reference(family: str, learned: dict[str, Path], size: tuple[int, int] = (64, 64)) -> np.ndarray:
     """What torch draws with the LoRA beside the base."""
-    return pictures(pipeline(tiny_bases.loaded(family), learned[family]), size)
+    return pictures(load_pipeline(tiny_bases.loaded(family), learned[family]), size)
 
 
 @pytest.fixture(scope="module")
 def graphs(learned: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("onnx")
-    files = onnx.onnx(fused("sd15", learned), folder)
+    files = onnx.export_onnx(fused("sd15", learned), folder)
     assert {"unet.onnx", "unet.onnx.data", "vae.onnx", "text_encoder.onnx", "settings.json"} <= files.keys()
     return folder
 
@@ -96,7 +100,7 @@ def test_exported_by_another_process_elsewhere_it_is_byte_identical(
 def test_the_one_file_for_others_is_read_back_and_draws_the_same(
     family: str, learned: dict[str, Path], tmp_path: Path
 ) -> None:
-    onnx.native(fused(family, learned), tmp_path)
+    onnx.export_single_file(fused(family, learned), tmp_path)
     config = tiny_bases.config(family, "model.safetensors").model_copy(
         update={"config": str(FOLDERS[family]())}
     )
@@ -108,8 +112,8 @@ def test_the_one_file_for_others_is_read_back_and_draws_the_same(
 def test_stable_diffusion_cpp_draws_the_same_from_the_one_file(tmp_path: Path) -> None:
     cpp = pytest.importorskip("stable_diffusion_cpp", reason="stable-diffusion-cpp-python is not installed")
     pipe = tiny_bases.sd15_of_true_widths()  # it knows no others
-    (ours,) = draw(pipe, REQUESTS[:1], 2, 3.0, 64)
-    onnx.native(BaseModel("sd15", tmp_path, pipe), tmp_path)
+    (ours,) = generate_images(pipe, REQUESTS[:1], 2, 3.0, 64)
+    onnx.export_single_file(BaseModel("sd15", tmp_path, pipe), tmp_path)
     model = cpp.StableDiffusion(model_path=str(tmp_path / "model.safetensors"), rng_type="cpu", verbose=False)
     (theirs,) = model.generate_image(
         prompt=REQUESTS[0].prompt,

@@ -1,4 +1,4 @@
-"""Texts beyond the encoders' 75 tokens, and weighted words: in training as in drawing."""
+"""PromptEmbedCache beyond the encoders' 75 tokens, and weighted words: in training as in drawing."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from PIL import Image
 import tiny_bases
 from valentina_pipeline.image.generate.conditioning import embed, readings, spell
 from valentina_pipeline.image.generate.prompt_weights import parse
-from valentina_pipeline.image.generate.sampling import Request, draw
-from valentina_pipeline.image.lora.textual_inversion import grow
+from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.lora.textual_inversion import add_tokens
 from valentina_pipeline.image.models.base_model import BaseModel
-from valentina_pipeline.image.train.encoding import Texts, encode_text, tokenise
+from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_prompt, tokenize
 
 LONG = ", ".join(["a sunny beach at the sea", "a red dress", "soft light", "a straw hat", "two boats"] * 6)
 """Some 130 tokens."""
@@ -19,8 +19,10 @@ LONG = ", ".join(["a sunny beach at the sea", "a red dress", "soft light", "a st
 FAMILIES = pytest.mark.parametrize("family", ["sdxl", "sd15"])
 
 
-def drawn(base: BaseModel, *requests: Request) -> list[np.ndarray]:
-    images: list[Image.Image] = draw(base.pipe, requests, steps=2, guidance=4.0, size=tiny_bases.SIZE)
+def drawn(base: BaseModel, *requests: ImageSpec) -> list[np.ndarray]:
+    images: list[Image.Image] = generate_images(
+        base.pipe, requests, steps=2, guidance=4.0, size=tiny_bases.SIZE
+    )
     return [np.asarray(image).astype(int) for image in images]
 
 
@@ -28,7 +30,7 @@ def drawn(base: BaseModel, *requests: Request) -> list[np.ndarray]:
 def test_what_fits_is_read_as_the_pipeline_reads_it(family: str) -> None:
     base = tiny_bases.loaded(family)
     captions = ["a woman", "", "photo of (a woman:1.3), what's 12 \n x", ", ".join(["sea"] * 37)]
-    (ids, *_), (tokenizer, *_) = tokenise(base, captions), base.tokenizers
+    (ids, *_), (tokenizer, *_) = tokenize(base, captions), base.tokenizers
     own = tokenizer(
         captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
     ).input_ids
@@ -52,14 +54,16 @@ def test_words_behind_the_77th_token_change_the_picture(family: str) -> None:
     base = tiny_bases.loaded(family)
     one, other, again = drawn(
         base,
-        Request(f"{LONG}, one", 1),
-        Request(f"{LONG}, other", 1),
-        Request(f"{LONG}, one", 1, negative="x"),
+        ImageSpec(f"{LONG}, one", 1),
+        ImageSpec(f"{LONG}, other", 1),
+        ImageSpec(f"{LONG}, one", 1, negative="x"),
     )
     assert np.abs(one - other).max() > 1
     assert np.abs(one - again).max() > 1
     assert (
-        np.abs(drawn(base, Request("a", 1, LONG))[0] - drawn(base, Request("a", 1, f"{LONG}, b"))[0]).max()
+        np.abs(
+            drawn(base, ImageSpec("a", 1, LONG))[0] - drawn(base, ImageSpec("a", 1, f"{LONG}, b"))[0]
+        ).max()
         > 0
     )
 
@@ -85,9 +89,9 @@ def test_weights_move_embeddings_away_from_the_empty_text_s(family: str) -> None
 
 
 def test_brackets_are_plain_where_no_weights_are_asked_for() -> None:
-    assert Request("(smiling:1.3)", 1).words()[0] == [("(smiling:1.3)", 1.0)]
+    assert ImageSpec("(smiling:1.3)", 1).words()[0] == [("(smiling:1.3)", 1.0)]
     base = tiny_bases.loaded("sdxl")
-    weighted, literal = Request("smiling, beach", 5, weighted=True), Request("smiling, beach", 5)
+    weighted, literal = ImageSpec("smiling, beach", 5, weighted=True), ImageSpec("smiling, beach", 5)
     assert np.array_equal(drawn(base, weighted)[0], drawn(base, literal)[0])
 
 
@@ -95,10 +99,10 @@ def test_brackets_are_plain_where_no_weights_are_asked_for() -> None:
 def test_long_and_short_requests_do_not_change_each_other(family: str) -> None:
     base = tiny_bases.loaded(family)
     requests = [
-        Request("a woman", 1),
-        Request(LONG, 2),
-        Request("(a:1.2)", 3, "b", True),
-        Request("sky", 4, LONG),
+        ImageSpec("a woman", 1),
+        ImageSpec(LONG, 2),
+        ImageSpec("(a:1.2)", 3, "b", True),
+        ImageSpec("sky", 4, LONG),
     ]
     for request, image in zip(requests, drawn(base, *requests), strict=True):
         assert np.abs(image - drawn(base, request)[0]).max() <= 1
@@ -107,12 +111,12 @@ def test_long_and_short_requests_do_not_change_each_other(family: str) -> None:
 @FAMILIES
 def test_training_embeds_a_long_caption_as_drawing_does(family: str) -> None:
     base = tiny_bases.loaded(family)
-    texts = Texts(base)
+    texts = PromptEmbedCache(base)
     (context, pooled), (short, _) = texts([LONG, "a"]), texts(["a"])
-    assert context.shape[1] == 77 * tokenise(base, [LONG])[0].shape[1]
+    assert context.shape[1] == 77 * tokenize(base, [LONG])[0].shape[1]
     torch.testing.assert_close(context[1:, :77], short, rtol=0, atol=0)
     with torch.no_grad():
-        both = encode_text(base, tokenise(base, [LONG, "a"]))
+        both = encode_prompt(base, tokenize(base, [LONG, "a"]))
     torch.testing.assert_close(context, both[0], rtol=1e-4, atol=1e-5)
     if pooled is not None and both[1] is not None:
         torch.testing.assert_close(pooled, both[1], rtol=1e-4, atol=1e-5)
@@ -120,7 +124,7 @@ def test_training_embeds_a_long_caption_as_drawing_does(family: str) -> None:
 
 def test_learned_words_and_what_trains_encoders_are_reached_behind_the_77th_token() -> None:
     base = tiny_bases.loaded("sdxl", own_tokenizers=True)
-    tokens = grow(base, "zwx", "woman", 3)
-    context, _ = encode_text(base, tokenise(base, [tokens.spelled(f"{LONG}, zwx woman")]))
+    tokens = add_tokens(base, "zwx", "woman", 3)
+    context, _ = encode_prompt(base, tokenize(base, [tokens.spelled(f"{LONG}, zwx woman")]))
     context.square().sum().backward()
     assert all(rows.grad is not None and rows.grad.abs().min() > 0 for rows in tokens.rows.values())

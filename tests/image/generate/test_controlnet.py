@@ -22,13 +22,13 @@ import steering
 import tiny_bases
 from runs import ROOT
 from valentina_pipeline.config.base_model import BaseConfig
-from valentina_pipeline.image.generate.canny import agreement, edges
-from valentina_pipeline.image.generate.controlnet import Control, load, steered
-from valentina_pipeline.image.generate.sampling import Request, draw
+from valentina_pipeline.image.generate.canny import edge_f1, edges
+from valentina_pipeline.image.generate.controlnet import Control, apply_controls, load
+from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
 from valentina_pipeline.image.models.base_model import load_base
 
 SIZE = tiny_bases.SIZE
-ASKED = Request("a woman", 7)
+ASKED = ImageSpec("a woman", 7)
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -55,8 +55,8 @@ def pipe(family: str) -> Any:
 
 
 def drawn(family: str, *controls: Control) -> Image.Image:
-    with steered(pipe(family).unet, controls):
-        return draw(pipe(family), [ASKED], 2, 4.0, SIZE)[0]
+    with apply_controls(pipe(family).unet, controls):
+        return generate_images(pipe(family), [ASKED], 2, 4.0, SIZE)[0]
 
 
 def parts(family: str) -> dict[str, Any]:
@@ -125,9 +125,9 @@ def test_the_tiny_world_s_own_network_keeps_to_the_edges_that_it_is_shown() -> N
     for number in range(4):
         lines = edges(portraits.picture(number, size=128))
         for scale, of_each in kept.items():
-            with steered(base.unet, [Control(network, lines, scale)]):
-                (drawing,) = draw(base.pipe, [Request("photo of a woman", number)], 8, 2.0, 128)
-            of_each.append(agreement(drawing, lines))
+            with apply_controls(base.unet, [Control(network, lines, scale)]):
+                (drawing,) = generate_images(base.pipe, [ImageSpec("photo of a woman", number)], 8, 2.0, 128)
+            of_each.append(edge_f1(drawing, lines))
     assert np.mean(kept[1.0]) > np.mean(kept[0.0]) + 0.15
 
 
@@ -148,7 +148,7 @@ def test_edges_agree_with_themselves_a_pixel_aside_and_not_with_others() -> None
     board = np.kron([[0, 1] * 2, [1, 0] * 2] * 2, np.ones((16, 16))) * 255
     picture = Image.fromarray(board.astype(np.uint8)).convert("RGB")
     lines = edges(picture)
-    assert agreement(picture, lines) == 1
-    assert agreement(Image.fromarray(np.roll(pixels(picture), 1, axis=1).astype(np.uint8)), lines) > 0.9
-    assert agreement(Image.fromarray(np.roll(pixels(picture), 8, axis=1).astype(np.uint8)), lines) < 0.7
-    assert agreement(Image.new("RGB", picture.size), lines) == 0
+    assert edge_f1(picture, lines) == 1
+    assert edge_f1(Image.fromarray(np.roll(pixels(picture), 1, axis=1).astype(np.uint8)), lines) > 0.9
+    assert edge_f1(Image.fromarray(np.roll(pixels(picture), 8, axis=1).astype(np.uint8)), lines) < 0.7
+    assert edge_f1(Image.new("RGB", picture.size), lines) == 0

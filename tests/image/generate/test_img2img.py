@@ -12,14 +12,14 @@ import packages
 import tiny_bases
 from given import somebody
 from valentina_pipeline.config.base_model import BaseConfig
-from valentina_pipeline.image.generate.img2img import SOFT, Start, left_out
-from valentina_pipeline.image.generate.sampling import Request, draw
+from valentina_pipeline.image.generate.img2img import SOFT, InitImage, skipped_steps
+from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.serving.inference.engine import _scheduler
 from valentina_pipeline.serving.inference.request import SCHEDULERS
 
 SIZE = 128
-ASKED = Request("photo of a woman, smiling, wearing a red dress, beach background", 3)
+ASKED = ImageSpec("photo of a woman, smiling, wearing a red dress, beach background", 3)
 
 
 @lru_cache(maxsize=1)
@@ -28,8 +28,8 @@ def pipe() -> Any:
     return load_base(BaseConfig(**model), packages.ROOT).pipe
 
 
-def drawn(start: Start | None, steps: int = 8, asked: Request = ASKED) -> Image.Image:
-    return draw(pipe(), [asked], steps, 1.5, SIZE, start=start)[0]
+def drawn(start: InitImage | None, steps: int = 8, asked: ImageSpec = ASKED) -> Image.Image:
+    return generate_images(pipe(), [asked], steps, 1.5, SIZE, start=start)[0]
 
 
 def apart(one: Image.Image, other: Image.Image) -> float:
@@ -39,7 +39,7 @@ def apart(one: Image.Image, other: Image.Image) -> float:
 
 def test_the_stronger_the_less_of_the_start_is_left() -> None:
     anew = drawn(None)
-    shown = [drawn(Start(somebody(), strength)) for strength in (0.1, 0.4, 0.8)]
+    shown = [drawn(InitImage(somebody(), strength)) for strength in (0.1, 0.4, 0.8)]
     away = [apart(image, somebody()) for image in shown]
     assert away == sorted(away)
     assert away[0] < 12
@@ -54,13 +54,13 @@ def test_every_sampler_begins_from_a_picture_in_the_middle_of_its_steps(name: st
     pipe().scheduler = _scheduler(name, own)
     try:
         sampler = pipe().scheduler
-        near = draw(
+        near = generate_images(
             pipe(),
             [ASKED],
             5,
             1.5,
             SIZE,
-            start=Start(somebody(), 0.4),
+            start=InitImage(somebody(), 0.4),
             on_step=lambda done, _: steps.append(done),
         )[0]
         assert pipe().scheduler is sampler  # it is put back
@@ -73,7 +73,7 @@ def test_every_sampler_begins_from_a_picture_in_the_middle_of_its_steps(name: st
 def test_behind_a_mask_something_is_drawn_anew_and_all_else_stays_to_the_last_bit() -> None:
     mask = Image.new("L", (SIZE, SIZE))
     ImageDraw.Draw(mask).rectangle((0, 64, SIZE, SIZE), fill=255)
-    image = drawn(Start(somebody(), 0.9, mask))
+    image = drawn(InitImage(somebody(), 0.9, mask))
     before, after = np.asarray(somebody()), np.asarray(image)
     assert np.array_equal(before[:64], after[:64])
     assert np.abs(before[64 + SOFT :].astype(int) - after[64 + SOFT :]).mean() > 10
@@ -83,20 +83,20 @@ def test_behind_a_mask_something_is_drawn_anew_and_all_else_stays_to_the_last_bi
 
 
 def test_each_image_s_noise_is_its_own_also_from_a_start() -> None:
-    start = Start(somebody(), 0.8)
-    two = [ASKED, Request(ASKED.prompt, 4)]
-    together = draw(pipe(), two, 4, 1.5, SIZE, start=start)
-    alone = [draw(pipe(), [one], 4, 1.5, SIZE, start=start)[0] for one in two]
+    start = InitImage(somebody(), 0.8)
+    two = [ASKED, ImageSpec(ASKED.prompt, 4)]
+    together = generate_images(pipe(), two, 4, 1.5, SIZE, start=start)
+    alone = [generate_images(pipe(), [one], 4, 1.5, SIZE, start=start)[0] for one in two]
     assert all(apart(one, other) < 0.5 for one, other in zip(together, alone, strict=True))
     assert apart(*alone) > 3
 
 
 def test_bases_with_4_latent_channels_begin_from_pictures_alike() -> None:
-    start = Start(somebody().resize((tiny_bases.SIZE,) * 2), 0.5)
-    image = draw(tiny_bases.loaded("sd15").pipe, [ASKED], 4, 2.0, tiny_bases.SIZE, start=start)[0]
+    start = InitImage(somebody().resize((tiny_bases.SIZE,) * 2), 0.5)
+    image = generate_images(tiny_bases.loaded("sd15").pipe, [ASKED], 4, 2.0, tiny_bases.SIZE, start=start)[0]
     assert np.asarray(image).std() > 0
 
 
 @pytest.mark.parametrize(("strength", "done"), [(0.0, 1), (0.02, 1), (0.5, 10), (1.0, 20)])
 def test_strength_is_a_share_of_the_steps_and_at_least_one(strength: float, done: int) -> None:
-    assert 20 - left_out(20, strength) == done
+    assert 20 - skipped_steps(20, strength) == done

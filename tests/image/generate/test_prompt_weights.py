@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valentina_pipeline.image.generate.prompt_weights import BREAK, HEAVIEST, BadEmphasis, parse, plain
+from valentina_pipeline.image.generate.prompt_weights import (
+    BREAK,
+    HEAVIEST,
+    InvalidPromptWeightError,
+    parse,
+    plain,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +32,7 @@ def test_the_notation_is_read_as_a1111_has_it(prompt: str, parts: list[tuple[str
 
 @pytest.mark.parametrize("prompt", ["(4:3)", "((((((((a))))))))", "(a:-1)", "[a:b:0.3]", "[:b:5]", "[a|b]"])
 def test_what_is_not_drawn_is_refused(prompt: str) -> None:
-    with pytest.raises(BadEmphasis):
+    with pytest.raises(InvalidPromptWeightError):
         parse(prompt)
 
 
@@ -38,7 +44,7 @@ def test_a_word_that_brackets_take_apart_is_one_word_again() -> None:
 def test_every_text_is_read_or_refused_and_weights_stay_in_bounds(prompt: str) -> None:
     try:
         parts = parse(prompt)
-    except BadEmphasis:
+    except InvalidPromptWeightError:
         return
     assert all(0 <= weight <= HEAVIEST for _, weight in parts)
     if not set(prompt) & set("()[]\\"):

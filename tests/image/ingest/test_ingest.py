@@ -21,19 +21,19 @@ from PIL import Image, ImageCms
 from packages import stage
 from portraits import noise
 from valentina_pipeline.config.ingest import IngestConfig
-from valentina_pipeline.domain.manifest import held_out
+from valentina_pipeline.domain.manifest import select_held_out
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.ingest import ingest as taking_in
 from valentina_pipeline.image.ingest import screening as judging
-from valentina_pipeline.image.ingest.ingest import NoImages
+from valentina_pipeline.image.ingest.ingest import NoImagesError
 from valentina_pipeline.image.ingest.rendered_source import scene
-from valentina_pipeline.image.ingest.result_cache import Journal
-from valentina_pipeline.image.ingest.screening import Intake
-from valentina_pipeline.image.ingest.source_image import Original
+from valentina_pipeline.image.ingest.result_cache import ResultCache
+from valentina_pipeline.image.ingest.screening import ScreeningContext
+from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.ingest.upscale import Upscaler
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.io.decode import Rejection, decode
-from valentina_pipeline.image.renderer.prompt_parser import BadIdentity, identity
+from valentina_pipeline.image.io.decode import RejectedImageError, decode
+from valentina_pipeline.image.renderer.prompt_parser import InvalidIdentityError, identity
 from valentina_pipeline.image.renderer.traits import BACKGROUNDS, EXPRESSIONS
 
 LIMITS = IngestConfig.model_validate(
@@ -60,19 +60,23 @@ def record(**changes: Any) -> RightsRecord:
     )
 
 
-def intake(*rights: RightsRecord, unsafe: Callable[[Image.Image], str | None] = lambda image: None) -> Intake:
-    return Intake(LIMITS, rights or (record(),), TODAY, unsafe)
+def intake(
+    *rights: RightsRecord, unsafe: Callable[[Image.Image], str | None] = lambda image: None
+) -> ScreeningContext:
+    return ScreeningContext(LIMITS, rights or (record(),), TODAY, unsafe)
 
 
-def ingest(originals: list[Original], by: Intake) -> tuple[dict[str, bytes], pd.DataFrame, pd.DataFrame]:
+def ingest(
+    originals: list[SourceImage], by: ScreeningContext
+) -> tuple[dict[str, bytes], pd.DataFrame, pd.DataFrame]:
     """Take in, in this process, what no journal knows."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Journal(Path(folder))) as journal:
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(ResultCache(Path(folder))) as journal:
         images, manifest, rejections = taking_in.ingest(originals, by, journal, each=map)
         return {name: path.read_bytes() for name, path in images.items()}, manifest, rejections
 
 
-def original(name: str, content: bytes) -> Original:
-    return Original(name, lambda: content, {})
+def original(name: str, content: bytes) -> SourceImage:
+    return SourceImage(name, lambda: content, {})
 
 
 def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
@@ -86,7 +90,7 @@ def same(image: Image.Image, other: Image.Image) -> bool:
 
 
 def reason(content: bytes) -> tuple[str, str]:
-    with pytest.raises(Rejection) as caught:
+    with pytest.raises(RejectedImageError) as caught:
         decode(content, LIMITS)
     return caught.value.reason, caught.value.detail
 
@@ -263,7 +267,7 @@ def test_a_picture_without_a_rights_record_is_left_out() -> None:
 def test_a_record_counts_on_its_last_day_and_not_on_the_next() -> None:
     picture = original("a.png", encoded(noise(1)))
     assert len(ingest([picture], intake(record(expires=TODAY)))[1]) == 1
-    with pytest.raises(NoImages, match="rights expired"):
+    with pytest.raises(NoImagesError, match="rights expired"):
         ingest([picture], intake(record(expires=date(2024, 6, 6))))
 
 
@@ -277,14 +281,16 @@ def test_a_file_that_cannot_be_opened_is_a_row() -> None:
     def fails() -> bytes:
         raise PermissionError(13, "Permission denied")
 
-    _, _, rejections = ingest([Original("a.png", fails, {}), original("b.png", encoded(noise(1)))], intake())
+    _, _, rejections = ingest(
+        [SourceImage("a.png", fails, {}), original("b.png", encoded(noise(1)))], intake()
+    )
     assert rejections.to_dict("records") == [
         {"source_name": "a.png", "reason": "cannot be opened", "detail": "PermissionError: Permission denied"}
     ]
 
 
 def test_unsafe_content_is_left_out() -> None:
-    with pytest.raises(NoImages, match="unsafe content"):
+    with pytest.raises(NoImagesError, match="unsafe content"):
         ingest([original("a.png", encoded(noise(1)))], intake(unsafe=lambda image: "exposed"))
 
 
@@ -292,13 +298,13 @@ def test_when_nothing_is_left_the_error_counts_the_reasons_and_the_log_has_every
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken = [original(f"{i}.jpg", b"no picture") for i in range(3)]
-    with caplog.at_level(logging.WARNING), pytest.raises(NoImages, match=r"not an image \(3\)"):
+    with caplog.at_level(logging.WARNING), pytest.raises(NoImagesError, match=r"not an image \(3\)"):
         ingest(broken, intake())
     assert sum("not an image" in message for message in caplog.messages) == 3
 
 
 def test_attributes_travel_with_their_picture() -> None:
-    known = Original("a.png", lambda: encoded(noise(1)), {"expression": "smiling"})
+    known = SourceImage("a.png", lambda: encoded(noise(1)), {"expression": "smiling"})
     _, manifest, _ = ingest([known], intake())
     assert json.loads(manifest["attributes"][0]) == {"expression": "smiling"}
 
@@ -310,13 +316,13 @@ def test_no_damaged_byte_crashes_the_decoder() -> None:
         damaged = bytearray(content)
         for place in rng.integers(0, len(damaged), 4):
             damaged[place] = int(rng.integers(256))
-        with contextlib.suppress(Rejection):  # the only thing that it may raise
+        with contextlib.suppress(RejectedImageError):  # the only thing that it may raise
             decode(bytes(damaged), LIMITS)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 0), (2, 1), (3, 1), (4, 2), (9, 2), (10, 2), (30, 6)])
 def test_a_fifth_is_held_out_and_never_less_than_two_of_four(count: int, expected: int) -> None:
-    assert len(held_out([f"{i:064x}" for i in range(count)])) == expected
+    assert len(select_held_out([f"{i:064x}" for i in range(count)])) == expected
 
 
 def test_a_scene_does_not_depend_on_how_many_there_are_and_they_cover_every_word_evenly() -> None:
@@ -334,11 +340,11 @@ def test_a_scene_does_not_depend_on_how_many_there_are_and_they_cover_every_word
 def test_an_identity_left_open_is_the_average_womans() -> None:
     words = {"eye_color": "brown", "hair_color": "black", "skin_tone": "tan", "parting": "middle"}
     assert identity(words).jaw == 0.5
-    with pytest.raises(BadIdentity, match=r"identity\.jaw is 2"):
+    with pytest.raises(InvalidIdentityError, match=r"identity\.jaw is 2"):
         identity({**words, "jaw": 2})
-    with pytest.raises(BadIdentity, match=r"identity\.eye_color is 'pink'"):
+    with pytest.raises(InvalidIdentityError, match=r"identity\.eye_color is 'pink'"):
         identity({**words, "eye_color": "pink"})
-    with pytest.raises(BadIdentity, match=r"identity\.horns is unknown"):
+    with pytest.raises(InvalidIdentityError, match=r"identity\.horns is unknown"):
         identity({**words, "horns": 2})
 
 
@@ -383,12 +389,12 @@ def test_a_second_run_judges_nothing_again_duplicates_neither(tmp_path: Path) ->
     ]
     looked_at: list[int] = []
 
-    def counted(work: Callable[[Original], Any], items: Iterable[Original]) -> list[Any]:
+    def counted(work: Callable[[SourceImage], Any], items: Iterable[SourceImage]) -> list[Any]:
         made = [work(item) for item in items]
         looked_at.append(len(made))
         return made
 
-    with contextlib.closing(Journal(tmp_path)) as journal:
+    with contextlib.closing(ResultCache(tmp_path)) as journal:
         first, again = (taking_in.ingest(originals, intake(), journal, each=counted) for _ in range(2))
     assert looked_at == [4, 0]
     pd.testing.assert_frame_equal(first[1], again[1])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from portraits import noise, picture
 from tiny_bases import clip_folder
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.image.ingest import iqa
 from valentina_pipeline.image.ingest.iqa import BRISQUE_FILES, brisque, clip_iqa
 from valentina_pipeline.image.models.clip import load_clip
@@ -36,7 +36,7 @@ def test_a_picture_near_the_good_prompt_scores_high(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_model_that_is_not_here_is_not_downloaded() -> None:
-    with pytest.raises(MissingModel, match="ViT-B-32"):
+    with pytest.raises(MissingModelError, match="ViT-B-32"):
         clip_iqa(noise(1), "ViT-B-32/laion2b_s34b_b79k")
 
 
@@ -81,6 +81,6 @@ def test_brisque_tells_the_blurred_from_the_plain(live: str) -> None:
 def test_brisque_without_its_files_says_where_they_are(content: str | None, tmp_path: Path) -> None:
     for name in BRISQUE_FILES if content else ():
         (tmp_path / name).write_text(content or "")
-    with pytest.raises(MissingModel, match="opencv_contrib") as caught:
+    with pytest.raises(MissingModelError, match="opencv_contrib") as caught:
         brisque(noise(1), str(tmp_path))
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # out of a worker

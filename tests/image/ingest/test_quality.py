@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from packages import stage
 from portraits import picture
 from valentina_pipeline.config.ingest import IngestConfig
-from valentina_pipeline.image.ingest.quality import check, measured
-from valentina_pipeline.image.io.decode import Rejection
+from valentina_pipeline.image.ingest.quality import check, measure_quality
+from valentina_pipeline.image.io.decode import RejectedImageError
 
 LIMITS = IngestConfig.model_validate(
     {**stage("ingest"), "min_sharpness": 0, "max_noise": 100, "max_letters": 1000}
@@ -19,8 +19,8 @@ LIMITS = IngestConfig.model_validate(
 
 def verdict(image: Image.Image) -> str:
     try:
-        check(measured(image), LIMITS)
-    except Rejection as rejection:
+        check(measure_quality(image), LIMITS)
+    except RejectedImageError as rejection:
         return str(rejection)
     return ""
 
@@ -86,6 +86,6 @@ def test_a_page_with_nothing_on_it_is_badly_exposed(color: str) -> None:
 
 
 def test_a_photographs_figures_are_those_of_all_its_pixels() -> None:
-    found, grey = measured(photograph()), np.asarray(photograph().convert("L"))
+    found, grey = measure_quality(photograph()), np.asarray(photograph().convert("L"))
     assert found.brightness == found.without_white == found.without_black == round(grey.mean() / 255, 4)
     assert found.clipped == round(float(((grey <= 5) | (grey >= 250)).mean()), 4)

@@ -11,26 +11,26 @@ import pytest
 
 from packages import stage
 from portraits import RIGHTS, noise
-from valentina_pipeline.image.ingest.result_cache import Journal, Kept
+from valentina_pipeline.image.ingest.result_cache import CachedImage, ResultCache
 
 FACTS = {"sha256": "ab" * 32, "width": 3}
 
 
 def test_what_was_kept_and_what_was_refused_is_known_again(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = ResultCache(tmp_path)
     kept = journal.keep("one", FACTS, b"content")
     journal.reject("two", "too small", "3 x 3")
     journal.close()
 
-    again = Journal(tmp_path)
-    assert again.get("one") == kept == Kept(FACTS, tmp_path / "ab" / f"{'ab' * 32}.png")
+    again = ResultCache(tmp_path)
+    assert again.get("one") == kept == CachedImage(FACTS, tmp_path / "ab" / f"{'ab' * 32}.png")
     assert kept.path.read_bytes() == b"content"
     assert again.get("two") == ("too small", "3 x 3")
     assert again.get("three") is None
 
 
 def test_a_file_that_was_changed_or_has_gone_is_not_known(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = ResultCache(tmp_path)
     journal.keep("one", FACTS, b"content").path.write_bytes(b"other content")
     assert journal.get("one") is None
     journal.keep("one", FACTS, b"content").path.unlink()
@@ -38,20 +38,20 @@ def test_a_file_that_was_changed_or_has_gone_is_not_known(tmp_path: Path) -> Non
 
 
 def test_a_copy_of_a_picture_leaves_what_is_known_of_it_alone(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = ResultCache(tmp_path)
     first = journal.keep("one", FACTS, b"content")
     assert journal.keep("two", FACTS, b"content") == first == journal.get("one") == journal.get("two")
 
 
 def test_without_a_key_a_picture_is_kept_and_not_remembered(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = ResultCache(tmp_path)
     assert journal.keep("", FACTS, b"content").path.is_file()
     journal.reject("", "too small", "3 x 3")
     assert journal.get("") is None
 
 
 def test_what_is_not_used_any_more_is_forgotten_with_its_file(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = ResultCache(tmp_path)
     other = {"sha256": "cd" * 32}
     first, second = journal.keep("one", FACTS, b"1"), journal.keep("two", other, b"2")
     (tmp_path / "cd" / "torn.partial").write_bytes(b"")
@@ -63,7 +63,7 @@ def test_what_is_not_used_any_more_is_forgotten_with_its_file(tmp_path: Path) ->
 
 def test_a_table_that_is_none_is_begun_again(tmp_path: Path) -> None:
     (tmp_path / "outcomes.sqlite").write_bytes(b"no database" * 100)
-    journal = Journal(tmp_path)
+    journal = ResultCache(tmp_path)
     journal.reject("two", "too small", "3 x 3")
     assert journal.get("two") == ("too small", "3 x 3")
 
@@ -81,7 +81,7 @@ from valentina_pipeline.common.parallel import each
 from valentina_pipeline.image.ingest import ingest
 from valentina_pipeline.image.ingest.screening import Intake
 from valentina_pipeline.image.ingest.source_image import Original
-from valentina_pipeline.image.ingest.result_cache import Journal
+from valentina_pipeline.image.ingest.result_cache import ResultCache
 from valentina_pipeline.image.safety import ContentFilter
 from valentina_pipeline.integrations.sources import LocalFolder
 
@@ -93,7 +93,7 @@ if __name__ == "__main__":
     judged = []
     def counted(work, items):
         return each(work, (judged.append(item) or item for item in items), workers=2)
-    with closing(Journal(root / "journal")) as journal:
+    with closing(ResultCache(root / "journal")) as journal:
         intake = Intake(limits, (rights,), date(2024, 6, 7), ContentFilter().unsafe)
         images, _, _ = ingest(originals, intake, journal, counted)
         print(len(judged), *sorted(images), flush=True)

@@ -6,7 +6,7 @@ import torch
 from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution, Swin2SRImageProcessor
 
 from portraits import noise
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.image.ingest.upscale import upscaler
 
 
@@ -30,5 +30,5 @@ def test_a_picture_becomes_larger_in_its_own_proportions_and_the_same_again(tmp_
 
 
 def test_a_model_that_is_not_here_is_not_downloaded() -> None:
-    with pytest.raises(MissingModel, match="hf download nobody/no-such-model"):
+    with pytest.raises(MissingModelError, match="hf download nobody/no-such-model"):
         upscaler("nobody/no-such-model")

@@ -14,7 +14,7 @@ from image.ingest.test_ingest import LIMITS, encoded, intake, original
 from image.ingest.test_ingest import ingest as taken_in
 from portraits import noise
 from valentina_pipeline.image.io.color import ADOBE_RGB, CURVES, PRIMARIES, adobe_profile, matrix_profile
-from valentina_pipeline.image.io.decode import Decoded, Rejection, decode
+from valentina_pipeline.image.io.decode import Decoded, RejectedImageError, decode
 from valentina_pipeline.image.io.png_chunks import PROFILE_BYTES
 
 SKIN = (180, 120, 100)
@@ -186,7 +186,7 @@ def test_codes_of_a_heic_and_an_avif_count_and_high_dynamic_range_is_a_reason() 
         rgb((b"cICP", bytes((9, 16, 0, 1)))),
         avif[:at] + struct.pack(">HH", 9, 16) + avif[at + 4 :],
     ):
-        with pytest.raises(Rejection, match="high dynamic range"):
+        with pytest.raises(RejectedImageError, match="high dynamic range"):
             read(bright)
 
 
@@ -251,9 +251,9 @@ def test_a_damaged_chunk_that_matters_is_a_note_and_damaged_pixels_are_a_reason(
     found = read(rgb((b"iCCP", b"p\0\0" + zlib.compress(P3)), broken=b"iCCP"))
     assert found.image.getpixel((5, 5)) == SKIN
     assert found.notes == ("its chunk iCCP is damaged and does not count",)
-    with pytest.raises(Rejection, match="not an image"):
+    with pytest.raises(RejectedImageError, match="not an image"):
         read(rgb(broken=b"IHDR"))
-    with pytest.raises(Rejection, match="unreadable"):
+    with pytest.raises(RejectedImageError, match="unreadable"):
         read(rgb().replace(zlib.compress((b"\0" + bytes(SKIN) * 40) * 40), b"no pixels"))
 
 
@@ -282,11 +282,11 @@ def test_of_a_file_with_a_smaller_self_the_picture_is_taken_and_it_is_said() -> 
 
 
 def test_two_whole_pages_are_two_pictures_and_a_page_may_not_break_a_limit() -> None:
-    with pytest.raises(Rejection, match="several pictures: 2 pages: save each as a file of its own"):
+    with pytest.raises(RejectedImageError, match="several pictures: 2 pages: save each as a file of its own"):
         read(pages("TIFF", 128, 120))
-    with pytest.raises(Rejection, match="too many pixels"):
+    with pytest.raises(RejectedImageError, match="too many pixels"):
         decode(pages("TIFF", 40, 400), LIMITS.model_copy(update={"max_pixels": 20_000}))
-    with pytest.raises(Rejection, match="too small"):
+    with pytest.raises(RejectedImageError, match="too small"):
         read(pages("TIFF", 31, 12))
 
 

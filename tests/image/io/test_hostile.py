@@ -17,9 +17,9 @@ from PIL import Image
 from image.ingest.test_ingest import LIMITS, intake
 from portraits import noise
 from valentina_pipeline.image.ingest.ingest import ingest
-from valentina_pipeline.image.ingest.result_cache import Journal
-from valentina_pipeline.image.ingest.source_image import Original, fetched
-from valentina_pipeline.image.io.decode import Rejection, decode
+from valentina_pipeline.image.ingest.result_cache import ResultCache
+from valentina_pipeline.image.ingest.source_image import SourceImage, prefetch
+from valentina_pipeline.image.io.decode import RejectedImageError, decode
 from valentina_pipeline.integrations.sources import source
 from valentina_pipeline.integrations.sources.folder import LocalFolder
 
@@ -38,7 +38,7 @@ def whole(file_format: str) -> bytes:
 
 def looked_at(content: bytes) -> Image.Image | None:
     """The picture in a file, None where it is refused; nothing else may come of it."""
-    with suppress(Rejection):
+    with suppress(RejectedImageError):
         image = decode(content, LIMITS).image
         assert image.mode == "RGB" and image.width * image.height <= LIMITS.max_pixels and not image.info
         return image
@@ -103,8 +103,8 @@ NAMES = [
 ]  # fmt: skip
 
 
-def taken(originals: list[Original], folder: Path) -> Any:
-    with closing(Journal(folder)) as journal:
+def taken(originals: list[SourceImage], folder: Path) -> Any:
+    with closing(ResultCache(folder)) as journal:
         return ingest(originals, intake(), journal, each=map)
 
 
@@ -114,7 +114,7 @@ def test_names_in_every_script_are_names_and_nothing_else(tmp_path: Path) -> Non
         noise(number).save(tmp_path / "in" / name, "PNG")
     place = LocalFolder(tmp_path / "in")
     originals = [
-        Original(entry.name, lambda entry=entry: place.read(entry, 10**6), {}, entry.version)
+        SourceImage(entry.name, lambda entry=entry: place.read(entry, 10**6), {}, entry.version)
         for entry in place.entries()
     ]
     images, manifest, rejections = taken(originals, tmp_path / "journal")
@@ -153,12 +153,12 @@ def test_remote_contents_are_read_ahead_in_order_and_errors_come_where_they_belo
             raise OSError("gone")
         return bytes([number])
 
-    def originals() -> Iterator[Original]:
+    def originals() -> Iterator[SourceImage]:
         for number in range(50):
-            yield Original(str(number), lambda n=number: content(n), {}, remote=number % 5 != 0)
+            yield SourceImage(str(number), lambda n=number: content(n), {}, remote=number % 5 != 0)
 
     read: list[bytes | str] = []
-    with fetched(originals(), at_once=4) as ahead:
+    with prefetch(originals(), at_once=4) as ahead:
         for original in [*ahead]:  # workers may be behind: files last until the block ends
             try:
                 read.append(original.content())

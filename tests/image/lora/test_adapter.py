@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 import tiny_bases
 from loras import KOHYA_NAME, NOTES, picture, trained, written
 from runs import ROOT
-from valentina_pipeline.domain.artifacts import LORA
-from valentina_pipeline.image.lora.adapter import UNET, Block, Kind, Plan, inject
-from valentina_pipeline.image.lora.formats import Format, adapter_files, read_metadata, serialise
-from valentina_pipeline.image.lora.loading import load_adapter, pipeline
+from valentina_pipeline.domain.artifacts import LORA_FILE
+from valentina_pipeline.image.lora.adapter import UNET, AdapterSpec, Kind, LayerOverride, inject
+from valentina_pipeline.image.lora.formats import Format, export_adapter, read_metadata, serialise
+from valentina_pipeline.image.lora.loading import load_adapter, load_pipeline
 
 
 @pytest.mark.parametrize(
@@ -35,15 +35,15 @@ def test_both_formats_come_back_as_what_was_trained(
 ) -> None:
     model = tiny_bases.loaded(family)
     bare = picture(model)
-    blocks = (Block("up_blocks", 2, 1.0), Block(r"layers\.0", 3, 1.0))
-    folder = written(adapter_files(trained(model, targets, kind=kind, blocks=blocks), NOTES), tmp_path)
+    blocks = (LayerOverride("up_blocks", 2, 1.0), LayerOverride(r"layers\.0", 3, 1.0))
+    folder = written(export_adapter(trained(model, targets, kind=kind, blocks=blocks), NOTES), tmp_path)
     live = picture(model)
     assert np.abs(live - bare).max() > 0.01
     again = tiny_bases.loaded(family)
     for lora in (folder, folder / KOHYA_NAME):
-        pipeline(again, lora)
+        load_pipeline(again, lora)
         np.testing.assert_allclose(picture(again), live, atol=1e-4)
-    pipeline(again)
+    load_pipeline(again)
     np.testing.assert_allclose(picture(again), bare, atol=1e-4)
 
 
@@ -53,21 +53,21 @@ def test_kin_of_lora_come_back_from_each_format(kind: Kind, tmp_path: Path) -> N
     bare = picture(model)
     formats: tuple[Format, ...] = ("diffusers", "kohya", "peft")
     adapter = trained(model, "attention+conv", kind=kind)
-    folder = written(adapter_files(adapter, NOTES, formats=formats), tmp_path)
+    folder = written(export_adapter(adapter, NOTES, formats=formats), tmp_path)
     live = picture(model)
     assert np.abs(live - bare).max() > 0.01
     again = tiny_bases.loaded("sdxl")
-    for file in (folder / LORA, folder / KOHYA_NAME, folder / "peft"):
-        pipeline(again)
+    for file in (folder / LORA_FILE, folder / KOHYA_NAME, folder / "peft"):
+        load_pipeline(again)
         load_adapter(again, file)
         np.testing.assert_allclose(picture(again), live, atol=1e-4)
-    pipeline(again)
+    load_pipeline(again)
     np.testing.assert_allclose(picture(again), bare, atol=1e-4)
 
 
 def test_magnitudes_of_a_kohya_dora_are_columns_and_lycoris_is_named(tmp_path: Path) -> None:
     folder = written(
-        adapter_files(trained(tiny_bases.loaded("sdxl"), "attention+conv", kind="dora"), NOTES), tmp_path
+        export_adapter(trained(tiny_bases.loaded("sdxl"), "attention+conv", kind="dora"), NOTES), tmp_path
     )
     scales = {n: t for n, t in load_file(folder / KOHYA_NAME).items() if n.endswith("dora_scale")}
     assert {t.ndim for t in scales.values()} == {2, 4}
@@ -83,7 +83,7 @@ def test_peft_reads_its_own_format(kind: Kind, tmp_path: Path) -> None:
 
     model = tiny_bases.loaded("sdxl")
     adapter = trained(model, "attention", kind=kind)
-    written(adapter_files(adapter, NOTES, formats=["peft"]), tmp_path)
+    written(export_adapter(adapter, NOTES, formats=["peft"]), tmp_path)
     live = picture(model)
     again = tiny_bases.loaded("sdxl")
     for name in adapter.modules:
@@ -94,7 +94,7 @@ def test_peft_reads_its_own_format(kind: Kind, tmp_path: Path) -> None:
 def layer_and_kohya_parts(kind: Kind, folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     """One layer with an adapter in it, and its tensors in kohya's file, by their last names."""
     model = tiny_bases.loaded("sd15")
-    written(adapter_files(trained(model, "attention", kind=kind, text=False), NOTES), folder)
+    written(export_adapter(trained(model, "attention", kind=kind, text=False), NOTES), folder)
     flat = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q."
     tensors = load_file(folder / KOHYA_NAME)
     parts = {name.removeprefix(flat): t for name, t in tensors.items() if name.startswith(flat)}
@@ -122,7 +122,7 @@ def test_the_kohya_form_of_a_lokr_is_the_kronecker_product_of_its_factors(tmp_pa
 
 def test_blocks_have_ranks_and_rates_of_their_own_at_the_scale_of_the_others() -> None:
     model = tiny_bases.loaded("sdxl")
-    blocks = (Block("unet.mid_block", 2, 0.5), Block("text_encoder_2", None, 0.0))
+    blocks = (LayerOverride("unet.mid_block", 2, 0.5), LayerOverride("text_encoder_2", None, 0.0))
     adapter = trained(model, "attention", blocks=blocks)
     ranks = {name: len(w) for name, w in adapter.weights().items() if name.endswith("lora_A.weight")}
     assert {rank for name, rank in ranks.items() if "mid_block" in name} == {2}
@@ -132,21 +132,21 @@ def test_blocks_have_ranks_and_rates_of_their_own_at_the_scale_of_the_others() -
     assert adapter.rate("unet.up_blocks.x") == 1
     assert adapter.rate("text_encoder_2.x") == 0
     with pytest.raises(ValueError, match="'no_such_block' is found in no layer"):
-        trained(tiny_bases.loaded("sdxl"), "attention", blocks=(Block("no_such_block", 2, 1.0),))
+        trained(tiny_bases.loaded("sdxl"), "attention", blocks=(LayerOverride("no_such_block", 2, 1.0),))
 
 
 def test_alpha_travels_in_both_formats(tmp_path: Path) -> None:
     folder = written(
-        adapter_files(trained(tiny_bases.loaded("sdxl"), "attention", alpha=2.0), NOTES), tmp_path
+        export_adapter(trained(tiny_bases.loaded("sdxl"), "attention", alpha=2.0), NOTES), tmp_path
     )
-    configs = json.loads(read_metadata(folder / LORA)["lora_adapter_metadata"])
+    configs = json.loads(read_metadata(folder / LORA_FILE)["lora_adapter_metadata"])
     assert {configs[f"{m}.lora_alpha"] for m in ("unet", "text_encoder", "text_encoder_2")} == {2}
     alphas = {t.item() for name, t in load_file(folder / KOHYA_NAME).items() if name.endswith(".alpha")}
     assert alphas == {2.0}  # not the rank
 
 
 def test_kohya_names_are_flat_and_name_each_network(tmp_path: Path) -> None:
-    folder = written(adapter_files(trained(tiny_bases.loaded("sdxl"), "attention+conv"), NOTES), tmp_path)
+    folder = written(export_adapter(trained(tiny_bases.loaded("sdxl"), "attention+conv"), NOTES), tmp_path)
     names = set(load_file(folder / KOHYA_NAME))
     assert "lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight" in names
     assert "lora_te2_text_model_encoder_layers_1_mlp_fc1.alpha" in names
@@ -165,18 +165,18 @@ def test_the_same_seed_gives_the_same_untrained_adapter_which_changes_nothing() 
     bare = picture(models[0])
     before = torch.get_rng_state()
     first, same, other = (
-        inject(m, Plan("lora", 2, 2, "attention"), False, seed)
+        inject(m, AdapterSpec("lora", 2, 2, "attention"), False, seed)
         for m, seed in zip(models, (3, 3, 4), strict=True)
     )
     assert torch.equal(torch.get_rng_state(), before)
-    weights = [adapter_files(adapter, NOTES) for adapter in (first, same, other)]
+    weights = [export_adapter(adapter, NOTES) for adapter in (first, same, other)]
     assert weights[0] == weights[1] != weights[2]
     np.testing.assert_array_equal(picture(models[0]), bare)
 
 
 def test_only_the_adapter_is_trainable_and_in_float32() -> None:
     model = tiny_bases.loaded("sdxl")
-    adapter = inject(model, Plan("lora", 2, 2, "attention"), False, 0)
+    adapter = inject(model, AdapterSpec("lora", 2, 2, "attention"), False, 0)
     assert list(adapter.modules) == ["unet"]
     trainable = [p for p in model.unet.parameters() if p.requires_grad]
     assert len(trainable) == len(adapter.weights()) > 0
@@ -186,8 +186,8 @@ def test_only_the_adapter_is_trainable_and_in_float32() -> None:
 
 def test_files_tell_where_they_come_from_and_repeat_byte_for_byte(tmp_path: Path) -> None:
     adapter = trained(tiny_bases.loaded("sd15"), "attention")
-    files = adapter_files(adapter, NOTES)
-    assert files == adapter_files(adapter, NOTES)
+    files = export_adapter(adapter, NOTES)
+    assert files == export_adapter(adapter, NOTES)
     written(files, tmp_path)
     for name in files:
         about = read_metadata(tmp_path / name)
@@ -201,7 +201,7 @@ def test_metadata_tells_tags_and_rights_unless_they_are_private(tmp_path: Path) 
     told = replace(NOTES, captions=("v woman, smiling", "v woman, hat"), rights=("studio: training",))
     adapter = trained(tiny_bases.loaded("sd15"), "attention", text=False)
     about = [
-        read_metadata(written(adapter_files(adapter, notes), tmp_path) / KOHYA_NAME)
+        read_metadata(written(export_adapter(adapter, notes), tmp_path) / KOHYA_NAME)
         for notes in (told, replace(told, private=True))
     ]
     tags = {"valentina": {"hat": 1, "smiling": 1, "v woman": 2}}
@@ -214,7 +214,7 @@ def test_metadata_tells_tags_and_rights_unless_they_are_private(tmp_path: Path) 
 
 def test_half_precision_halves_the_files() -> None:
     adapter = trained(tiny_bases.loaded("sd15"), "attention")
-    whole, halved = (len(adapter_files(adapter, NOTES, half)[LORA]) for half in (False, True))
+    whole, halved = (len(export_adapter(adapter, NOTES, half)[LORA_FILE]) for half in (False, True))
     assert halved < 0.7 * whole
 
 

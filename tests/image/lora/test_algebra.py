@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valentina_pipeline.image.lora.algebra import Pair, kept_energy, resize, weighted_sum
+from valentina_pipeline.image.lora.algebra import Pair, resize, retained_energy, weighted_sum
 
 
 @st.composite
@@ -43,14 +43,14 @@ def test_a_sum_resized_to_full_rank_is_the_sum(one: Pair, other: Pair) -> None:
     total = weighted_sum([({"x": one}, 0.5), ({"x": other}, 2.0)])
     small = resize(total, 5)
     torch.testing.assert_close(small["x"].update(), total["x"].update(), **close)
-    assert kept_energy(total, small) == pytest.approx(1)
+    assert retained_energy(total, small) == pytest.approx(1)
 
 
 def test_resizing_twice_gives_the_same_bytes_and_keeps_less_energy_at_a_smaller_rank() -> None:
     pair = Pair(torch.randn(6, 9), torch.randn(8, 6), 0.5)
     two, three = resize({"x": pair}, 2), resize({"x": pair}, 3)
     assert torch.equal(two["x"].up, resize({"x": pair}, 2)["x"].up)
-    assert 0 < kept_energy({"x": pair}, two) < kept_energy({"x": pair}, three) < 1
+    assert 0 < retained_energy({"x": pair}, two) < retained_energy({"x": pair}, three) < 1
 
 
 def test_loras_of_different_bases_and_empty_sums_are_refused() -> None:

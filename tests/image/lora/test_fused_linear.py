@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
-from valentina_pipeline.image.lora.fused_linear import speed_up
+from valentina_pipeline.image.lora.fused_linear import use_fused_linear
 
 
 def layers(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
@@ -16,7 +16,7 @@ def layers(dtype: torch.dtype = torch.float32) -> tuple[nn.Module, nn.Module]:
     inject_adapter_in_model(config, theirs)
     theirs.to(dtype)
     ours = copy.deepcopy(theirs)
-    speed_up(ours)
+    use_fused_linear(ours)
     return ours, theirs
 
 

@@ -12,28 +12,28 @@ from safetensors.torch import load_file, save_file
 import tiny_bases
 from loras import KOHYA_NAME, NOTES, picture, trained, written
 from valentina_pipeline.cli.lora import lora
-from valentina_pipeline.domain.artifacts import LORA
-from valentina_pipeline.image.lora.adapter import Block, Kind
+from valentina_pipeline.domain.artifacts import LORA_FILE
+from valentina_pipeline.image.lora.adapter import Kind, LayerOverride
 from valentina_pipeline.image.lora.algebra import Pair
-from valentina_pipeline.image.lora.formats import adapter_files
-from valentina_pipeline.image.lora.loading import pipeline
+from valentina_pipeline.image.lora.formats import export_adapter
+from valentina_pipeline.image.lora.loading import load_pipeline
 from valentina_pipeline.image.lora.merge import kohya_file, merge, read_pairs, weighted_files
 from valentina_pipeline.image.lora.reader import read_lora
 from valentina_pipeline.image.lora.unet_names import SDXL
 
-BLOCKS = (Block("up_blocks", 2, 1.0),)
+BLOCKS = (LayerOverride("up_blocks", 2, 1.0),)
 
 
 def folder_of(tmp_path: Path, name: str, kind: Kind = "lora", family: str = "sdxl") -> Path:
     adapter = trained(tiny_bases.loaded(family), "attention", kind=kind, blocks=BLOCKS)
     (tmp_path / name).mkdir()
-    return written(adapter_files(adapter, NOTES), tmp_path / name)
+    return written(export_adapter(adapter, NOTES), tmp_path / name)
 
 
 @pytest.mark.parametrize(("family", "kind"), [("sdxl", "rslora"), ("sd15", "lora")])
 def test_both_formats_are_read_as_the_same_updates(family: str, kind: Kind, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "a", kind, family)
-    ours, theirs = (read_pairs(read_lora(folder / name)) for name in (LORA, KOHYA_NAME))
+    ours, theirs = (read_pairs(read_lora(folder / name)) for name in (LORA_FILE, KOHYA_NAME))
     assert ours.keys() == theirs.keys()
     for layer, pair in ours.items():
         torch.testing.assert_close(pair.update(), theirs[layer].update())
@@ -67,13 +67,13 @@ def test_a_file_of_any_ranks_and_scales_comes_back_as_the_same_updates(
 def test_a_sum_draws_what_both_draw_together(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "a")
     file, output = folder / KOHYA_NAME, tmp_path / "sum.safetensors"
-    done = CliRunner().invoke(lora, ["sum", str(output), f"{file}:0.25", f"{folder / LORA}:0.75"])
+    done = CliRunner().invoke(lora, ["sum", str(output), f"{file}:0.25", f"{folder / LORA_FILE}:0.75"])
     assert done.exit_code == 0, done.output
     assert "100.0% of the update's energy" in done.output
     model = tiny_bases.loaded("sdxl")
-    pipeline(model, file)
+    load_pipeline(model, file)
     expected = picture(model)
-    pipeline(model, output)
+    load_pipeline(model, output)
     np.testing.assert_allclose(picture(model), expected, atol=1e-4)
 
 
@@ -91,7 +91,7 @@ def test_merged_into_the_base_it_draws_the_same_without_a_lora(tmp_path: Path) -
     file = folder_of(tmp_path, "a") / KOHYA_NAME
     (tmp_path / "half.safetensors").write_bytes(kohya_file(*weighted_files([(file, 0.5)]), {}))
     model = tiny_bases.loaded("sdxl")
-    pipeline(model, file)
+    load_pipeline(model, file)
     expected = picture(model)
     merged = tiny_bases.loaded("sdxl")
     merge(merged, [(file, 0.5), (tmp_path / "half.safetensors", 1.0)])
@@ -102,7 +102,7 @@ def test_merged_into_the_base_it_draws_the_same_without_a_lora(tmp_path: Path) -
 def test_kohya_files_of_several_alphas_are_read_at_each_layers_own(tmp_path: Path) -> None:
     file = folder_of(tmp_path, "a") / KOHYA_NAME
     model = tiny_bases.loaded("sdxl")
-    pipeline(model, file)
+    load_pipeline(model, file)
     expected = picture(model)
     tensors = load_file(file)
     for index, name in enumerate(sorted(n for n in tensors if n.endswith(".alpha"))):
@@ -111,12 +111,12 @@ def test_kohya_files_of_several_alphas_are_read_at_each_layers_own(tmp_path: Pat
         up = name.replace(".alpha", ".lora_up.weight")
         tensors[up] = tensors[up] / times
     save_file(tensors, tmp_path / "theirs.safetensors")
-    pipeline(model, tmp_path / "theirs.safetensors")
+    load_pipeline(model, tmp_path / "theirs.safetensors")
     np.testing.assert_allclose(picture(model), expected, atol=1e-4)
 
 
 def test_what_has_no_sum_is_refused_by_name(tmp_path: Path) -> None:
-    file = folder_of(tmp_path, "a", "dora") / LORA
+    file = folder_of(tmp_path, "a", "dora") / LORA_FILE
     done = CliRunner().invoke(lora, ["sum", str(tmp_path / "sum.safetensors"), str(file)])
     assert done.exit_code == 1
     assert "is no plain LoRA" in done.output

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_bases
-from valentina_pipeline.image.lora.loading import load_adapter, pipeline, unload_adapter
+from valentina_pipeline.image.lora.loading import load_adapter, load_pipeline, unload_adapter
 from valentina_pipeline.image.lora.reader import read_lora
 from valentina_pipeline.image.lora.unet_names import SDXL, Layout, diffusers_name, layout_of, original_name
 from valentina_pipeline.image.models.base_model import BaseModel
@@ -40,7 +40,7 @@ def change(
 ) -> dict[str, torch.Tensor]:
     """What a file adds to the weights of the layers that it changes, by network and path."""
     save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, file)
-    pipeline(base, file)
+    load_pipeline(base, file)
     found = {}
     for network in ("unet", *base.text_encoders):
         for path, layer in getattr(base.pipe, network).named_modules():
@@ -49,7 +49,7 @@ def change(
                 merged = layer.get_base_layer().weight.detach().clone()
                 layer.unmerge()
                 found[f"{network}.{path}"] = merged - layer.get_base_layer().weight.detach()
-    pipeline(base)
+    load_pipeline(base)
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 
 import tiny_bases
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.domain.base_files import base_files
 from valentina_pipeline.image.export import single_file
 from valentina_pipeline.image.models import base_model
@@ -39,7 +39,7 @@ def test_an_sd15_folder_is_loaded_without_a_safety_checker_of_its_own() -> None:
 @pytest.mark.parametrize("path", ["somebody/a-model-nobody-has", "no/such/folder"])
 def test_a_base_that_is_not_here_is_an_error_that_says_how_to_get_it(path: str, tmp_path: Path) -> None:
     config = tiny_bases.config("sdxl", path)
-    with pytest.raises(MissingModel) as caught:
+    with pytest.raises(MissingModelError) as caught:
         base_model.load_base(config, tmp_path)
     for words in (path, config.licence, config.obtain):
         assert words in str(caught.value)
@@ -49,7 +49,7 @@ def test_a_base_with_only_pickled_weights_is_not_loaded(tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(MissingModel, match=r"no safetensors in .*unet"):
+    with pytest.raises(MissingModelError, match=r"no safetensors in .*unet"):
         base_model.load_base(tiny_bases.config("sd15", "base"), tmp_path)
 
 
@@ -215,5 +215,5 @@ def test_a_pickled_base_in_one_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_quantised_base_needs_a_gpu_and_says_so() -> None:
     config = tiny_bases.config("sdxl", tiny_bases.sdxl_folder())
-    with pytest.raises(MissingModel, match=r"set train_lora.quantise to none"):
+    with pytest.raises(MissingModelError, match=r"set train_lora.quantise to none"):
         base_model.load_base(config, Path(), quantise="int8")

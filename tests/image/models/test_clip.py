@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import tiny_bases
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.image.models.clip import load_clip
 
 
@@ -38,7 +38,7 @@ def test_nothing_to_encode_is_an_error() -> None:
 
 
 def test_a_tiny_clip_that_is_not_there_says_how_to_bring_it_back(tmp_path: Path) -> None:
-    with pytest.raises(MissingModel, match="git checkout"):
+    with pytest.raises(MissingModelError, match="git checkout"):
         load_clip("tiny", tmp_path)
 
 
@@ -46,7 +46,7 @@ def test_a_published_clip_outside_the_cache_is_named_with_the_way_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(MissingModel, match="hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K"):
+    with pytest.raises(MissingModelError, match="hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K"):
         load_clip("open_clip", "ViT-B-32/laion2b_s34b_b79k")
 
 

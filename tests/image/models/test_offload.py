@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 
 import tiny_bases
-from valentina_pipeline.image.generate.sampling import Request, draw
-from valentina_pipeline.image.models.offload import Offload, Placement, apply, chosen, place, where, whole
+from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.models.offload import (
+    Offload,
+    Placement,
+    apply,
+    choose_placement,
+    execution_device,
+    fully_loaded,
+    place,
+)
 
 GIB = 2**30
 SDXL = {"unet": 5 * GIB, "vae": GIB // 3, "text_encoder": GIB // 4, "text_encoder_2": 1.3 * GIB}
@@ -24,14 +32,14 @@ SDXL = {"unet": 5 * GIB, "vae": GIB // 3, "text_encoder": GIB // 4, "text_encode
     ],
 )
 def test_the_less_memory_is_free_the_more_waits_outside(free: int, offload: str, tiled: bool) -> None:
-    placement = chosen(SDXL, 128, 1024, free * GIB)
+    placement = choose_placement(SDXL, 128, 1024, free * GIB)
     assert (placement.offload, placement.tiled) == (offload, tiled)
     assert placement.why == f"6.9 GiB of weights, {free}.0 GiB free"
 
 
 def test_without_an_accelerator_nothing_is_moved_and_large_pictures_are_decoded_in_tiles() -> None:
-    assert chosen(SDXL, 128, 1024, None).offload == "none"
-    assert [chosen(SDXL, 128, side, None).tiled for side in (1024, 2048)] == [False, True]
+    assert choose_placement(SDXL, 128, 1024, None).offload == "none"
+    assert [choose_placement(SDXL, 128, side, None).tiled for side in (1024, 2048)] == [False, True]
 
 
 @pytest.mark.parametrize("policy", ["model", "sequential"])
@@ -39,15 +47,15 @@ def test_networks_that_come_when_they_compute_draw_the_same_picture(policy: Offl
     base = tiny_bases.loaded("sdxl")
 
     def drawn() -> np.ndarray:
-        (image,) = draw(base.pipe, [Request("a woman", 1)], 2, 2.0, tiny_bases.SIZE)
+        (image,) = generate_images(base.pipe, [ImageSpec("a woman", 1)], 2, 2.0, tiny_bases.SIZE)
         return np.asarray(image)
 
     before = drawn()
     apply(base.pipe, Placement(policy, False, ""), "cpu")  # which is treated as a GPU is
     assert all(weights.is_meta == (policy == "sequential") for weights in base.unet.parameters())
-    assert str(where(base.vae)).startswith("cpu")
+    assert str(execution_device(base.vae)).startswith("cpu")
     assert np.array_equal(drawn(), before)
-    with whole(base.pipe, Placement(policy, False, "")):
+    with fully_loaded(base.pipe, Placement(policy, False, "")):
         assert not any(weights.is_meta for weights in base.unet.parameters())
         base.unet.conv_out.weight.data.zero_()
     assert not np.array_equal(drawn(), before)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from portraits import noise, picture
-from valentina_pipeline.image.provenance.watermark import look, watermarked
+from valentina_pipeline.image.provenance.watermark import add_watermark, detect
 
 SIZES = (128, 512)
 
@@ -19,7 +19,7 @@ Treatment = Callable[[Image.Image], Image.Image]
 
 @lru_cache(maxsize=8)
 def marked(index: int, size: int) -> Image.Image:
-    return watermarked(picture(index, size=size))
+    return add_watermark(picture(index, size=size))
 
 
 def saved(kind: str, quality: int) -> Treatment:
@@ -60,31 +60,31 @@ def cropped(left: float, top: float, side: float) -> Treatment:
 )
 def test_the_mark_survives_what_is_promised(size: int, treated: Treatment) -> None:
     for index in range(2):
-        trace = look(treated(marked(index, size)))
+        trace = detect(treated(marked(index, size)))
         assert trace.found, trace
 
 
 def test_half_of_each_side_is_enough_of_a_large_picture() -> None:
-    assert look(cropped(0.3, 0.1, 0.5)(marked(0, 512))).found
+    assert detect(cropped(0.3, 0.1, 0.5)(marked(0, 512))).found
 
 
 @pytest.mark.parametrize("shape", [(192, 64), (96, 320), (640, 1024)])
 def test_pictures_of_other_shapes_carry_it_too(shape: tuple[int, int]) -> None:
-    assert look(resized(0.7)(watermarked(picture(0, size=512).resize(shape)))).found
+    assert detect(resized(0.7)(add_watermark(picture(0, size=512).resize(shape)))).found
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_nothing_is_found_where_nothing_is(size: int) -> None:
     for index in range(2):
-        assert look(picture(index, size=size)).chance > 1e-3
+        assert detect(picture(index, size=size)).chance > 1e-3
     stripes = np.indices((size, size)).sum(0) // 4 % 2 * 255
     for made in (noise(1, size, size), Image.fromarray(stripes.astype(np.uint8))):
-        assert look(made).chance > 1e-3
+        assert detect(made).chance > 1e-3
 
 
 def test_what_is_not_promised_is_not_found_by_chance_either() -> None:
     mirrored = marked(0, 128).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    assert not look(mirrored).found
+    assert not detect(mirrored).found
 
 
 @pytest.mark.parametrize(("size", "least"), [(128, 40.0), (512, 46.0)])
@@ -98,7 +98,7 @@ def test_it_is_too_faint_to_be_seen(size: int, least: float) -> None:
 def test_the_same_picture_is_marked_the_same_and_keeps_its_texts() -> None:
     image = picture(0, size=128).copy()
     image.info = {"text": {"seed": "3"}}
-    once, again = watermarked(image), watermarked(image)
+    once, again = add_watermark(image), add_watermark(image)
     assert once.tobytes() == again.tobytes() != image.tobytes()
     assert once.info == {"text": {"seed": "3"}}
 
@@ -107,5 +107,5 @@ def test_the_same_picture_is_marked_the_same_and_keeps_its_texts() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 700), (5000, 1), (64, 64)])
 def test_odd_pictures_are_marked_and_looked_into_without_an_error(mode: str, shape: tuple[int, int]) -> None:
     odd = Image.new(mode, shape)
-    assert watermarked(odd).size == shape
-    assert not look(odd).found
+    assert add_watermark(odd).size == shape
+    assert not detect(odd).found

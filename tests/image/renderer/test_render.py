@@ -8,7 +8,7 @@ import pytest
 
 from valentina_pipeline.image import renderer
 from valentina_pipeline.image.renderer import landmarks, render
-from valentina_pipeline.image.renderer.prompt_parser import scene_said
+from valentina_pipeline.image.renderer.prompt_parser import parse_scene
 from valentina_pipeline.image.renderer.traits import (
     Identity,
     Scene,
@@ -16,7 +16,7 @@ from valentina_pipeline.image.renderer.traits import (
     random_identity,
     random_scene,
 )
-from valentina_pipeline.image.renderer.wording import sentence
+from valentina_pipeline.image.renderer.wording import caption_from_traits
 
 AVERAGE = Identity(
     **dict.fromkeys(renderer.GEOMETRY, 0.5),
@@ -132,15 +132,15 @@ def test_a_prompt_in_the_words_of_attributes_says_the_same_scene():
     for seed in range(200):
         scene = random_scene(rng)
         said = attributes(AVERAGE, scene)
-        again = attributes(AVERAGE, scene_said(sentence(said, "woman"), seed))
+        again = attributes(AVERAGE, parse_scene(caption_from_traits(said, "woman"), seed))
         assert again == said
 
 
 def test_what_a_prompt_leaves_open_is_the_seed_s():
     free = "a woman laughs in a blue dress at the beach, grey hair"
-    scenes = [scene_said(free, seed) for seed in range(20)]
+    scenes = [parse_scene(free, seed) for seed in range(20)]
     assert {(s.expression, s.dress_color, s.dress, s.background) for s in scenes} == {
         ("laughing", "blue", "dress", "beach")
     }
     assert len({s.light for s in scenes}) > 1
-    assert scene_said(free, 3) == scenes[3]
+    assert parse_scene(free, 3) == scenes[3]

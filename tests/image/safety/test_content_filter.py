@@ -12,7 +12,7 @@ from PIL import Image
 from portraits import noise, picture
 from valentina_pipeline.image.safety import content_filter
 from valentina_pipeline.image.safety.content_filter import ContentFilter
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt, refuse_prompt
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError, refuse_prompt
 
 
 class Detector:
@@ -48,7 +48,7 @@ class Detector:
     ],
 )
 def test_sexual_content_is_refused_however_it_is_spelt(prompt: str) -> None:
-    with pytest.raises(UnsafePrompt, match="sexual"):
+    with pytest.raises(UnsafePromptError, match="sexual"):
         refuse_prompt(prompt)
 
 
@@ -67,7 +67,7 @@ def test_sexual_content_is_refused_however_it_is_spelt(prompt: str) -> None:
     ],
 )
 def test_minors_are_never_suggestive(prompt: str) -> None:
-    with pytest.raises(UnsafePrompt, match="minors"):
+    with pytest.raises(UnsafePromptError, match="minors"):
         refuse_prompt(prompt)
 
 
@@ -75,7 +75,7 @@ def test_minors_are_never_suggestive(prompt: str) -> None:
     "prompt", ["face swap with a singer", "faceswap", "a deepfake", "put his face on her"]
 )
 def test_faces_are_not_swapped(prompt: str) -> None:
-    with pytest.raises(UnsafePrompt, match="faces of other people") as caught:
+    with pytest.raises(UnsafePromptError, match="faces of other people") as caught:
         refuse_prompt(prompt)
     assert caught.value.reason in str(caught.value)
 

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import pytest
 
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt, refuse_negative, refuse_prompt
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError, refuse_negative, refuse_prompt
 from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
 CORPUS = Path(__file__).with_name("prompts")
@@ -82,7 +82,7 @@ def refused(prompt: str, *policies: Callable[[str], None]) -> str | None:
     for policy in policies or (refuse_prompt, refuse_real_person):
         try:
             policy(prompt)
-        except UnsafePrompt as err:
+        except UnsafePromptError as err:
             return err.reason
     return None
 
@@ -164,11 +164,11 @@ def _seconds(prompts: list[str]) -> float:
 
 
 def test_letters_of_a_script_without_lists_are_refused_by_name() -> None:
-    with pytest.raises(UnsafePrompt, match="Georgian letters cannot be checked: write it in English"):
+    with pytest.raises(UnsafePromptError, match="Georgian letters cannot be checked: write it in English"):
         refuse_prompt("a portrait, ქალი")
 
 
 def test_a_minor_beside_an_adult_is_drawn_and_the_character_as_a_minor_is_not() -> None:
     refuse_prompt("a valentina_moreau woman with her 5 year old son in a park")
-    with pytest.raises(UnsafePrompt, match="only adults are drawn"):
+    with pytest.raises(UnsafePromptError, match="only adults are drawn"):
         refuse_prompt("a 5 year old valentina_moreau in a park")

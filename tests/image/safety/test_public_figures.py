@@ -2,7 +2,7 @@
 
 import pytest
 
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
 
@@ -31,7 +31,7 @@ from valentina_pipeline.image.safety.public_figures import refuse_real_person
     ],
 )
 def test_a_real_person_s_name_is_refused_however_it_is_spelt(prompt: str, name: str) -> None:
-    with pytest.raises(UnsafePrompt) as caught:
+    with pytest.raises(UnsafePromptError) as caught:
         refuse_real_person(prompt)
     assert caught.value.reason == (
         f"it names a real person ({name}): only characters with rights on record are drawn"
@@ -59,5 +59,5 @@ def test_words_that_only_look_like_a_name_pass(prompt: str) -> None:
 
 def test_a_character_whose_rights_are_on_record_is_drawn_by_her_own_name() -> None:
     refuse_real_person("Penelope Cruz at sea", own="Penélope Cruz")
-    with pytest.raises(UnsafePrompt, match="Tom Cruise"):
+    with pytest.raises(UnsafePromptError, match="Tom Cruise"):
         refuse_real_person("Penelope Cruz with Tom Cruise", own="Penélope Cruz")

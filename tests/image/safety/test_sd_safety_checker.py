@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from portraits import picture
-from valentina_pipeline.image.safety.sd_safety_checker import WEIGHTS, BadChecker, SafetyChecker
+from valentina_pipeline.image.safety.sd_safety_checker import WEIGHTS, InvalidCheckerError, SafetyChecker
 
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -73,15 +73,15 @@ def test_a_checker_that_is_there_and_not_whole_is_no_checker_that_passes_everyth
     file = written(tmp_path, 2.0) / WEIGHTS
     weights = load_file(file)
     save_file({name: w for name, w in weights.items() if name != "concept_embeds"}, file)
-    with pytest.raises(BadChecker, match="lacks weights: concept_embeds"):
+    with pytest.raises(InvalidCheckerError, match="lacks weights: concept_embeds"):
         SafetyChecker.at_hand(tmp_path)
     save_file({**weights, "concept_embeds": weights["concept_embeds"] * float("nan")}, file)
-    with pytest.raises(BadChecker, match="no numbers"):
+    with pytest.raises(InvalidCheckerError, match="no numbers"):
         SafetyChecker.at_hand(tmp_path)
     file.write_bytes(b"pickle")
-    with pytest.raises(BadChecker, match="cannot be read"):
+    with pytest.raises(InvalidCheckerError, match="cannot be read"):
         SafetyChecker.at_hand(tmp_path)
     written(tmp_path, 2.0)
     shutil.rmtree(tmp_path / "feature_extractor")
-    with pytest.raises(BadChecker, match="cannot be read"):
+    with pytest.raises(InvalidCheckerError, match="cannot be read"):
         SafetyChecker.at_hand(tmp_path)

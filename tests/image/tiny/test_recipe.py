@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from valentina_pipeline.image.tiny import dataset
 from valentina_pipeline.image.tiny.__main__ import main
 from valentina_pipeline.image.tiny.faces import MARGIN, SCALE, margin_loss, verification
-from valentina_pipeline.image.tiny.trainer import Plan, choose_optimisers, fit, orthogonal
+from valentina_pipeline.image.tiny.trainer import Plan, choose_optimisers, orthogonal, train_network
 
 MORE = {"steps": 2, "rate": 1e-3, "optimiser": "adamw"}
 STEPS = {**MORE, "batch": 4}
@@ -139,7 +139,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
             hidden = network[1](network[0](seen)[..., None])[..., 0]
             return (network[2](hidden) - seen.sum(dim=1, keepdim=True)).square().mean()
 
-        fit(network, loss, Plan(steps=150, rate=1e-2, optimiser=optimiser), seed=1, state=state, name="line")
+        train_network(
+            network, loss, Plan(steps=150, rate=1e-2, optimiser=optimiser), seed=1, state=state, name="line"
+        )
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
     uninterrupted = train(tmp_path / "one.pt", None)

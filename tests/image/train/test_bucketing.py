@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from valentina_pipeline.image.train.bucketing import batch_rows, bucket_sizes, cover, nearest_bucket
+from valentina_pipeline.image.train.bucketing import (
+    batch_indices,
+    bucket_sizes,
+    nearest_bucket,
+    resize_and_crop,
+)
 
 sides = st.integers(16, 5000)
 groups = st.lists(st.integers(1, 7), min_size=1, max_size=4).map(
@@ -37,7 +42,7 @@ def test_a_picture_goes_to_the_bucket_of_the_nearest_shape_and_covers_it(width: 
     bucket = nearest_bucket((width, height), buckets)
     off = abs(math.log(width / height * bucket[1] / bucket[0]))
     assert all(off <= abs(math.log(width / height * h / w)) + 1e-6 for w, h in buckets)
-    (scaled_width, scaled_height), (left, top) = cover((width, height), bucket)
+    (scaled_width, scaled_height), (left, top) = resize_and_crop((width, height), bucket)
     assert 0 <= left <= scaled_width - bucket[0]
     assert 0 <= top <= scaled_height - bucket[1]
     assert left == 0 or top == 0  # nothing is cut on one of the axes
@@ -48,7 +53,7 @@ def test_rows_are_seen_equally_often_and_batches_stay_in_one_group(
     seed: int, members: list[list[int]], size: int
 ) -> None:
     count = sum(map(len, members))
-    batches = [batch_rows(seed, index, members, size) for index in range(count)]
+    batches = [batch_indices(seed, index, members, size) for index in range(count)]
     for batch in batches:
         assert len(batch) == size
         assert any(set(batch) <= set(group) for group in members)
@@ -60,11 +65,11 @@ def test_rows_are_seen_equally_often_and_batches_stay_in_one_group(
 def test_a_batch_depends_on_seed_and_index_alone(
     seed: int, members: list[list[int]], index: int, size: int
 ) -> None:
-    asked = batch_rows(seed, index, members, size)
-    batch_rows(seed + 1, index + 3, members, size)
-    assert batch_rows(seed, index, members, size) == asked
+    asked = batch_indices(seed, index, members, size)
+    batch_indices(seed + 1, index + 3, members, size)
+    assert batch_indices(seed, index, members, size) == asked
 
 
 def test_a_row_that_stands_there_twice_is_seen_twice_as_often() -> None:
-    seen = Counter(row for index in range(3) for row in batch_rows(1, index, [[0, 0, 1]], 4))
+    seen = Counter(row for index in range(3) for row in batch_indices(1, index, [[0, 0, 1]], 4))
     assert seen == {0: 8, 1: 4}

@@ -10,8 +10,8 @@ from valentina_pipeline.image.train import diffusion
 SHAPE = (8, 4, 4)
 
 
-def draws(seed: int, step: int, slots: range, **options: Any) -> diffusion.Draw:
-    return diffusion.draw(seed, step, slots, SHAPE, (0, 1000), **options)
+def draws(seed: int, step: int, slots: range, **options: Any) -> diffusion.StepNoise:
+    return diffusion.sample_step_noise(seed, step, slots, SHAPE, (0, 1000), **options)
 
 
 def test_a_draw_depends_on_seed_step_and_slot_alone() -> None:
@@ -31,7 +31,7 @@ def test_slots_of_one_step_draw_different_noise() -> None:
 
 
 def test_timesteps_cover_their_span_and_the_chances_are_even() -> None:
-    drawn = [diffusion.draw(1, step, range(8), (1, 1, 1), (100, 900)) for step in range(200)]
+    drawn = [diffusion.sample_step_noise(1, step, range(8), (1, 1, 1), (100, 900)) for step in range(200)]
     times = torch.cat([d.timesteps for d in drawn])
     assert 100 <= times.min() < 120
     assert 880 < times.max() < 900
@@ -52,7 +52,7 @@ def test_offset_noise_shifts_whole_channels_and_leaves_the_other_draws_as_they_a
 def test_v_and_noise_recover_the_clean_latents() -> None:
     clean, noise = torch.randn(2, *SHAPE), torch.randn(2, *SHAPE)
     kept = torch.tensor([0.9, 0.2])
-    noisy = diffusion.corrupt(clean, noise, kept)
+    noisy = diffusion.add_noise(clean, noise, kept)
     v = diffusion.target(clean, noise, kept, "v_prediction")
     a, s = kept.sqrt().view(-1, 1, 1, 1), (1 - kept).sqrt().view(-1, 1, 1, 1)
     torch.testing.assert_close(a * noisy - s * v, clean)
@@ -67,7 +67,7 @@ def test_targets_and_corruption_are_those_of_diffusers(kind: str) -> None:
     clean, noise, steps = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE), torch.tensor([0, 400, 999])
     kept = scheduler.alphas_cumprod[steps]
     torch.testing.assert_close(
-        diffusion.corrupt(clean, noise, kept), scheduler.add_noise(clean, noise, steps)
+        diffusion.add_noise(clean, noise, kept), scheduler.add_noise(clean, noise, steps)
     )
     wanted = noise if kind == "epsilon" else scheduler.get_velocity(clean, noise, steps)
     torch.testing.assert_close(diffusion.target(clean, noise, kept, kind), wanted)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 import tiny_bases
 from runs import samples
-from valentina_pipeline.image.train.encoding import Texts, encode_samples
-from valentina_pipeline.image.train.samples import mirrored, vary
+from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_samples
+from valentina_pipeline.image.train.samples import augment_caption, flip_sample
 
 TAGS = st.lists(st.sampled_from(["v woman", "red dress", "beach", "smiling", "hat"]), min_size=1, max_size=5)
 CHANCES = st.floats(0, 1, exclude_max=True)
@@ -17,10 +17,10 @@ CHANCES = st.floats(0, 1, exclude_max=True)
 def test_shuffled_tags_are_the_same_tags_and_those_in_front_stay(
     tags: list[str], chance: float, keep: int
 ) -> None:
-    varied = vary(", ".join(tags), chance, keep, 0.0)
+    varied = augment_caption(", ".join(tags), chance, keep, 0.0)
     assert sorted(varied.split(", ")) == sorted(tags)
     assert varied.split(", ")[:keep] == tags[:keep]
-    assert vary(", ".join(tags), chance, keep, 0.0) == varied
+    assert augment_caption(", ".join(tags), chance, keep, 0.0) == varied
 
 
 @given(TAGS, CHANCES, st.integers(-1, 5), st.floats(0, 1))
@@ -28,7 +28,7 @@ def test_dropped_tags_are_never_those_in_front(
     tags: list[str], chance: float, keep: int, dropout: float
 ) -> None:
     front = 1 if keep < 0 else keep
-    left = vary(", ".join(tags), chance, keep, dropout)
+    left = augment_caption(", ".join(tags), chance, keep, dropout)
     kept = left.split(", ") if left else []
     assert kept[:front] == tags[:front]
     assert not set(kept) - set(tags)
@@ -42,13 +42,13 @@ def test_dropped_tags_are_never_those_in_front(
 def test_a_picture_without_a_face_counts_the_same_everywhere() -> None:
     base = tiny_bases.loaded("sdxl")
     sample = replace(samples(1)[0], face=None)
-    assert mirrored(sample).face is None
+    assert flip_sample(sample).face is None
     assert encode_samples(base, [sample], 5.0, 0.0).places[0].unique().tolist() == [1.0]
 
 
 def test_captions_without_end_are_embedded_anew_when_they_were_forgotten() -> None:
     base = tiny_bases.loaded("sdxl")
-    texts = Texts(base)
+    texts = PromptEmbedCache(base)
     texts.MOST = 2  # type: ignore[misc]
     first = texts(["a", "b"])[0]
     again = texts(["c", "b", "a"])[0]

@@ -23,18 +23,18 @@ from runs import NOTES, ROOT, config, made, run, samples
 from valentina_pipeline.common.threads import processor_kind
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image.train import diffusion
-from valentina_pipeline.image.train.encoding import Texts, encode_samples, encode_text, tokenise
-from valentina_pipeline.image.train.loop import ALONE, Diverged, train
-from valentina_pipeline.image.train.loss import Noise, Objective
-from valentina_pipeline.image.train.samples import Sample, data_hash, fit, mirrored
-from valentina_pipeline.image.train.trainer import Mover, Run
+from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_prompt, encode_samples, tokenize
+from valentina_pipeline.image.train.loop import ALONE, LossDivergedError, train
+from valentina_pipeline.image.train.loss import DiffusionLoss, NoiseSchedule
+from valentina_pipeline.image.train.samples import Sample, data_hash, fit, flip_sample
+from valentina_pipeline.image.train.trainer import Trainer, TrainState
 from valentina_pipeline.training import checkpoints as checkpoint_files
-from valentina_pipeline.training.callbacks import Watch
+from valentina_pipeline.training.callbacks import TrainingCallbacks
 from valentina_pipeline.training.checkpoints import Checkpoints, State
 from valentina_pipeline.training.distributed import Processes
 from valentina_pipeline.training.finite import NotFiniteError
-from valentina_pipeline.training.interrupts import Stopped
-from valentina_pipeline.training.lr_schedules import schedule
+from valentina_pipeline.training.interrupts import TrainingInterrupted
+from valentina_pipeline.training.lr_schedules import lr_multiplier
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_every_method_and_optimiser_goes_on_exactly_where_it_was_stopped(
             os.kill(os.getpid(), signal.SIGINT)
 
     for already in (2, 4):
-        with pytest.raises(Stopped, match=f"after step {already}"):
+        with pytest.raises(TrainingInterrupted, match=f"after step {already}"):
             run(tmp_path / "stopped", cfg, log=interrupt)
     assert run(tmp_path / "stopped", cfg) == expected
 
@@ -131,7 +131,9 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Stopped, match="stopped after step 3 of 4: `dvc repro` goes on from there"):
+    with pytest.raises(
+        TrainingInterrupted, match="stopped after step 3 of 4: `dvc repro` goes on from there"
+    ):
         run(tmp_path / "stopped", cfg, log=interrupt)
     assert signal.getsignal(signal.SIGINT) is before
     steps: list[int] = []
@@ -143,9 +145,9 @@ def test_drawing_samples_on_the_way_changes_nothing(tmp_path: Path) -> None:
     drawn: list[int] = []
 
     def sample(step: int, pipe: object) -> None:
-        from valentina_pipeline.image.generate.sampling import Request, draw
+        from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
 
-        assert draw(pipe, [Request("v woman", 1)], 1, 2.0, tiny_bases.SIZE)
+        assert generate_images(pipe, [ImageSpec("v woman", 1)], 1, 2.0, tiny_bases.SIZE)
         drawn.append(step)
 
     cfg = config(sample_every=2)
@@ -163,9 +165,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
     base, learned = made(cfg)
     data = encode_samples(base, samples())
     with pytest.raises(
-        Diverged, match=r"loss of step 4 is nan: lower train_lora.learning_rate.*step-0000002"
+        LossDivergedError, match=r"loss of step 4 is nan: lower train_lora.learning_rate.*step-0000002"
     ):
-        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), Watch(log=spoil))
+        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), TrainingCallbacks(log=spoil))
 
 
 POISONED: list[dict[str, object]] = [
@@ -192,7 +194,7 @@ def test_a_gradient_that_is_no_number_reaches_no_checkpoint_and_a_rerun_gets_awa
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
     said = r"step 3: the gradient is not finite: lower train_lora.learning_rate; .*step-0000002"
-    with pytest.raises(Diverged, match=said):
+    with pytest.raises(LossDivergedError, match=said):
         run(tmp_path / "poisoned", cfg)
     monkeypatch.undo()
     for file in (tmp_path / "poisoned").glob("*.safetensors"):
@@ -209,8 +211,8 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(tmp_path:
         with torch.no_grad():
             next(iter(learned.weights.values())).fill_(float("inf"))
 
-    with pytest.raises(Diverged, match=r"tensors of what was learned are not finite, such as"):
-        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), Watch(log=spoil))
+    with pytest.raises(LossDivergedError, match=r"tensors of what was learned are not finite, such as"):
+        train(base, learned, data, cfg, 9, Checkpoints(tmp_path), TrainingCallbacks(log=spoil))
     with pytest.raises(NotFiniteError, match=r"1 of .* tensors of the file are not finite"):
         learned.files(NOTES)
 
@@ -243,16 +245,16 @@ class Overflowing(Processes):
 def test_half_precision_s_large_scale_leaves_a_step_out_and_nothing_else(tmp_path: Path) -> None:
     cfg = config()
     base, learned = made(cfg)
-    loss = Objective(base, encode_samples(base, samples()), Noise.of(base), cfg, 9, None)
-    mover = Mover.of(learned.weights, learned.rates, learned.spans, loss, ALONE)
+    loss = DiffusionLoss(base, encode_samples(base, samples()), NoiseSchedule.of(base), cfg, 9, None)
+    mover = Trainer.of(learned.weights, learned.rates, learned.spans, loss, ALONE)
     mover.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     mover.processes = Overflowing()
     before = {name: weight.detach().clone() for name, weight in mover.weights.items()}
     for scale in (2.0, 1.0, 0.5):
-        mover.step(0, Run())
+        mover.step(0, TrainState())
         assert mover.scaler.get_scale() == scale
     with pytest.raises(NotFiniteError, match="the gradient is not finite"):  # no scale was too large
-        mover.step(0, Run())
+        mover.step(0, TrainState())
     assert all(torch.equal(before[name], weight) for name, weight in mover.weights.items())
 
 
@@ -260,7 +262,7 @@ def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:
     for family in ("sdxl", "sd15"):
         base = tiny_bases.loaded(family)
         captions = [*(s.caption for s in samples(2)), ""]
-        context, pooled = Texts(base)(captions)
+        context, pooled = PromptEmbedCache(base)(captions)
         with torch.no_grad():
             own = base.pipe.encode_prompt(
                 prompt=captions,
@@ -269,7 +271,7 @@ def test_text_is_embedded_as_the_pipeline_embeds_it() -> None:
                 do_classifier_free_guidance=False,
             )
         torch.testing.assert_close(context, own[0])
-        torch.testing.assert_close(encode_text(base, tokenise(base, captions))[0], own[0])
+        torch.testing.assert_close(encode_prompt(base, tokenize(base, captions))[0], own[0])
         if family == "sdxl":
             torch.testing.assert_close(pooled, own[2])
 
@@ -293,10 +295,10 @@ def test_pictures_of_several_sizes_go_to_buckets_that_batches_do_not_mix() -> No
 
 def test_a_mirrored_sample_has_its_face_on_the_other_side() -> None:
     sample = samples(1)[0]
-    flipped = mirrored(sample)
+    flipped = flip_sample(sample)
     assert flipped.face == (tiny_bases.SIZE - 24.0, 4.0, tiny_bases.SIZE - 8.0, 28.0)
     assert np.array_equal(np.array(flipped.image), np.array(sample.image)[:, ::-1])
-    assert mirrored(flipped).face == sample.face
+    assert flip_sample(flipped).face == sample.face
 
 
 def test_a_face_counts_where_it_is_in_each_picture() -> None:
@@ -320,7 +322,7 @@ def test_what_a_mask_blackens_has_no_share_in_the_loss() -> None:
     mask.paste(51, (0, 0, half, half))
     sample = replace(samples(1)[0], mask=mask)
     whole = encode_samples(base, [replace(sample, mask=None)], 3.0).places[0]
-    places, flipped = encode_samples(base, [sample, mirrored(sample)], 3.0).places
+    places, flipped = encode_samples(base, [sample, flip_sample(sample)], 3.0).places
     middle = places.shape[-1] // 2
     assert places[..., middle:].count_nonzero() == flipped[..., :middle].count_nonzero() == 0
     torch.testing.assert_close(places[:, middle:, :middle], whole[:, middle:, :middle])
@@ -343,7 +345,7 @@ def test_a_mask_is_scaled_and_cut_with_its_picture() -> None:
 
 def test_the_rate_warms_up_then_falls_to_nothing() -> None:
     cfg = config(steps=100, warmup_steps=10)
-    rates = [schedule(step, cfg) for step in range(100)]
+    rates = [lr_multiplier(step, cfg) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1
     assert rates[10:] == sorted(rates[10:], reverse=True)
@@ -431,14 +433,14 @@ def test_a_run_that_gets_worse_stops_early_and_ends_at_its_best_look(tmp_path: P
 def test_a_loss_a_hundred_times_the_first_ones_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Objective.__call__
+    real = DiffusionLoss.__call__
 
-    def wild(self: Objective, step: int, rows: Any, slots: Any) -> torch.Tensor:
+    def wild(self: DiffusionLoss, step: int, rows: Any, slots: Any) -> torch.Tensor:
         return real(self, step, rows, slots) * (1e6 if step == 22 else 1)
 
-    monkeypatch.setattr(Objective, "__call__", wild)
+    monkeypatch.setattr(DiffusionLoss, "__call__", wild)
     said = r"loss of step 23 is \d.*: lower train_lora.learning_rate; .*step-0000020"
-    with pytest.raises(Diverged, match=said):
+    with pytest.raises(LossDivergedError, match=said):
         run(tmp_path, config(steps=30, checkpoint_every=5))
 
 

@@ -14,14 +14,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.api.auth import Gate
-from valentina_pipeline.serving.api.service import Server, without_folders
+from valentina_pipeline.serving.api.auth import ApiKeyAuth
+from valentina_pipeline.serving.api.service import GenerationService, without_folders
 from valentina_pipeline.serving.inference.package import read
 from valentina_pipeline.serving.jobs.database import sqlite
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.jobs.store import Jobs
-from valentina_pipeline.serving.jobs.worker import Opening
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.jobs.worker import WorkerConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -39,15 +39,17 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def desk(package: Path, tmp_path: Path) -> Desk:
+def desk(package: Path, tmp_path: Path) -> Dispatcher:
     copied = Path(shutil.copytree(package, tmp_path / "secret-place" / "her"))
-    store = Jobs(sqlite(tmp_path))
-    return Desk(store, read(copied), Opening(copied, tmp_path / "c2pa"), tmp_path / "images", Metrics())
+    store = JobStore(sqlite(tmp_path))
+    return Dispatcher(
+        store, read(copied), WorkerConfig(copied, tmp_path / "c2pa"), tmp_path / "images", Metrics()
+    )
 
 
 @pytest.fixture
-def client(desk: Desk) -> Iterator[TestClient]:
-    app = create_app(Server({}, desk, Gate({}), Metrics()))
+def client(desk: Dispatcher) -> Iterator[TestClient]:
+    app = create_app(GenerationService({}, desk, ApiKeyAuth({}), Metrics()))
     yield TestClient(app, "http://localhost")  # not entered: nothing is drawn
 
 
@@ -66,7 +68,7 @@ def test_a_message_tells_no_folders(message: str, told: str) -> None:
 
 
 def test_neither_a_failed_job_nor_a_revoked_package_tells_where_files_are(
-    client: TestClient, desk: Desk
+    client: TestClient, desk: Dispatcher
 ) -> None:
     job = client.post("/v1/generations", json={"prompt": "smiling"}).json()["id"]
     desk.jobs.end([job], "failed", f"OSError: [Errno 28] No space left: '{desk.about.folder}/x.png'")

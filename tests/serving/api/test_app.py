@@ -30,18 +30,18 @@ from given import dunes, pictured, somebody
 from valentina_pipeline.image.io import png
 from valentina_pipeline.integrations.bounded import configure
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.api.auth import Gate, Key, issued
-from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.api.auth import ApiKeyAuth, Key, create_key
+from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.cli.serve import serve
-from valentina_pipeline.serving.inference.adapters import read_shelf
+from valentina_pipeline.serving.inference.adapters import read_adapters
 from valentina_pipeline.serving.inference.control_models import read_controls
-from valentina_pipeline.serving.inference.package import About, read
+from valentina_pipeline.serving.inference.package import PackageInfo, read
 from valentina_pipeline.serving.jobs import hang_detection
 from valentina_pipeline.serving.jobs.database import UnavailableError, sqlite
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.jobs.store import Jobs
-from valentina_pipeline.serving.jobs.worker import Opening
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.jobs.worker import WorkerConfig
 from waiting import until
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ class Running:
     """A server, its client and what is behind it."""
 
     http: httpx.Client
-    desk: Desk
+    desk: Dispatcher
     url: str
 
     def ended(self, job: str, seconds: float = 60) -> dict[str, Any]:
@@ -85,16 +85,16 @@ def running(
     state: Path,
     keys: dict[str, Key] | None = None,
     queue: int = 256,
-    fallback: About | None = None,
+    fallback: PackageInfo | None = None,
     **opening: Any,
 ) -> Iterator[Running]:
     about = read(package)
-    store, metrics = Jobs(sqlite(state), queue), Metrics()
-    drawing = Opening(package, state / "c2pa", **opening)
-    desk = Desk(store, about, drawing, state / "images", metrics, fallback=fallback)
-    gate = Gate(keys or {})
-    shelf = read_shelf(opening["adapters"], about) if "adapters" in opening else {}
-    app = create_app(Server(shelf, desk, gate, metrics, controls=read_controls(about, package)))
+    store, metrics = JobStore(sqlite(state), queue), Metrics()
+    drawing = WorkerConfig(package, state / "c2pa", **opening)
+    desk = Dispatcher(store, about, drawing, state / "images", metrics, fallback=fallback)
+    gate = ApiKeyAuth(keys or {})
+    shelf = read_adapters(opening["adapters"], about) if "adapters" in opening else {}
+    app = create_app(GenerationService(shelf, desk, gate, metrics, controls=read_controls(about, package)))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     server = uvicorn.Server(configure(app))
@@ -353,7 +353,7 @@ def test_what_there_is_is_said(served: Running) -> None:
 
 
 def test_keys_tell_owners_apart_and_bound_them(package: Path, tmp_path: Path) -> None:
-    (ada, hers), (bob, his) = issued("ada"), issued("bob")
+    (ada, hers), (bob, his) = create_key("ada"), create_key("bob")
     hashes = [lines.split("sha256: ")[1].split()[0] for lines in (hers, his)]
     keys = {"ada": Key(sha256=hashes[0], images_per_day=2), "bob": Key(sha256=hashes[1])}
     with running(package, tmp_path, keys, queue=1) as served:

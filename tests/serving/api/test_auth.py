@@ -4,21 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from valentina_pipeline.serving.api.auth import BadKeys, Gate, Key, TooOften, issued, read_keys
+from valentina_pipeline.serving.api.auth import (
+    ApiKeyAuth,
+    InvalidKeysError,
+    Key,
+    RateLimitError,
+    create_key,
+    read_keys,
+)
 
 
-def gate(**limits: int) -> tuple[Gate, str, list[float]]:
-    key, lines = issued("ada")
+def gate(**limits: int) -> tuple[ApiKeyAuth, str, list[float]]:
+    key, lines = create_key("ada")
     now = [0.0]
     held = {"ada": Key(sha256=lines.split("sha256: ")[1].split()[0], **limits)}
-    return Gate(held, lambda: now[0]), key, now
+    return ApiKeyAuth(held, lambda: now[0]), key, now
 
 
 def test_a_key_s_lines_make_the_file_that_knows_it(tmp_path: Path) -> None:
-    key, lines = issued("ada")
+    key, lines = create_key("ada")
     file = tmp_path / "keys.yml"
-    file.write_text(lines + issued("bob")[1])
-    made = Gate(read_keys(file))
+    file.write_text(lines + create_key("bob")[1])
+    made = ApiKeyAuth(read_keys(file))
     assert made.owner(key) == "ada"
     assert made.owner(key[:-1]) is None
     assert made.owner("") is None
@@ -26,26 +33,26 @@ def test_a_key_s_lines_make_the_file_that_knows_it(tmp_path: Path) -> None:
 
 
 def test_without_keys_everybody_is_local() -> None:
-    assert Gate({}).owner("") == "local"
+    assert ApiKeyAuth({}).owner("") == "local"
 
 
 def test_a_rate_refills_with_time() -> None:
     made, _, now = gate(requests_per_minute=6)
     for _ in range(6):
         made.request("ada")
-    with pytest.raises(TooOften) as err:
+    with pytest.raises(RateLimitError) as err:
         made.request("ada")
     assert err.value.wait == pytest.approx(10)
     now[0] += 10
     made.request("ada")
-    with pytest.raises(TooOften):
+    with pytest.raises(RateLimitError):
         made.request("ada")
 
 
 def test_a_key_has_a_quota_and_who_needs_none_has_none() -> None:
     made, _, _ = gate(images_per_day=10)
     assert made.images_per_day("ada") == 10
-    assert Gate({}).images_per_day("local") is None
+    assert ApiKeyAuth({}).images_per_day("local") is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +69,7 @@ def test_a_key_has_a_quota_and_who_needs_none_has_none() -> None:
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "keys.yml").write_text(text)
-    with pytest.raises(BadKeys, match=r"keys\.yml"):
+    with pytest.raises(InvalidKeysError, match=r"keys\.yml"):
         read_keys(tmp_path / "keys.yml")
-    with pytest.raises(BadKeys, match="none"):
+    with pytest.raises(InvalidKeysError, match="none"):
         read_keys(tmp_path / "none.yml")

@@ -24,24 +24,24 @@ from given import dunes, pictured
 from valentina_pipeline.integrations.bounded import configure
 from valentina_pipeline.serving.api import app as serving_app
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.api.auth import Gate, Key, issued
-from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.api.auth import ApiKeyAuth, Key, create_key
+from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.inference.control_models import Network
-from valentina_pipeline.serving.inference.input_images import Given, Unfit, fit
+from valentina_pipeline.serving.inference.input_images import Given, UnsuitableImageError, fit
 from valentina_pipeline.serving.inference.package import read
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 from valentina_pipeline.serving.jobs.database import sqlite
 from valentina_pipeline.serving.jobs.decoders import Decoders
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.jobs.store import Jobs
-from valentina_pipeline.serving.jobs.worker import Opening
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.jobs.worker import WorkerConfig
 from waiting import until
 
 pytestmark = pytest.mark.slow
 
 
-class Asleep(Desk):
+class Asleep(Dispatcher):
     """Accepts jobs and never draws: what comes before is what is tried."""
 
     def start(self) -> None:
@@ -55,13 +55,13 @@ class Kept:
     """A server on a real socket, its key, and what is behind it."""
 
     def __init__(self, package: Path, state: Path) -> None:
-        self.key, lines = issued("ada")
+        self.key, lines = create_key("ada")
         keys = {"ada": Key(sha256=lines.split("sha256: ")[1].split()[0], images_per_day=30)}
         metrics, controls = Metrics(), {"canny": Network(folder=package, licence="x")}
         desk = Asleep(
-            Jobs(sqlite(state), 8), read(package), Opening(package, state), state / "images", metrics
+            JobStore(sqlite(state), 8), read(package), WorkerConfig(package, state), state / "images", metrics
         )
-        self.server = Server({}, desk, Gate(keys), metrics, controls=controls)
+        self.server = GenerationService({}, desk, ApiKeyAuth(keys), metrics, controls=controls)
         bound = socket.create_server(("127.0.0.1", 0))
         self.port = bound.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -151,13 +151,13 @@ def test_what_reads_pictures_may_die_and_is_there_again(monkeypatch: pytest.Monk
     decoders = Decoders()
     try:
         for work in (_die, _hoard):
-            with pytest.raises(BadRequest, match="image: reading it took too much memory, or broke"):
+            with pytest.raises(InvalidRequestError, match="image: reading it took too much memory, or broke"):
                 decoders.run("ada", "image", work)
         monkeypatch.setattr("valentina_pipeline.serving.jobs.decoders.SECONDS", 0.5)
-        with pytest.raises(BadRequest, match="image: reading it took longer than"):
+        with pytest.raises(InvalidRequestError, match="image: reading it took longer than"):
             decoders.run("ada", "image", time.sleep, 60)
         monkeypatch.undo()
-        with pytest.raises(Unfit, match="image"):
+        with pytest.raises(UnsuitableImageError, match="image"):
             decoders.run("ada", "image", fit, [Given("image", b"no")], (64, 64))
         given = [Given("image", base64.b64decode(pictured(dunes())))]
         assert decoders.run("ada", "image", fit, given, (64, 64)) == fit(given, (64, 64))

@@ -21,13 +21,13 @@ from serving.api.test_app import Running, running
 from valentina_pipeline.image.io import png
 from valentina_pipeline.serving.api import a1111_fields, service
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.api.auth import Gate, Key, issued
-from valentina_pipeline.serving.inference.package import About, read
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
+from valentina_pipeline.serving.api.auth import ApiKeyAuth, Key, create_key
+from valentina_pipeline.serving.inference.package import PackageInfo, read
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 from valentina_pipeline.serving.jobs.metrics import Metrics
 
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.json"))
-KEY, LINES = issued("ada")
+KEY, LINES = create_key("ada")
 KEYS = {"ada": Key(sha256=LINES.split("sha256: ")[1].split()[0], requests_per_minute=10_000)}
 BASIC = base64.b64encode(f"anyone:{KEY}".encode()).decode()
 
@@ -55,16 +55,16 @@ def keyed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[R
 
 
 @pytest.fixture(scope="module")
-def about(package: Path) -> About:
+def about(package: Path) -> PackageInfo:
     return read(package)
 
 
 @pytest.fixture(scope="module")
-def still(about: About) -> TestClient:
+def still(about: PackageInfo) -> TestClient:
     """The calls without keys and without what draws: for what is refused or answered before."""
     jobs = SimpleNamespace(get=lambda job: None, refuse_beyond=lambda *_: None)
     desk: Any = SimpleNamespace(about=about, batch_seconds=1.0, progress=lambda job: None, jobs=jobs)
-    app = create_app(service.Server({}, desk, Gate({}), Metrics()))
+    app = create_app(service.GenerationService({}, desk, ApiKeyAuth({}), Metrics()))
     return TestClient(app, base_url="http://127.0.0.1")
 
 
@@ -156,10 +156,10 @@ def test_what_clients_draw_is_drawn(keyed: Running, recorded: dict[str, Any]) ->
     ],
 )
 def test_samplers_come_in_one_field_or_two_by_any_name(
-    about: About, fields: dict[str, Any], ours: str | None
+    about: PackageInfo, fields: dict[str, Any], ours: str | None
 ) -> None:
     body = a1111_fields.Txt2Img.model_validate({"prompt": "smiling", **fields})
-    assert a1111_fields.wanted(body, about)[0].scheduler == ours
+    assert a1111_fields.parse_request(body, about)[0].scheduler == ours
 
 
 @pytest.mark.parametrize(
@@ -237,19 +237,19 @@ def test_what_cannot_be_edited_is_refused_by_its_field(still: TestClient) -> Non
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "image")
 
 
-def test_every_field_of_txt2img_may_be_null(about: About) -> None:
+def test_every_field_of_txt2img_may_be_null(about: PackageInfo) -> None:
     names = [*a1111_fields.Txt2Img.model_fields, *a1111_fields.ONLY, *a1111_fields.IDLE]
     body = a1111_fields.Txt2Img.model_validate({**dict.fromkeys(names), "prompt": "smiling"})
-    wanted, warnings = a1111_fields.wanted(body, about)
+    wanted, warnings = a1111_fields.parse_request(body, about)
     assert (wanted.prompt, wanted.count, wanted.seed, warnings) == ("smiling", 1, None, [])
 
 
-def test_a_style_is_a_scene(about: About) -> None:
+def test_a_style_is_a_scene(about: PackageInfo) -> None:
     scene = next(iter(about.scenes))
     body = a1111_fields.Txt2Img(prompt="smiling", styles=[scene])
-    assert a1111_fields.wanted(body, about)[0].scene == scene
-    with pytest.raises(BadRequest, match="styles"):
-        a1111_fields.wanted(a1111_fields.Txt2Img(prompt="smiling", styles=[scene, scene]), about)
+    assert a1111_fields.parse_request(body, about)[0].scene == scene
+    with pytest.raises(InvalidRequestError, match="styles"):
+        a1111_fields.parse_request(a1111_fields.Txt2Img(prompt="smiling", styles=[scene, scene]), about)
 
 
 def test_options_that_are_others_are_refused(still: TestClient) -> None:

@@ -11,21 +11,21 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.api.auth import Gate
-from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.api.auth import ApiKeyAuth
+from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.inference.package import read
-from valentina_pipeline.serving.inference.request import Order
+from valentina_pipeline.serving.inference.request import ResolvedRequest
 from valentina_pipeline.serving.jobs.database import sqlite
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.job import Image, Job
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.jobs.store import Jobs
-from valentina_pipeline.serving.jobs.worker import Opening
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.jobs.worker import WorkerConfig
 
 pytestmark = pytest.mark.slow
 
 
-class AtOnce(Desk):
+class AtOnce(Dispatcher):
     """Has every job drawn at once, as a picture of nothing: the API is what is tried."""
 
     def start(self) -> None:
@@ -34,7 +34,7 @@ class AtOnce(Desk):
     def stop(self, seconds: float = 30.0) -> None:
         pass
 
-    def submit(self, owner: str, order: Order, images_per_day: int | None = None) -> Job:
+    def submit(self, owner: str, order: ResolvedRequest, images_per_day: int | None = None) -> Job:
         job = self.jobs.add(owner, order, images_per_day)
         self.jobs.pictures((job.id, Image(seed, "", "nothing was drawn")) for seed in order.seeds)
         self.jobs.end([job.id], "done")
@@ -44,9 +44,9 @@ class AtOnce(Desk):
 @pytest.fixture(scope="module")
 def api(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     state = tmp_path_factory.mktemp("served")
-    store, metrics = Jobs(sqlite(state)), Metrics()
-    desk = AtOnce(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics)
-    app = create_app(Server({}, desk, Gate({}), metrics))
+    store, metrics = JobStore(sqlite(state)), Metrics()
+    desk = AtOnce(store, read(package), WorkerConfig(package, state / "c2pa"), state / "images", metrics)
+    app = create_app(GenerationService({}, desk, ApiKeyAuth({}), metrics))
     return schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "localhost"})
 
 

@@ -17,9 +17,9 @@ from browsers import chromium
 from given import dunes, pictured, somebody
 from programs import program
 from serving.api.test_app import Running, running
-from valentina_pipeline.domain.artifacts import LORA
+from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.image.io import png
-from valentina_pipeline.serving.api.auth import Key, issued
+from valentina_pipeline.serving.api.auth import Key, create_key
 from valentina_pipeline.serving.api.web import BUILT
 from waiting import until
 
@@ -214,7 +214,7 @@ def test_the_character_s_weight_has_a_slider_and_the_seed_a_die(page: Page, serv
 def test_a_lora_of_the_server_s_takes_part_by_its_box_or_by_the_scene(
     package: Path, tmp_path: Path, browser: Browser
 ) -> None:
-    shutil.copy(packages.lora(2) / LORA, tmp_path / "oil.safetensors")
+    shutil.copy(packages.lora(2) / LORA_FILE, tmp_path / "oil.safetensors")
     entry = "{file: oil.safetensors, kind: style, licence: CC0-1.0, weight: 0.7, scenes: [travel]}"
     (tmp_path / "adapters.yml").write_text(f"oil: {entry}\n")
     with running(package, tmp_path, adapters=tmp_path) as served:
@@ -419,7 +419,7 @@ def test_nothing_is_wider_than_a_small_phone(page: Page) -> None:
 
 
 def test_a_server_with_keys_asks_for_one(package: Path, tmp_path: Path, browser: Browser) -> None:
-    key, lines = issued("ada")
+    key, lines = create_key("ada")
     hashed = re.search(r"sha256: (\w+)", lines)
     assert hashed
     with running(package, tmp_path, {"ada": Key(sha256=hashed[1])}) as served:

@@ -12,8 +12,8 @@ import packages
 import portraits
 from valentina_pipeline.datasets.folders import FileFolder
 from valentina_pipeline.image.faces.crop import face_crop
-from valentina_pipeline.image.faces.detection import find_faces
-from valentina_pipeline.image.faces.embedding import embedder
+from valentina_pipeline.image.faces.detection import detect_faces
+from valentina_pipeline.image.faces.embedding import load_face_embedder
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.cli.consistency import consistency
 
@@ -22,9 +22,9 @@ from valentina_pipeline.serving.cli.consistency import consistency
 def hers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package of the woman of `portraits`, two of whose pictures were held out."""
     place = tmp_path_factory.mktemp("hers")
-    network = embedder("tiny", packages.ROOT / "tiny/weights/faces.safetensors")
+    network = load_face_embedder("tiny", packages.ROOT / "tiny/weights/faces.safetensors")
     pictures = [portraits.picture(number) for number in range(6)]
-    crops = [face_crop(one, find_faces([one])[0][0], network.size) for one in pictures]
+    crops = [face_crop(one, detect_faces([one])[0][0], network.size) for one in pictures]
     faces = packages.manifest().assign(kept=True, embedding=list(network.embed(crops)))
     FileFolder(filepath=str(place / "package")).save(
         publish_package(decision=packages.DECISION, **packages.inputs(place, faces=faces))

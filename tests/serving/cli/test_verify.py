@@ -16,23 +16,23 @@ from PIL import Image
 
 from portraits import picture
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.provenance.metadata import SOURCE_TYPE, mark
-from valentina_pipeline.image.provenance.watermark import watermarked
+from valentina_pipeline.image.provenance.metadata import SOURCE_TYPE, add_provenance
+from valentina_pipeline.image.provenance.watermark import add_watermark
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.api.auth import Gate
-from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.api.auth import ApiKeyAuth
+from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.cli.verify import verify
 from valentina_pipeline.serving.inference.package import read
 from valentina_pipeline.serving.jobs.database import sqlite
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.jobs.store import Jobs
-from valentina_pipeline.serving.jobs.worker import Opening
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.jobs.worker import WorkerConfig
 from valentina_pipeline.serving.marks import c2pa as credentials
 from valentina_pipeline.serving.marks.c2pa import Signer
 
 MADE_WITH = {"lora_sha256": "a" * 64, "base_sha256": "b" * 64}
-PICTURE = mark(Image.effect_noise((64, 64), 50).convert("RGB"), {"seed": 7, **MADE_WITH})
+PICTURE = add_provenance(Image.effect_noise((64, 64), 50).convert("RGB"), {"seed": 7, **MADE_WITH})
 
 
 def said(file: Path) -> str:
@@ -57,7 +57,7 @@ def test_of_a_file_without_marks_nothing_is_concluded(tmp_path: Path) -> None:
 
 
 def test_the_watermark_is_told_when_it_is_all_that_is_left(tmp_path: Path) -> None:
-    watermarked(picture(0, size=128)).save(tmp_path / "again.jpg", quality=80)
+    add_watermark(picture(0, size=128)).save(tmp_path / "again.jpg", quality=80)
     assert "  watermark: found (score " in said(tmp_path / "again.jpg")
     assert ", chance below 1e-" in said(tmp_path / "again.jpg")
 
@@ -95,9 +95,11 @@ def test_a_manifest_that_says_something_odd_is_none(tmp_path: Path) -> None:
 
 @pytest.fixture
 def client(package: Path, tmp_path: Path) -> Iterator[TestClient]:
-    store, metrics = Jobs(sqlite(tmp_path)), Metrics()
-    desk = Desk(store, read(package), Opening(package, tmp_path / "c2pa"), tmp_path / "images", metrics)
-    app = create_app(Server({}, desk, Gate({}), metrics))
+    store, metrics = JobStore(sqlite(tmp_path)), Metrics()
+    desk = Dispatcher(
+        store, read(package), WorkerConfig(package, tmp_path / "c2pa"), tmp_path / "images", metrics
+    )
+    app = create_app(GenerationService({}, desk, ApiKeyAuth({}), metrics))
     yield TestClient(app, "http://localhost")  # not entered: nothing is drawn
 
 
@@ -109,7 +111,7 @@ def asked(client: TestClient, content: bytes, before: str = "") -> tuple[int, di
 def test_the_call_tells_marks_and_the_request_to_use_again(client: TestClient) -> None:
     texts = {"prompt": "at sea", "seed": 7, "steps": 4, "guidance": 1.5, "width": 128, "height": 128}
     also = {"preset": "draft", "scheduler": "base", "adapters": [["valentina_moreau", 1.0]]}
-    image = mark(watermarked(picture(0, size=128)), {**texts, **also})
+    image = add_provenance(add_watermark(picture(0, size=128)), {**texts, **also})
     status, told = asked(client, png.encode(image), "data:image/png;base64,")
     assert status == 200
     assert [line.partition(":")[0] for line in told["marks"]] == ["PNG text", "XMP", "watermark"]
@@ -125,7 +127,7 @@ def test_the_call_concludes_nothing_where_nothing_is_found(client: TestClient) -
 
 
 def test_what_is_no_picture_is_an_error_of_the_field(client: TestClient) -> None:
-    bomb = mark(PICTURE, {"prompt": "a", "seed": "[" * 10**5})
+    bomb = add_provenance(PICTURE, {"prompt": "a", "seed": "[" * 10**5})
     assert asked(client, png.encode(bomb))[1]["request"] is None
     for body in ("", "%%%", "é", "data:,", base64.b64encode(b"GIF89a").decode()):
         answer = client.post("/v1/verify", json={"image": body})

@@ -17,17 +17,17 @@ from valentina_pipeline.image.models import offload
 from valentina_pipeline.image.models.offload import Offload, Placement
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.inference import lora_stack
-from valentina_pipeline.serving.inference.adapters import BadAdapter, read_shelf
-from valentina_pipeline.serving.inference.engine import Studio
-from valentina_pipeline.serving.inference.package import About, read
-from valentina_pipeline.serving.inference.request import Request
+from valentina_pipeline.serving.inference.adapters import InvalidAdapterError, read_adapters
+from valentina_pipeline.serving.inference.engine import InferenceEngine
+from valentina_pipeline.serving.inference.package import PackageInfo, read
+from valentina_pipeline.serving.inference.request import GenerationRequest
 
 FILE = "pytorch_lora_weights.safetensors"
 ENTRY = {"file": "one.safetensors", "kind": "style", "licence": "CC0-1.0"}
 
 
 @pytest.fixture(scope="module")
-def about(package: Path) -> About:
+def about(package: Path) -> PackageInfo:
     return read(package)
 
 
@@ -44,8 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(package: Path, folder: Path) -> Studio:
-    return Studio.open(package, adapters=folder)
+def studio(package: Path, folder: Path) -> InferenceEngine:
+    return InferenceEngine.open(package, adapters=folder)
 
 
 def layer(file: Path, width: int = 8, **metadata: str) -> Path:
@@ -56,9 +56,9 @@ def layer(file: Path, width: int = 8, **metadata: str) -> Path:
     return file
 
 
-def drawn(studio: Studio, **weights: float) -> np.ndarray:
+def drawn(studio: InferenceEngine, **weights: float) -> np.ndarray:
     uses = [{"name": name, "weight": weight} for name, weight in weights.items()]
-    (one,) = studio.generate(Request(prompt="smiling", preset="draft", seed=3, adapters=uses))  # type: ignore[arg-type]
+    (one,) = studio.generate(GenerationRequest(prompt="smiling", preset="draft", seed=3, adapters=uses))  # type: ignore[arg-type]
     assert one.image is not None
     return np.asarray(one.image).astype(int)
 
@@ -67,7 +67,7 @@ def far(one: np.ndarray, other: np.ndarray) -> int:
     return int(np.abs(one - other).max())
 
 
-def test_loras_compose_by_their_weights_and_leave_no_trace(studio: Studio) -> None:
+def test_loras_compose_by_their_weights_and_leave_no_trace(studio: InferenceEngine) -> None:
     alone = drawn(studio)
     both = drawn(studio, one=0.7)
     assert far(alone, both) > 30
@@ -89,7 +89,7 @@ def test_loras_of_different_kinds_compose_and_weight_0_is_none(own: Kind, tmp_pa
         decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
     )
     FileFolder(filepath=str(tmp_path / "package")).save(published)
-    studio = Studio.open(tmp_path / "package", adapters=tmp_path)
+    studio = InferenceEngine.open(tmp_path / "package", adapters=tmp_path)
     alone, bare = drawn(studio), drawn(studio, valentina_moreau=0)
     assert far(alone, bare) > 30
     for kind in shelf:
@@ -113,23 +113,23 @@ def test_where_networks_wait_makes_no_difference(
     FileFolder(filepath=str(tmp_path / "package")).save(published)
     weights: list[dict[str, float]] = [{}, {"one": 0.7}, {"one": 0.7, "two": 0.5}, {"three": 0.5}]
     weights.append({"valentina_moreau": 0})
-    resident = Studio.open(tmp_path / "package", adapters=folder)
+    resident = InferenceEngine.open(tmp_path / "package", adapters=folder)
     images = [drawn(resident, **each) for each in weights]
-    monkeypatch.setattr(offload, "chosen", lambda *_: Placement(policy, False, "a test"))
+    monkeypatch.setattr(offload, "choose_placement", lambda *_: Placement(policy, False, "a test"))
     monkeypatch.setattr(lora_stack, "KEPT_ADAPTERS", 1)
-    studio = Studio.open(tmp_path / "package", adapters=folder)
+    studio = InferenceEngine.open(tmp_path / "package", adapters=folder)
     assert studio.memory["offload"] == policy
     studio.shelf["other"] = studio.shelf["one"].model_copy(
         update={"file": layer(tmp_path / "other.safetensors", width=999)}
     )
-    with pytest.raises(BadAdapter):
+    with pytest.raises(InvalidAdapterError):
         drawn(studio, other=1.0)
     for each, image in zip(weights, images, strict=True):
         assert far(drawn(studio, **each), image) == 0
 
 
 def test_only_so_many_stay_loaded_and_which_makes_no_difference(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    studio: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lora_stack, "KEPT_ADAPTERS", 2)
     first = drawn(studio, one=1.0)
@@ -147,10 +147,10 @@ def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
     package: Path, folder: Path, tmp_path: Path
 ) -> None:
     other = layer(tmp_path / "other.safetensors", width=999)
-    studio = Studio.open(package, adapters=folder)
+    studio = InferenceEngine.open(package, adapters=folder)
     studio.shelf["other"] = studio.shelf["one"].model_copy(update={"file": other})
     before = drawn(studio)
-    with pytest.raises(BadAdapter, match=r"other: other\.safetensors does not fit this base") as err:
+    with pytest.raises(InvalidAdapterError, match=r"other: other\.safetensors does not fit this base") as err:
         drawn(studio, other=1.0)
     assert str(tmp_path) not in str(err.value)
     assert far(drawn(studio), before) == 0
@@ -160,10 +160,10 @@ def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
 @pytest.mark.parametrize(
     "said", ["sdxl_base_v0-9", "SDXL 1.0", "stable-diffusion-xl-1.0-base/lora", "Stable-Diffusion-XL"]
 )
-def test_a_family_is_known_by_any_tool_s_word_for_it(about: About, tmp_path: Path, said: str) -> None:
+def test_a_family_is_known_by_any_tool_s_word_for_it(about: PackageInfo, tmp_path: Path, said: str) -> None:
     layer(tmp_path / "one.safetensors", **{"ss_base_model_version": said, "modelspec.architecture": said})
     (tmp_path / "adapters.yml").write_text(yaml.safe_dump({"x": ENTRY}))
-    assert list(read_shelf(tmp_path, about)) == ["x"]
+    assert list(read_adapters(tmp_path, about)) == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_family_is_known_by_any_tool_s_word_for_it(about: About, tmp_path: Pat
         ({"x": {**ENTRY, "file": "sd15.safetensors"}}, "it is for stable-diffusion-v1/lora"),
     ],
 )
-def test_a_wrong_list_says_where(about: About, tmp_path: Path, listing: object, said: str) -> None:
+def test_a_wrong_list_says_where(about: PackageInfo, tmp_path: Path, listing: object, said: str) -> None:
     shutil.copy(packages.lora() / FILE, tmp_path / "one.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"\x80\x04pickle")
     layer(tmp_path / "strange.safetensors", base_sha256="0" * 64)
@@ -197,6 +197,6 @@ def test_a_wrong_list_says_where(about: About, tmp_path: Path, listing: object, 
     if listing is not None:
         text = listing if isinstance(listing, str) else yaml.safe_dump(listing)
         (tmp_path / "adapters.yml").write_text(text)
-    with pytest.raises(BadAdapter) as err:
-        read_shelf(tmp_path, about)
+    with pytest.raises(InvalidAdapterError) as err:
+        read_adapters(tmp_path, about)
     assert said in str(err.value)

@@ -20,14 +20,19 @@ from valentina_pipeline.image.faces.crop import face_crop
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.models import offload
 from valentina_pipeline.image.models.offload import Offload, Placement
-from valentina_pipeline.image.provenance.watermark import watermarked
-from valentina_pipeline.serving.inference.adapters import BadAdapter
+from valentina_pipeline.image.provenance.watermark import add_watermark
+from valentina_pipeline.serving.inference.adapters import InvalidAdapterError
 from valentina_pipeline.serving.inference.conditioning import foreign_face
 from valentina_pipeline.serving.inference.control_models import read_controls
-from valentina_pipeline.serving.inference.engine import Drawn, Studio
+from valentina_pipeline.serving.inference.engine import GenerationResult, InferenceEngine
 from valentina_pipeline.serving.inference.package import read
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
-from valentina_pipeline.serving.inference.request import Request, asked, recalled, settled
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
+from valentina_pipeline.serving.inference.request import (
+    GenerationRequest,
+    from_png_text,
+    parse_request,
+    resolve_request,
+)
 
 SIZE = 64
 CANNY = {"kind": "canny", "image": pictured(dunes())}
@@ -44,22 +49,22 @@ def networks(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def studio(package: Path, networks: Path) -> Studio:
-    return Studio.open(package, adapters=networks)
+def studio(package: Path, networks: Path) -> InferenceEngine:
+    return InferenceEngine.open(package, adapters=networks)
 
 
-def answer(studio: Studio, **fields: object) -> Drawn:
-    (one,) = studio.generate(asked({"prompt": "smiling", "steps": 5, "seed": 3, **fields}))
+def answer(studio: InferenceEngine, **fields: object) -> GenerationResult:
+    (one,) = studio.generate(parse_request({"prompt": "smiling", "steps": 5, "seed": 3, **fields}))
     return one
 
 
-def drawn(studio: Studio, **fields: object) -> np.ndarray:
+def drawn(studio: InferenceEngine, **fields: object) -> np.ndarray:
     one = answer(studio, **fields)
     assert one.image is not None, one.refused
     return np.asarray(one.image, np.float64)
 
 
-def test_a_request_s_pictures_are_drawn_by_each_of_them(studio: Studio) -> None:
+def test_a_request_s_pictures_are_drawn_by_each_of_them(studio: InferenceEngine) -> None:
     none = drawn(studio)
     depth = {**CANNY, "kind": "depth"}
     given: list[dict[str, object]] = [
@@ -80,15 +85,15 @@ def test_a_request_s_pictures_are_drawn_by_each_of_them(studio: Studio) -> None:
 
 @pytest.mark.parametrize("policy", ["model", "sequential"])
 def test_where_networks_wait_makes_no_difference(
-    policy: Offload, studio: Studio, package: Path, networks: Path, monkeypatch: pytest.MonkeyPatch
+    policy: Offload, studio: InferenceEngine, package: Path, networks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offload, "chosen", lambda *_: Placement(policy, False, "a test"))
-    waiting = Studio.open(package, adapters=networks)
+    monkeypatch.setattr(offload, "choose_placement", lambda *_: Placement(policy, False, "a test"))
+    waiting = InferenceEngine.open(package, adapters=networks)
     given = {"control": [CANNY, {**CANNY, "kind": "depth"}], "image": pictured(dunes())}
     assert np.array_equal(drawn(waiting, **given), drawn(studio, **given))
 
 
-def test_what_a_mask_leaves_is_the_start_s_own_pixels(studio: Studio) -> None:
+def test_what_a_mask_leaves_is_the_start_s_own_pixels(studio: InferenceEngine) -> None:
     mask = Image.new("L", dunes().size)
     ImageDraw.Draw(mask).rectangle((0, 0, SIDE, SIDE // 2), fill=255)
     image = drawn(studio, image=pictured(dunes()), mask=pictured(mask))
@@ -98,10 +103,12 @@ def test_what_a_mask_leaves_is_the_start_s_own_pixels(studio: Studio) -> None:
     assert np.abs(image[: SIZE // 2 - 4] - start[: SIZE // 2 - 4]).mean() > 5
 
 
-def test_orders_with_other_pictures_are_not_drawn_as_one(studio: Studio) -> None:
+def test_orders_with_other_pictures_are_not_drawn_as_one(studio: InferenceEngine) -> None:
     pictures = [pictured(dunes()), pictured(dunes().rotate(180))]
     orders = [
-        settled(asked({"prompt": "smiling", "seed": 3, "steps": 2, "image": each}), studio.about)
+        resolve_request(
+            parse_request({"prompt": "smiling", "seed": 3, "steps": 2, "image": each}), studio.about
+        )
         for each in pictures
     ]
     both = [np.asarray(one.image, np.float64) for (one,) in studio.draw(orders)]
@@ -110,7 +117,7 @@ def test_orders_with_other_pictures_are_not_drawn_as_one(studio: Studio) -> None
     assert np.abs(both[0] - both[1]).max() > 5
 
 
-def test_an_image_s_file_names_its_pictures_and_with_them_it_is_drawn_again(studio: Studio) -> None:
+def test_an_image_s_file_names_its_pictures_and_with_them_it_is_drawn_again(studio: InferenceEngine) -> None:
     fields = {"image": pictured(dunes()), "strength": 0.5, "control": [CANNY]}
     first = answer(studio, **fields).image
     assert first is not None
@@ -118,19 +125,23 @@ def test_an_image_s_file_names_its_pictures_and_with_them_it_is_drawn_again(stud
     assert json.loads(texts["control"])[0] | {"picture": ""} == {
         "kind": "canny", "scale": 1.0, "preprocess": True, "picture": "",
     }  # fmt: skip
-    with pytest.raises(BadRequest, match=rf"image: .* given again: sha256 {texts['image_sha256'][:12]}"):
-        recalled(texts)
-    with pytest.raises(BadRequest, match=r"control: .* given again: canny, sha256"):
-        recalled(texts, frozenset({"image"}))
-    again = recalled(texts, frozenset({"image", "control"})).model_dump()
-    (repeated,) = studio.generate(asked({**again, "image": fields["image"], "control": fields["control"]}))
+    with pytest.raises(
+        InvalidRequestError, match=rf"image: .* given again: sha256 {texts['image_sha256'][:12]}"
+    ):
+        from_png_text(texts)
+    with pytest.raises(InvalidRequestError, match=r"control: .* given again: canny, sha256"):
+        from_png_text(texts, frozenset({"image"}))
+    again = from_png_text(texts, frozenset({"image", "control"})).model_dump()
+    (repeated,) = studio.generate(
+        parse_request({**again, "image": fields["image"], "control": fields["control"]})
+    )
     assert repeated.image is not None
     assert repeated.image.tobytes() == first.tobytes()
     assert repeated.image.info["text"]["image_sha256"] == texts["image_sha256"]
 
 
 def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    studio: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     face = pictured(somebody())
     shown = "it shows a face that is not known to be Valentina Moreau's"
@@ -151,7 +162,7 @@ def test_a_picture_counts_as_drawn_here_by_its_watermark_and_not_by_its_texts(pa
     about = read(package)
     gate = about.identity.gate
     her = SimpleNamespace(all_of=lambda _: [gate * 0.6])
-    bare, own = somebody().resize((256, 256)), watermarked(somebody().resize((256, 256)))
+    bare, own = somebody().resize((256, 256)), add_watermark(somebody().resize((256, 256)))
     bare.info = {"text": {"lora_sha256": about.lora_hash, "synthetic": "true"}}
     assert "not known to be" in foreign_face(bare, about, her)
     assert foreign_face(own, about, her) == ""
@@ -162,7 +173,7 @@ def test_a_picture_counts_as_drawn_here_by_its_watermark_and_not_by_its_texts(pa
 
 
 def test_an_unsafe_picture_or_one_that_cannot_be_looked_at_draws_nothing(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    studio: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Strict:
         def unsafe(self, image: Image.Image) -> str:
@@ -217,19 +228,23 @@ def bomb() -> str:
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_by_names_its_field(
-    studio: Studio, fields: dict[str, object], name: str, said: str
+    studio: InferenceEngine, fields: dict[str, object], name: str, said: str
 ) -> None:
-    with pytest.raises(BadRequest, match=said) as refused:
-        settled(asked({"prompt": "smiling", **fields}), studio.about, {}, "torch", studio.controls)
+    with pytest.raises(InvalidRequestError, match=said) as refused:
+        resolve_request(
+            parse_request({"prompt": "smiling", **fields}), studio.about, {}, "torch", studio.controls
+        )
     assert refused.value.field == name
 
 
-def test_a_picture_is_taken_upright_in_rgb_without_what_its_file_says_of_it(studio: Studio) -> None:
+def test_a_picture_is_taken_upright_in_rgb_without_what_its_file_says_of_it(studio: InferenceEngine) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     exif[0x010E] = "where I live"
     lying = pictured(dunes().rotate(90), "JPEG", quality=95, exif=exif)
-    order = settled(Request(prompt="smiling", image=f"data:image/jpeg;base64,{lying}"), studio.about)
+    order = resolve_request(
+        GenerationRequest(prompt="smiling", image=f"data:image/jpeg;base64,{lying}"), studio.about
+    )
     (content,) = order.pictures.values()
     with Image.open(io.BytesIO(content)) as opened:
         assert (opened.format, opened.mode, opened.size) == ("PNG", "RGB", (SIZE, SIZE))
@@ -258,12 +273,12 @@ def test_a_wrong_list_of_networks_says_where(
 ) -> None:
     folder = shutil.copytree(networks, tmp_path / "networks")
     change(folder)
-    with pytest.raises(BadAdapter, match=said):
+    with pytest.raises(InvalidAdapterError, match=said):
         read_controls(read(package), tmp_path, folder)
 
 
-def test_a_size_that_a_t2i_adapter_does_not_read_is_refused_in_words(studio: Studio) -> None:
-    with pytest.raises(BadAdapter, match="depth: width and height have to be multiples of 16"):
+def test_a_size_that_a_t2i_adapter_does_not_read_is_refused_in_words(studio: InferenceEngine) -> None:
+    with pytest.raises(InvalidAdapterError, match="depth: width and height have to be multiples of 16"):
         answer(studio, control=[{**CANNY, "kind": "depth"}], width=72)
 
 
@@ -274,6 +289,6 @@ def test_a_network_for_another_base_is_refused_when_it_is_wanted(
     shutil.rmtree(folder / "depth")
     shutil.copytree(steering.controlnet("sd15", 1), folder / "depth")
     (folder / "controls.yml").write_text("depth: {folder: depth, licence: MIT}")
-    studio = Studio.open(package, adapters=folder)
-    with pytest.raises(BadAdapter, match="depth: depth: it is for another base"):
+    studio = InferenceEngine.open(package, adapters=folder)
+    with pytest.raises(InvalidAdapterError, match="depth: depth: it is for another base"):
         answer(studio, control=[{**CANNY, "kind": "depth"}])

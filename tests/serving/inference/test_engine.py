@@ -15,19 +15,19 @@ from PIL import Image, ImageChops
 import packages
 from valentina_pipeline.datasets.folders import FileFolder
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.provenance.watermark import look
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+from valentina_pipeline.image.provenance.watermark import detect
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.pipelines.publish.nodes import publish_package
-from valentina_pipeline.release.package import sums
-from valentina_pipeline.serving.inference.engine import Studio
-from valentina_pipeline.serving.inference.package import BadPackage, read
+from valentina_pipeline.release.package import sha256sums
+from valentina_pipeline.serving.inference.engine import InferenceEngine
+from valentina_pipeline.serving.inference.package import InvalidPackageError, read
 from valentina_pipeline.serving.inference.pyfunc import Model, _load_pyfunc
-from valentina_pipeline.serving.inference.request import SCHEDULERS, Request, recalled
+from valentina_pipeline.serving.inference.request import SCHEDULERS, GenerationRequest, from_png_text
 
 
 @pytest.fixture(scope="module")
-def studio(package: Path) -> Studio:
-    return Studio.open(package)
+def studio(package: Path) -> InferenceEngine:
+    return InferenceEngine.open(package)
 
 
 @pytest.fixture
@@ -43,21 +43,23 @@ def difference(one: Image.Image | None, other: Image.Image | None) -> int:
     return max(int(high) for _, high in extremes)  # type: ignore[misc]
 
 
-def drawn(studio: Studio, **fields: object) -> Image.Image:
-    (one,) = studio.generate(Request(**{"prompt": "smiling", "preset": "draft", "seed": 3, **fields}))  # type: ignore[arg-type]
+def drawn(studio: InferenceEngine, **fields: object) -> Image.Image:
+    (one,) = studio.generate(
+        GenerationRequest(**{"prompt": "smiling", "preset": "draft", "seed": 3, **fields})
+    )  # type: ignore[arg-type]
     assert one.image is not None
     return one.image
 
 
-def test_a_request_gives_the_same_image_alone_and_among_others(studio: Studio) -> None:
+def test_a_request_gives_the_same_image_alone_and_among_others(studio: InferenceEngine) -> None:
     alone = drawn(studio)
-    first, second = studio.generate(Request(prompt="smiling", preset="draft", seed=3, count=2))
+    first, second = studio.generate(GenerationRequest(prompt="smiling", preset="draft", seed=3, count=2))
     assert difference(alone, first.image) <= 3  # batches round differently
     assert difference(alone, second.image) > 30
     assert difference(second.image, drawn(studio, seed=4)) <= 3
 
 
-def test_what_is_asked_for_beats_the_preset(studio: Studio) -> None:
+def test_what_is_asked_for_beats_the_preset(studio: InferenceEngine) -> None:
     image = drawn(studio, width=96, height=64, steps=1, guidance=2.0)
     assert image.size == (96, 64)
     marks = image.info["text"]
@@ -65,7 +67,9 @@ def test_what_is_asked_for_beats_the_preset(studio: Studio) -> None:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_every_sampler_draws_another_picture_than_the_base_s_own(studio: Studio, scheduler: str) -> None:
+def test_every_sampler_draws_another_picture_than_the_base_s_own(
+    studio: InferenceEngine, scheduler: str
+) -> None:
     own = drawn(studio, steps=4, scheduler="base")
     image = drawn(studio, steps=4, scheduler=scheduler)
     assert np.isfinite(np.asarray(image)).all()
@@ -74,26 +78,26 @@ def test_every_sampler_draws_another_picture_than_the_base_s_own(studio: Studio,
     assert difference(own, drawn(studio, steps=4, scheduler="base")) == 0  # it is put back
 
 
-def test_an_image_s_file_is_enough_to_draw_it_again(studio: Studio) -> None:
+def test_an_image_s_file_is_enough_to_draw_it_again(studio: InferenceEngine) -> None:
     settings = {"steps": 2, "guidance": 2.5, "width": 72, "scheduler": "euler_a", "negative_prompt": "blürry"}
     first = drawn(studio, **settings, adapters=[{"name": "valentina_moreau", "weight": 0.5}])
-    (again,) = studio.generate(recalled(png.decode(png.encode(first)).info["text"]))
+    (again,) = studio.generate(from_png_text(png.decode(png.encode(first)).info["text"]))
     assert difference(first, again.image) == 0
 
 
-def test_the_character_s_own_weight_can_be_changed(package: Path, studio: Studio) -> None:
+def test_the_character_s_own_weight_can_be_changed(package: Path, studio: InferenceEngine) -> None:
     uses = [[{"name": "valentina_moreau", "weight": weight}] for weight in (1, 0.5, 0)]
     own, half, none = (drawn(studio, adapters=each) for each in uses)
     assert difference(own, drawn(studio)) == 0
     assert difference(own, half) > 5
-    without = Studio.open(package)
+    without = InferenceEngine.open(package)
     without._pipe.unload_lora_weights()
     bare = drawn(without, adapters=uses[-1])
     assert difference(none, bare) == 0
     assert difference(own, bare) > 30
 
 
-def test_drawing_can_be_watched_and_stopped_after_any_step(studio: Studio) -> None:
+def test_drawing_can_be_watched_and_stopped_after_any_step(studio: InferenceEngine) -> None:
     class Enough(Exception):
         pass
 
@@ -105,12 +109,12 @@ def test_drawing_can_be_watched_and_stopped_after_any_step(studio: Studio) -> No
             raise Enough
 
     with pytest.raises(Enough):
-        studio.generate(Request(prompt="smiling", steps=4), watch)
+        studio.generate(GenerationRequest(prompt="smiling", steps=4), watch)
     assert steps == [1, 2]
     assert drawn(studio).size == (64, 64)  # and the studio goes on
 
 
-def test_images_say_what_they_are_and_from_what(studio: Studio) -> None:
+def test_images_say_what_they_are_and_from_what(studio: InferenceEngine) -> None:
     marks = drawn(studio, preset="").info["text"]
     assert marks["synthetic"] == "true"
     assert marks["lora_sha256"] == studio.about.lora_hash
@@ -118,35 +122,35 @@ def test_images_say_what_they_are_and_from_what(studio: Studio) -> None:
     assert (marks["seed"], marks["preset"]) == ("3", "standard")
 
 
-def test_every_image_and_preview_has_the_watermark(studio: Studio) -> None:
+def test_every_image_and_preview_has_the_watermark(studio: InferenceEngine) -> None:
     previews: list[Image.Image | None] = []
 
     def watch(done: int, latents: torch.Tensor) -> None:
         previews.append(studio.preview(latents[0]))
 
-    (one,) = studio.generate(Request(prompt="smiling", steps=1, width=128, height=128), watch)
-    assert all(image and look(image).found for image in (one.image, *previews))
+    (one,) = studio.generate(GenerationRequest(prompt="smiling", steps=1, width=128, height=128), watch)
+    assert all(image and detect(image).found for image in (one.image, *previews))
 
 
 def test_a_safety_checker_refuses_what_the_filter_passes(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    studio: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Checker:
         def unsafe(self, image: Image.Image) -> str:
             return "unsafe"
 
     monkeypatch.setattr(studio, "_checker", Checker())
-    (one,) = studio.generate(Request(prompt="smiling", steps=1))
+    (one,) = studio.generate(GenerationRequest(prompt="smiling", steps=1))
     assert (one.image, one.refused) == (None, "unsafe")
 
 
-def test_compiled_blocks_draw_the_same(package: Path, studio: Studio) -> None:
+def test_compiled_blocks_draw_the_same(package: Path, studio: InferenceEngine) -> None:
     torch._dynamo.reset()  # what other tests compiled
     torch._dynamo.utils.counters.clear()
-    compiled = Studio.open(package, compile=True)
+    compiled = InferenceEngine.open(package, compile=True)
     for weight in (1.0, 0.5):
         use = {"name": "valentina_moreau", "weight": weight}
-        request = Request(prompt="smiling", steps=2, seed=4, adapters=[use])  # type: ignore[list-item]
+        request = GenerationRequest(prompt="smiling", steps=2, seed=4, adapters=[use])  # type: ignore[list-item]
         (one,), (other,) = compiled.generate(request), studio.generate(request)
         assert one.image is not None and other.image is not None
         difference = np.asarray(one.image).astype(int) - np.asarray(other.image).astype(int)
@@ -154,7 +158,7 @@ def test_compiled_blocks_draw_the_same(package: Path, studio: Studio) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
 
 
-def test_mlflow_s_table_gets_a_row_for_a_row(studio: Studio) -> None:
+def test_mlflow_s_table_gets_a_row_for_a_row(studio: InferenceEngine) -> None:
     table = pd.DataFrame({"prompt": ["smiling", "beach"], "seed": [3, None], "preset": [None, "draft"]})
     answer = Model(studio).predict(table)
     assert list(answer["preset"]) == ["standard", "draft"]
@@ -166,7 +170,7 @@ def test_mlflow_s_table_gets_a_row_for_a_row(studio: Studio) -> None:
 
 
 def test_what_the_filter_refuses_is_not_given_out_nor_previewed(
-    studio: Studio, monkeypatch: pytest.MonkeyPatch
+    studio: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Strict:
         def unsafe(self, image: Image.Image) -> str:
@@ -177,34 +181,34 @@ def test_what_the_filter_refuses_is_not_given_out_nor_previewed(
     def watch(done: int, latents: torch.Tensor) -> None:
         previews.append(studio.preview(latents[0]))
 
-    studio.generate(Request(prompt="smiling", steps=1), watch)
+    studio.generate(GenerationRequest(prompt="smiling", steps=1), watch)
     assert previews[0] is not None
     assert previews[0].size == (64, 64)
     monkeypatch.setattr(studio, "_filter", Strict())
-    studio.generate(Request(prompt="smiling", steps=1), watch)
+    studio.generate(GenerationRequest(prompt="smiling", steps=1), watch)
     assert previews[1] is None
     answer = Model(studio).predict(pd.DataFrame({"prompt": ["smiling"], "preset": ["draft"]}))
     assert answer["image"][0] == ""
     assert answer["refused"][0] == "exposed (score 0.90)"
 
 
-def test_a_prompt_against_the_policy_is_refused(studio: Studio) -> None:
-    with pytest.raises(UnsafePrompt):
-        studio.generate(Request(prompt="n.u.d.e"))
+def test_a_prompt_against_the_policy_is_refused(studio: InferenceEngine) -> None:
+    with pytest.raises(UnsafePromptError):
+        studio.generate(GenerationRequest(prompt="n.u.d.e"))
 
 
 def test_a_changed_or_missing_file_is_found_before_anything_is_loaded(copy: Path) -> None:
     file = copy / "lora/pytorch_lora_weights.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(BadPackage, match=r"pytorch_lora_weights\.safetensors was changed"):
+    with pytest.raises(InvalidPackageError, match=r"pytorch_lora_weights\.safetensors was changed"):
         read(copy)
     file.unlink()
-    with pytest.raises(BadPackage, match="is missing"):
+    with pytest.raises(InvalidPackageError, match="is missing"):
         read(copy)
 
 
 def test_a_folder_that_is_no_package_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(BadPackage, match="uv run dvc repro"):
+    with pytest.raises(InvalidPackageError, match="uv run dvc repro"):
         _load_pyfunc(str(tmp_path))
 
 
@@ -214,9 +218,9 @@ def test_another_base_than_the_one_trained_on_is_refused(copy: Path) -> None:
     files = {
         f.relative_to(copy).as_posix(): f for f in copy.rglob("*") if f.is_file() and f.name != "SHA256SUMS"
     }
-    (copy / "SHA256SUMS").write_bytes(sums(files))
-    with pytest.raises(BadPackage, match="other weights"):
-        Studio.open(copy)
+    (copy / "SHA256SUMS").write_bytes(sha256sums(files))
+    with pytest.raises(InvalidPackageError, match="other weights"):
+        InferenceEngine.open(copy)
 
 
 @pytest.mark.parametrize(
@@ -235,5 +239,5 @@ def test_a_package_whose_rights_ended_or_are_for_something_else_draws_nothing(
     (record,) = packages.rights()
     inputs = packages.inputs(tmp_path, rights=(record.model_copy(update=changes),))
     FileFolder(filepath=str(tmp_path / "package")).save(publish_package(decision=packages.DECISION, **inputs))
-    with pytest.raises(BadPackage, match=f"package {said}"):  # and not as another version's
+    with pytest.raises(InvalidPackageError, match=f"package {said}"):  # and not as another version's
         read(tmp_path / "package")

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 import packages
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.datasets.folders import FileFolder
 from valentina_pipeline.image import renderer as portrait
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.metadata import RENDERED_TYPE, SOURCE_TYPE
 from valentina_pipeline.pipelines.publish.nodes import publish_package
-from valentina_pipeline.serving.inference.engine import Studio
-from valentina_pipeline.serving.inference.package import BadPackage
+from valentina_pipeline.serving.inference.engine import InferenceEngine
+from valentina_pipeline.serving.inference.package import InvalidPackageError
 from valentina_pipeline.serving.inference.package import read as about
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
-from valentina_pipeline.serving.inference.request import Request, recalled, settled
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
+from valentina_pipeline.serving.inference.request import GenerationRequest, from_png_text, resolve_request
 from valentina_pipeline.serving.marks.c2pa import Signer, read
-from valentina_pipeline.serving.marks.detect import found
+from valentina_pipeline.serving.marks.detect import detect_marks
 
 LARGEST, MEAN = 2, 0.01
 """Levels of 255 by which onnx may differ from torch: anywhere, and on average."""
@@ -28,9 +28,10 @@ LARGEST, MEAN = 2, 0.01
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from valentina_pipeline.serving.inference.engine import Studio
-from valentina_pipeline.serving.inference.request import Request
-(drawn,) = Studio.open(Path(sys.argv[1]), engine="procedural").generate(Request(prompt="smiling", seed=1))
+from valentina_pipeline.serving.inference.engine import InferenceEngine
+from valentina_pipeline.serving.inference.request import GenerationRequest
+engine = InferenceEngine.open(Path(sys.argv[1]), engine="procedural")
+(drawn,) = engine.generate(GenerationRequest(prompt="smiling", seed=1))
 assert drawn.image is not None
 print(sorted({"torch", "diffusers"} & set(sys.modules)))
 """
@@ -48,13 +49,13 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def renderer(package: Path) -> Studio:
-    return Studio.open(package, engine="procedural")
+def renderer(package: Path) -> InferenceEngine:
+    return InferenceEngine.open(package, engine="procedural")
 
 
 @pytest.mark.slow
 def test_onnx_draws_what_torch_does_to_a_stated_tolerance(complete: Path) -> None:
-    both = [Studio.open(complete, engine=engine) for engine in ("torch", "onnx")]
+    both = [InferenceEngine.open(complete, engine=engine) for engine in ("torch", "onnx")]
     for fields in (
         {"seed": 1, "count": 3},
         {"seed": 7, "scheduler": "euler_a", "width": 72, "height": 104},
@@ -63,7 +64,7 @@ def test_onnx_draws_what_torch_does_to_a_stated_tolerance(complete: Path) -> Non
         {"seed": 10, "prompt": f"{'a red dress, ' * 40}(smiling:1.3)"},
     ):
         asked = {"prompt": "smiling, beach background", **fields}
-        drawn = [studio.generate(Request(**asked)) for studio in both]  # type: ignore[arg-type]
+        drawn = [studio.generate(GenerationRequest(**asked)) for studio in both]  # type: ignore[arg-type]
         for ours, theirs in zip(*drawn, strict=True):
             assert ours.image is not None
             assert theirs.image is not None
@@ -84,31 +85,35 @@ def test_a_complete_package_says_how_to_draw_with_each_engine_and_under_which_te
 
 
 def test_a_package_without_an_export_says_how_to_get_one(package: Path) -> None:
-    with pytest.raises(MissingModel, match=r"publish with engines: \[onnx\]"):
-        Studio.open(package, engine="onnx")
+    with pytest.raises(MissingModelError, match=r"publish with engines: \[onnx\]"):
+        InferenceEngine.open(package, engine="onnx")
 
 
 def test_what_is_merged_cannot_be_weighed_anew(package: Path) -> None:
-    half = Request(prompt="smiling", adapters=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match="adapters: the engine onnx draws valentina_moreau at weight 1"):
-        settled(half, about(package), engine="onnx")
-    whole = Request(prompt="smiling", adapters=[{"name": "valentina_moreau"}])  # type: ignore[arg-type]
-    assert settled(whole, about(package), engine="onnx").settings.adapters == (("valentina_moreau", 1.0),)
+    half = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
+    with pytest.raises(
+        InvalidRequestError, match="adapters: the engine onnx draws valentina_moreau at weight 1"
+    ):
+        resolve_request(half, about(package), engine="onnx")
+    whole = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau"}])  # type: ignore[arg-type]
+    assert resolve_request(whole, about(package), engine="onnx").settings.adapters == (
+        ("valentina_moreau", 1.0),
+    )
 
 
-def test_an_order_accepted_for_torch_is_refused_by_an_engine_that_cannot(renderer: Studio) -> None:
-    half = Request(prompt="smiling", adapters=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match="adapters"):
-        renderer.draw([settled(half, renderer.about)])
+def test_an_order_accepted_for_torch_is_refused_by_an_engine_that_cannot(renderer: InferenceEngine) -> None:
+    half = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="adapters"):
+        renderer.draw([resolve_request(half, renderer.about)])
 
 
-def test_the_renderer_draws_her_as_the_prompt_says_with_a_label_across(renderer: Studio) -> None:
+def test_the_renderer_draws_her_as_the_prompt_says_with_a_label_across(renderer: InferenceEngine) -> None:
     prompt = "laughing, facing the camera, wearing a red dress, beach background, soft light"
-    (drawn,) = renderer.generate(Request(prompt=prompt, seed=4, width=96, height=128))
+    (drawn,) = renderer.generate(GenerationRequest(prompt=prompt, seed=4, width=96, height=128))
     assert drawn.image is not None
     assert drawn.image.size == (96, 128)
     woman = portrait.identity(packages.concept()["identity"])
-    scene = portrait.scene_said(drawn.order.prompt, 4)
+    scene = portrait.parse_scene(drawn.order.prompt, 4)
     assert (scene.expression, scene.dress_color, scene.background) == ("laughing", "red", "beach")
     plain = portrait.render(woman, scene, 4, 128)[:, 16:112].astype(int)
     difference = np.abs(np.asarray(drawn.image) - plain)
@@ -116,8 +121,8 @@ def test_the_renderer_draws_her_as_the_prompt_says_with_a_label_across(renderer:
     assert difference[-10:].mean() > 20
 
 
-def test_what_the_renderer_drew_says_so_everywhere(renderer: Studio, tmp_path: Path) -> None:
-    (drawn,) = renderer.generate(Request(prompt="smiling", seed=4, negative_prompt="blurry"))
+def test_what_the_renderer_drew_says_so_everywhere(renderer: InferenceEngine, tmp_path: Path) -> None:
+    (drawn,) = renderer.generate(GenerationRequest(prompt="smiling", seed=4, negative_prompt="blurry"))
     assert drawn.image is not None
     content = Signer(tmp_path / "key").encode(drawn.image)
     texts = png.decode(content).info["text"]
@@ -126,16 +131,16 @@ def test_what_the_renderer_drew_says_so_everywhere(renderer: Studio, tmp_path: P
     assert manifest is not None
     assert (manifest.source_type, manifest.generated) == (RENDERED_TYPE, False)
     assert SOURCE_TYPE not in texts["XML:com.adobe.xmp"]
-    assert "XMP: rendered by a rule, no model" in found(content).marks
-    assert settled(recalled(texts), renderer.about) == drawn.order  # torch draws the same order
+    assert "XMP: rendered by a rule, no model" in detect_marks(content).marks
+    assert resolve_request(from_png_text(texts), renderer.about) == drawn.order  # torch draws the same order
 
 
 def test_a_character_of_another_source_has_no_renderer(package: Path, tmp_path: Path) -> None:
     changed = {**packages.concept(), "identity": {}}
     inputs = packages.inputs(tmp_path, concept=changed)
     FileFolder(filepath=str(tmp_path / "package")).save(publish_package(decision=packages.DECISION, **inputs))
-    with pytest.raises(BadPackage, match="has no parameters for the renderer"):
-        Studio.open(tmp_path / "package", engine="procedural")
+    with pytest.raises(InvalidPackageError, match="has no parameters for the renderer"):
+        InferenceEngine.open(tmp_path / "package", engine="procedural")
 
 
 @pytest.mark.slow

@@ -10,21 +10,21 @@ from PIL import Image
 import portraits
 from valentina_pipeline.config.base_model import FaceEmbedderConfig
 from valentina_pipeline.image.faces.crop import face_crop
-from valentina_pipeline.image.faces.detection import find_faces
-from valentina_pipeline.image.faces.embedding import embedder
+from valentina_pipeline.image.faces.detection import detect_faces
+from valentina_pipeline.image.faces.embedding import load_face_embedder
 from valentina_pipeline.serving.inference import identity
-from valentina_pipeline.serving.inference.package import About, read
+from valentina_pipeline.serving.inference.package import PackageInfo, read
 
 WEIGHTS = Path(__file__).parents[3] / "tiny/weights"
 
 
 @pytest.fixture(scope="module")
-def about(package: Path) -> About:
+def about(package: Path) -> PackageInfo:
     """The package, of the woman of `portraits`."""
     about = read(package)
-    network = embedder("tiny", WEIGHTS / "faces.safetensors")
+    network = load_face_embedder("tiny", WEIGHTS / "faces.safetensors")
     pictures = [portraits.picture(n) for n in range(2)]
-    crops = [face_crop(one, find_faces([one])[0][0], network.size) for one in pictures]
+    crops = [face_crop(one, detect_faces([one])[0][0], network.size) for one in pictures]
     chosen = FaceEmbedderConfig(kind="tiny", path="weights/faces.safetensors")
     return replace(
         about,
@@ -33,8 +33,8 @@ def about(package: Path) -> About:
     )
 
 
-def test_her_face_is_more_like_her_than_another_s_and_no_face_is_nobody(about: About) -> None:
-    her = identity.of(about, WEIGHTS.parent)
+def test_her_face_is_more_like_her_than_another_s_and_no_face_is_nobody(about: PackageInfo) -> None:
+    her = identity.load_identity_scorer(about, WEIGHTS.parent)
     assert her is not None
     own, other = her.score(portraits.picture(2)), her.score(portraits.picture(2, woman=1))
     assert own is not None and other is not None
@@ -47,7 +47,7 @@ def test_her_face_is_more_like_her_than_another_s_and_no_face_is_nobody(about: A
 
 
 def test_without_the_network_nothing_is_measured_and_the_log_says_so(
-    about: About, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    about: PackageInfo, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert identity.of(replace(about, folder=tmp_path), tmp_path) is None
+    assert identity.load_identity_scorer(replace(about, folder=tmp_path), tmp_path) is None
     assert "not compared with Valentina Moreau's portraits" in caplog.text

@@ -10,29 +10,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from valentina_pipeline.image.generate.sampling import Request as One
-from valentina_pipeline.image.generate.sampling import told
+from valentina_pipeline.image.generate.sampling import ImageSpec as One
+from valentina_pipeline.image.generate.sampling import request_metadata
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.provenance.metadata import mark
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+from valentina_pipeline.image.provenance.metadata import add_provenance
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.serving.inference.adapters import Adapter
-from valentina_pipeline.serving.inference.package import About, read
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
-from valentina_pipeline.serving.inference.request import Request, again, asked, recalled, settled
+from valentina_pipeline.serving.inference.package import PackageInfo, read
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
+from valentina_pipeline.serving.inference.request import (
+    GenerationRequest,
+    again,
+    from_png_text,
+    parse_request,
+    resolve_request,
+)
 from valentina_pipeline.serving.jobs.database import sqlite
-from valentina_pipeline.serving.jobs.store import Jobs
+from valentina_pipeline.serving.jobs.store import JobStore
 
 STYLE = Adapter(file=Path("s.safetensors"), kind="style", licence="CC0-1.0", trigger="in oil", weight=0.6)
 
 
 @pytest.fixture(scope="module")
-def about(package: Path) -> About:
+def about(package: Path) -> PackageInfo:
     return read(package)
 
 
 @pytest.fixture(scope="module")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
-    made = Jobs(sqlite(tmp_path_factory.mktemp("queue")), most=1000)
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobStore]:
+    made = JobStore(sqlite(tmp_path_factory.mktemp("queue")), most=1000)
     yield made
     made.close()
 
@@ -46,12 +52,12 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
         ("superwoman at sea", "photo of a valentina_moreau woman, superwoman at sea"),
     ],
 )
-def test_the_trigger_is_put_in_where_it_is_absent(about: About, prompt: str, drawn: str) -> None:
-    assert settled(Request(prompt=prompt), about).prompt == drawn
+def test_the_trigger_is_put_in_where_it_is_absent(about: PackageInfo, prompt: str, drawn: str) -> None:
+    assert resolve_request(GenerationRequest(prompt=prompt), about).prompt == drawn
 
 
-def test_a_request_of_a_prompt_alone_is_drawn_as_the_default_preset_says(about: About) -> None:
-    order = settled(Request(prompt="at sea", count=3), about)
+def test_a_request_of_a_prompt_alone_is_drawn_as_the_default_preset_says(about: PackageInfo) -> None:
+    order = resolve_request(GenerationRequest(prompt="at sea", count=3), about)
     preset = about.presets["standard"]
     assert order.preset == "standard"
     assert (order.settings.steps, order.settings.guidance) == (preset.steps, preset.guidance)
@@ -60,16 +66,16 @@ def test_a_request_of_a_prompt_alone_is_drawn_as_the_default_preset_says(about: 
     assert order.seeds == tuple(range(order.seeds[0], order.seeds[0] + 3))
 
 
-def test_without_a_seed_each_request_gets_another(about: About) -> None:
-    assert len({settled(Request(prompt="at sea"), about).seeds for _ in range(20)}) == 20
+def test_without_a_seed_each_request_gets_another(about: PackageInfo) -> None:
+    assert len({resolve_request(GenerationRequest(prompt="at sea"), about).seeds for _ in range(20)}) == 20
 
 
-def test_adapters_bring_their_trigger_and_their_recommended_weight(about: About) -> None:
-    request = Request(prompt="at sea", adapters=({"name": "oil"},))
-    order = settled(request, about, {"oil": STYLE})
+def test_adapters_bring_their_trigger_and_their_recommended_weight(about: PackageInfo) -> None:
+    request = GenerationRequest(prompt="at sea", adapters=({"name": "oil"},))
+    order = resolve_request(request, about, {"oil": STYLE})
     assert order.prompt == "photo of a valentina_moreau woman, at sea, in oil"
     assert order.settings.adapters == (("oil", 0.6), ("valentina_moreau", 1.0))
-    said = settled(request.model_copy(update={"prompt": "in oil, at sea"}), about, {"oil": STYLE})
+    said = resolve_request(request.model_copy(update={"prompt": "in oil, at sea"}), about, {"oil": STYLE})
     assert said.prompt.count("in oil") == 1
 
 
@@ -90,8 +96,8 @@ def test_adapters_bring_their_trigger_and_their_recommended_weight(about: About)
     ],
 )
 def test_a_field_out_of_range_is_named_with_what_it_may_be(fields: dict[str, object], said: str) -> None:
-    with pytest.raises(BadRequest) as err:
-        asked(fields)
+    with pytest.raises(InvalidRequestError) as err:
+        parse_request(fields)
     assert said in str(err.value)
 
 
@@ -108,50 +114,63 @@ def test_a_field_out_of_range_is_named_with_what_it_may_be(fields: dict[str, obj
         ({"adapters": [{"name": "oil"}, {"name": "oil"}]}, "adapters: one of them is named twice"),
     ],
 )
-def test_what_this_package_cannot_do_is_named_too(about: About, fields: dict[str, object], said: str) -> None:
-    with pytest.raises(BadRequest) as err:
-        settled(asked({"prompt": "a", **fields}), about, {"oil": STYLE})
+def test_what_this_package_cannot_do_is_named_too(
+    about: PackageInfo, fields: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as err:
+        resolve_request(parse_request({"prompt": "a", **fields}), about, {"oil": STYLE})
     assert said in str(err.value)
 
 
-def test_a_scene_s_words_follow_the_prompt_s(about: About) -> None:
+def test_a_scene_s_words_follow_the_prompt_s(about: PackageInfo) -> None:
     words = "laughing, facing the camera, wearing a white t-shirt, beach background, soft light"
     assert about.scenes["beach_day"].words == words
-    assert settled(Request(scene="beach_day"), about).prompt == f"photo of a valentina_moreau woman, {words}"
-    both = settled(Request(prompt="a woman waving", scene="beach_day"), about).prompt
+    assert (
+        resolve_request(GenerationRequest(scene="beach_day"), about).prompt
+        == f"photo of a valentina_moreau woman, {words}"
+    )
+    both = resolve_request(GenerationRequest(prompt="a woman waving", scene="beach_day"), about).prompt
     assert both == f"a valentina_moreau woman waving, {words}"
 
 
 @pytest.mark.parametrize("named", ["beach_day", "travel"])
-def test_a_scene_brings_its_adapters_unless_another_weight_is_asked_for(about: About, named: str) -> None:
+def test_a_scene_brings_its_adapters_unless_another_weight_is_asked_for(
+    about: PackageInfo, named: str
+) -> None:
     shelf = {"oil": STYLE.model_copy(update={"scenes": (named,)}), "other": STYLE}
-    order = settled(Request(scene="beach_day"), about, shelf)
+    order = resolve_request(GenerationRequest(scene="beach_day"), about, shelf)
     assert order.settings.adapters == (("oil", 0.6), (about.trigger, 1.0))
     assert order.prompt.endswith("soft light, in oil")
-    assert settled(Request(scene="portrait"), about, shelf).settings.adapters == ((about.trigger, 1.0),)
-    none = settled(Request(scene="beach_day", adapters=({"name": "oil", "weight": 0},)), about, shelf)
+    assert resolve_request(GenerationRequest(scene="portrait"), about, shelf).settings.adapters == (
+        (about.trigger, 1.0),
+    )
+    none = resolve_request(
+        GenerationRequest(scene="beach_day", adapters=({"name": "oil", "weight": 0},)), about, shelf
+    )
     assert none.settings.adapters[0] == ("oil", 0.0)
     assert "oil" not in none.prompt
-    drawn_by_onnx = settled(Request(scene="beach_day"), about, shelf, "onnx")  # which has no other LoRA
+    drawn_by_onnx = resolve_request(
+        GenerationRequest(scene="beach_day"), about, shelf, "onnx"
+    )  # which has no other LoRA
     assert drawn_by_onnx.settings.adapters == ((about.trigger, 1.0),)
 
 
-def test_the_request_of_an_order_is_settled_to_the_same_order(about: About) -> None:
+def test_the_request_of_an_order_is_settled_to_the_same_order(about: PackageInfo) -> None:
     fields = {"prompt": "at sea", "scene": "cover", "count": 2, "steps": 3, "width": 72, "scheduler": "ddim"}
-    order = settled(asked({**fields, "adapters": [{"name": "oil"}]}), about, {"oil": STYLE})
-    assert settled(again(order), about, {"oil": STYLE}) == order
+    order = resolve_request(parse_request({**fields, "adapters": [{"name": "oil"}]}), about, {"oil": STYLE})
+    assert resolve_request(again(order), about, {"oil": STYLE}) == order
 
 
-def test_a_prompt_against_the_policy_is_refused(about: About) -> None:
-    with pytest.raises(UnsafePrompt):
-        settled(Request(prompt="n.u.d.e"), about)
+def test_a_prompt_against_the_policy_is_refused(about: PackageInfo) -> None:
+    with pytest.raises(UnsafePromptError):
+        resolve_request(GenerationRequest(prompt="n.u.d.e"), about)
 
 
-def test_real_people_are_refused_and_the_character_is_not(about: About) -> None:
-    assert settled(Request(prompt=f"{about.name} at sea"), about)
-    with pytest.raises(UnsafePrompt, match="a real person"):
-        settled(Request(prompt="Tom Hanks at sea"), about)
-    settled(Request(prompt="Tom Hanks at sea"), replace(about, name="Tom Hanks"))
+def test_real_people_are_refused_and_the_character_is_not(about: PackageInfo) -> None:
+    assert resolve_request(GenerationRequest(prompt=f"{about.name} at sea"), about)
+    with pytest.raises(UnsafePromptError, match="a real person"):
+        resolve_request(GenerationRequest(prompt="Tom Hanks at sea"), about)
+    resolve_request(GenerationRequest(prompt="Tom Hanks at sea"), replace(about, name="Tom Hanks"))
 
 
 @pytest.mark.parametrize(
@@ -159,8 +178,8 @@ def test_real_people_are_refused_and_the_character_is_not(about: About) -> None:
     [{}, {"prompt": "a"}, {"prompt": "a", "seed": "x", "steps": "1"}, {"prompt": "a", "seed": "[" * 10**6}],
 )
 def test_a_file_of_another_tool_is_said_to_tell_nothing(texts: dict[str, str]) -> None:
-    with pytest.raises(BadRequest, match="does not tell how it was drawn"):
-        recalled(texts)
+    with pytest.raises(InvalidRequestError, match="does not tell how it was drawn"):
+        from_png_text(texts)
 
 
 SHELF = {
@@ -190,38 +209,42 @@ REQUESTS = st.fixed_dictionaries(
     ],
 )
 def test_long_prompts_and_many_loras_are_shown_and_asked_for_again(
-    about: About, fields: dict[str, Any]
+    about: PackageInfo, fields: dict[str, Any]
 ) -> None:
-    order = settled(asked(fields), about, SHELF)
-    assert settled(again(order), about, SHELF) == order
+    order = resolve_request(parse_request(fields), about, SHELF)
+    assert resolve_request(again(order), about, SHELF) == order
 
 
 @given(REQUESTS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_accepted_request_is_stored_shown_and_recalled(
-    about: About, jobs: Jobs, fields: dict[str, Any]
+    about: PackageInfo, jobs: JobStore, fields: dict[str, Any]
 ) -> None:
     try:
-        order = settled(asked(fields), about, SHELF)
-    except (BadRequest, UnsafePrompt):
+        order = resolve_request(parse_request(fields), about, SHELF)
+    except (InvalidRequestError, UnsafePromptError):
         return
     job = jobs.add("ada", order)
     assert jobs.get(job.id) == jobs.of("ada", 1)[0] == job
-    shown = Request.model_validate_json(again(job.order).model_dump_json())
-    assert settled(shown, about, SHELF) == order
+    shown = GenerationRequest.model_validate_json(again(job.order).model_dump_json())
+    assert resolve_request(shown, about, SHELF) == order
     one, drawn = One(order.prompt, order.seeds[-1], order.negative_prompt), vars(order.settings)
     marks = {name: drawn[name] for name in ("steps", "guidance", "width", "height", "scheduler", "adapters")}
-    image = mark(Image.new("RGB", (8, 8)), {**told(one), **marks, "preset": order.preset})
+    image = add_provenance(
+        Image.new("RGB", (8, 8)), {**request_metadata(one), **marks, "preset": order.preset}
+    )
     texts = png.decode(png.encode(image)).info["text"]
-    assert settled(recalled(texts), about, SHELF) == replace(order, seeds=order.seeds[-1:])
+    assert resolve_request(from_png_text(texts), about, SHELF) == replace(order, seeds=order.seeds[-1:])
 
 
-def test_what_no_request_could_ask_for_again_is_refused_with_its_field(about: About) -> None:
-    with pytest.raises(BadRequest, match=r"prompt: as drawn, with triggers, scene and preset: String should"):
-        settled(Request(prompt="x" * 3990), about)
+def test_what_no_request_could_ask_for_again_is_refused_with_its_field(about: PackageInfo) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=r"prompt: as drawn, with triggers, scene and preset: String should"
+    ):
+        resolve_request(GenerationRequest(prompt="x" * 3990), about)
     slow = replace(about, presets={**about.presets, "slow": replace(about.presets["high"], steps=500)})
-    with pytest.raises(BadRequest, match="steps: as drawn"):
-        settled(Request(prompt="at sea", preset="slow"), slow)
+    with pytest.raises(InvalidRequestError, match="steps: as drawn"):
+        resolve_request(GenerationRequest(prompt="at sea", preset="slow"), slow)
 
 
 @pytest.mark.parametrize(
@@ -234,9 +257,9 @@ def test_what_no_request_could_ask_for_again_is_refused_with_its_field(about: Ab
     ],
 )
 def test_a_trigger_that_is_a_word_is_not_taken_for_present_in_a_sentence(
-    about: About, prompt: str, drawn: str
+    about: PackageInfo, prompt: str, drawn: str
 ) -> None:
-    assert settled(Request(prompt=prompt), replace(about, trigger="rose")).prompt == drawn
+    assert resolve_request(GenerationRequest(prompt=prompt), replace(about, trigger="rose")).prompt == drawn
 
 
 @pytest.mark.parametrize(
@@ -248,26 +271,26 @@ def test_a_trigger_that_is_a_word_is_not_taken_for_present_in_a_sentence(
     ],
 )
 def test_a_lora_that_a_prompt_names_is_an_adapter(
-    about: About, prompt: str, words: str, adapters: tuple[tuple[str, float], ...]
+    about: PackageInfo, prompt: str, words: str, adapters: tuple[tuple[str, float], ...]
 ) -> None:
-    order = settled(Request(prompt=prompt), about, {"oil": STYLE})
+    order = resolve_request(GenerationRequest(prompt=prompt), about, {"oil": STYLE})
     assert order.prompt.removesuffix(", in oil") == f"photo of a valentina_moreau woman, {words}"
     assert order.settings.adapters == adapters
-    assert settled(again(order), about, {"oil": STYLE}) == order
+    assert resolve_request(again(order), about, {"oil": STYLE}) == order
 
 
 @pytest.mark.parametrize(
     "tag", ["lora:nobody:1", "lora:oil:x", "lora:oil:9", "lora:oil:1:1", "hypernet:oil:1"]
 )
-def test_a_lora_that_there_is_not_is_refused(about: About, tag: str) -> None:
-    with pytest.raises(BadRequest, match=r"^prompt: "):
-        settled(Request(prompt=f"a <{tag}>"), about, {"oil": STYLE})
+def test_a_lora_that_there_is_not_is_refused(about: PackageInfo, tag: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^prompt: "):
+        resolve_request(GenerationRequest(prompt=f"a <{tag}>"), about, {"oil": STYLE})
 
 
-def test_weights_stay_in_the_prompt_and_hide_no_word(about: About) -> None:
-    order = settled(Request(prompt="(smiling:1.3), beach"), about)
+def test_weights_stay_in_the_prompt_and_hide_no_word(about: PackageInfo) -> None:
+    order = resolve_request(GenerationRequest(prompt="(smiling:1.3), beach"), about)
     assert order.prompt == "photo of a valentina_moreau woman, (smiling:1.3), beach"
-    with pytest.raises(UnsafePrompt):
-        settled(Request(prompt="n(u:1.2)de"), about)
-    with pytest.raises(BadRequest, match=r"^negative_prompt: "):
-        settled(Request(prompt="smiling", negative_prompt="(a:7)"), about)
+    with pytest.raises(UnsafePromptError):
+        resolve_request(GenerationRequest(prompt="n(u:1.2)de"), about)
+    with pytest.raises(InvalidRequestError, match=r"^negative_prompt: "):
+        resolve_request(GenerationRequest(prompt="smiling", negative_prompt="(a:7)"), about)

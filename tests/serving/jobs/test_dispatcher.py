@@ -16,23 +16,23 @@ import pytest
 
 import drawing
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.serving.inference.request import Order, Settings
+from valentina_pipeline.serving.inference.request import ResolvedRequest, Settings
 from valentina_pipeline.serving.jobs import worker, worker_process
 from valentina_pipeline.serving.jobs.database import UnavailableError, sqlite
-from valentina_pipeline.serving.jobs.dispatcher import Desk
-from valentina_pipeline.serving.jobs.store import Jobs
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
+from valentina_pipeline.serving.jobs.store import JobStore
 from valentina_pipeline.serving.jobs.worker import Batch
 from waiting import until
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = Settings(10, 4.0, 64, 64, "base", (("her", 1.0),))
-ORDER = Order("a woman", "", (1,), "draft", SETTINGS)
+ORDER = ResolvedRequest("a woman", "", (1,), "draft", SETTINGS)
 
 
 @contextmanager
-def at_work(package: Path, state: Path) -> Iterator[Desk]:
-    jobs = Jobs(sqlite(state))
+def at_work(package: Path, state: Path) -> Iterator[Dispatcher]:
+    jobs = JobStore(sqlite(state))
     desk = drawing.desk(jobs, package, state)
     desk.start()
     try:
@@ -47,7 +47,7 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "work", drawing.work)
 
 
-def state_of(jobs: Jobs, job: str) -> tuple[str, int, int]:
+def state_of(jobs: JobStore, job: str) -> tuple[str, int, int]:
     found = jobs.get(job)
     assert found is not None
     return found.state, found.tries, len(found.images)
@@ -56,7 +56,7 @@ def state_of(jobs: Jobs, job: str) -> tuple[str, int, int]:
 def test_two_servers_of_one_postgres_draw_each_job_once_though_they_are_killed(
     package: Path, postgres: str, tmp_path: Path
 ) -> None:
-    jobs = Jobs(postgres)
+    jobs = JobStore(postgres)
     accepted = {}
     for number in range(48):
         order = replace(ORDER, seeds=(1, 2, 3), settings=replace(SETTINGS, steps=1 + number % 7))
@@ -132,7 +132,7 @@ def test_what_another_server_cancels_ends_here(package: Path, tmp_path: Path) ->
         desk.jobs.lease = 0.5
         job = desk.submit("ada", replace(ORDER, seeds=tuple(range(64)))).id
         until(lambda: state_of(desk.jobs, job)[2] > 0)
-        elsewhere = Jobs(sqlite(tmp_path))
+        elsewhere = JobStore(sqlite(tmp_path))
         assert elsewhere.end([job], "cancelled") == 1
         elsewhere.close()
         other = desk.submit("ada", ORDER).id

@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 import pytest
 
 from valentina_pipeline.serving.jobs import hang_detection
-from valentina_pipeline.serving.jobs.hang_detection import Patience, Pulse
+from valentina_pipeline.serving.jobs.hang_detection import HangDetector, Patience
 
 
 class Clock:
@@ -86,7 +86,7 @@ def test_a_process_that_was_stopped_is_ended_long_before_what_was_never_seen_is_
     monkeypatch.setitem(hang_detection.STILL, "loading", 1.0)
     process, _ = _started(work, spawned)
     os.kill(process.pid or 0, signal.SIGSTOP)
-    watch = Pulse(process)
+    watch = HangDetector(process)
     with watch.listening():
         process.join(10)
     assert not process.is_alive()
@@ -99,7 +99,7 @@ def test_what_works_without_a_word_is_given_its_time_and_no_more(
     monkeypatch.setitem(hang_detection.STILL, "loading", 0.6)
     monkeypatch.setitem(hang_detection.UNSEEN, "loading", 2.5)
     process, _ = _started(_busy, spawned)
-    watch = Pulse(process)
+    watch = HangDetector(process)
     with watch.listening():
         time.sleep(1.2)
         assert process.is_alive()
@@ -113,7 +113,7 @@ def test_nobody_is_ended_who_is_not_listened_to(
 ) -> None:
     monkeypatch.setitem(hang_detection.STILL, "loading", 0.3)
     process, line = _started(_idle, spawned)
-    watch = Pulse(process)
+    watch = HangDetector(process)
     time.sleep(1.5)
     assert process.is_alive() and not watch.hung
     watch.end()

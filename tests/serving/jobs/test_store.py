@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, select, text
 
-from valentina_pipeline.serving.api.auth import TooOften
+from valentina_pipeline.serving.api.auth import RateLimitError
 from valentina_pipeline.serving.inference.input_images import Control, Inputs
-from valentina_pipeline.serving.inference.request import Order, Settings
+from valentina_pipeline.serving.inference.request import ResolvedRequest, Settings
 from valentina_pipeline.serving.jobs import database
 from valentina_pipeline.serving.jobs.database import PICTURES, UnavailableError, sqlite
 from valentina_pipeline.serving.jobs.job import Image, Job
-from valentina_pipeline.serving.jobs.store import MOST_SERVERS, Full, Jobs
+from valentina_pipeline.serving.jobs.store import MOST_SERVERS, JobStore, QueueFullError
 
 SETTINGS = Settings(10, 4.0, 64, 64, "base", (("her", 1.0),))
-ORDER = Order("a woman", "", (1,), "draft", SETTINGS)
+ORDER = ResolvedRequest("a woman", "", (1,), "draft", SETTINGS)
 OTHER = replace(ORDER, settings=replace(SETTINGS, steps=20))
 WIDE = replace(ORDER, settings=replace(SETTINGS, width=128))
 
@@ -41,30 +41,30 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def jobs(url: str) -> Iterator[Jobs]:
-    made = Jobs(url, most=8, clock=Clock())
+def jobs(url: str) -> Iterator[JobStore]:
+    made = JobStore(url, most=8, clock=Clock())
     yield made
     made.close()
 
 
-def one_by_one(jobs: Jobs) -> Iterator[Job]:
+def one_by_one(jobs: JobStore) -> Iterator[Job]:
     while taken := jobs.take(lambda settings: 1):
         yield from taken
 
 
-def draw(jobs: Jobs, taken: list[Job]) -> None:
+def draw(jobs: JobStore, taken: list[Job]) -> None:
     """Have what was taken drawn."""
     jobs.pictures([(job.id, Image(seed, "", "")) for job in taken for seed in job.order.seeds])
     jobs.turn([job.id for job in taken])
 
 
-def state_of(jobs: Jobs, job: str) -> tuple[str, str]:
+def state_of(jobs: JobStore, job: str) -> tuple[str, str]:
     found = jobs.get(job)
     assert found is not None
     return found.state, found.error
 
 
-def test_an_order_comes_back_as_it_was(jobs: Jobs) -> None:
+def test_an_order_comes_back_as_it_was(jobs: JobStore) -> None:
     order = replace(ORDER, prompt="a wöman", negative_prompt="blurry", seeds=(2**63 - 1, 5))
     job = jobs.add("ada", order)
     found = jobs.get(job.id)
@@ -79,11 +79,11 @@ def test_an_order_s_pictures_outlive_a_restart_and_not_the_job(url: str) -> None
     order = replace(
         ORDER, settings=replace(SETTINGS, inputs=inputs), pictures={"a" * 64: b"1", "b" * 64: b"2"}
     )
-    before = Jobs(url)
+    before = JobStore(url)
     job = before.add("ada", order).id
     before.add("ada", ORDER)
     before.close()
-    after = Jobs(url)
+    after = JobStore(url)
     (taken,) = after.take(lambda settings: 8)  # the other one has other settings
     assert (taken.id, taken.order, taken.order.pictures) == (job, order, order.pictures)
     after.retry([job])  # its process died: it is tried again
@@ -94,7 +94,7 @@ def test_an_order_s_pictures_outlive_a_restart_and_not_the_job(url: str) -> None
     after.close()
 
 
-def test_owners_take_turns_and_each_one_s_jobs_are_in_order(jobs: Jobs) -> None:
+def test_owners_take_turns_and_each_one_s_jobs_are_in_order(jobs: JobStore) -> None:
     hers = [jobs.add("ada", ORDER).id for _ in range(3)]
     his = [jobs.add("bob", ORDER).id for _ in range(2)]
     in_turn = [hers[0], his[0], hers[1], his[1], hers[2]]
@@ -103,14 +103,14 @@ def test_owners_take_turns_and_each_one_s_jobs_are_in_order(jobs: Jobs) -> None:
     assert jobs.position(hers[0]) is None
 
 
-def test_who_was_served_last_waits_for_who_was_not(jobs: Jobs) -> None:
+def test_who_was_served_last_waits_for_who_was_not(jobs: JobStore) -> None:
     jobs.add("ada", ORDER)
     jobs.take(lambda settings: 1)
     again, his = jobs.add("ada", ORDER), jobs.add("bob", ORDER)
     assert [job.id for job in one_by_one(jobs)] == [his.id, again.id]
 
 
-def test_like_jobs_are_drawn_together_as_far_as_there_is_room(jobs: Jobs) -> None:
+def test_like_jobs_are_drawn_together_as_far_as_there_is_room(jobs: JobStore) -> None:
     first = jobs.add("ada", ORDER)
     jobs.add("ada", OTHER)
     three = jobs.add("ada", replace(ORDER, seeds=(1, 2, 3)))
@@ -120,7 +120,7 @@ def test_like_jobs_are_drawn_together_as_far_as_there_is_room(jobs: Jobs) -> Non
     assert [len(batch) for batch in iter(lambda: jobs.take(lambda settings: 4), [])] == [1, 1]
 
 
-def test_a_large_job_has_a_batch_a_turn_and_the_others_have_theirs_between(jobs: Jobs) -> None:
+def test_a_large_job_has_a_batch_a_turn_and_the_others_have_theirs_between(jobs: JobStore) -> None:
     large = jobs.add("ada", replace(ORDER, seeds=tuple(range(9)))).id
     batches = []
     for _ in range(2):
@@ -139,17 +139,17 @@ def test_a_large_job_has_a_batch_a_turn_and_the_others_have_theirs_between(jobs:
     assert (found.state, len(found.images), found.wanted) == ("done", 9, 9)
 
 
-def test_a_full_queue_takes_no_more(jobs: Jobs) -> None:
+def test_a_full_queue_takes_no_more(jobs: JobStore) -> None:
     for _ in range(8):
         jobs.add("ada", ORDER)
-    with pytest.raises(Full):
+    with pytest.raises(QueueFullError):
         jobs.add("ada", ORDER)
     jobs.take(lambda settings: 1)
     jobs.add("ada", ORDER)
     assert jobs.waiting() == 8
 
 
-def test_a_job_that_its_process_died_of_is_drawn_alone_and_twice_at_most(jobs: Jobs) -> None:
+def test_a_job_that_its_process_died_of_is_drawn_alone_and_twice_at_most(jobs: JobStore) -> None:
     bad, good, waits = jobs.add("ada", ORDER).id, jobs.add("ada", ORDER).id, jobs.add("ada", OTHER).id
     assert [job.id for job in jobs.take(lambda settings: 8)] == [bad, good]
     assert jobs.retry([bad, good]) == 0
@@ -161,17 +161,17 @@ def test_a_job_that_its_process_died_of_is_drawn_alone_and_twice_at_most(jobs: J
 
 
 def test_servers_that_are_gone_are_seldom_a_job_s_doing(url: str) -> None:
-    first = Jobs(url)
+    first = JobStore(url)
     job = first.add("ada", ORDER).id
     for start in range(1, MOST_SERVERS + 1):
         assert [each.id for each in first.take(lambda settings: 8)] == [job]
         first.close()
-        first = Jobs(url, alone=True)
+        first = JobStore(url, alone=True)
         assert (state_of(first, job)[0] == "failed") == (start == MOST_SERVERS)
     first.close()
 
 
-def test_an_end_in_order_and_a_full_disk_are_no_tries(jobs: Jobs) -> None:
+def test_an_end_in_order_and_a_full_disk_are_no_tries(jobs: JobStore) -> None:
     job = jobs.add("ada", ORDER)
     for _ in range(3):
         (taken,) = jobs.take(lambda settings: 8)
@@ -181,7 +181,7 @@ def test_an_end_in_order_and_a_full_disk_are_no_tries(jobs: Jobs) -> None:
 
 def test_what_one_server_draws_is_not_another_s_while_it_lives(url: str) -> None:
     clock = Clock()
-    one, two = Jobs(url, clock=clock, lease=100), Jobs(url, clock=clock, lease=100)
+    one, two = JobStore(url, clock=clock, lease=100), JobStore(url, clock=clock, lease=100)
     job = one.add("ada", replace(ORDER, seeds=(1, 2))).id
     one.take(lambda settings: 8)
     two.release()
@@ -205,7 +205,7 @@ def test_what_one_server_draws_is_not_another_s_while_it_lives(url: str) -> None
 
 
 def test_servers_that_take_at_once_take_each_job_once(url: str) -> None:
-    servers = [Jobs(url) for _ in range(4)]
+    servers = [JobStore(url) for _ in range(4)]
     jobs = [
         servers[0].add("ada", replace(ORDER, settings=replace(SETTINGS, steps=n))).id for n in range(1, 41)
     ]
@@ -217,27 +217,27 @@ def test_servers_that_take_at_once_take_each_job_once(url: str) -> None:
 
 
 def test_a_quota_and_a_full_queue_hold_where_many_ask_at_once(url: str) -> None:
-    servers = [Jobs(url, most=6) for _ in range(2)]
+    servers = [JobStore(url, most=6) for _ in range(2)]
 
     def ask(number: int) -> str:
         try:
             servers[number % 2].add("ada" if number < 20 else "bob", ORDER, 4 if number < 20 else None)
-        except (TooOften, Full) as err:
+        except (RateLimitError, QueueFullError) as err:
             return type(err).__name__
         return "accepted"
 
     with ThreadPoolExecutor(10) as pool:
         hers, his = list(pool.map(ask, range(20))), list(pool.map(ask, range(20, 40)))
-    assert (hers.count("accepted"), hers.count("TooOften")) == (4, 16)
-    assert (his.count("accepted"), his.count("Full")) == (2, 18)
+    assert (hers.count("accepted"), hers.count("RateLimitError")) == (4, 16)
+    assert (his.count("accepted"), his.count("QueueFullError")) == (2, 18)
     servers[0].take(lambda settings: 1)  # there is room again
-    with pytest.raises(TooOften, match="4 of this key's 4 images a day are used"):
+    with pytest.raises(RateLimitError, match="4 of this key's 4 images a day are used"):
         servers[0].add("ada", ORDER, 4)
     for each in servers:
         each.close()
 
 
-def test_a_job_ends_once(jobs: Jobs) -> None:
+def test_a_job_ends_once(jobs: JobStore) -> None:
     job = jobs.add("ada", ORDER)
     assert jobs.end([job.id], "cancelled") == 1
     assert jobs.end([job.id], "done") == 0
@@ -247,7 +247,7 @@ def test_a_job_ends_once(jobs: Jobs) -> None:
     assert found.state == "cancelled"
 
 
-def test_images_are_kept_with_their_job_and_forgotten_with_it(jobs: Jobs) -> None:
+def test_images_are_kept_with_their_job_and_forgotten_with_it(jobs: JobStore) -> None:
     job = jobs.add("ada", replace(ORDER, seeds=(1, 2)))
     jobs.pictures([(job.id, Image(1, "one.png", "")), (job.id, Image(2, "", "exposed"))])
     jobs.pictures([(job.id, Image(1, "again.png", ""))])  # by a second try
@@ -262,10 +262,10 @@ def test_images_are_kept_with_their_job_and_forgotten_with_it(jobs: Jobs) -> Non
 
 def test_images_of_a_day_are_counted_by_owner(url: str) -> None:
     clock = Clock()
-    jobs = Jobs(url, clock=clock)
+    jobs = JobStore(url, clock=clock)
     jobs.add("ada", replace(ORDER, seeds=(1, 2)), 3)
     jobs.add("bob", ORDER, 1)
-    with pytest.raises(TooOften, match="2 of this key's 3 images a day are used"):
+    with pytest.raises(RateLimitError, match="2 of this key's 3 images a day are used"):
         jobs.add("ada", replace(ORDER, seeds=(1, 2)), 3)
     clock.now += 24 * 3600
     jobs.add("ada", replace(ORDER, seeds=(1, 2)), 3)
@@ -273,7 +273,7 @@ def test_images_of_a_day_are_counted_by_owner(url: str) -> None:
 
 
 def test_a_broken_row_costs_one_row(url: str) -> None:
-    jobs = Jobs(url)
+    jobs = JobStore(url)
     broken = {}
     for column, value in {
         "made_from": "{",
@@ -300,14 +300,14 @@ def test_a_broken_row_costs_one_row(url: str) -> None:
 
 
 def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
-    jobs = Jobs(sqlite(tmp_path))
+    jobs = JobStore(sqlite(tmp_path))
     running = jobs.add("ada", ORDER).id
     jobs.take(lambda settings: 8)
     jobs.close()
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as db:
         for column in ("turned", "holder", "held_until"):
             db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
-    jobs = Jobs(sqlite(tmp_path))
+    jobs = JobStore(sqlite(tmp_path))
     jobs.reclaim()
     assert [job.id for job in jobs.take(lambda settings: 8)] == [running]
     jobs.close()
@@ -315,7 +315,7 @@ def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
 
 def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "LOCK_SECONDS", 0)
-    jobs = Jobs(sqlite(tmp_path))
+    jobs = JobStore(sqlite(tmp_path))
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(
@@ -329,11 +329,11 @@ def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_broken_database_says_so(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(UnavailableError, match="its file is broken: end the server, move the file away"):
-        Jobs(sqlite(tmp_path))
+        JobStore(sqlite(tmp_path))
 
 
 def test_a_database_that_is_gone_says_so_without_what_was_to_be_stored(url: str) -> None:
-    jobs = Jobs(url)
+    jobs = JobStore(url)
     with create_engine(url).begin() as db:
         db.execute(text("DROP TABLE jobs"))
     with pytest.raises(UnavailableError) as err:

@@ -11,11 +11,11 @@ from starlette.testclient import WebSocketDenialResponse
 
 import drawing
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.api.auth import Gate
-from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.api.auth import ApiKeyAuth
+from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.jobs import database
 from valentina_pipeline.serving.jobs.database import sqlite
-from valentina_pipeline.serving.jobs.store import Jobs
+from valentina_pipeline.serving.jobs.store import JobStore
 
 
 @contextmanager
@@ -32,9 +32,11 @@ def test_a_locked_database_is_a_503_from_every_call_and_costs_nothing(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "LOCK_SECONDS", 0)
-    desk = drawing.desk(Jobs(sqlite(tmp_path)), package, tmp_path)
+    desk = drawing.desk(JobStore(sqlite(tmp_path)), package, tmp_path)
     desk.ready = "nowhere"
-    api = TestClient(create_app(Server({}, desk, Gate({}), desk._metrics)), "http://localhost")
+    api = TestClient(
+        create_app(GenerationService({}, desk, ApiKeyAuth({}), desk._metrics)), "http://localhost"
+    )
     asked = {"prompt": "at sea"}
     job = api.post("/v1/generations", json=asked).json()["id"]
     desk.jobs.close()
@@ -62,9 +64,11 @@ def test_a_locked_database_is_a_503_from_every_call_and_costs_nothing(
 
 
 def test_trouble_with_the_disk_is_a_503_until_it_is_over(package: Path, tmp_path: Path) -> None:
-    desk = drawing.desk(Jobs(sqlite(tmp_path)), package, tmp_path)
+    desk = drawing.desk(JobStore(sqlite(tmp_path)), package, tmp_path)
     desk.ready = "nowhere"
-    api = TestClient(create_app(Server({}, desk, Gate({}), desk._metrics)), "http://localhost")
+    api = TestClient(
+        create_app(GenerationService({}, desk, ApiKeyAuth({}), desk._metrics)), "http://localhost"
+    )
     desk.trouble = "images cannot be written"
     assert api.post("/v1/generations", json={"prompt": "at sea"}).status_code == 503
     assert api.get("/readyz").json() == {"status": "not ready", "why": "images cannot be written"}

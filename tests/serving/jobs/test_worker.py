@@ -6,16 +6,16 @@ from pathlib import Path
 
 import torch
 
-from valentina_pipeline.serving.jobs.worker import Broken, Opening, work
+from valentina_pipeline.serving.jobs.worker import WorkerConfig, WorkerFailed, work
 
 
 def test_as_many_threads_draw_as_were_asked_for(tmp_path: Path) -> None:
     ours, theirs = Pipe()
     before, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     try:
-        work(theirs, Opening(tmp_path / "none", tmp_path / "c2pa", engine="procedural", threads=3))
+        work(theirs, WorkerConfig(tmp_path / "none", tmp_path / "c2pa", engine="procedural", threads=3))
         assert torch.get_num_threads() == 3
-        assert isinstance(ours.recv(), Broken)  # there is no package to draw from
+        assert isinstance(ours.recv(), WorkerFailed)  # there is no package to draw from
     finally:
         torch.set_num_threads(before)
         signal.signal(signal.SIGINT, interrupt)

@@ -12,11 +12,11 @@ from cryptography.x509 import load_pem_x509_certificates
 from PIL import Image
 
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.provenance.metadata import EDITED_TYPE, SOURCE_TYPE, mark
-from valentina_pipeline.serving.marks.c2pa import CHAIN, KEY, OWN, BadCredentials, Signer, read
+from valentina_pipeline.image.provenance.metadata import EDITED_TYPE, SOURCE_TYPE, add_provenance
+from valentina_pipeline.serving.marks.c2pa import CHAIN, KEY, OWN, InvalidCredentialsError, Signer, read
 
 MADE_WITH = {"lora_sha256": "a" * 64, "base_sha256": "b" * 64}
-PICTURE = mark(Image.effect_noise((64, 64), 50).convert("RGB"), {"seed": 1, **MADE_WITH})
+PICTURE = add_provenance(Image.effect_noise((64, 64), 50).convert("RGB"), {"seed": 1, **MADE_WITH})
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_of_several_that_start_at_once_one_makes_the_key(tmp_path: Path) -> None
 
 def test_an_image_that_began_from_a_picture_is_not_said_to_be_created_here(signer: Signer) -> None:
     given = "c" * 64
-    signed = signer.encode(mark(PICTURE, {"image_sha256": given, "strength": 0.5}))
+    signed = signer.encode(add_provenance(PICTURE, {"image_sha256": given, "strength": 0.5}))
     found = read(signed)
     assert found is not None
     assert (found.source_type, found.generated, found.intact) == (EDITED_TYPE, False, True)
@@ -87,5 +87,5 @@ def test_an_image_that_began_from_a_picture_is_not_said_to_be_created_here(signe
 def test_a_key_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / KEY).write_text("no key")
     (tmp_path / CHAIN).write_text("no certificates")
-    with pytest.raises(BadCredentials, match=KEY):
+    with pytest.raises(InvalidCredentialsError, match=KEY):
         Signer(tmp_path).encode(PICTURE)

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.parallel import Lost, each
-from valentina_pipeline.common.progress import counted
+from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
+from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.config.align import AlignConfig
-from valentina_pipeline.domain.manifest import divided
-from valentina_pipeline.image.align.crop import Crop, cut, moved, portrait_crop
+from valentina_pipeline.domain.manifest import assign_splits
+from valentina_pipeline.image.align.crop import Crop, apply_crop, portrait_crop, transform_face
 from valentina_pipeline.image.align.head_pose import Pose, head_pose, landmark_contrast
 from valentina_pipeline.image.align.person import person_score
 from valentina_pipeline.image.align.result import FACE_COLUMNS, Aligned
 from valentina_pipeline.image.faces.crop import face_crop
-from valentina_pipeline.image.faces.detection import Face, find_faces
+from valentina_pipeline.image.faces.detection import Face, detect_faces
 from valentina_pipeline.image.faces.embedding import FaceEmbedder
-from valentina_pipeline.image.io.perceptual_hash import Hashes
+from valentina_pipeline.image.io.perceptual_hash import PerceptualHashIndex
 
 if TYPE_CHECKING:
     import pandas as pd
-from valentina_pipeline.image.align.overview import _sheet
+from valentina_pipeline.image.align.overview import render_overview
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Portraits(Mapping[str, Image.Image]):
         self._images, self._crops, self._size, self._alone = images, crops, size, alone
 
     def __getitem__(self, name: str) -> Image.Image:
-        return self._alone(cut(self._images[name], self._crops[name], self._size))
+        return self._alone(apply_crop(self._images[name], self._crops[name], self._size))
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._crops))
@@ -78,7 +78,7 @@ class Portraits(Mapping[str, Image.Image]):
         """Yield the masks of these portraits by name, L, cut as they are."""
         for name in self:
             if name in masks:
-                yield name, cut(masks[name], self._crops[name], self._size, linear=True).convert("L")
+                yield name, apply_crop(masks[name], self._crops[name], self._size, linear=True).convert("L")
 
     def __len__(self) -> int:
         return len(self._crops)
@@ -89,7 +89,7 @@ def align(
     sources: Mapping[str, str],
     cfg: AlignConfig,
     embedder: FaceEmbedder,
-    each: Map = each,
+    each: Map = parallel_map,
     alone: Alone = lambda image: image,
     hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Portraits, "pd.DataFrame", Image.Image]:
@@ -111,15 +111,17 @@ def align(
     """
     names = sorted(images)
     made = each(partial(_locate, images, cfg, embedder), names)
-    shown = counted(zip(names, made, strict=True), "align", len(names))
-    found = [Aligned(name, result.why) if isinstance(result, Lost) else result for name, result in shown]
+    shown = track_progress(zip(names, made, strict=True), "align", len(names))
+    found = [
+        Aligned(name, result.why) if isinstance(result, WorkerFailure) else result for name, result in shown
+    ]
     own = flag_outliers(found, cfg.outlier_distance)
-    judged = flag_repeats(own, hashes, cfg.duplicate_distance, sources)
+    judged = flag_duplicates(own, hashes, cfg.duplicate_distance, sources)
     _report(judged, sources)
     crops = {a.name: a.crop for a in judged if not a.reason and a.crop}
     portraits = Portraits(images, crops, cfg.resolution, alone)
     frame = _frame(judged).assign(background_removed=bool(cfg.remove_background))
-    return portraits, frame, _sheet(judged, images, sources, cfg.resolution)
+    return portraits, frame, render_overview(judged, images, sources, cfg.resolution)
 
 
 def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
@@ -153,7 +155,7 @@ def _people(image: Image.Image, faces: Sequence[Face], cfg: AlignConfig) -> list
     return people or list(faces)
 
 
-def unfit(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) -> str:
+def rejection_reason(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) -> str:
     """Return why a main face is none to learn from, with the figure and its limit; "" where it is one."""
     checks = (
         (face.height < cfg.min_face_side, "small face", f"{face.height:.0f} px high", "min_face_side"),
@@ -189,7 +191,7 @@ def flag_outliers(found: Sequence[Aligned], limit: float) -> list[Aligned]:
     return [_distanced(a, middle, limit) for a in found]
 
 
-def flag_repeats(
+def flag_duplicates(
     found: Sequence[Aligned], hashes: Mapping[str, str], limit: float, sources: Mapping[str, str]
 ) -> list[Aligned]:
     """Leave out second pictures of one moment, such as another crop of the same photograph.
@@ -199,7 +201,7 @@ def flag_repeats(
     """
     judged: list[Aligned] = []
     kept: list[Aligned] = []
-    known = Hashes(len(found))
+    known = PerceptualHashIndex(len(found))
     for aligned in found:
         if not aligned.reason and aligned.name in hashes:
             close = np.flatnonzero(known.distances(hashes[aligned.name]) <= ALIKE_BITS)
@@ -232,27 +234,29 @@ def _locate(
     images: Mapping[str, Image.Image], cfg: AlignConfig, embedder: FaceEmbedder, name: str
 ) -> Aligned:
     image = images[name]
-    people = _people(image, find_faces([image])[0], cfg)
+    people = _people(image, detect_faces([image])[0], cfg)
     face = main_face(people, cfg.min_face_probability)
     if isinstance(face, str):
         return Aligned(name, face)
     crop = portrait_crop(face, cfg.crop, cfg.margin, image.size)
-    inside = moved(face, crop, cfg.resolution)
+    inside = transform_face(face, crop, cfg.resolution)
     pose, contrast = head_pose(face.landmarks), landmark_contrast(image, face.landmarks, face.box)
     share = round(face.height / image.height, 4)
     found = Aligned(name, "", inside, crop, pose, contrast, share)
-    if reason := unfit(face, pose, contrast, cfg) or _unlike_people(image, face, cfg):
+    if reason := rejection_reason(face, pose, contrast, cfg) or _unlike_people(image, face, cfg):
         return replace(found, reason=reason)
     # whatever the portrait shows, whose face it is is judged close up, as faces in drawn images are
     near = portrait_crop(face, "face", cfg.margin, image.size)
-    close = face_crop(cut(image, near, cfg.resolution), moved(face, near, cfg.resolution), embedder.size)
+    close = face_crop(
+        apply_crop(image, near, cfg.resolution), transform_face(face, near, cfg.resolution), embedder.size
+    )
     return replace(found, embedding=embedder.embed([close])[0])
 
 
 def _frame(judged: Sequence[Aligned]) -> "pd.DataFrame":
     import pandas as pd
 
-    return divided(pd.DataFrame([_row(a) for a in judged], columns=list(FACE_COLUMNS[:-2])))
+    return assign_splits(pd.DataFrame([_row(a) for a in judged], columns=list(FACE_COLUMNS[:-2])))
 
 
 def _row(aligned: Aligned) -> list[object]:

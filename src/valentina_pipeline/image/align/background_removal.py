@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.missing_model import MissingModel, missing_hub_model
+from valentina_pipeline.common.missing_model import MissingModelError, missing_hub_model
 from valentina_pipeline.common.threads import one_thread
 
 GREY = 128
@@ -15,7 +15,7 @@ PLAIN = "plain grey background"
 LABEL = "background"
 
 
-def missing_segmenter(model: str) -> MissingModel:
+def missing_segmenter(model: str) -> MissingModelError:
     """Return the error for a segmentation model that is not here, or that has no class "background"."""
     kind = f"the segmentation model with a class called {LABEL!r},"
     return missing_hub_model(kind, model, "see its card", "align.remove_background")
@@ -28,7 +28,7 @@ def remover(model: str) -> Callable[[Image.Image], Image.Image]:
         model: a hub id already downloaded, or a folder; one of its classes is called "background".
 
     Raises:
-        MissingModel: it is not on this machine, or has no such class.
+        MissingModelError: it is not on this machine, or has no such class.
     """
     import torch
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation

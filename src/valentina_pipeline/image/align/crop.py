@@ -70,7 +70,7 @@ def portrait_crop(face: Face, policy: Policy, margin: float, picture: tuple[int,
     return Crop((x, y), side, side, angle)
 
 
-def cut(image: Image.Image, crop: Crop, size: int, linear: bool = False) -> Image.Image:
+def apply_crop(image: Image.Image, crop: Crop, size: int, linear: bool = False) -> Image.Image:
     """Return the crop at `size` x `size` pixels in its own proportions, RGB, free of aliasing.
 
     Where it reaches outside, the picture's edge goes on: mirroring would show hair a second time.
@@ -103,7 +103,7 @@ def cut(image: Image.Image, crop: Crop, size: int, linear: bool = False) -> Imag
     return Image.fromarray(pixels).resize(shown, filter_)
 
 
-def moved(face: Face, crop: Crop, size: int) -> Face:
+def transform_face(face: Face, crop: Crop, size: int) -> Face:
     """Return the face in pixels of its portrait; the box keeps its proportions about its centre."""
     shown = crop.shown(size)
     matrix = crop.matrix(shown)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.image.align.crop import cut
+from valentina_pipeline.image.align.crop import apply_crop
 
 if TYPE_CHECKING:
     pass
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     pass
 from valentina_pipeline.image.align.result import Aligned
 
-COLUMNS = 6
+NUM_COLUMNS = 6
 
 
-CELL = 192
+CELL_PIXELS = 192
 
-LARGEST_SHEET = 120
+MAX_CELLS = 120
 """Pictures: a sheet of more can no longer be looked over."""
 
 
-def _sheet(
+def render_overview(
     judged: Sequence[Aligned], images: Mapping[str, Image.Image], sources: Mapping[str, str], size: int
 ) -> Image.Image:
     """Return the contact sheet: what was left out first, then the faces least like the others."""
@@ -37,10 +37,10 @@ def _sheet(
     def doubt(aligned: Aligned) -> tuple[bool, float, str]:
         return not aligned.reason, -float(np.nan_to_num(aligned.outlier_distance)), aligned.name
 
-    shown = sorted(judged, key=doubt)[:LARGEST_SHEET]
+    shown = sorted(judged, key=doubt)[:MAX_CELLS]
     pictures = (_marked(aligned, images[aligned.name], size) for aligned in shown)
     return contact_sheet(
-        pictures, [_label(aligned, sources[aligned.name]) for aligned in shown], COLUMNS, CELL
+        pictures, [_label(aligned, sources[aligned.name]) for aligned in shown], NUM_COLUMNS, CELL_PIXELS
     )
 
 
@@ -57,8 +57,8 @@ def _marked(aligned: Aligned, image: Image.Image, size: int) -> Image.Image:
     """Return the portrait with its face box and landmarks, drawn on twice the sheet's cell."""
     if aligned.face is None or aligned.crop is None:
         return image
-    portrait = cut(image, aligned.crop, size)
-    scale = 2 * CELL / max(portrait.size)
+    portrait = apply_crop(image, aligned.crop, size)
+    scale = 2 * CELL_PIXELS / max(portrait.size)
     page = portrait.resize([round(side * scale) for side in portrait.size], Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(page)
     colour = (214, 60, 50) if aligned.reason else (74, 200, 120)

@@ -27,7 +27,7 @@ CROP_ADVICE = "crop these to one person"
 FILES_NAMED = 5
 
 
-class NoPortraits(ValueError):
+class TooFewPortraitsError(ValueError):
     """Too few pictures show her; the message names the reasons."""
 
 
@@ -39,7 +39,7 @@ def check_portraits(faces: "pd.DataFrame", sources: Mapping[str, str]) -> None:
         sources: sha256 -> file name.
 
     Raises:
-        NoPortraits: none is left to train on, or none to measure against.
+        TooFewPortraitsError: none is left to train on, or none to measure against.
     """
     for split, purpose in ((TRAIN, "train on"), (HELD_OUT, "measure against")):
         if split in set(faces["split"]):
@@ -51,7 +51,7 @@ def check_portraits(faces: "pd.DataFrame", sources: Mapping[str, str]) -> None:
                 f"{sources[name]}{reason[len(reason.partition(':')[0]) :]}"
             )
         said = "".join(f"\n- {_counted(reason, found)}" for reason, found in sorted(files.items()))
-        raise NoPortraits(
+        raise TooFewPortraitsError(
             f"of {len(faces)} pictures none is left to {purpose}: "
             f"{len(faces) - len(left_out)} can be used, two are the least.{said or ' Add some.'}\n"
             "The faces table and the contact sheet (data/08_reporting) show all of them."

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.missing_model import MissingModel, missing_hub_model
-from valentina_pipeline.common.progress import counted
+from valentina_pipeline.common.missing_model import MissingModelError, missing_hub_model
+from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.common.threads import one_thread
 from valentina_pipeline.config.caption import CaptionConfig
 from valentina_pipeline.image.caption.description import (
@@ -59,7 +59,7 @@ class Captioner:
     licence: str
 
 
-def missing_captioner(cfg: CaptionConfig) -> MissingModel:
+def missing_captioner(cfg: CaptionConfig) -> MissingModelError:
     """Return the error for a captioning model that is not on this machine, or is not of its kind."""
     captioner = CAPTIONERS[cfg.captioner]
     licence = "see its card" if cfg.model else captioner.licence
@@ -88,12 +88,14 @@ def describe(
         By name; of a model the same words everywhere, for it is greedy and runs on one thread.
 
     Raises:
-        MissingModel: the model is not on this machine, or is none of its kind.
+        MissingModelError: the model is not on this machine, or is none of its kind.
     """
     if not names:
         return {}
     if cfg.captioner == "attributes":
-        return {name: from_attributes(attributes[name]) for name in counted(names, "caption", len(names))}
+        return {
+            name: from_attributes(attributes[name]) for name in track_progress(names, "caption", len(names))
+        }
     captioner = CAPTIONERS[cfg.captioner]
     model = cfg.model or captioner.model
     try:
@@ -113,7 +115,7 @@ def _looked(
     import torch
 
     with one_thread(), torch.inference_mode():
-        for name in counted(names, "caption", len(names)):
+        for name in track_progress(names, "caption", len(names)):
             yield name, look(images[name].convert("RGB"))
 
 
@@ -151,7 +153,7 @@ def _vlm(model: str, class_word: str, _cfg: CaptionConfig) -> Look:
         )
         tokens = network.generate(**inputs, max_new_tokens=ANSWER_TOKENS, do_sample=False, num_beams=1)
         answer = tokens[0, inputs["input_ids"].shape[1] :]
-        return answered(processor.decode(answer, skip_special_tokens=True), class_word)
+        return parse_answer(processor.decode(answer, skip_special_tokens=True), class_word)
 
     return look
 
@@ -181,7 +183,7 @@ def _tagger(model: str, _class_word: str, cfg: CaptionConfig) -> Look:
     return look
 
 
-def answered(said: str, class_word: str) -> Description:
+def parse_answer(said: str, class_word: str) -> Description:
     """Return a model's answer as fields; one that is no JSON object is read as a sentence."""
     start = said.find("{")
     try:

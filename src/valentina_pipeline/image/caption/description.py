@@ -41,7 +41,7 @@ VOCABULARY: Mapping[str, str] = {
 }
 """Words by which a phrase belongs to a field, tried in this order; any other phrase is the place."""
 
-SMALL = (
+FILLER_WORDS = (
     "and",
     "with",
     "while",
@@ -59,13 +59,13 @@ SMALL = (
 )
 """Words that join phrases and say nothing."""
 
-NOT_PHRASES = re.compile(rf"^(?:(?:{'|'.join(SMALL)})\s+)+")
+NOT_PHRASES = re.compile(rf"^(?:(?:{'|'.join(FILLER_WORDS)})\s+)+")
 CLOTHED = re.compile(r"^(?:wear(?:s|ing)?|dressed in|in|with)\s+")
 PHRASE_START = re.compile(
     r"[,;.]\s*|\s+(?=(?:and|with|wearing|in|on|at(?! (?:the )?(?:camera|viewer))|by|near|next|while|who|that|"
     r"has|having|smiling|laughing|standing|sitting|looking|holding|leaning|walking)\b)"
 )
-SHOWN = frozenset(
+IMAGE_WORDS = frozenset(
     {"a", "an", "the", "there", "is", "photo", "photograph", "picture", "image", "portrait", "of"}
 )
 """Words that say only that this is a picture."""
@@ -100,7 +100,7 @@ class Description:
 FIELDS = tuple(field.name for field in fields(Description))
 
 
-def worded(description: Description, trigger: str, class_word: str) -> str:
+def compose_caption(description: Description, trigger: str, class_word: str) -> str:
     """Return the caption, such as "photo of a vee woman, smiling, wearing a red dress, on a beach"."""
     said = asdict(description)
     phrases = [phrase.format(said[name]) for name, phrase in PHRASINGS.items() if said[name]]
@@ -144,14 +144,14 @@ def from_phrases(phrases: Iterable[str], subject: str = "") -> Description:
     found: dict[str, list[str]] = {}
     for phrase in phrases:
         plain = NOT_PHRASES.sub("", re.sub(r"\s+", " ", phrase.lower()).strip(" .,;"))
-        if plain and plain not in SMALL:
+        if plain and plain not in FILLER_WORDS:
             found.setdefault(_field(plain), []).append(plain)
     clothes = dict.fromkeys(CLOTHED.sub("", phrase) for phrase in found.pop("clothes", []))
     others = {name: ", ".join(dict.fromkeys(said))[:LONGEST] for name, said in found.items()}
     return Description(subject=subject[:LONGEST], clothes=" and ".join(clothes)[:LONGEST], **others)
 
 
-def impersonal(description: Description, gone: Iterable[str]) -> Description:
+def drop_identity_phrases(description: Description, gone: Iterable[str]) -> Description:
     """Return the description without phrases that have one of these words: they would be the character's own.
 
     Args:
@@ -174,7 +174,7 @@ def impersonal(description: Description, gone: Iterable[str]) -> Description:
 
 
 def _without_shown(text: str) -> str:
-    return " ".join(word for word in text.split() if word not in SHOWN)
+    return " ".join(word for word in text.split() if word not in IMAGE_WORDS)
 
 
 def _field(phrase: str) -> str:

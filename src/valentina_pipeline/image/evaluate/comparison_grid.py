@@ -5,7 +5,7 @@ from math import isnan
 
 from PIL import Image
 
-from valentina_pipeline.image.evaluate.scoring import Measured
+from valentina_pipeline.image.evaluate.scoring import ScoredImages
 from valentina_pipeline.image.io.contact_sheet import PAPER, contact_sheet
 
 COLUMNS = 6
@@ -16,7 +16,7 @@ ROWS = {"lora": "LoRA", "bare": "bare base, described"}
 
 
 def grid(
-    measured: Measured, images: Mapping[str, Image.Image], references: Sequence[Image.Image]
+    measured: ScoredImages, images: Mapping[str, Image.Image], references: Sequence[Image.Image]
 ) -> Image.Image:
     """Lay out each prompt's first image of LoRA and bare base under a held-out portrait.
 

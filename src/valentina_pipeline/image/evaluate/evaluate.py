@@ -6,17 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from valentina_pipeline.common.progress import counted
+from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.image.evaluate.comparison_grid import grid
-from valentina_pipeline.image.evaluate.html_report import Content, report
-from valentina_pipeline.image.evaluate.metrics import figures
-from valentina_pipeline.image.evaluate.prompts import BadPrompts, Prompt, Take, parse, subjects, takes, unseen
-from valentina_pipeline.image.evaluate.scoring import Measured, NothingToMeasure, measure, portraits
-from valentina_pipeline.image.models.scorers import Judges
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+from valentina_pipeline.image.evaluate.html_report import ReportData, report
+from valentina_pipeline.image.evaluate.metrics import compute_metrics
+from valentina_pipeline.image.evaluate.prompts import (
+    InvalidPromptsError,
+    PlannedImage,
+    Prompt,
+    parse,
+    plan_images,
+    split_seen,
+    subjects,
+)
+from valentina_pipeline.image.evaluate.scoring import (
+    NothingToMeasureError,
+    ScoredImages,
+    portraits,
+    score_images,
+)
+from valentina_pipeline.image.models.scorers import Scorers
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.image.safety.prompt_filter import refuse_concept, refuse_words
 
 if TYPE_CHECKING:
@@ -24,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Known:
+class CharacterData:
     """What is known of her before anything is drawn.
 
     Attributes:
@@ -39,7 +52,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Models:
+class EvaluationModels:
     """What draws and what looks.
 
     Attributes:
@@ -48,9 +61,9 @@ class Models:
         judges: the networks behind the scores.
     """
 
-    draw: Callable[[Sequence[Take]], Iterable[Image.Image]]
+    draw: Callable[[Sequence[PlannedImage]], Iterable[Image.Image]]
     unsafe: Callable[[Image.Image], str | None]
-    judges: Judges
+    judges: Scorers
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,8 @@ class Evaluation:
 def evaluate(
     templates: object,
     person: Concept,
-    known: Known,
-    models: Models,
+    known: CharacterData,
+    models: EvaluationModels,
     cfg: EvaluateConfig,
     seed: int,
     settings: Mapping[str, str],
@@ -89,22 +102,22 @@ def evaluate(
         settings: what else the report shows, name -> value.
 
     Raises:
-        BadPrompts: a prompt cannot be used, or none is left.
-        NothingToMeasure: no portraits to compare with, or no image left.
+        InvalidPromptsError: a prompt cannot be used, or none is left.
+        NothingToMeasureError: no portraits to compare with, or no image left.
     """
-    fresh, seen = chosen(templates, person, known)
+    fresh, seen = select_prompts(templates, person, known)
     real = portraits(known.aligned, known.faces, models.judges.clip)
-    planned = takes(fresh, person, cfg.images_per_prompt, seed)
+    planned = plan_images(fresh, person, cfg.images_per_prompt, seed)
     images, refused = _drawn(planned, models)
     if not images:
-        raise NothingToMeasure(f"the content filter refused every image: {next(iter(refused.values()))}")
+        raise NothingToMeasureError(f"the content filter refused every image: {next(iter(refused.values()))}")
     shown = [(take, images[take.name]) for take in planned if take.name in images]
-    looked_at = counted(shown, "measure", len(shown))
-    measured = measure(looked_at, person.class_word, real, models.judges)
-    metrics = {**figures(measured, real, cfg.bootstrap, seed), "rejected": len(refused)}
+    looked_at = track_progress(shown, "measure", len(shown))
+    measured = score_images(looked_at, person.class_word, real, models.judges)
+    metrics = {**compute_metrics(measured, real, cfg.bootstrap, seed), "rejected": len(refused)}
     notes = [f"Left out, a training caption says it: {prompt.template}" for prompt in seen]
     notes += [f"Left out by the content filter: {name}, {reason}" for name, reason in refused.items()]
-    page = Content(
+    page = ReportData(
         person.name, metrics, measured, images, known.aligned, real, known.captions, settings, notes
     )
     references = [known.aligned[real.names[row]] for row in real.references]
@@ -118,34 +131,40 @@ def evaluate(
     )
 
 
-def chosen(templates: object, person: Concept, known: Known) -> tuple[list[Prompt], list[Prompt]]:
+def select_prompts(
+    templates: object, person: Concept, known: CharacterData
+) -> tuple[list[Prompt], list[Prompt]]:
     """Return the prompts to draw, and those left out because the LoRA was trained on what they say.
 
     Raises:
-        BadPrompts: see `prompts.parse`; or a prompt is refused, or none is left.
-        UnsafePrompt: the concept's description is refused.
+        InvalidPromptsError: see `prompts.parse`; or a prompt is refused, or none is left.
+        UnsafePromptError: the concept's description is refused.
     """
     prompts = parse(templates)
     refuse_concept(person)
     for prompt in prompts:
         try:
             refuse_words(prompt.template, person.name)
-        except UnsafePrompt as err:
-            raise BadPrompts(f"prompt {prompt.number}: {err}") from err
+        except UnsafePromptError as err:
+            raise InvalidPromptsError(f"prompt {prompt.number}: {err}") from err
     trained = known.faces.loc[known.faces["split"] == TRAIN, "sha256"]
     captions = [known.captions[name] for name in trained if name in known.captions]
-    fresh, seen = unseen(prompts, captions, subjects(person)["lora"])
+    fresh, seen = split_seen(prompts, captions, subjects(person)["lora"])
     if not fresh:
-        raise BadPrompts("every prompt is a training caption: write other scenes in conf/base/prompts/")
+        raise InvalidPromptsError(
+            "every prompt is a training caption: write other scenes in conf/base/prompts/"
+        )
     return fresh, seen
 
 
-def _drawn(planned: Sequence[Take], models: Models) -> tuple[dict[str, Image.Image], dict[str, str]]:
+def _drawn(
+    planned: Sequence[PlannedImage], models: EvaluationModels
+) -> tuple[dict[str, Image.Image], dict[str, str]]:
     """Return the images by name, and the names of those refused with the reasons."""
     images: dict[str, Image.Image] = {}
     refused: dict[str, str] = {}
     pairs = zip(planned, models.draw(planned), strict=True)
-    for take, image in counted(pairs, "draw", len(planned)):
+    for take, image in track_progress(pairs, "draw", len(planned)):
         reason = models.unsafe(image)
         if reason is None:
             images[take.name] = image
@@ -154,7 +173,7 @@ def _drawn(planned: Sequence[Take], models: Models) -> tuple[dict[str, Image.Ima
     return images, refused
 
 
-def _plot(measured: Measured) -> "pd.DataFrame":
+def _plot(measured: ScoredImages) -> "pd.DataFrame":
     """Return one row an image with a face: prompt, variant, identity."""
     plot = measured.scores[["prompt", "variant", "identity"]].copy()
     plot["prompt"] = [take.prompt.label for take in measured.takes]

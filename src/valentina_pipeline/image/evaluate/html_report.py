@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from valentina_pipeline.image.evaluate.prompts import VARIANTS, Prompt
-from valentina_pipeline.image.evaluate.scoring import Measured, Portraits
+from valentina_pipeline.image.evaluate.scoring import Portraits, ScoredImages
 
 LONGEST = 320
 """Pixels of a picture in the report; smaller ones stay as they are."""
@@ -34,7 +34,7 @@ PLOT_WIDTH, PLOT_LEFT, PLOT_ROW = 720, 190, 34
 
 
 @dataclass(frozen=True)
-class Content:
+class ReportData:
     """What the report shows.
 
     Attributes:
@@ -51,7 +51,7 @@ class Content:
 
     title: str
     metrics: Mapping[str, Any]
-    measured: Measured
+    measured: ScoredImages
     images: Mapping[str, Image.Image]
     aligned: Mapping[str, Image.Image]
     real: Portraits
@@ -60,9 +60,9 @@ class Content:
     notes: Sequence[str]
 
 
-def report(content: Content) -> str:
+def report(content: ReportData) -> str:
     """Return the whole page."""
-    sections: tuple[tuple[str, Callable[[Content], str]], ...] = (
+    sections: tuple[tuple[str, Callable[[ReportData], str]], ...] = (
         ("Whose face", _identity),
         ("All figures", _figures),
         ("Side by side", _side_by_side),
@@ -96,7 +96,7 @@ def _span(figure: Mapping[str, float]) -> str:
     return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
-def _identity(content: Content) -> str:
+def _identity(content: ReportData) -> str:
     rows = [(words, content.metrics["identity"][name], name) for name, words in IDENTITY_ROWS.items()]
     start = floor(min(0.0, *(figure["low"] for _, figure, _ in rows)) * 5) / 5  # a whole fifth
     height = PLOT_ROW * len(rows) + 34
@@ -127,7 +127,7 @@ def _identity(content: Content) -> str:
     return f'{plot}<p class="small">{words}</p>'
 
 
-def _figures(content: Content) -> str:
+def _figures(content: ReportData) -> str:
     metrics = content.metrics
     drop = f"{metrics['clip_t']['drop']:.1%}"
     copied = metrics["memorisation"]
@@ -147,7 +147,7 @@ def _figures(content: Content) -> str:
     return _table(["", "LoRA", "bare base, described", "what it is"], lines)
 
 
-def _side_by_side(content: Content) -> str:
+def _side_by_side(content: ReportData) -> str:
     """One strip a prompt: every image of every variant."""
     references = [content.real.names[i] for i in content.real.references]
     strips = []
@@ -165,7 +165,7 @@ def _side_by_side(content: Content) -> str:
     return f"<ul>{legend}</ul>{''.join(strips)}"
 
 
-def _by_prompt(content: Content) -> str:
+def _by_prompt(content: ReportData) -> str:
     lines = []
     for prompt, rows in _prompts(content.measured):
         by = {v: [row for row in rows if row["variant"] == v] for v in VARIANTS}
@@ -183,7 +183,7 @@ def _by_prompt(content: Content) -> str:
     return _table(header, lines)
 
 
-def _nearest(content: Content) -> str:
+def _nearest(content: ReportData) -> str:
     scores = content.measured.scores
     own = scores[scores["variant"] == "lora"].sort_values(
         ["memorised", "nearest_training", "name"], ascending=[False, False, True]
@@ -199,7 +199,7 @@ def _nearest(content: Content) -> str:
     return f'<p class="small">{words}</p><div class="strip">{"".join(pairs)}</div>'
 
 
-def _captions(content: Content) -> str:
+def _captions(content: ReportData) -> str:
     lines = []
     for name, trained in zip(content.real.names, content.real.trained, strict=True):
         picture = f'<img class="thumb" alt="" src="{_data(content.aligned[name])}">'
@@ -208,12 +208,12 @@ def _captions(content: Content) -> str:
     return _table(["", "portrait", "", "caption"], lines)
 
 
-def _settings(content: Content) -> str:
+def _settings(content: ReportData) -> str:
     lines = [[escape(name), f"<code>{escape(value)}</code>"] for name, value in content.settings.items()]
     return _table(["", ""], lines)
 
 
-def _prompts(measured: Measured) -> list[tuple[Prompt, list[dict[str, Any]]]]:
+def _prompts(measured: ScoredImages) -> list[tuple[Prompt, list[dict[str, Any]]]]:
     """Return each prompt with its images' scores."""
     by: dict[Prompt, list[dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = [

@@ -17,7 +17,7 @@ import numpy as np
 
 from valentina_pipeline.common.bootstrap import Bootstrap, Interval, interval
 from valentina_pipeline.image.evaluate.prompts import VARIANTS
-from valentina_pipeline.image.evaluate.scoring import Measured, Portraits, ceiling, copy_limits
+from valentina_pipeline.image.evaluate.scoring import Portraits, ScoredImages, ceiling, copy_limits
 from valentina_pipeline.image.faces.similarity import FACE_PROBABILITY
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COMPARED = ("lora", "bare")
 
 
-def figures(measured: Measured, real: Portraits, resamples: int, seed: int) -> dict[str, Any]:
+def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, seed: int) -> dict[str, Any]:
     """Return the metrics, each mean with its 95% interval.
 
     Intervals come from resampling prompts, for the ceiling from resampling portraits; gain and ratio
@@ -41,7 +41,7 @@ def figures(measured: Measured, real: Portraits, resamples: int, seed: int) -> d
     Returns:
         JSON's plain mapping: identity, face_found, clip_t, clip_i, diversity, memorisation, images.
     """
-    sides = {variant: Side.of(measured, variant) for variant in VARIANTS}
+    sides = {variant: VariantScores.of(measured, variant) for variant in VARIANTS}
     boot = Bootstrap.over([take.prompt.number for take in measured.takes], resamples, seed)
 
     def mean(column: str) -> dict[str, Any]:
@@ -61,7 +61,9 @@ def figures(measured: Measured, real: Portraits, resamples: int, seed: int) -> d
     }
 
 
-def _identity(sides: "dict[str, Side]", real: Portraits, boot: Bootstrap, seed: int) -> dict[str, Any]:
+def _identity(
+    sides: "dict[str, VariantScores]", real: Portraits, boot: Bootstrap, seed: int
+) -> dict[str, Any]:
     """Return each variant's identity, ceiling and floor, and the LoRA's gain and ratio with their bounds."""
     given = {variant: (side.column("identity"), side.numbers) for variant, side in sides.items()}
     identity = {variant: boot.interval(*each) for variant, each in given.items()}
@@ -77,7 +79,7 @@ def _identity(sides: "dict[str, Side]", real: Portraits, boot: Bootstrap, seed: 
     return {**plain, **_flat("gain", gain), **_flat("ratio", ratio)}
 
 
-def _memorisation(lora: "Side", real: Portraits) -> dict[str, float]:
+def _memorisation(lora: "VariantScores", real: Portraits) -> dict[str, float]:
     """Return how near the LoRA's images come to what it was trained on; 0 where it has none."""
     near, copied = lora.column("nearest_training"), lora.column("memorised")
     content, layout = copy_limits(real)
@@ -90,7 +92,7 @@ def _memorisation(lora: "Side", real: Portraits) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Side:
+class VariantScores:
     """One variant's n images.
 
     Attributes:
@@ -104,7 +106,7 @@ class Side:
     numbers: tuple[int, ...]
 
     @classmethod
-    def of(cls, measured: Measured, variant: str) -> "Side":
+    def of(cls, measured: ScoredImages, variant: str) -> "VariantScores":
         """Return a variant's part of what was measured."""
         rows = [row for row, take in enumerate(measured.takes) if take.variant == variant]
         numbers = tuple(measured.takes[row].prompt.number for row in rows)

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.image.renderer.wording import sentence
+from valentina_pipeline.image.renderer.wording import caption_from_traits
 
-SLOT = "{subject}"
+SUBJECT = "{subject}"
 
 VARIANTS: Mapping[str, str] = {
     "lora": "LoRA, prompted with trigger and class word",
@@ -17,11 +17,11 @@ VARIANTS: Mapping[str, str] = {
 }
 """What is compared, in the order in which it is drawn and shown."""
 
-OFTEN = ("lora", "bare")
+MAIN_VARIANTS = ("lora", "bare")
 """The variants drawn with every seed; the others only give the scale, and get each prompt's first seed."""
 
 
-class BadPrompts(ValueError):
+class InvalidPromptsError(ValueError):
     """The evaluation's prompts cannot be used; the message says which and why."""
 
 
@@ -40,12 +40,12 @@ class Prompt:
     def text(self, subject: str) -> str:
         """Return the prompt for a subject without article, such as "woman, oval face"."""
         # wording's own article, so that a prompt begins like the captions of training
-        return self.template.replace(SLOT, sentence({}, subject).removeprefix("photo of "))
+        return self.template.replace(SUBJECT, caption_from_traits({}, subject).removeprefix("photo of "))
 
     @property
     def scene(self) -> str:
         """What the prompt says besides the subject: "smiling, wearing a red dress, beach background"."""
-        return self.template.removeprefix(f"photo of {SLOT}").lstrip(", ").replace(SLOT, "…")
+        return self.template.removeprefix(f"photo of {SUBJECT}").lstrip(", ").replace(SUBJECT, "…")
 
     @property
     def label(self) -> str:
@@ -55,7 +55,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Take:
+class PlannedImage:
     """One image to draw.
 
     Attributes:
@@ -78,19 +78,23 @@ def parse(templates: object) -> list[Prompt]:
     """Return the prompts of a list of templates.
 
     Raises:
-        BadPrompts: it is no list of different texts, each with `{subject}` once.
+        InvalidPromptsError: it is no list of different texts, each with `{subject}` once.
     """
     if not isinstance(templates, list) or not templates:
-        raise BadPrompts(f'the prompts have to be a list of texts such as "photo of {SLOT}, smiling"')
+        raise InvalidPromptsError(
+            f'the prompts have to be a list of texts such as "photo of {SUBJECT}, smiling"'
+        )
     prompts = []
     for number, template in enumerate(templates, start=1):
-        if not isinstance(template, str) or template.count(SLOT) != 1 or "\n" in template.strip():
-            raise BadPrompts(f"prompt {number} has to be one line with {SLOT} once, not {template!r}")
+        if not isinstance(template, str) or template.count(SUBJECT) != 1 or "\n" in template.strip():
+            raise InvalidPromptsError(
+                f"prompt {number} has to be one line with {SUBJECT} once, not {template!r}"
+            )
         prompts.append(Prompt(number, " ".join(template.split())))
     scenes = [prompt.scene.casefold() for prompt in prompts]
     for prompt in prompts:
         if scenes.count(prompt.scene.casefold()) > 1:
-            raise BadPrompts(f"prompt {prompt.number} is there twice: {prompt.template!r}")
+            raise InvalidPromptsError(f"prompt {prompt.number} is there twice: {prompt.template!r}")
     return prompts
 
 
@@ -101,7 +105,7 @@ def subjects(person: Concept) -> dict[str, str]:
     return {"lora": trained, "bare": described, "bare_trigger": trained, "floor": person.class_word}
 
 
-def unseen(
+def split_seen(
     prompts: Iterable[Prompt], captions: Iterable[str], subject: str
 ) -> tuple[list[Prompt], list[Prompt]]:
     """Tell prompts that no training caption says from those that one does.
@@ -124,23 +128,25 @@ def unseen(
     return new, seen
 
 
-def takes(prompts: Iterable[Prompt], person: Concept, images_per_prompt: int, seed: int) -> list[Take]:
+def plan_images(
+    prompts: Iterable[Prompt], person: Concept, images_per_prompt: int, seed: int
+) -> list[PlannedImage]:
     """Return every image to draw, variant by variant: the same seeds in each.
 
     Args:
         prompts: the scenes.
         person: whose trigger, class word and description make the subjects.
-        images_per_prompt: seeds a prompt, for the variants in OFTEN.
+        images_per_prompt: seeds a prompt, for the variants in MAIN_VARIANTS.
         seed: of the first prompt's first image; a prompt's seeds do not depend on the other prompts.
     """
     planned = []
     for variant, subject in subjects(person).items():
-        count = images_per_prompt if variant in OFTEN else 1
+        count = images_per_prompt if variant in MAIN_VARIANTS else 1
         for prompt in prompts:
             for index in range(count):
                 name = f"{variant}/{(prompt.number - 1) * images_per_prompt + index:04d}"
                 own = (seed + 1000 * prompt.number + index) % 2**32
-                planned.append(Take(name, variant, prompt, prompt.text(subject), own))
+                planned.append(PlannedImage(name, variant, prompt, prompt.text(subject), own))
     return planned
 
 

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.domain.manifest import TRAIN
-from valentina_pipeline.image.evaluate.prompts import Take
+from valentina_pipeline.image.evaluate.prompts import PlannedImage
 from valentina_pipeline.image.faces.similarity import face_scores
 
 if TYPE_CHECKING:
     import pandas as pd
-from valentina_pipeline.image.models.scorers import ContentJudge, Judges
+from valentina_pipeline.image.models.scorers import ContentScorer, Scorers
 
 LAYOUT_SIDE = 16
 """Pixels: at this size a picture is its pose, framing and colours, without texture."""
@@ -36,7 +36,7 @@ SCORE_COLUMNS = (
 )
 
 
-class NothingToMeasure(ValueError):
+class NothingToMeasureError(ValueError):
     """There are no portraits to measure against, or no images to measure."""
 
 
@@ -70,7 +70,7 @@ class Portraits:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ScoredImages:
     """Drawn images with their scores.
 
     Attributes:
@@ -79,12 +79,12 @@ class Measured:
         content: CLIP's (n, e), norm 1.
     """
 
-    takes: tuple[Take, ...]
+    takes: tuple[PlannedImage, ...]
     scores: "pd.DataFrame"
     content: np.ndarray
 
 
-def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: ContentJudge) -> Portraits:
+def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: ContentScorer) -> Portraits:
     """Return the kept portraits with what they are compared by.
 
     Args:
@@ -93,22 +93,24 @@ def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: C
         clip: the network behind CLIP-I.
 
     Raises:
-        NothingToMeasure: no portrait is held out, or none was trained on.
+        NothingToMeasureError: no portrait is held out, or none was trained on.
     """
     kept = faces[faces["kept"].astype(bool)].sort_values("sha256")
     trained = (kept["split"] == TRAIN).to_numpy(dtype=bool)
     if trained.all() or not trained.any():
         missing = "held out" if trained.all() else "trained on"
-        raise NothingToMeasure(
+        raise NothingToMeasureError(
             f"of {len(kept)} aligned portraits none is {missing}: add portraits to the source"
         )
     names = tuple(kept["sha256"])
     identity = np.stack([np.asarray(e, np.float64) for e in kept["embedding"]])
     content = np.concatenate([clip.images([aligned[name]]) for name in names]).astype(np.float64)
-    return Portraits(names, identity, content, np.stack([layout(aligned[name]) for name in names]), trained)
+    return Portraits(
+        names, identity, content, np.stack([layout_vector(aligned[name]) for name in names]), trained
+    )
 
 
-def layout(image: Image.Image) -> np.ndarray:
+def layout_vector(image: Image.Image) -> np.ndarray:
     """Return float64 (3 * LAYOUT_SIDE ** 2,): the picture far away, its mean removed, norm 1 (or 0)."""
     small = image.convert("RGB").resize((LAYOUT_SIDE, LAYOUT_SIDE), Image.Resampling.BOX)
     values = np.asarray(small, np.float64).ravel()
@@ -116,16 +118,16 @@ def layout(image: Image.Image) -> np.ndarray:
     return centred / max(float(np.linalg.norm(centred)), 1e-9)
 
 
-def measure(
-    shown: Iterable[tuple[Take, Image.Image]], class_word: str, real: Portraits, judges: Judges
-) -> Measured:
+def score_images(
+    shown: Iterable[tuple[PlannedImage, Image.Image]], class_word: str, real: Portraits, judges: Scorers
+) -> ScoredImages:
     """Score every drawn image.
 
     CLIP-T compares all variants with the same words, the prompt about `class_word`: neither trigger
     nor description counts for a variant that was given it.
 
     Raises:
-        NothingToMeasure: there is no image.
+        NothingToMeasureError: there is no image.
     """
     import pandas as pd
 
@@ -146,14 +148,16 @@ def measure(
                 **face_scores(image, real.identity[real.references], judges.find, judges.faces),
                 "clip_t": float(seen @ texts[number]),
                 "clip_i": float((real.content[real.references] @ seen).mean()),
-                **_nearest(seen, layout(image), real, limits),
+                **_nearest(seen, layout_vector(image), real, limits),
             }
         )
         content.append(seen)
         done.append(take)
     if not rows:
-        raise NothingToMeasure("no image to measure: all were left out")
-    return Measured(tuple(done), pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).round(6), np.stack(content))
+        raise NothingToMeasureError("no image to measure: all were left out")
+    return ScoredImages(
+        tuple(done), pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).round(6), np.stack(content)
+    )
 
 
 def copy_limits(real: Portraits) -> tuple[float, float]:

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from valentina_pipeline.config.base_model import BaseConfig
-from valentina_pipeline.domain.artifacts import LORA
+from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.image.export.single_file import write
-from valentina_pipeline.image.lora.loading import pipeline
+from valentina_pipeline.image.lora.loading import load_pipeline
 from valentina_pipeline.image.models.base_model import BaseModel, load_base
-from valentina_pipeline.image.models.families import quiet
+from valentina_pipeline.image.models.families import no_progress_bars
 
 SETTINGS = "settings.json"
 """Of an export for ONNX Runtime: what the networks' configurations say, and the sampler's."""
 
-ODD = (11, 13)
+TRACE_SIZE = (11, 13)
 """Height and width of the latents that are traced: where sizes halve evenly, a graph may rely on it."""
 
 
-def fused(base: BaseConfig, root: Path, learned: Path) -> BaseModel:
+def fuse_lora(base: BaseConfig, root: Path, learned: Path) -> BaseModel:
     """Return a base on the CPU in float32 whose weights are what the LoRA makes of them.
 
     Args:
@@ -34,14 +34,14 @@ def fused(base: BaseConfig, root: Path, learned: Path) -> BaseModel:
         learned: train_lora's folder.
     """
     model = load_base(base, root, "fp32")
-    pipe = pipeline(model, learned).to("cpu")
-    if (learned / LORA).is_file():
+    pipe = load_pipeline(model, learned).to("cpu")
+    if (learned / LORA_FILE).is_file():
         pipe.fuse_lora(components=["unet", *model.text_encoders], safe_fusing=True)
         pipe.unload_lora_weights()
     return model
 
 
-def native(model: BaseModel, folder: Path) -> dict[str, Path]:
+def export_single_file(model: BaseModel, folder: Path) -> dict[str, Path]:
     """Write all networks into one file in float16, as bases are passed on.
 
     Args:
@@ -51,12 +51,12 @@ def native(model: BaseModel, folder: Path) -> dict[str, Path]:
     Returns:
         Path in `folder` -> file.
     """
-    with quiet():
+    with no_progress_bars():
         write(model.pipe.to(torch.float16), folder / "model.safetensors")
     return {"model.safetensors": folder / "model.safetensors"}
 
 
-def onnx(model: BaseModel, folder: Path) -> dict[str, Path]:
+def export_onnx(model: BaseModel, folder: Path) -> dict[str, Path]:
     """Write each network as an ONNX graph of any batch, height and width, with all else that draws.
 
     Args:
@@ -81,7 +81,7 @@ def onnx(model: BaseModel, folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
 
 
-ENGINES = {"onnx": onnx, "native": native}
+ENGINES = {"onnx": export_onnx, "native": export_single_file}
 """What writes an engine's files."""
 
 
@@ -96,7 +96,7 @@ def _traced(model: BaseModel) -> dict[str, tuple[nn.Module, dict[str, Tensor], d
     unet, vae = model.unet.to(memory_format=torch.contiguous_format), model.vae
     n, length = 4, model.tokenizers[0].model_max_length
     inputs = {
-        "sample": torch.zeros(n, unet.config.in_channels, *ODD),
+        "sample": torch.zeros(n, unet.config.in_channels, *TRACE_SIZE),
         "timestep": torch.tensor(500.0),
         "encoder_hidden_states": torch.zeros(n, length, unet.config.cross_attention_dim),
     }
@@ -110,7 +110,7 @@ def _traced(model: BaseModel) -> dict[str, tuple[nn.Module, dict[str, Tensor], d
         "timestep": {},
         "encoder_hidden_states": {0: any_of, 1: any_of},  # texts of several pieces are longer
     }
-    latents = {"latents": torch.zeros(n, vae.config.latent_channels, *ODD)}
+    latents = {"latents": torch.zeros(n, vae.config.latent_channels, *TRACE_SIZE)}
     ids = {"ids": torch.zeros(n, length, dtype=torch.int64)}
     return {
         "unet": (_Unet(unet), inputs, {name: sides.get(name, batch) for name in inputs}),

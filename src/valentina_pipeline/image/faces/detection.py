@@ -41,7 +41,7 @@ class Face:
         return (self.box[2] - self.box[0]) * self.height
 
 
-def find_faces(images: Iterable[Image.Image]) -> list[list[Face]]:
+def detect_faces(images: Iterable[Image.Image]) -> list[list[Face]]:
     """Return each picture's faces, the largest first, an empty list where there is none.
 
     Pictures are searched one by one on one thread, so that a face's figures depend on neither its

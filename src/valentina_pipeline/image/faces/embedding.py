@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class FaceEmbedder:
             return torch.cat([self.network(one) for one in inputs.split(1)]).numpy()
 
 
-def embedder(kind: Kind, path: str | Path) -> FaceEmbedder:
+def load_face_embedder(kind: Kind, path: str | Path) -> FaceEmbedder:
     """Load the network that turns faces into identity vectors.
 
     Args:
@@ -62,16 +62,16 @@ def embedder(kind: Kind, path: str | Path) -> FaceEmbedder:
         path: the weights' file; for facenet also "vggface2", the published weights in torch's cache.
 
     Raises:
-        MissingModel: the weights are not on this machine; they are never downloaded silently.
+        MissingModelError: the weights are not on this machine; they are never downloaded silently.
     """
     return _LOADERS[kind](str(path))
 
 
 def require_embedder(kind: Kind, path: str | Path) -> Path:
-    """Return the file of a face embedder's weights without reading it; arguments as of `embedder`.
+    """Return the file of a face embedder's weights without reading it; arguments as of `load_face_embedder`.
 
     Raises:
-        MissingModel: the file is not on this machine.
+        MissingModelError: the file is not on this machine.
     """
     return {"tiny": _tiny_file, "facenet": _facenet_file}[kind](str(path))
 
@@ -89,7 +89,7 @@ def _tiny(path: str) -> FaceEmbedder:
 
 def _tiny_file(path: str) -> Path:
     if not Path(path).is_file():
-        raise MissingModel(
+        raise MissingModelError(
             f"the tiny face embedder ({path})", "Apache-2.0", "`git checkout -- tiny/weights` brings it back"
         )
     return Path(path)
@@ -119,7 +119,7 @@ def _facenet_file(path: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise MissingModel(
+    raise MissingModelError(
         f"FaceNet InceptionResnetV1, weights vggface2 ({places[0]})",
         "code MIT; weights trained on VGGFace2, for research",
         f"download {VGGFACE2_URL} to {places[0]}, or set `face_embedder.path` in conf/base/bases.yml to it",

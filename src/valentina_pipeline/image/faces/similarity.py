@@ -33,21 +33,23 @@ def face_scores(image: Image.Image, known: np.ndarray, find: Find, faces: FaceJu
     Without a sure face identity is NaN.
     """
     found = find([image])[0]
-    if not (certain := sure(found)):
+    if not (certain := confident_faces(found)):
         return {
             "identity": float("nan"),
             "face_probability": max((f.probability for f in found), default=0.0),
         }
-    identity = float(likeness(image, certain[:1], known, faces)[0])
+    identity = float(identity_similarity(image, certain[:1], known, faces)[0])
     return {"identity": identity, "face_probability": certain[0].probability}
 
 
-def sure(found: Sequence[Face]) -> list[Face]:
+def confident_faces(found: Sequence[Face]) -> list[Face]:
     """Return the faces that count as found, in the order given."""
     return [face for face in found if face.probability >= FACE_PROBABILITY]
 
 
-def likeness(image: Image.Image, found: Sequence[Face], known: np.ndarray, faces: FaceJudge) -> np.ndarray:
+def identity_similarity(
+    image: Image.Image, found: Sequence[Face], known: np.ndarray, faces: FaceJudge
+) -> np.ndarray:
     """Return float64 (m,): the mean cosine to `known` (n, d) of each of m faces found in a picture."""
     vectors = faces.embed([face_crop(image, face, faces.size) for face in found]).astype(np.float64)
     return (vectors @ known.T).mean(axis=1)

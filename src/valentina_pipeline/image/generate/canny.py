@@ -18,7 +18,7 @@ def edges(image: Image.Image) -> Image.Image:
     return Image.fromarray(found).convert("RGB")
 
 
-def agreement(drawn: Image.Image, wanted: Image.Image) -> float:
+def edge_f1(drawn: Image.Image, wanted: Image.Image) -> float:
     """Return the F1 of a drawn picture's edges against those wanted, in [0, 1]; 0 where either has none.
 
     An edge is right where the other picture has one within TOLERANCE pixels, up, down, aside or across.

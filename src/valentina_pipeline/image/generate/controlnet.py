@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image.generate.canny import edges
-from valentina_pipeline.image.models.offload import join, where
+from valentina_pipeline.image.models.offload import attach_like, execution_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,11 +62,11 @@ def load(folder: Path, architecture: Architecture, unet: Any) -> Any:
         other = ["channels"] if any(one != theirs for one, theirs in both) else []
     if other:
         raise ValueError(f"it is for another base: its {other[0]} is {mine[other[0]]}")
-    return join(network.requires_grad_(False).eval(), unet)
+    return attach_like(network.requires_grad_(False).eval(), unet)
 
 
 @contextmanager
-def steered(unet: Any, controls: Sequence[Control]) -> Iterator[None]:
+def apply_controls(unet: Any, controls: Sequence[Control]) -> Iterator[None]:
     """Have networks steer a U-Net inside of the block, in whichever pipeline it works.
 
     Each call of the U-Net is given what diffusers' own pipelines for ControlNets and T2I-Adapters give it.
@@ -122,7 +122,7 @@ def _pixels(control: Control, unet: Any) -> "Tensor":
     channels = config.get("conditioning_channels") or config["in_channels"]
     shown = np.array(control.picture.convert("L" if channels == 1 else "RGB"))
     pixels = torch.from_numpy(shown.reshape(*shown.shape[:2], -1)).permute(2, 0, 1)[None] / 255
-    return pixels.to(where(unet), unet.dtype)
+    return pixels.to(execution_device(unet), unet.dtype)
 
 
 def _plain(value: Any) -> Any:

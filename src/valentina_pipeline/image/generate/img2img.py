@@ -24,7 +24,7 @@ LEAST_WEIGHT = 128
 
 
 @dataclass(frozen=True)
-class Start:
+class InitImage:
     """What a drawing begins from.
 
     Attributes:
@@ -38,7 +38,7 @@ class Start:
     mask: Image.Image | None = None
 
 
-def left_out(steps: int, strength: float) -> int:
+def skipped_steps(steps: int, strength: float) -> int:
     """Return how many of a sampler's steps are not done."""
     return steps - max(1, round(steps * strength))
 
@@ -59,7 +59,7 @@ def weights(mask: Image.Image) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Begun:
+class Img2ImgState:
     """A batch that begins from a picture.
 
     Attributes:
@@ -92,7 +92,9 @@ class Begun:
         return noisy
 
 
-def begun(pipe: Any, start: Start, steps: int, generators: "Sequence[torch.Generator]") -> Begun:
+def prepare_latents(
+    pipe: Any, start: InitImage, steps: int, generators: "Sequence[torch.Generator]"
+) -> Img2ImgState:
     """Return a batch of a pipeline's that begins from a picture.
 
     Args:
@@ -108,16 +110,16 @@ def begun(pipe: Any, start: Start, steps: int, generators: "Sequence[torch.Gener
     pixels = torch.from_numpy(np.array(start.picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
     clean = encode(pipe.vae, pixels)
     noise = torch.cat([torch.randn(clean.shape, generator=each) for each in generators]).to(clean.device)
-    scheduler = _later(pipe.scheduler, left_out(steps, start.strength))
+    scheduler = _later(pipe.scheduler, skipped_steps(steps, start.strength))
     scheduler.set_timesteps(steps, device=clean.device)
     fresh = torch.ones(1, 1, *clean.shape[2:])
     if start.mask:
         shown = start.mask.resize((clean.shape[3], clean.shape[2]), Image.Resampling.BOX)
         fresh = torch.from_numpy(np.array(shown) > 0)[None, None].float()  # pixels are put back at the end
-    return Begun(scheduler, clean, noise, fresh)
+    return Img2ImgState(scheduler, clean, noise, fresh)
 
 
-def pasted(drawn: Image.Image, start: Start) -> Image.Image:
+def composite(drawn: Image.Image, start: InitImage) -> Image.Image:
     """Return what was drawn with the start's own pixels, to the last bit, where its mask is black."""
     if start.mask is None:
         return drawn

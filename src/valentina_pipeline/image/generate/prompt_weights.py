@@ -18,7 +18,7 @@ _MARK = re.compile(r"\\[()\[\]\\]|[()\[\]]|\bBREAK\b|[^\\()\[\]B]+|.", re.DOTALL
 _WEIGHT = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*", re.DOTALL)
 
 
-class BadEmphasis(ValueError):
+class InvalidPromptWeightError(ValueError):
     """A prompt asks for a weight out of range, or for what is not drawn here; the message says which."""
 
 
@@ -26,8 +26,8 @@ def parse(prompt: str) -> list[tuple[str, float]]:
     """Return the parts of a prompt with their weights; a bracket without its other half is plain.
 
     Raises:
-        BadEmphasis: a weight is not in [0, 2], or words would change between the steps: [one:other:0.5],
-            [one|other].
+        InvalidPromptWeightError: a weight is not in [0, 2], or words would change between the steps:
+            [one:other:0.5], [one|other].
     """
     marks = _MARK.findall(prompt)
     pairs = _pairs(marks)
@@ -56,7 +56,7 @@ def plain(prompt: str) -> str:
     """Return the words alone, as the text encoders read them.
 
     Raises:
-        BadEmphasis: see `parse`.
+        InvalidPromptWeightError: see `parse`.
     """
     return "".join(" " if text == BREAK else text for text, _ in parse(prompt))
 
@@ -78,7 +78,9 @@ def _pairs(marks: Sequence[str]) -> dict[int, int]:
 
 def _refuse_editing(inside: str) -> None:
     if "|" in inside or (":" in inside and _WEIGHT.fullmatch(inside)):
-        raise BadEmphasis(f"[{inside}] changes words between steps, which is not done here: leave it out")
+        raise InvalidPromptWeightError(
+            f"[{inside}] changes words between steps, which is not done here: leave it out"
+        )
 
 
 def _joined(parts: Words) -> list[tuple[str, float]]:
@@ -89,7 +91,7 @@ def _joined(parts: Words) -> list[tuple[str, float]]:
             joined.append((BREAK, 1.0))
             continue
         if not 0 <= weight <= HEAVIEST:
-            raise BadEmphasis(
+            raise InvalidPromptWeightError(
                 f"{text.strip()!r} would weigh {weight:.3g}, and 0 to {HEAVIEST:g} is drawn; plain brackets "
                 "are written \\( and \\)"
             )

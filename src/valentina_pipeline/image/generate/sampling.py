@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.image.generate.img2img import Start, begun, pasted
+from valentina_pipeline.image.generate.img2img import InitImage, composite, prepare_latents
 from valentina_pipeline.image.generate.prompt_weights import Words, parse
 from valentina_pipeline.image.models.vae import decode
 
 if TYPE_CHECKING:
     from torch import Tensor
-from valentina_pipeline.image.provenance.metadata import mark
+from valentina_pipeline.image.provenance.metadata import add_provenance
 
 OnStep = Callable[[int, "Tensor"], None]
 """Told after each step of a batch: how many are done, and its latents (n, c, h, w).
@@ -30,7 +30,7 @@ DECODED_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Request:
+class ImageSpec:
     """One image to draw.
 
     Attributes:
@@ -52,22 +52,22 @@ class Request:
         return [(self.prompt, 1.0)], [(self.negative, 1.0)]
 
 
-def told(request: Request) -> dict[str, object]:
+def request_metadata(request: ImageSpec) -> dict[str, object]:
     """Return what an image says of the request that it was drawn for."""
     said: dict[str, object] = {"prompt": request.prompt, "seed": request.seed}
     return {**said, "negative_prompt": request.negative} if request.negative else said
 
 
-def draw(
+def generate_images(
     pipe: Any,
-    requests: Sequence[Request],
+    requests: Sequence[ImageSpec],
     steps: int,
     guidance: float,
     size: int | tuple[int, int],
     batch: int = 8,
     provenance: Mapping[str, object] | None = None,
     on_step: OnStep | None = None,
-    start: Start | None = None,
+    start: InitImage | None = None,
 ) -> list[Image.Image]:
     """Draw the requests, in order, each image marked as generated.
 
@@ -90,14 +90,16 @@ def draw(
     for rows in _batches(pipe, requests, batch):
         chosen = [requests[row] for row in rows]
         latents = _denoise(pipe, chosen, steps, guidance, (width, height), on_step, start)
-        for row, request, image in zip(rows, chosen, pictures(pipe.vae, latents), strict=True):
+        for row, request, image in zip(rows, chosen, decode_latents(pipe.vae, latents), strict=True):
             settings = {"steps": steps, "guidance": guidance}
-            whole = pasted(image, start) if start else image
-            images[row] = mark(whole, {**told(request), **settings, **(provenance or {})})
+            whole = composite(image, start) if start else image
+            images[row] = add_provenance(
+                whole, {**request_metadata(request), **settings, **(provenance or {})}
+            )
     return [images[row] for row in range(len(requests))]
 
 
-def _batches(pipe: Any, requests: Sequence[Request], batch: int) -> Iterator[list[int]]:
+def _batches(pipe: Any, requests: Sequence[ImageSpec], batch: int) -> Iterator[list[int]]:
     """Yield rows to draw together.
 
     Pipelines treat no negative prompt and an empty one differently; texts of one batch have as many pieces.
@@ -109,7 +111,7 @@ def _batches(pipe: Any, requests: Sequence[Request], batch: int) -> Iterator[lis
             yield rows[start : start + batch]
 
 
-def _pieces(pipe: Any, request: Request) -> int:
+def _pieces(pipe: Any, request: ImageSpec) -> int:
     """Return how many pieces a request's texts take; 0 where the pipeline reads them by itself."""
     from valentina_pipeline.image.generate.conditioning import readings
 
@@ -119,7 +121,7 @@ def _pieces(pipe: Any, request: Request) -> int:
     return most if weighted or most > 1 else 0
 
 
-def _texts(pipe: Any, requests: Sequence[Request]) -> dict[str, Any]:
+def _texts(pipe: Any, requests: Sequence[ImageSpec]) -> dict[str, Any]:
     """Return what a pipeline's call takes of the texts of one batch."""
     from valentina_pipeline.image.generate.conditioning import embed, readings
 
@@ -142,18 +144,18 @@ def _texts(pipe: Any, requests: Sequence[Request]) -> dict[str, Any]:
 
 def _denoise(
     pipe: Any,
-    requests: Sequence[Request],
+    requests: Sequence[ImageSpec],
     steps: int,
     guidance: float,
     size: tuple[int, int],
     on_step: OnStep | None,
-    start: Start | None,
+    start: InitImage | None,
 ) -> "Tensor":
     """Return latents (n, c, h, w) by the pipeline's own call."""
     import torch
 
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
-    batch = begun(pipe, start, steps, generators) if start else None
+    batch = prepare_latents(pipe, start, steps, generators) if start else None
     with torch.no_grad():
         texts = _texts(pipe, requests)
     sampler = pipe.scheduler
@@ -181,7 +183,7 @@ def _denoise(
         pipe.scheduler = sampler
 
 
-def pictures(vae: Any, latents: "Tensor") -> Iterator[Image.Image]:
+def decode_latents(vae: Any, latents: "Tensor") -> Iterator[Image.Image]:
     """Yield the pictures of latents (n, c, h, w)."""
     factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a latent is wide and high
     pixels_each = latents.shape[-2] * latents.shape[-1] * factor**2

@@ -14,16 +14,21 @@ from typing import Any
 
 import pandas as pd
 
-from valentina_pipeline.common.parallel import Lost, each
-from valentina_pipeline.common.progress import counted
+from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
+from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.domain.artifacts import sha256
-from valentina_pipeline.domain.manifest import REJECTION_COLUMNS, validated
-from valentina_pipeline.domain.rights import NotAllowed, RightsRecord, allowed
-from valentina_pipeline.image.ingest.result_cache import Journal, Kept
-from valentina_pipeline.image.ingest.screening import Intake, Picture, judge, judged_by
-from valentina_pipeline.image.ingest.source_image import Original, fetched
-from valentina_pipeline.image.io.decode import Rejection
-from valentina_pipeline.image.io.perceptual_hash import Hashes
+from valentina_pipeline.domain.manifest import REJECTION_COLUMNS, validate_manifest
+from valentina_pipeline.domain.rights import NotAllowedError, RightsRecord, require_permission
+from valentina_pipeline.image.ingest.result_cache import CachedImage, ResultCache
+from valentina_pipeline.image.ingest.screening import (
+    AcceptedImage,
+    ScreeningContext,
+    screen_image,
+    screening_fingerprint,
+)
+from valentina_pipeline.image.ingest.source_image import SourceImage, prefetch
+from valentina_pipeline.image.io.decode import RejectedImageError
+from valentina_pipeline.image.io.perceptual_hash import PerceptualHashIndex
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +39,18 @@ SHOWN = 20
 """Rejections that are logged one by one; all are in the report."""
 
 
-class NoImages(ValueError):
+class NoImagesError(ValueError):
     """Not one picture was taken in; the message names the most frequent reasons."""
 
 
-Map = Callable[[Callable[[Original], Picture | Rejection], Iterable[Original]], Iterable[Any]]
-Outcome = Kept | Rejection
+Map = Callable[
+    [Callable[[SourceImage], AcceptedImage | RejectedImageError], Iterable[SourceImage]], Iterable[Any]
+]
+Outcome = CachedImage | RejectedImageError
 
 
 def ingest(
-    originals: Sequence[Original], intake: Intake, journal: Journal, each: Map = each
+    originals: Sequence[SourceImage], intake: ScreeningContext, journal: ResultCache, each: Map = parallel_map
 ) -> tuple[Mapping[str, Path], pd.DataFrame, pd.DataFrame]:
     """Judge every picture that the journal does not know yet.
 
@@ -58,10 +65,10 @@ def ingest(
         a picture left out: source_name, reason, detail.
 
     Raises:
-        NoImages: nothing is left.
+        NoImagesError: nothing is left.
     """
     ordered = sorted(originals, key=lambda original: original.name)
-    about = judged_by(intake)
+    about = screening_fingerprint(intake)
     keys = [_key(about, original.version) for original in ordered]
     outcomes: list[Outcome | None] = [
         _refused(original, intake) or _known(journal, key)
@@ -72,9 +79,9 @@ def ingest(
         logger.info(
             "%d of %d pictures did not change since they were judged", len(ordered) - len(todo), len(ordered)
         )
-    with fetched(ordered[row] for row in todo) as read:
-        made = each(partial(judge, intake), read)
-        shown = counted(made, "ingest", len(ordered), len(ordered) - len(todo))
+    with prefetch(ordered[row] for row in todo) as read:
+        made = each(partial(screen_image, intake), read)
+        shown = track_progress(made, "ingest", len(ordered), len(ordered) - len(todo))
         for row, outcome in zip(todo, shown, strict=True):
             outcomes[row] = _remembered(journal, keys[row], outcome)
     judged = [outcome for outcome in outcomes if outcome is not None]
@@ -86,11 +93,11 @@ def ingest(
     manifest = _manifest(kept, intake)
     _say_notes(manifest)
     # duplicates, too: without its file a picture would be judged again each time
-    journal.forget_all_but(keys, (item.facts["sha256"] for item in judged if isinstance(item, Kept)))
+    journal.forget_all_but(keys, (item.facts["sha256"] for item in judged if isinstance(item, CachedImage)))
     return {item.facts["sha256"]: item.path for _, item in kept}, manifest, rejections
 
 
-def row(original: Original, facts: Mapping[str, Any], record: RightsRecord) -> dict[str, Any]:
+def row(original: SourceImage, facts: Mapping[str, Any], record: RightsRecord) -> dict[str, Any]:
     """Return a picture's row of the manifest."""
     return {
         **facts,
@@ -102,11 +109,11 @@ def row(original: Original, facts: Mapping[str, Any], record: RightsRecord) -> d
     }
 
 
-def _refused(original: Original, intake: Intake) -> Rejection | None:
+def _refused(original: SourceImage, intake: ScreeningContext) -> RejectedImageError | None:
     try:
-        allowed(intake.rights, original.name, "training", intake.today)
-    except NotAllowed as err:
-        return Rejection(err.reason, err.detail)
+        require_permission(intake.rights, original.name, "training", intake.today)
+    except NotAllowedError as err:
+        return RejectedImageError(err.reason, err.detail)
     return None
 
 
@@ -115,40 +122,44 @@ def _key(about: str, version: str) -> str:
     return sha256(f"{about} {version}".encode(errors="backslashreplace")) if version else ""
 
 
-def _known(journal: Journal, key: str) -> Outcome | None:
+def _known(journal: ResultCache, key: str) -> Outcome | None:
     known = journal.get(key) if key else None
-    return Rejection(*known) if isinstance(known, tuple) else known
+    return RejectedImageError(*known) if isinstance(known, tuple) else known
 
 
-def _remembered(journal: Journal, key: str, outcome: "Picture | Rejection | Lost") -> Outcome:
-    if isinstance(outcome, Picture):
+def _remembered(
+    journal: ResultCache, key: str, outcome: "AcceptedImage | RejectedImageError | WorkerFailure"
+) -> Outcome:
+    if isinstance(outcome, AcceptedImage):
         return journal.keep(key, outcome.facts, outcome.content)
-    rejection = Rejection("decoder died", outcome.why) if isinstance(outcome, Lost) else outcome
+    rejection = (
+        RejectedImageError("decoder died", outcome.why) if isinstance(outcome, WorkerFailure) else outcome
+    )
     if rejection.reason not in PASSING:
         journal.reject(key, rejection.reason, rejection.detail)
     return rejection
 
 
 def _without_likenesses(
-    originals: Sequence[Original], outcomes: Sequence[Outcome], bits: int
-) -> tuple[list[tuple[Original, Kept]], list[tuple[str, Rejection]]]:
+    originals: Sequence[SourceImage], outcomes: Sequence[Outcome], bits: int
+) -> tuple[list[tuple[SourceImage, CachedImage]], list[tuple[str, RejectedImageError]]]:
     """Leave out pictures that equal, or nearly equal, one before them; rejections in order of names."""
-    kept: list[tuple[Original, Kept]] = []
-    rejected: list[tuple[str, Rejection]] = []
-    hashes = Hashes(len(outcomes))
+    kept: list[tuple[SourceImage, CachedImage]] = []
+    rejected: list[tuple[str, RejectedImageError]] = []
+    hashes = PerceptualHashIndex(len(outcomes))
     first: dict[str, str] = {}
     for original, outcome in zip(originals, outcomes, strict=True):
-        if isinstance(outcome, Rejection):
+        if isinstance(outcome, RejectedImageError):
             rejected.append((original.name, outcome))
             continue
         name, digest = original.name, outcome.facts["sha256"]
         distances = hashes.distances(outcome.facts["phash"])
         if digest in first:
-            rejected.append((name, Rejection("duplicate", f"the same pixels as {first[digest]}")))
+            rejected.append((name, RejectedImageError("duplicate", f"the same pixels as {first[digest]}")))
         elif len(kept) and distances.min() <= bits:
             near = kept[int(distances.argmin())][0].name
             rejected.append(
-                (name, Rejection("near duplicate", f"{int(distances.min())} of 64 bits from {near}"))
+                (name, RejectedImageError("near duplicate", f"{int(distances.min())} of 64 bits from {near}"))
             )
         else:
             hashes.add(outcome.facts["phash"])
@@ -157,10 +168,14 @@ def _without_likenesses(
     return kept, rejected
 
 
-def _manifest(kept: Sequence[tuple[Original, Kept]], intake: Intake) -> pd.DataFrame:
-    return validated(
+def _manifest(kept: Sequence[tuple[SourceImage, CachedImage]], intake: ScreeningContext) -> pd.DataFrame:
+    return validate_manifest(
         pd.DataFrame(
-            row(original, item.facts, allowed(intake.rights, original.name, "training", intake.today))
+            row(
+                original,
+                item.facts,
+                require_permission(intake.rights, original.name, "training", intake.today),
+            )
             for original, item in kept
         )
     )
@@ -175,7 +190,7 @@ def _report(accepted: int, rejections: pd.DataFrame) -> None:
     if accepted == 0:
         reasons = Counter(rejections["reason"]).most_common(3)
         said = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-        raise NoImages(f"none of {len(rejections)} files was taken in: {said}; each is logged above")
+        raise NoImagesError(f"none of {len(rejections)} files was taken in: {said}; each is logged above")
 
 
 def _say_notes(manifest: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.common.threads import one_thread
 from valentina_pipeline.image.models.clip import Clip, load_clip
 
@@ -33,7 +33,7 @@ def clip_iqa(image: Image.Image, model: str) -> float:
         model: a folder in open_clip's layout, or a name such as "ViT-B-32/laion2b_s34b_b79k".
 
     Raises:
-        MissingModel: it is not on this machine.
+        MissingModelError: it is not on this machine.
         ValueError: open_clip knows no such model.
     """
     import torch
@@ -52,7 +52,7 @@ def brisque(image: Image.Image, folder: str) -> float:
         folder: holds BRISQUE_FILES.
 
     Raises:
-        MissingModel: it does not, or they are none.
+        MissingModelError: it does not, or they are none.
     """
     small = image.convert("RGB")
     scale = BRISQUE_SIDE / min(image.size)
@@ -81,7 +81,7 @@ def require_brisque(folder: str) -> list[Path]:
     """Return BRISQUE's two files in `folder` without reading them.
 
     Raises:
-        MissingModel: one of them is missing.
+        MissingModelError: one of them is missing.
     """
     files = [Path(folder) / name for name in BRISQUE_FILES]
     if not all(file.is_file() for file in files):  # OpenCV would continue without them
@@ -89,8 +89,8 @@ def require_brisque(folder: str) -> list[Path]:
     return files
 
 
-def _missing_brisque(files: list[Path]) -> MissingModel:
-    return MissingModel(
+def _missing_brisque(files: list[Path]) -> MissingModelError:
+    return MissingModelError(
         f"BRISQUE ({' and '.join(map(str, files))})",
         "Apache-2.0; made from the LIVE database",
         "they are in modules/quality/samples of github.com/opencv/opencv_contrib; "

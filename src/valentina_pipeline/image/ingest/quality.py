@@ -7,7 +7,7 @@ from PIL import Image
 
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.image.ingest.text_overlay import count_overlay_letters
-from valentina_pipeline.image.io.decode import Rejection
+from valentina_pipeline.image.io.decode import RejectedImageError
 
 SIDE = 512
 """Pixels of the shorter side at which sharpness and noise are measured: figures of any camera compare."""
@@ -53,7 +53,7 @@ class Quality:
     letters: int | None
 
 
-def measured(
+def measure_quality(
     image: Image.Image, tables: "dict[int, list[int]] | None" = None, read_letters: bool = False
 ) -> Quality:
     """Return the figures of an RGB picture.
@@ -88,7 +88,7 @@ def measured(
 
 
 def check(quality: Quality, limits: IngestConfig) -> None:
-    """Raise Rejection where a figure is beyond its limit, with both and the limit's name."""
+    """Raise RejectedImageError where a figure is beyond its limit, with both and the limit's name."""
     figures, (darkest, brightest) = asdict(quality), limits.brightness
     for name, reason, least, most, key in (
         ("sharpness", "blurred", limits.min_sharpness, None, "min_sharpness"),
@@ -101,11 +101,11 @@ def check(quality: Quality, limits: IngestConfig) -> None:
     ):
         value = figures[name]
         if value is not None and least is not None and value < least:
-            raise Rejection(
+            raise RejectedImageError(
                 reason, f"{_said(name, quality)} {value:g}, at least {least:g} (ingest.{key}) is wanted"
             )
         if value is not None and most is not None and value > most:
-            raise Rejection(
+            raise RejectedImageError(
                 reason, f"{_said(name, quality)} {value:g}, at most {most:g} (ingest.{key}) is wanted"
             )
 

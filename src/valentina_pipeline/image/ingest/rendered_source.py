@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image import renderer
-from valentina_pipeline.image.ingest.source_image import Original
+from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.io import png
 
 SMALLEST = 768
@@ -48,7 +48,9 @@ def _round(seed: int, index: int, field: int, options: int) -> int:
     return int(np.random.default_rng([seed, field, turn, options]).permutation(options)[place])
 
 
-def portraits(woman: renderer.Identity, trigger: str, count: int, size: int, seed: int) -> Sequence[Original]:
+def portraits(
+    woman: renderer.Identity, trigger: str, count: int, size: int, seed: int
+) -> Sequence[SourceImage]:
     """Return `count` portraits, each rendered when its content is asked for.
 
     Args:
@@ -60,7 +62,7 @@ def portraits(woman: renderer.Identity, trigger: str, count: int, size: int, see
     """
     scenes = [scene(seed, index) for index in range(count)]
     return [
-        Original(
+        SourceImage(
             name=f"{trigger}_{index:04d}.png",
             content=partial(_rendered, woman, view, index, size),
             attributes=renderer.attributes(woman, view),

@@ -10,14 +10,14 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedImage:
     """A picture that passed: what is known of it, and its PNG's file."""
 
     facts: dict[str, Any]
     path: Path
 
 
-class Journal:
+class ResultCache:
     """Outcomes by key, and PNG files by sha256, in a folder that `rm -r` makes forget.
 
     Args:
@@ -29,7 +29,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._rows = _opened(folder / "outcomes.sqlite")
 
-    def get(self, key: str) -> Kept | tuple[str, str] | None:
+    def get(self, key: str) -> CachedImage | tuple[str, str] | None:
         """Return a picture, a rejection's reason and detail, or None: not known, or its file has changed."""
         found = self._rows.execute("SELECT outcome FROM outcomes WHERE key = ?", (key,)).fetchone()
         if found is None:
@@ -38,13 +38,13 @@ class Journal:
         if "reason" in outcome:
             return outcome["reason"], outcome["detail"]
         path = self._path(outcome["facts"]["sha256"])
-        return Kept(outcome["facts"], path) if _stamp(path) == outcome["stamp"] else None
+        return CachedImage(outcome["facts"], path) if _stamp(path) == outcome["stamp"] else None
 
     def reject(self, key: str, reason: str, detail: str) -> None:
         """Remember that a picture was refused."""
         self._put(key, {"reason": reason, "detail": detail})
 
-    def keep(self, key: str, facts: dict[str, Any], content: bytes) -> Kept:
+    def keep(self, key: str, facts: dict[str, Any], content: bytes) -> CachedImage:
         """Store a picture named by its `sha256` in `facts`, and remember it, if it has a key."""
         path = self._path(facts["sha256"])
         path.parent.mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ class Journal:
             partial.write_bytes(content)
             partial.replace(path)
         self._put(key, {"facts": facts, "stamp": _stamp(path)})
-        return Kept(facts, path)
+        return CachedImage(facts, path)
 
     def forget_all_but(self, keys: Iterable[str], names: Iterable[str]) -> None:
         """Forget what is not among these keys, and remove files whose sha256 is not among `names`."""

@@ -16,10 +16,10 @@ from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.ingest import quality
 from valentina_pipeline.image.ingest.iqa import brisque, clip_iqa
-from valentina_pipeline.image.ingest.source_image import Original
+from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.ingest.upscale import upscaler
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.io.decode import Rejection, brief, decode
+from valentina_pipeline.image.io.decode import RejectedImageError, brief, decode
 from valentina_pipeline.image.safety import content_filter
 
 LIBRARIES = (
@@ -30,7 +30,7 @@ LIBRARIES = (
 
 
 @dataclass(frozen=True)
-class Intake:
+class ScreeningContext:
     """What every picture is judged by.
 
     Attributes:
@@ -47,25 +47,25 @@ class Intake:
 
 
 @dataclass(frozen=True)
-class Picture:
+class AcceptedImage:
     """A picture that passed all that can be said of it alone: its facts, as in the manifest, and its PNG."""
 
     facts: dict[str, Any]
     content: bytes
 
 
-def judge(intake: Intake, original: Original) -> Picture | Rejection:
+def screen_image(intake: ScreeningContext, original: SourceImage) -> AcceptedImage | RejectedImageError:
     """Return what becomes of one picture by its content alone, whatever the file holds."""
     limits = intake.limits
     try:
         content = read_content(original, limits.max_bytes)
         found = decode(content, limits.model_copy(update={"min_side": _least_side(limits)}))
-        figures = quality.measured(found.image, found.tables, read_letters=limits.max_letters >= 0)
+        figures = quality.measure_quality(found.image, found.tables, read_letters=limits.max_letters >= 0)
         quality.check(figures, limits)
         if reason := intake.unsafe(found.image):
-            raise Rejection("unsafe content", reason)
+            raise RejectedImageError("unsafe content", reason)
         scores = _scores(found.image, limits)
-    except Rejection as rejection:
+    except RejectedImageError as rejection:
         return rejection
     small = min(found.image.size) < limits.min_side
     image = upscaler(limits.upscale).enlarge(found.image) if small else found.image
@@ -83,10 +83,10 @@ def judge(intake: Intake, original: Original) -> Picture | Rejection:
         "upscaled": small,
         "notes": "; ".join(found.notes),
     }
-    return Picture(facts, encoded)
+    return AcceptedImage(facts, encoded)
 
 
-def judged_by(intake: Intake) -> str:
+def screening_fingerprint(intake: ScreeningContext) -> str:
     """Return a hash of all that an outcome depends on beside the picture: limits, code and libraries."""
     code = fingerprint(__name__, content_filter.__name__)
     libraries = {name: version(name) for name in LIBRARIES}
@@ -94,18 +94,18 @@ def judged_by(intake: Intake) -> str:
     return sha256(json.dumps(about, sort_keys=True).encode())
 
 
-def read_content(original: Original, limit: int) -> bytes:
+def read_content(original: SourceImage, limit: int) -> bytes:
     """Return a file's content.
 
     Raises:
-        Rejection: it cannot be read, or has more than `limit` bytes.
+        RejectedImageError: it cannot be read, or has more than `limit` bytes.
     """
     try:
         content = original.content()
     except OSError as err:
-        raise Rejection("cannot be opened", brief(err)) from err
+        raise RejectedImageError("cannot be opened", brief(err)) from err
     if len(content) > limit:
-        raise Rejection("too large", f"more than {limit:,} bytes")
+        raise RejectedImageError("too large", f"more than {limit:,} bytes")
     return content
 
 
@@ -124,8 +124,10 @@ def _scores(image: Image.Image, limits: IngestConfig) -> dict[str, float | None]
     """Return the learned scores that are wanted; None of others."""
     good = clip_iqa(image, limits.score_model) if limits.score_model else None
     if good is not None and good < limits.min_score:
-        raise Rejection("looks poor", f"CLIP-IQA {good:g}, at least {limits.min_score:g} is wanted")
+        raise RejectedImageError("looks poor", f"CLIP-IQA {good:g}, at least {limits.min_score:g} is wanted")
     distorted = brisque(image, limits.brisque_model) if limits.brisque_model else None
     if distorted is not None and distorted > limits.max_brisque:
-        raise Rejection("looks poor", f"BRISQUE {distorted:g}, at most {limits.max_brisque:g} is wanted")
+        raise RejectedImageError(
+            "looks poor", f"BRISQUE {distorted:g}, at most {limits.max_brisque:g} is wanted"
+        )
     return {"clip_iqa": good, "brisque": distorted}

@@ -13,7 +13,7 @@ from valentina_pipeline.image.io.decode import brief
 
 
 @dataclass(frozen=True)
-class Original:
+class SourceImage:
     """A picture as it came.
 
     Attributes:
@@ -32,11 +32,11 @@ class Original:
     version: str = ""
     remote: bool = False
     caption: str = ""
-    mask: "Original | None" = None
+    mask: "SourceImage | None" = None
 
 
 @contextmanager
-def fetched(originals: Iterable[Original], at_once: int = 16) -> Iterator[Iterator[Original]]:
+def prefetch(originals: Iterable[SourceImage], at_once: int = 16) -> Iterator[Iterator[SourceImage]]:
     """Give the originals in order; the contents of remote ones are read ahead, many at once, into files.
 
     The files last as long as the block: workers may read them after the last original was asked for. A
@@ -47,9 +47,9 @@ def fetched(originals: Iterable[Original], at_once: int = 16) -> Iterator[Iterat
 
 
 def _ahead(
-    originals: Iterable[Original], folder: Path, threads: ThreadPoolExecutor, most: int
-) -> Iterator[Original]:
-    waiting: deque[Future[Original]] = deque()
+    originals: Iterable[SourceImage], folder: Path, threads: ThreadPoolExecutor, most: int
+) -> Iterator[SourceImage]:
+    waiting: deque[Future[SourceImage]] = deque()
     for number, original in enumerate(originals):
         waiting.append(threads.submit(_fetched, original, folder / str(number)))
         if len(waiting) >= most or not original.remote:
@@ -58,7 +58,7 @@ def _ahead(
         yield waiting.popleft().result()
 
 
-def _fetched(original: Original, file: Path) -> Original:
+def _fetched(original: SourceImage, file: Path) -> SourceImage:
     if not original.remote:
         return original
     try:

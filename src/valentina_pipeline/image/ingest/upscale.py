@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.missing_model import MissingModel, missing_hub_model
+from valentina_pipeline.common.missing_model import MissingModelError, missing_hub_model
 from valentina_pipeline.common.threads import one_thread
 
 
@@ -24,7 +24,7 @@ class Upscaler:
     enlarge: Callable[[Image.Image], Image.Image]
 
 
-def missing_upscaler(model: str) -> MissingModel:
+def missing_upscaler(model: str) -> MissingModelError:
     """Return the error for an upscaler that is not on this machine."""
     return missing_hub_model("the upscaler", model, "see its card", "ingest.upscale")
 
@@ -37,7 +37,7 @@ def upscaler(model: str) -> Upscaler:
         model: a hub id already downloaded, such as "caidas/swin2SR-classical-sr-x2-64", or a folder.
 
     Raises:
-        MissingModel: it is not on this machine.
+        MissingModelError: it is not on this machine.
     """
     import torch
     from transformers import Swin2SRForImageSuperResolution, Swin2SRImageProcessor

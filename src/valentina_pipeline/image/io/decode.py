@@ -61,7 +61,7 @@ class Limits(Protocol):
         """Pixels of the shorter side."""
 
 
-class Rejection(Exception):
+class RejectedImageError(Exception):
     """Why a picture is left out: a reason in fixed words, and what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -104,16 +104,16 @@ def decode(
         behind: the color on which what is transparent lies.
 
     Raises:
-        Rejection: it is no picture of an allowed format, breaks a limit, or cannot be decoded.
+        RejectedImageError: it is no picture of an allowed format, breaks a limit, or cannot be decoded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is dropped anyway; sizes are checked here
         try:
             return _decoded(content, limits, formats, behind)
-        except Rejection:
+        except RejectedImageError:
             raise
         except Exception as err:  # decoders fail in many ways on broken files: each is a row, never a crash
-            raise Rejection("unreadable", brief(err)) from err
+            raise RejectedImageError("unreadable", brief(err)) from err
 
 
 def _decoded(content: bytes, limits: Limits, formats: tuple[str, ...], behind: str) -> Decoded:
@@ -140,25 +140,25 @@ def _header(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Image.I
     try:
         opened = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as err:
-        raise Rejection("too many pixels", f"more than {limits.max_pixels:,}") from err
+        raise RejectedImageError("too many pixels", f"more than {limits.max_pixels:,}") from err
     except UnidentifiedImageError as err:
         named = NAMED if formats is OPENED else ", ".join(formats)
-        raise Rejection("not an image", f"none of {named}") from err
+        raise RejectedImageError("not an image", f"none of {named}") from err
     _check_size(opened.size, limits, 0 if opened.format == "TIFF" else limits.min_side)
     frames = 1 if opened.format == "TIFF" else getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format not in FIRST_OF_MORE:
-        raise Rejection("animated", f"{frames} frames")
+        raise RejectedImageError("animated", f"{frames} frames")
     if opened.format not in FORMATS:
-        raise Rejection("format not allowed", f"{opened.format} is none of {NAMED}")
+        raise RejectedImageError("format not allowed", f"{opened.format} is none of {NAMED}")
     return opened
 
 
 def _check_size(size: tuple[int, int], limits: Limits, least: int) -> None:
     width, height = size
     if width * height > limits.max_pixels:
-        raise Rejection("too many pixels", f"{width} x {height} is more than {limits.max_pixels:,}")
+        raise RejectedImageError("too many pixels", f"{width} x {height} is more than {limits.max_pixels:,}")
     if min(size) < least:
-        raise Rejection("too small", f"{width} x {height}, the shorter side needs {least}")
+        raise RejectedImageError("too small", f"{width} x {height}, the shorter side needs {least}")
 
 
 def _chosen(opened: Image.Image, limits: Limits) -> str:
@@ -173,7 +173,7 @@ def _chosen_page(opened: Image.Image, limits: Limits) -> str:
     """Go to the one page of a TIFF that is a picture, and say which, or "".
 
     Raises:
-        Rejection: several pages are, or it breaks a limit.
+        RejectedImageError: several pages are, or it breaks a limit.
     """
     pages = []
     with suppress(EOFError):
@@ -184,7 +184,7 @@ def _chosen_page(opened: Image.Image, limits: Limits) -> str:
     _, _, back, (width, height) = max(pages)
     whole = [w > SMALLER_PAGE * width or h > SMALLER_PAGE * height for full, _, _, (w, h) in pages if full]
     if sum(whole) > 1 or len(pages) == MOST_PAGES:
-        raise Rejection("several pictures", f"{len(pages)} pages: save each as a file of its own")
+        raise RejectedImageError("several pictures", f"{len(pages)} pages: save each as a file of its own")
     _check_size((width, height), limits, limits.min_side)
     opened.seek(-back)
     return f"page {1 - back} of {len(pages)} is taken, the others are smaller" if len(pages) > 1 else ""
@@ -194,7 +194,7 @@ def _profile(opened: Image.Image, chunks: Chunks) -> tuple[bytes | None, str]:
     """Return the profile of a file's colors, None where it says sRGB or nothing, and a note or "".
 
     Raises:
-        Rejection: the colors are for screens with a high dynamic range.
+        RejectedImageError: the colors are for screens with a high dynamic range.
     """
     info = opened.info
     try:
@@ -205,7 +205,7 @@ def _profile(opened: Image.Image, chunks: Chunks) -> tuple[bytes | None, str]:
         if codes := info.get("nclx_profile") or _codes(opened, chunks.content):
             return coded_profile(codes["color_primaries"], codes["transfer_characteristics"]), ""
     except UnknownColorError as err:
-        raise Rejection("unreadable", str(err)) from err
+        raise RejectedImageError("unreadable", str(err)) from err
     except (ValueError, TypeError, KeyError, struct.error) as err:
         return None, f"what it says of its colors does not count, plain values do: {err}"
     with suppress(Exception):  # broken EXIF fails in many ways, and then says nothing
@@ -226,7 +226,7 @@ def _codes(opened: Image.Image, content: bytes) -> dict[str, int] | None:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return grey of 16 bits in 8, its transparent value as alpha; other pictures as they are."""
     if image.mode == "F":
-        raise Rejection("unreadable", "floating-point pixels have no defined white")
+        raise RejectedImageError("unreadable", "floating-point pixels have no defined white")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image).astype(np.int64).clip(0, 65535)

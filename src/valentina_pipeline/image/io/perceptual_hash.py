@@ -3,7 +3,7 @@
 import numpy as np
 
 
-class Hashes:
+class PerceptualHashIndex:
     """Perceptual hashes of 64 bits, in the order in which they are added.
 
     Args:

@@ -42,7 +42,7 @@ OUTSIDE_BLOCKS = r"(time_embedding|add_embedding|text_projection)(\..*)?"
 
 
 @dataclass(frozen=True)
-class Block:
+class LayerOverride:
     """What is different in the layers whose name `pattern` is found in, such as "unet.mid_block".
 
     Attributes:
@@ -57,7 +57,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AdapterSpec:
     """What to inject.
 
     Attributes:
@@ -72,7 +72,7 @@ class Plan:
     rank: int
     alpha: float
     targets: str
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[LayerOverride, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Adapter:
     """
 
     family: Family
-    plan: Plan
+    plan: AdapterSpec
     modules: Mapping[str, Any]
     configs: Mapping[str, Mapping[str, Any]]
 
@@ -117,7 +117,7 @@ class Adapter:
         return next((block.rate for block in self.plan.blocks if re.search(block.pattern, name)), 1.0)
 
 
-def inject(base: BaseModel, plan: Plan, text: bool, seed: int) -> Adapter:
+def inject(base: BaseModel, plan: AdapterSpec, text: bool, seed: int) -> Adapter:
     """Put an untrained adapter, which changes nothing yet, into the U-Net and by option the text encoders.
 
     Args:
@@ -149,7 +149,7 @@ def inject(base: BaseModel, plan: Plan, text: bool, seed: int) -> Adapter:
     return adapter
 
 
-def adopted(base: BaseModel, blocks: tuple[Block, ...] = ()) -> Adapter:
+def from_loaded(base: BaseModel, blocks: tuple[LayerOverride, ...] = ()) -> Adapter:
     """Return the LoRA that was loaded into a base, as one to go on training.
 
     Args:
@@ -169,7 +169,9 @@ def adopted(base: BaseModel, blocks: tuple[Block, ...] = ()) -> Adapter:
     first = configs["unet"]
     kind: Kind = "dora" if "use_dora" in first else "rslora" if "use_rslora" in first else "lora"
     kind = "lokr" if "alpha" in first else kind
-    plan = Plan(kind, first["r"], float(first.get("alpha") or first["lora_alpha"]), "as loaded", blocks)
+    plan = AdapterSpec(
+        kind, first["r"], float(first.get("alpha") or first["lora_alpha"]), "as loaded", blocks
+    )
     for name in configs:
         for label, parameter in networks[name].named_parameters():
             if ".lora_" in label or ".lokr_" in label:
@@ -194,7 +196,7 @@ def _kept(config: Any) -> dict[str, Any]:
     return kept
 
 
-def _config(base: BaseModel, name: str, network: Any, plan: Plan) -> dict[str, Any]:
+def _config(base: BaseModel, name: str, network: Any, plan: AdapterSpec) -> dict[str, Any]:
     presets = UNET if name == "unet" else TEXT
     alpha_key = "alpha" if plan.kind == "lokr" else "lora_alpha"
     targets = presets.get(plan.targets)
@@ -212,7 +214,7 @@ def _config(base: BaseModel, name: str, network: Any, plan: Plan) -> dict[str, A
     return {**config, "rank_pattern": ranks, "alpha_pattern": alphas} if ranks else config
 
 
-def _ranks(name: str, network: "Module", plan: Plan, config: Mapping[str, Any]) -> dict[str, int]:
+def _ranks(name: str, network: "Module", plan: AdapterSpec, config: Mapping[str, Any]) -> dict[str, int]:
     """Return the layers, of those that `config` targets, for which a block has another rank."""
     import peft
     from peft.tuners.tuners_utils import check_target_module_exists

@@ -60,7 +60,7 @@ def resize(lora: Lora, rank: int) -> dict[str, Pair]:
     return {name: _truncate(pair, rank) for name, pair in lora.items()}
 
 
-def kept_energy(lora: Lora, smaller: Lora) -> float:
+def retained_energy(lora: Lora, smaller: Lora) -> float:
     """Return the share of the squared norm of all updates that a smaller version keeps, in [0, 1]."""
     whole = sum(_energy(pair.update()) for pair in lora.values())
     lost = sum(_energy(pair.update() - smaller[name].update()) for name, pair in lora.items())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from valentina_pipeline.domain.artifacts import LORA
+from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.image.lora.adapter import Adapter, Kind
 from valentina_pipeline.image.lora.layer_names import kohya_name, split_layer
 from valentina_pipeline.image.lora.unet_names import layout_of
@@ -49,7 +49,7 @@ NETWORKS: dict[Kind, dict[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Notes:
+class AdapterMetadata:
     """What a file says about itself, all of it a function of the training's inputs.
 
     Attributes:
@@ -73,8 +73,11 @@ class Notes:
     private: bool = False
 
 
-def adapter_files(
-    adapter: Adapter, notes: Notes, half: bool = False, formats: Iterable[Format] = ("diffusers", "kohya")
+def export_adapter(
+    adapter: Adapter,
+    notes: AdapterMetadata,
+    half: bool = False,
+    formats: Iterable[Format] = ("diffusers", "kohya"),
 ) -> dict[str, bytes]:
     """Return the adapter as files by relative path, byte for byte a function of the arguments.
 
@@ -95,7 +98,7 @@ def adapter_files(
             configs = {f"{m}.{key}": v for m, config in adapter.configs.items() for key, v in config.items()}
             content = {_published(name): t for name, t in tensors.items()}
             metadata = {**about, "lora_adapter_metadata": json.dumps(configs, sort_keys=True)}
-            files[LORA] = serialise(content, metadata)
+            files[LORA_FILE] = serialise(content, metadata)
         elif form == "kohya":
             files[f"{notes.trigger}.kohya.safetensors"] = serialise(_kohya(tensors, adapter), about)
         else:
@@ -201,7 +204,7 @@ def _plain_magnitude(name: str) -> str:
     return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
-def _about(adapter: Adapter, notes: Notes, tensors: "Mapping[str, Tensor]") -> dict[str, str]:
+def _about(adapter: Adapter, notes: AdapterMetadata, tensors: "Mapping[str, Tensor]") -> dict[str, str]:
     architecture, version = ARCHITECTURES[adapter.family]
     plan = adapter.plan
     rank, alpha = str(plan.rank), f"{plan.alpha:g}"
@@ -232,7 +235,7 @@ def _about(adapter: Adapter, notes: Notes, tensors: "Mapping[str, Tensor]") -> d
     return about if notes.private else {**about, **_about_images(notes)}
 
 
-def _about_images(notes: Notes) -> dict[str, str]:
+def _about_images(notes: AdapterMetadata) -> dict[str, str]:
     tags = Counter(tag.strip() for caption in notes.captions for tag in caption.split(",") if tag.strip())
     return {
         "data_sha256": notes.data_sha256,

@@ -43,7 +43,7 @@ class LoraLinear(torch.autograd.Function):
         return of_x, None, None, inner.T @ flat, of_up, None
 
 
-def speed_up(network: nn.Module) -> None:
+def use_fused_linear(network: nn.Module) -> None:
     """Have a network's plain LoRA layers, on linear ones, compute in one operation."""
     from peft.tuners.lora.layer import Linear
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.image.lora.layer_names import listed, one_name, split_layer
+from valentina_pipeline.image.lora.layer_names import one_name, split_layer, summarize_names
 from valentina_pipeline.image.lora.reader import Form, LoraFile, LoraLayer, read_lora, refuse_mixture
 from valentina_pipeline.image.lora.unet_names import layout_of
 from valentina_pipeline.image.models.base_model import BaseModel
@@ -55,7 +55,7 @@ def _placed(base: BaseModel, lora: LoraFile) -> dict[str, dict[str, LoraLayer]]:
     if strange := [layer.name for key, layer in lora.layers.items() if key not in places]:
         raise ValueError(
             f"{lora.file}: the {base.family} base has no layer for {len(strange)} of the {len(lora.layers)} "
-            f"in the file: {listed(strange)}"
+            f"in the file: {summarize_names(strange)}"
         )
     found: dict[str, dict[str, LoraLayer]] = defaultdict(dict)
     for key, layer in lora.layers.items():

@@ -143,7 +143,7 @@ def kohya_name(layer: Layer, family: Family, layout: Layout = SDXL) -> str:
     return f"lora_unet_{flat}"
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
+def summarize_names(names: Sequence[str], most: int = 3) -> str:
     """Return the first of some names and how many more there are."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -3,21 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from valentina_pipeline.domain.artifacts import LORA
+from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.image.lora.formats import read_metadata
 from valentina_pipeline.image.lora.injection import load_lora
 from valentina_pipeline.image.models.base_model import BaseModel
-from valentina_pipeline.image.models.offload import whole
+from valentina_pipeline.image.models.offload import fully_loaded
 
 EMBEDDINGS = "*.embeddings.safetensors"
 
 
-def pipeline(base: BaseModel, learned: Path | None = None) -> Any:
+def load_pipeline(base: BaseModel, learned: Path | None = None) -> Any:
     """Return the base's pipeline, ready to draw: bare, or with what was learned.
 
     What was loaded before is unloaded first. `learned` is one LoRA file, or train_lora's folder.
     """
-    with whole(base.pipe, base.placement):
+    with fully_loaded(base.pipe, base.placement):
         _unload(base)
         if learned is not None:
             _load(base, learned)
@@ -41,13 +41,13 @@ def load_adapter(base: BaseModel, file: Path, name: str = "default") -> None:
     Raises:
         ValueError: it is no such file, or not of this base; the message names the file and layers.
     """
-    with whole(base.pipe, base.placement):
+    with fully_loaded(base.pipe, base.placement):
         load_lora(base, file, name)
 
 
 def unload_adapter(base: BaseModel, name: str) -> None:
     """Take an adapter out of a base; of one that was loaded in part, what there is."""
-    with whole(base.pipe, base.placement):
+    with fully_loaded(base.pipe, base.placement):
         base.pipe.delete_adapters(name)
 
 
@@ -60,8 +60,8 @@ def _load(base: BaseModel, learned: Path) -> None:
             _replace(base, name, learned / f"{name}.safetensors")
     for file in learned.glob(EMBEDDINGS):
         _load_tokens(base, file)
-    if (learned / LORA).is_file():
-        load_lora(base, learned / LORA, "default")
+    if (learned / LORA_FILE).is_file():
+        load_lora(base, learned / LORA_FILE, "default")
 
 
 def _load_tokens(base: BaseModel, file: Path) -> None:

@@ -9,7 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from valentina_pipeline.image.lora.layer_names import Layer, listed, one_name, split_layer, split_name
+from valentina_pipeline.image.lora.layer_names import (
+    Layer,
+    one_name,
+    split_layer,
+    split_name,
+    summarize_names,
+)
 from valentina_pipeline.image.lora.unet_names import SDXL, group_size
 
 if TYPE_CHECKING:
@@ -224,6 +230,6 @@ def refuse_mixture(lora: LoraFile, network: str) -> Form:
         if own == network:
             found.setdefault(layer.form, layer.name)
     if len(found) > 1:
-        said = listed([f"{name} is of form {form}" for form, name in sorted(found.items())], 4)
+        said = summarize_names([f"{name} is of form {form}" for form, name in sorted(found.items())], 4)
         raise ValueError(f"{lora.file}: layers of one network have to be of one form: {said}")
     return next(iter(found))

@@ -14,7 +14,7 @@ FILE_KEYS: dict[Family, tuple[str, ...]] = {"sdxl": ("clip_l", "clip_g"), "sd15"
 """Names of the text encoders' embeddings in a file, as ComfyUI and the WebUIs read them."""
 
 
-class Grown(nn.Module):
+class ExtendedEmbedding(nn.Module):
     """An embedding table with further rows at its end, which alone are trained."""
 
     def __init__(self, table: nn.Embedding, rows: Tensor) -> None:
@@ -63,7 +63,7 @@ class Tokens:
         return {key: rows.detach().cpu() for key, rows in zip(keys, self.rows.values(), strict=True)}
 
 
-def grow(base: BaseModel, trigger: str, like: str, count: int) -> Tokens:
+def add_tokens(base: BaseModel, trigger: str, like: str, count: int) -> Tokens:
     """Add tokens for `trigger` to a base, each beginning as the mean embedding of the words of `like`.
 
     Args:
@@ -84,7 +84,7 @@ def grow(base: BaseModel, trigger: str, like: str, count: int) -> Tokens:
         end_at_its_own_token(encoder, tokenizer)
         table = encoder.get_input_embeddings()
         mean = table.weight.detach()[start.to(table.weight.device)].float().mean(dim=0)
-        grown = Grown(table, mean.expand(count, -1).clone())
+        grown = ExtendedEmbedding(table, mean.expand(count, -1).clone())
         _text_model(encoder).embeddings.token_embedding = grown
         rows[name] = grown.rows
     return Tokens(base.family, names, rows)

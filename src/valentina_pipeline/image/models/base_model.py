@@ -4,24 +4,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.base_files import base_variant
-from valentina_pipeline.image.models.offload import Placement, place, where
+from valentina_pipeline.image.models.offload import Placement, execution_device, place
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 from valentina_pipeline.image.models.families import (
-    CONFIGURED_AS,
-    NO_EXTRAS,
+    CONFIG_REPOS,
     ORIGINAL_TEXT,
+    PIPELINE_KWARGS,
     PIPELINES,
     TEXT_ENCODERS,
     Family,
     Precision,
-    Quantise,
-    quiet,
+    Quantize,
+    no_progress_bars,
 )
 from valentina_pipeline.image.models.weights import SETTINGS, _pipeline_folder, base_folder
 
@@ -70,7 +70,7 @@ class BaseModel:
     @property
     def device(self) -> "torch.device":
         """Where it computes; diffusers' own property walks through all modules, 60 ms each time."""
-        return where(self.unet)
+        return execution_device(self.unet)
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -99,7 +99,7 @@ def load_base(
     base: BaseConfig,
     root: Path,
     precision: Precision | None = None,
-    quantise: Quantise = "none",
+    quantise: Quantize = "none",
     offload: bool = False,
 ) -> BaseModel:
     """Load a base model, frozen and in eval mode, onto the GPU where there is one.
@@ -114,13 +114,13 @@ def load_base(
         offload: where the GPU's memory is too small for all networks, have only those there that compute.
 
     Raises:
-        MissingModel: it, a part of it, or the GPU that `quantise` needs is not on this machine.
+        MissingModelError: it, a part of it, or the GPU that `quantise` needs is not on this machine.
         ValueError: it is of another family.
     """
     import torch
 
     place_of = base_folder(base, root)
-    with quiet():
+    with no_progress_bars():
         read = _from_file if place_of.is_file() else _from_folder
         pipe = read(base, place_of, root, precision, quantise)
     pipe.set_progress_bar_config(disable=True)
@@ -137,7 +137,7 @@ def load_base(
     )
 
 
-def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, quantise: Quantise) -> Any:
+def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, quantise: Quantize) -> Any:
     import diffusers
     import torch
 
@@ -149,12 +149,12 @@ def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, qua
         use_safetensors=True,
         local_files_only=True,
         variant=base_variant(folder) or None,
-        **NO_EXTRAS[base.family],
+        **PIPELINE_KWARGS[base.family],
         **more,
     )
 
 
-def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantise: Quantise) -> Any:
+def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantise: Quantize) -> Any:
     """Load what is in one file, as kohya's scripts, ComfyUI and the WebUIs keep a base."""
     import diffusers
     import torch
@@ -165,25 +165,25 @@ def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantis
     with safe_open(file, framework="pt") as opened:
         if not any(name.startswith(ORIGINAL_TEXT[base.family]) for name in opened.keys()):  # noqa: SIM118
             raise ValueError(f"{file} holds no tensors {ORIGINAL_TEXT[base.family]}*: it is no {base.family}")
-    path = base.config or CONFIGURED_AS[base.family]
+    path = base.config or CONFIG_REPOS[base.family]
     pipe = getattr(diffusers, PIPELINES[base.family]).from_single_file(
         file,
         config=str(_pipeline_folder(base.model_copy(update={"path": path}), root, SETTINGS)),
         dtype=torch.float32,
         local_files_only=True,
-        **NO_EXTRAS[base.family],
+        **PIPELINE_KWARGS[base.family],
     )
     for name in ("unet", *TEXT_ENCODERS[base.family]):
         getattr(pipe, name).to(_dtype(precision))
     return pipe
 
 
-def _quantisation(base: BaseConfig, quantise: Quantise, dtype: "torch.dtype") -> Any:
+def _quantisation(base: BaseConfig, quantise: Quantize, dtype: "torch.dtype") -> Any:
     import torch
     from diffusers import PipelineQuantizationConfig
 
     if not torch.cuda.is_available():
-        raise MissingModel(
+        raise MissingModelError(
             f"a GPU for a base in {quantise}", "MIT", "set train_lora.quantise to none: a CPU has the memory"
         )
     bits = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ def load_clip(kind: Kind, path: str | Path) -> Clip:
             "ViT-B-32/laion2b_s34b_b79k" (architecture/tag), whose weights are in the hub's local cache.
 
     Raises:
-        MissingModel: the weights are not on this machine; they are never downloaded silently.
+        MissingModelError: the weights are not on this machine; they are never downloaded silently.
         ValueError: open_clip knows no such architecture and tag.
     """
     file = require_clip(kind, path)
@@ -88,7 +88,7 @@ def require_clip(kind: Kind, path: str | Path) -> Path:
     if kind == "open_clip" and not (folder / CONFIG).is_file():
         return _cached(str(path), _published_config(str(path))["hf_hub"].split("/")[:2])
     if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
-        raise MissingModel(
+        raise MissingModelError(
             f"the tiny CLIP ({folder})", "Apache-2.0", "`git checkout -- tiny/weights` brings it back"
         )
     return folder / WEIGHTS
@@ -126,7 +126,7 @@ def _cached(path: str, repository: list[str]) -> Path:
         found = try_to_load_from_cache(name, file)
         if isinstance(found, str):
             return Path(found)
-    raise MissingModel(
+    raise MissingModelError(
         f"CLIP {path} ({name})",
         "MIT; see the model's page",
         f"`hf download {name} {PUBLISHED[0]}`, or set `clip.path` in conf/base/bases.yml to a folder "

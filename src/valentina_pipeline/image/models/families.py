@@ -12,7 +12,7 @@ Family = Literal["sdxl", "sd15"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
-Quantise = Literal["none", "int8", "nf4"]
+Quantize = Literal["none", "int8", "nf4"]
 
 PIPELINES: dict[Family, str] = {"sdxl": "StableDiffusionXLPipeline", "sd15": "StableDiffusionPipeline"}
 
@@ -22,7 +22,7 @@ SAVED_AS: dict[Family, re.Pattern[str]] = {
 }
 """The pipelines that a base's networks may have been saved from: the same ones serve them all."""
 
-CONFIGURED_AS: dict[Family, str] = {
+CONFIG_REPOS: dict[Family, str] = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
@@ -36,7 +36,7 @@ TEXT_ENCODERS: dict[Family, tuple[str, ...]] = {
     "sd15": ("text_encoder",),
 }
 
-NO_EXTRAS: dict[Family, dict[str, Any]] = {
+PIPELINE_KWARGS: dict[Family, dict[str, Any]] = {
     # every image is marked by image/provenance/metadata.py and looked at by image/safety/content_filter.py
     "sdxl": {"add_watermarker": False},
     "sd15": {"safety_checker": None, "requires_safety_checker": False},
@@ -44,7 +44,7 @@ NO_EXTRAS: dict[Family, dict[str, Any]] = {
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """Show no progress bar for each component: loading takes seconds."""
     from diffusers.utils import logging as of_diffusers
     from transformers.utils import logging as of_transformers

@@ -37,7 +37,7 @@ class Placement:
     why: str
 
 
-def chosen(networks: Mapping[str, int], channels: int, side: int, free: int | None) -> Placement:
+def choose_placement(networks: Mapping[str, int], channels: int, side: int, free: int | None) -> Placement:
     """Return how to place networks.
 
     Args:
@@ -68,7 +68,7 @@ def place(pipe: Any, device: str, side: int, free: int | None) -> Placement:
         free: bytes of the device's memory, None for a CPU.
     """
     sizes = {name: sum(p.nbytes for p in part.parameters()) for name, part in _networks(pipe).items()}
-    placement = chosen(sizes, pipe.vae.config.block_out_channels[0], side, free)
+    placement = choose_placement(sizes, pipe.vae.config.block_out_channels[0], side, free)
     apply(pipe, placement, device)
     return placement
 
@@ -90,7 +90,7 @@ def apply(pipe: Any, placement: Placement, device: str) -> None:
 
 
 @contextmanager
-def whole(pipe: Any, placement: Placement | None) -> Iterator[None]:
+def fully_loaded(pipe: Any, placement: Placement | None) -> Iterator[None]:
     """Have all weights in their networks inside of the block, for what is to be changed in them.
 
     They go back to where they were: a layer that came meanwhile is brought to the device as the others are.
@@ -98,7 +98,7 @@ def whole(pipe: Any, placement: Placement | None) -> Iterator[None]:
     if placement is None or placement.offload == "none":
         yield
         return
-    device = str(where(pipe.unet))
+    device = str(execution_device(pipe.unet))
     pipe.remove_all_hooks()
     try:
         yield
@@ -106,14 +106,14 @@ def whole(pipe: Any, placement: Placement | None) -> Iterator[None]:
         apply(pipe, placement, device)
 
 
-def join(network: Any, other: Any) -> Any:
+def attach_like(network: Any, other: Any) -> Any:
     """Return a network that was brought to where another computes, layer by layer if that is."""
     if any(weights.is_meta for weights in other.parameters()):
-        return _layer_by_layer(network, where(other))
-    return network.to(where(other))
+        return _layer_by_layer(network, execution_device(other))
+    return network.to(execution_device(other))
 
 
-def where(network: Any) -> Any:
+def execution_device(network: Any) -> Any:
     """Return the device that a network computes on, be its weights elsewhere meanwhile."""
     hooks = (getattr(module, "_hf_hook", None) for module in (network, *network.children()))
     elsewhere = (device for hook in hooks if (device := getattr(hook, "execution_device", None)) is not None)

@@ -5,15 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from valentina_pipeline.common.missing_model import MissingModel, has_hub_model, located
+from valentina_pipeline.common.missing_model import MissingModelError, has_hub_model, resolve_path
 from valentina_pipeline.config.align import AlignConfig
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.caption import CaptionConfig
 from valentina_pipeline.config.ingest import IngestConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 
 
-def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingModel]:
+def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingModelError]:
     """Return one error for each model of a run that is not on this machine.
 
     Files are looked up by name. No weights are read and nothing is downloaded.
@@ -26,14 +26,14 @@ def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingMo
         ValueError: a model is there, but is of another family or format.
     """
     missing = []
-    base = validated(BaseConfig, params["base"], "base")
-    ingest = validated(IngestConfig, params["ingest"], "ingest")
-    align = validated(AlignConfig, params["align"], "align")
-    caption = validated(CaptionConfig, params["caption"], "caption")
+    base = parse_config(BaseConfig, params["base"], "base")
+    ingest = parse_config(IngestConfig, params["ingest"], "ingest")
+    align = parse_config(AlignConfig, params["align"], "align")
+    caption = parse_config(CaptionConfig, params["caption"], "caption")
     for require in _requirements(base, ingest, align, caption, root):
         try:
             require()
-        except MissingModel as err:
+        except MissingModelError as err:
             missing.append(err)
     return missing
 
@@ -41,7 +41,7 @@ def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingMo
 def _requirements(
     base: BaseConfig, ingest: IngestConfig, align: AlignConfig, caption: CaptionConfig, root: Path
 ) -> Iterator[Callable[[], object]]:
-    """Yield functions, one a model, that raise MissingModel where it is not there."""
+    """Yield functions, one a model, that raise MissingModelError where it is not there."""
     from valentina_pipeline.image.align import background_removal
     from valentina_pipeline.image.caption import captioners
     from valentina_pipeline.image.faces import embedding
@@ -51,8 +51,8 @@ def _requirements(
 
     embedder, judge = base.face_embedder, base.clip
     yield partial(base_folder, base, root)
-    yield partial(embedding.require_embedder, embedder.kind, located(embedder.path, root))
-    yield partial(clip.require_clip, judge.kind, located(judge.path, root))
+    yield partial(embedding.require_embedder, embedder.kind, resolve_path(embedder.path, root))
+    yield partial(clip.require_clip, judge.kind, resolve_path(judge.path, root))
     if ingest.score_model:
         yield partial(clip.require_clip, "open_clip", ingest.score_model)
     if ingest.brisque_model:
@@ -67,6 +67,6 @@ def _requirements(
         yield partial(_require_hub_model, model, captioners.missing_captioner(caption))
 
 
-def _require_hub_model(model: str, missing: MissingModel) -> None:
+def _require_hub_model(model: str, missing: MissingModelError) -> None:
     if not has_hub_model(model):
         raise missing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.common.missing_model import located
+from valentina_pipeline.common.missing_model import resolve_path
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.image.faces.similarity import FaceJudge, Find
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     pass
 
 
-class ContentJudge(Protocol):
+class ContentScorer(Protocol):
     """What compares pictures with words and with each other: image/models/clip.py's Clip."""
 
     def images(self, images: list[Image.Image]) -> np.ndarray:
@@ -26,27 +26,27 @@ class ContentJudge(Protocol):
 
 
 @dataclass(frozen=True)
-class Judges:
+class Scorers:
     """The networks that look at pictures."""
 
     find: Find
     faces: FaceJudge
-    clip: ContentJudge
+    clip: ContentScorer
 
 
-def load_judges(base: BaseConfig, root: Path) -> Judges:
+def load_scorers(base: BaseConfig, root: Path) -> Scorers:
     """Return the judges that a base names; relative paths count from `root`.
 
     Raises:
         MissingModel: one of them is not on this machine.
     """
-    from valentina_pipeline.image.faces.detection import find_faces
-    from valentina_pipeline.image.faces.embedding import embedder
+    from valentina_pipeline.image.faces.detection import detect_faces
+    from valentina_pipeline.image.faces.embedding import load_face_embedder
     from valentina_pipeline.image.models.clip import load_clip
 
     faces, clip = base.face_embedder, base.clip
-    return Judges(
-        find_faces,
-        embedder(faces.kind, located(faces.path, root)),
-        load_clip(clip.kind, located(clip.path, root)),
+    return Scorers(
+        detect_faces,
+        load_face_embedder(faces.kind, resolve_path(faces.path, root)),
+        load_clip(clip.kind, resolve_path(clip.path, root)),
     )

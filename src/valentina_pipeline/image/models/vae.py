@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.image.models.offload import where
+from valentina_pipeline.image.models.offload import execution_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,7 @@ def encode(vae: Any, pixels: "Tensor") -> "Tensor":
 
     shift, spread = _spread(vae)
     with torch.no_grad():
-        mean = vae.encode(pixels.to(where(vae))).latent_dist.mean
+        mean = vae.encode(pixels.to(execution_device(vae))).latent_dist.mean
     return (mean - shift) / spread
 
 
@@ -32,7 +32,7 @@ def decode(vae: Any, latents: "Tensor") -> "Tensor":
 
     shift, spread = _spread(vae)
     with torch.no_grad():
-        return vae.decode(latents.to(where(vae), vae.dtype) * spread + shift).sample
+        return vae.decode(latents.to(execution_device(vae), vae.dtype) * spread + shift).sample
 
 
 def _spread(vae: Any) -> "tuple[Tensor, Tensor]":
@@ -40,7 +40,7 @@ def _spread(vae: Any) -> "tuple[Tensor, Tensor]":
     import torch
 
     def channels(values: list[float]) -> "Tensor":
-        return torch.tensor(values, dtype=vae.dtype, device=where(vae)).view(1, -1, 1, 1)
+        return torch.tensor(values, dtype=vae.dtype, device=execution_device(vae)).view(1, -1, 1, 1)
 
     config = vae.config
     mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from valentina_pipeline.common.missing_model import MissingModel
+from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.base_files import base_files
@@ -33,7 +33,7 @@ def base_folder(base: BaseConfig, root: Path) -> Path:
     """Return the folder of a base's weights, or the one file that holds them.
 
     Raises:
-        MissingModel: there is none, or a part of it is missing.
+        MissingModelError: there is none, or a part of it is missing.
         ValueError: the folder holds a pipeline of another family, or the file's format is not read.
     """
     file = root / base.path
@@ -45,9 +45,11 @@ def base_folder(base: BaseConfig, root: Path) -> Path:
     files = base_files(folder)
     for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         if not any(file.parent.name == part for file in files):
-            raise MissingModel(f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain)
+            raise MissingModelError(
+                f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain
+            )
     if not (folder / "unet/config.json").is_file():
-        raise MissingModel(f"{base.path} (no {folder / 'unet/config.json'})", base.licence, base.obtain)
+        raise MissingModelError(f"{base.path} (no {folder / 'unet/config.json'})", base.licence, base.obtain)
     unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
     if unet.get("in_channels") != unet.get("out_channels"):
         raise ValueError(
@@ -91,7 +93,7 @@ def _cached(base: BaseConfig, needed: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    missing = MissingModel(base.path, base.licence, base.obtain)
+    missing = MissingModelError(base.path, base.licence, base.obtain)
     if not HUB_ID.fullmatch(base.path):
         raise missing
     offline = os.environ.get(DOWNLOAD) != "1"

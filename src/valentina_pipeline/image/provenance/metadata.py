@@ -45,7 +45,7 @@ def source_type(texts: Mapping[str, str]) -> str:
     return EDITED_TYPE if "image_sha256" in texts else SOURCE_TYPE
 
 
-def mark(image: Image.Image, provenance: Mapping[str, object]) -> Image.Image:
+def add_provenance(image: Image.Image, provenance: Mapping[str, object]) -> Image.Image:
     """Return a copy that says, in PNG texts and XMP, that it was generated, and from what.
 
     Args:

@@ -50,7 +50,7 @@ FALSE_ALARM = 1e-6
 
 
 @dataclass(frozen=True)
-class Trace:
+class Detection:
     """What is found of the mark.
 
     Attributes:
@@ -67,7 +67,7 @@ class Trace:
         return self.chance < FALSE_ALARM
 
 
-def watermarked(image: Image.Image) -> Image.Image:
+def add_watermark(image: Image.Image) -> Image.Image:
     """Return the picture in RGB with the mark, its texts kept; the same picture gives the same bytes."""
     pixels = np.asarray(image.convert("RGB"), np.float32)
     change = _change(_luma(image))[..., None]
@@ -76,7 +76,7 @@ def watermarked(image: Image.Image) -> Image.Image:
     return marked
 
 
-def look(image: Image.Image) -> Trace:
+def detect(image: Image.Image) -> Detection:
     """Look for the mark: in the picture as a whole, and else as what a crop has left of one.
 
     The chance holds for any picture: only the phases of its frequencies are compared with those of the
@@ -84,7 +84,7 @@ def look(image: Image.Image) -> Trace:
     close to normal; it is multiplied by the number of comparisons.
     """
     if not 1 / LONGEST <= image.width / image.height <= LONGEST:
-        return Trace(0.0, 1.0)
+        return Detection(0.0, 1.0)
     luma = _luma(image)
     luma = _scaled(luma, min(1.0, TILE * TILES[0] / math.sqrt(luma.size)))
     least = SMALLEST / math.sqrt(luma.size)
@@ -97,8 +97,8 @@ def look(image: Image.Image) -> Trace:
     return min(whole, part, key=lambda trace: trace.chance)
 
 
-def _trace(score: float, comparisons: int) -> Trace:
-    return Trace(score, min(1.0, comparisons * math.erfc(score / math.sqrt(2)) / 2))
+def _trace(score: float, comparisons: int) -> Detection:
+    return Detection(score, min(1.0, comparisons * math.erfc(score / math.sqrt(2)) / 2))
 
 
 def _change(luma: np.ndarray) -> np.ndarray:

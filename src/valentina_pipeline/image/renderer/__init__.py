@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from valentina_pipeline.image.renderer import kernel
-from valentina_pipeline.image.renderer.prompt_parser import BadIdentity, identity, scene_said
+from valentina_pipeline.image.renderer.prompt_parser import InvalidIdentityError, identity, parse_scene
 from valentina_pipeline.image.renderer.shape import face_points, palette, shape_record
 from valentina_pipeline.image.renderer.traits import (
     BACKGROUNDS,
@@ -40,16 +40,16 @@ __all__ = [
     "LIGHTS",
     "PARTINGS",
     "SKIN_TONES",
-    "BadIdentity",
     "Identity",
+    "InvalidIdentityError",
     "Scene",
     "attributes",
     "identity",
     "landmarks",
+    "parse_scene",
     "random_identity",
     "random_scene",
     "render",
-    "scene_said",
 ]
 
 

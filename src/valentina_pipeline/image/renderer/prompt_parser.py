@@ -32,7 +32,7 @@ PLACES = tuple(place for place in BACKGROUNDS if not place.endswith("wall"))
 """Backgrounds that their last word names: there are two walls."""
 
 
-class BadIdentity(ValueError):
+class InvalidIdentityError(ValueError):
     """A concept's identity has a key that the renderer does not know, or lacks one."""
 
 
@@ -40,7 +40,7 @@ def identity(parameters: Mapping[str, str | float]) -> Identity:
     """Return a concept's identity; measures left out are 0.5, the average woman's.
 
     Raises:
-        BadIdentity: a key or a colour name is unknown or missing, or a measure is not in [0, 1].
+        InvalidIdentityError: a key or a colour name is unknown or missing, or a measure is not in [0, 1].
     """
     names = {
         "eye_color": tuple(EYE_COLORS),
@@ -49,21 +49,23 @@ def identity(parameters: Mapping[str, str | float]) -> Identity:
         "parting": PARTINGS,
     }
     if unknown := sorted(set(parameters) - set(names) - set(GEOMETRY)):
-        raise BadIdentity(f"identity.{unknown[0]} is unknown; there are {', '.join((*names, *GEOMETRY))}")
+        raise InvalidIdentityError(
+            f"identity.{unknown[0]} is unknown; there are {', '.join((*names, *GEOMETRY))}"
+        )
     for key, allowed in names.items():
         if parameters.get(key) not in allowed:
-            raise BadIdentity(
+            raise InvalidIdentityError(
                 f"identity.{key} is {parameters.get(key)!r}; it has to be one of {', '.join(allowed)}"
             )
     measures = {key: parameters.get(key, 0.5) for key in GEOMETRY}
     for key, value in measures.items():
         if isinstance(value, str) or not 0 <= value <= 1:
-            raise BadIdentity(f"identity.{key} is {value!r}; it has to lie in [0, 1]")
+            raise InvalidIdentityError(f"identity.{key} is {value!r}; it has to lie in [0, 1]")
     merged: dict[str, Any] = {**measures, **{key: parameters[key] for key in names}}
     return Identity(**merged)
 
 
-def scene_said(prompt: str, seed: int) -> Scene:
+def parse_scene(prompt: str, seed: int) -> Scene:
     """Return the scene that a prompt describes in the words of `traits.attributes`.
 
     Args:

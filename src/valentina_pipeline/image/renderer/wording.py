@@ -34,7 +34,7 @@ PHRASES = {
 }
 
 
-def sentence(attributes: Mapping[str, str], subject: str, keep: Iterable[str] = ALL_TRAITS) -> str:
+def caption_from_traits(attributes: Mapping[str, str], subject: str, keep: Iterable[str] = ALL_TRAITS) -> str:
     """Word the kept attributes as a caption.
 
     Args:

@@ -1,12 +1,12 @@
 """Prompt filter: the word policy and the list of public figures together."""
 
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt, refuse_negative, refuse_prompt
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError, refuse_negative, refuse_prompt
 from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
 
 def refuse_words(text: str, own: str = "", negative: str = "") -> None:
-    """Raise UnsafePrompt where the policy for prompts or the list of real people refuses; else do nothing.
+    """Raise UnsafePromptError where the word policy or the list of real people refuses a text.
 
     Args:
         text: a prompt, a scene, a caption or a description.
@@ -21,8 +21,8 @@ def refuse_words(text: str, own: str = "", negative: str = "") -> None:
 
 
 def refuse_concept(person: Concept) -> None:
-    """Raise UnsafePrompt where what describes the character makes it a minor or is never drawn."""
+    """Raise UnsafePromptError where what describes the character makes it a minor or is never drawn."""
     try:
         refuse_words(f"photo of a {person.class_word}, {person.description}", person.name)
-    except UnsafePrompt as err:
-        raise UnsafePrompt(f"class_word and description of {person.trigger}: {err.reason}") from err
+    except UnsafePromptError as err:
+        raise UnsafePromptError(f"class_word and description of {person.trigger}: {err.reason}") from err

@@ -13,7 +13,7 @@ from itertools import product
 
 from rapidfuzz.distance import OSA
 
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.image.safety.policy.lexicon import UNSPACED
 from valentina_pipeline.image.safety.policy.lists import DATA, words
 from valentina_pipeline.image.safety.policy.text import COMMON, PART, Token, fold, forms, read
@@ -59,7 +59,7 @@ class _People:
 
 
 def refuse_real_person(text: str, own: str = "") -> None:
-    """Raise UnsafePrompt where the text names a real person of the list; else do nothing.
+    """Raise UnsafePromptError where the text names a real person of the list; else do nothing.
 
     Read are words whatever their case, accents, look-alike letters and digits, and the dots, hyphens and
     spaces between them; with middle names, surname first, as handles, and misspelt by a letter or two where
@@ -74,7 +74,7 @@ def refuse_real_person(text: str, own: str = "") -> None:
     itself = people.written.get(_letters(own), own)
     for name in _named(tokens):
         if name != itself and _letters(name) != _letters(own):
-            raise UnsafePrompt(
+            raise UnsafePromptError(
                 f"it names a real person ({name}): only characters with rights on record are drawn"
             )
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.image.models.families import CONFIGURED_AS, quiet
+from valentina_pipeline.image.models.families import CONFIG_REPOS, no_progress_bars
 
 WEIGHTS = "safety_checker/model.safetensors"
 
 
-class BadChecker(ValueError):
+class InvalidCheckerError(ValueError):
     """A safety checker is there and cannot be used; the message says why."""
 
 
@@ -22,7 +22,7 @@ class SafetyChecker:
         folder: holds `safety_checker` and `feature_extractor`, as a base of SD 1.5 does.
 
     Raises:
-        BadChecker: they cannot be read, or a weight is missing or no number.
+        InvalidCheckerError: they cannot be read, or a weight is missing or no number.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,17 +31,17 @@ class SafetyChecker:
 
         read = {"local_files_only": True}
         try:
-            with quiet():
+            with no_progress_bars():
                 network, told = StableDiffusionSafetyChecker.from_pretrained(
                     folder / "safety_checker", use_safetensors=True, output_loading_info=True, **read
                 )
                 self._prepare = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", **read)
         except Exception as err:  # readers fail in many ways: none of them is a checker that passes
-            raise BadChecker(f"{folder}: its safety checker cannot be read: {err}") from err
+            raise InvalidCheckerError(f"{folder}: its safety checker cannot be read: {err}") from err
         if lacking := [*told["missing_keys"], *told["mismatched_keys"]]:
-            raise BadChecker(f"{folder}: its safety checker lacks weights: {lacking[0]}")
+            raise InvalidCheckerError(f"{folder}: its safety checker lacks weights: {lacking[0]}")
         if not all(weight.isfinite().all() for weight in network.state_dict().values()):
-            raise BadChecker(f"{folder}: its safety checker holds weights that are no numbers")
+            raise InvalidCheckerError(f"{folder}: its safety checker holds weights that are no numbers")
         self._network: Any = network.eval()
 
     @classmethod
@@ -54,7 +54,7 @@ class SafetyChecker:
 
         if (base / WEIGHTS).is_file():
             return cls(base)
-        cached = try_to_load_from_cache(CONFIGURED_AS["sd15"], WEIGHTS)
+        cached = try_to_load_from_cache(CONFIG_REPOS["sd15"], WEIGHTS)
         return cls(Path(cached).parents[1]) if isinstance(cached, str) else None
 
     def unsafe(self, image: Image.Image) -> str | None:

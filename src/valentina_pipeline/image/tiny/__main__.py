@@ -39,19 +39,19 @@ def _params() -> dict[str, Any]:
     return yaml.safe_load((TINY / "params.yaml").read_text("utf-8"))
 
 
-def _worlds() -> tuple[dataset.World, dataset.World]:
+def _worlds() -> tuple[dataset.RenderedDataset, dataset.RenderedDataset]:
     drawn = _params()["render"]
     return dataset.split(_people(range(drawn["people"]), drawn["scenes"]), drawn["held_out"])
 
 
-def _strangers() -> dataset.World:
+def _strangers() -> dataset.RenderedDataset:
     """Return the further people, few pictures of each: for the face embedder and the U-Net."""
     drawn = _params()["render"]
     first, more = drawn["people"], drawn["strangers"]
     return _people(range(first, first + more["people"]), more["scenes"])
 
 
-def _people(people: range, scenes: int) -> dataset.World:
+def _people(people: range, scenes: int) -> dataset.RenderedDataset:
     seed = _params()["seed"]
     cache = STATE / f"world-{seed}-{people.start}-{people.stop}x{scenes}"
     return dataset.load(people, scenes, seed, cache)

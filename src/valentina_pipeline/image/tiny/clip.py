@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from valentina_pipeline.image.faces.tiny_facenet import to_network
-from valentina_pipeline.image.renderer.wording import ALL_TRAITS, sentence
-from valentina_pipeline.image.tiny.dataset import SIZE, World
-from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
+from valentina_pipeline.image.renderer.wording import ALL_TRAITS, caption_from_traits
+from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, train_network
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 96,
@@ -29,7 +29,7 @@ def build() -> nn.Module:
     return open_clip.model.CLIP(**CONFIG)
 
 
-def train(world: World, plan: Plan, batch: int, seed: int, state: Path) -> nn.Module:
+def train(world: RenderedDataset, plan: Plan, batch: int, seed: int, state: Path) -> nn.Module:
     """Train on picture-caption pairs; a caption names a random part of what is to be seen."""
     torch.manual_seed(seed)
     network = build()
@@ -40,14 +40,16 @@ def train(world: World, plan: Plan, batch: int, seed: int, state: Path) -> nn.Mo
         kept = [
             [t for t in ALL_TRAITS if rng.random() < share] for share in rng.uniform(0.4, 1.2, size=batch)
         ]
-        captions = [sentence(world.attributes[i], "woman", k) for i, k in zip(rows, kept, strict=True)]
+        captions = [
+            caption_from_traits(world.attributes[i], "woman", k) for i, k in zip(rows, kept, strict=True)
+        ]
         pixels = to_network(torch.from_numpy(world.pixels[rows])).to(DEVICE)
         images, texts, scale = network(pixels, tokenizer(captions).to(DEVICE))
         scores = scale * images @ texts.T
         truth = torch.arange(batch, device=DEVICE)
         return (functional.cross_entropy(scores, truth) + functional.cross_entropy(scores.T, truth)) / 2
 
-    fit(network, loss, plan, seed, state, "clip")
+    train_network(network, loss, plan, seed, state, "clip")
     return network
 
 
@@ -60,14 +62,14 @@ def save(network: nn.Module, folder: Path) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def retrieval(network: Any, world: World, among: int, seed: int) -> float:
+def retrieval(network: Any, world: RenderedDataset, among: int, seed: int) -> float:
     """Return the share of pictures whose own full caption scores highest among `among` captions.
 
     The other captions are those of random other pictures of `world`.
     """
     rng = np.random.default_rng(seed)
     tokenizer = open_clip.SimpleTokenizer()
-    captions = [sentence(a, "woman") for a in world.attributes]
+    captions = [caption_from_traits(a, "woman") for a in world.attributes]
     hits = []
     with torch.no_grad():
         pixels = to_network(torch.from_numpy(world.pixels))

@@ -9,12 +9,12 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from valentina_pipeline.image.generate.canny import agreement, edges
-from valentina_pipeline.image.generate.controlnet import Control, steered
-from valentina_pipeline.image.generate.sampling import Request, draw
-from valentina_pipeline.image.renderer.wording import sentence
-from valentina_pipeline.image.tiny.dataset import SIZE, World
-from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
+from valentina_pipeline.image.generate.canny import edge_f1, edges
+from valentina_pipeline.image.generate.controlnet import Control, apply_controls
+from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.renderer.wording import caption_from_traits
+from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, train_network
 from valentina_pipeline.image.tiny.unet import encode
 from valentina_pipeline.image.train import diffusion
 
@@ -29,7 +29,7 @@ UNWORDED = 0.5
 
 
 def train(
-    world: World, pipe: StableDiffusionXLPipeline, plan: Plan, batch: int, seed: int, state: Path
+    world: RenderedDataset, pipe: StableDiffusionXLPipeline, plan: Plan, batch: int, seed: int, state: Path
 ) -> ControlNetModel:
     """Train a copy of the U-Net's encoder, the base itself frozen, by the base's own objective.
 
@@ -46,16 +46,18 @@ def train(
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         rows = rng.integers(len(latents), size=batch)
-        words = ["" if rng.random() < UNWORDED else sentence(world.attributes[i], "woman") for i in rows]
+        words = [
+            "" if rng.random() < UNWORDED else caption_from_traits(world.attributes[i], "woman") for i in rows
+        ]
         timesteps = torch.from_numpy(rng.integers(len(kept), size=batch)).to(DEVICE)
         clean, share = latents[rows], kept[timesteps]
         eps = torch.randn(clean.shape, generator=noise).to(DEVICE)
-        noisy = diffusion.corrupt(clean, eps, share).contiguous(memory_format=torch.channels_last)
+        noisy = diffusion.add_noise(clean, eps, share).contiguous(memory_format=torch.channels_last)
         predicted = predict(network, pipe, noisy, timesteps, words, lines[rows].to(DEVICE))
         wanted = diffusion.target(clean, eps, share, "v_prediction")
         return diffusion.loss(predicted, wanted, even, torch.ones_like(wanted[:, :1]))
 
-    fit(network, loss, plan, seed, state, "control")
+    train_network(network, loss, plan, seed, state, "control")
     return network
 
 
@@ -81,7 +83,11 @@ def predict(
 
 
 def measure(
-    network: ControlNetModel, pipe: StableDiffusionXLPipeline, held_out: World, pictures: int, seed: int
+    network: ControlNetModel,
+    pipe: StableDiffusionXLPipeline,
+    held_out: RenderedDataset,
+    pictures: int,
+    seed: int,
 ) -> dict[str, float]:
     """Return how far drawings keep to the edges of held-out pictures, F1 by the control's scale.
 
@@ -93,9 +99,9 @@ def measure(
         kept = []
         for row in track(rows, description=f"scale {scale}"):
             wanted = edges(Image.fromarray(held_out.pixels[row]))
-            asked = Request(sentence(held_out.attributes[row], "woman"), seed * 10**6 + int(row))
-            with steered(pipe.unet, [Control(network, wanted, scale)]):
-                kept.append(agreement(draw(pipe, [asked], 10, 2.0, SIZE)[0], wanted))
+            asked = ImageSpec(caption_from_traits(held_out.attributes[row], "woman"), seed * 10**6 + int(row))
+            with apply_controls(pipe.unet, [Control(network, wanted, scale)]):
+                kept.append(edge_f1(generate_images(pipe, [asked], 10, 2.0, SIZE)[0], wanted))
         figures[f"edges_f1_scale_{scale:g}"] = round(float(np.mean(kept)), 4)
     return figures
 

@@ -18,7 +18,7 @@ RENDERED = 160
 
 
 @dataclass(frozen=True)
-class World:
+class RenderedDataset:
     """Portraits of many people.
 
     Attributes:
@@ -33,16 +33,16 @@ class World:
     person: np.ndarray
     attributes: list[dict[str, str]]
 
-    def people(self, chosen: np.ndarray) -> "World":
+    def people(self, chosen: np.ndarray) -> "RenderedDataset":
         """Return the part whose `person` is in `chosen`."""
         rows = np.flatnonzero(np.isin(self.person, chosen))
-        return World(
+        return RenderedDataset(
             self.pixels[rows], self.landmarks[rows], self.person[rows], [self.attributes[i] for i in rows]
         )
 
-    def __add__(self, other: "World") -> "World":
+    def __add__(self, other: "RenderedDataset") -> "RenderedDataset":
         """Return both worlds in one."""
-        return World(
+        return RenderedDataset(
             np.concatenate([self.pixels, other.pixels]),
             np.concatenate([self.landmarks, other.landmarks]),
             np.concatenate([self.person, other.person]),
@@ -55,20 +55,20 @@ class World:
         return hashlib.sha256(self.pixels.tobytes() + self.landmarks.tobytes() + words).hexdigest()
 
 
-def split(world: World, held_out: int) -> tuple[World, World]:
+def split(world: RenderedDataset, held_out: int) -> tuple[RenderedDataset, RenderedDataset]:
     """Return (train, held out): the last `held_out` people are never trained on."""
     last = int(world.person.max()) + 1 - held_out
     return world.people(np.arange(last)), world.people(np.arange(last, last + held_out))
 
 
-def load(people: range, scenes: int, seed: int, cache: Path) -> World:
+def load(people: range, scenes: int, seed: int, cache: Path) -> RenderedDataset:
     """Render `scenes` portraits of each of `people`, or read them from `cache`, rendered before.
 
     A person is a function of (seed, number): ranges that do not overlap hold different people.
     """
     if not (cache / "attributes.json").exists():
         _render(people, scenes, seed, cache)
-    return World(
+    return RenderedDataset(
         np.load(cache / "pixels.npy"),
         np.load(cache / "landmarks.npy"),
         np.repeat(np.array(people), scenes),

@@ -11,14 +11,16 @@ from torch.nn import functional
 
 from valentina_pipeline.image.faces.crop import crop_matrix
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny, to_network
-from valentina_pipeline.image.tiny.dataset import SIZE, World
-from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
+from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, train_network
 from valentina_pipeline.image.tiny.vae import reconstruct
 
 SCALE, MARGIN = 10.0, 0.2
 
 
-def train(world: World, coder: AutoencoderKL, plan: Plan, batch: int, seed: int, state: Path) -> FaceNetTiny:
+def train(
+    world: RenderedDataset, coder: AutoencoderKL, plan: Plan, batch: int, seed: int, state: Path
+) -> FaceNetTiny:
     """Train on crops shifted, turned, blurred and re-lit, half of the pictures through the VAE.
 
     That is how detected and generated faces look: the embedder shall tell people apart, not codecs. A batch
@@ -36,7 +38,7 @@ def train(world: World, coder: AutoencoderKL, plan: Plan, batch: int, seed: int,
         faces = np.stack([_crop(pixels[i], world.landmarks[i], rng) for i in rows])
         return margin_loss(network(to_network(torch.from_numpy(faces)).to(DEVICE)))
 
-    fit(network, loss, plan, seed, state, "faces")
+    train_network(network, loss, plan, seed, state, "faces")
     return network
 
 
@@ -54,7 +56,7 @@ def margin_loss(vectors: Tensor) -> Tensor:
     return functional.cross_entropy(SCALE * cosines.masked_fill(themselves, -torch.inf), other)
 
 
-def embed(network: FaceNetTiny, world: World) -> np.ndarray:
+def embed(network: FaceNetTiny, world: RenderedDataset) -> np.ndarray:
     """Return the unit vectors (n, 128) of a world's faces at their true landmarks."""
     faces = np.stack([_crop(p, m, None) for p, m in zip(world.pixels, world.landmarks, strict=True)])
     with torch.no_grad():

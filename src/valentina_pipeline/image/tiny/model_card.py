@@ -9,11 +9,11 @@ from PIL import Image
 from rich.progress import track
 from torch import nn
 
-from valentina_pipeline.image.faces.detection import find_faces
+from valentina_pipeline.image.faces.detection import detect_faces
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
-from valentina_pipeline.image.renderer.wording import sentence
+from valentina_pipeline.image.renderer.wording import caption_from_traits
 from valentina_pipeline.image.tiny import clip, faces, vae
-from valentina_pipeline.image.tiny.dataset import SIZE, World
+from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
 
 COLUMNS = 8
 """Of the sample sheet; the number of images is a multiple of it."""
@@ -30,14 +30,16 @@ def measure(
     pipe: StableDiffusionXLPipeline,
     embedder: FaceNetTiny,
     matcher: nn.Module,
-    held_out: World,
+    held_out: RenderedDataset,
     images: int,
     seed: int,
 ) -> tuple[dict[str, float], Image.Image]:
     """Return the figures, faces counted in `images` drawn images, and a sample sheet."""
     accuracy, same, different = faces.verification(faces.embed(embedder, held_out), held_out.person)
     drawn = draw(pipe, held_out, images, seed)
-    found = [bool(people) and max(face.probability for face in people) >= 0.9 for people in find_faces(drawn)]
+    found = [
+        bool(people) and max(face.probability for face in people) >= 0.9 for people in detect_faces(drawn)
+    ]
     figures = {
         "vae_psnr_db": vae.psnr(pipe.vae, held_out.pixels),
         "face_found_rate": float(np.mean(found)),
@@ -49,11 +51,13 @@ def measure(
     return {name: round(value, 4) for name, value in figures.items()}, _sheet(pipe, held_out, drawn)
 
 
-def draw(pipe: StableDiffusionXLPipeline, held_out: World, count: int, seed: int) -> list[Image.Image]:
+def draw(
+    pipe: StableDiffusionXLPipeline, held_out: RenderedDataset, count: int, seed: int
+) -> list[Image.Image]:
     """Draw `count` images from the full captions of held-out pictures, 20 steps, guidance 4."""
     pipe.set_progress_bar_config(disable=True)
     rows = np.random.default_rng(seed).choice(len(held_out.attributes), size=count, replace=False)
-    prompts = [sentence(held_out.attributes[i], "woman") for i in rows]
+    prompts = [caption_from_traits(held_out.attributes[i], "woman") for i in rows]
     images = []
     for start in track(range(0, count, 20), description="draw"):
         part = prompts[start : start + 20]
@@ -131,7 +135,9 @@ Licence: Apache-2.0.
 """
 
 
-def _sheet(pipe: StableDiffusionXLPipeline, held_out: World, drawn: list[Image.Image]) -> Image.Image:
+def _sheet(
+    pipe: StableDiffusionXLPipeline, held_out: RenderedDataset, drawn: list[Image.Image]
+) -> Image.Image:
     rows = np.linspace(0, len(held_out.pixels) - 1, COLUMNS).astype(int)
     pixels = held_out.pixels[rows]
     shown = np.stack([np.asarray(image) for image in drawn[: COLUMNS * 3]])

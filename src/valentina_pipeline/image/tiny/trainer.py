@@ -38,7 +38,7 @@ class Plan:
     average: int = 300
 
 
-def fit(network: nn.Module, loss: Loss, plan: Plan, seed: int, state: Path, name: str) -> None:
+def train_network(network: nn.Module, loss: Loss, plan: Plan, seed: int, state: Path, name: str) -> None:
     """Train `network` in place on DEVICE and leave it on the CPU with its averaged weights, in eval mode.
 
     A run that was stopped goes on from `state`; a finished one has nothing left to do. Step k draws only

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from valentina_pipeline.image.faces.tiny_facenet import to_network
-from valentina_pipeline.image.renderer.wording import FIXED_TRAITS, VARIABLE_TRAITS, sentence
-from valentina_pipeline.image.tiny.dataset import SIZE, World
-from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, fit
+from valentina_pipeline.image.renderer.wording import FIXED_TRAITS, VARIABLE_TRAITS, caption_from_traits
+from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
+from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, train_network
 from valentina_pipeline.image.train import diffusion
 
 TEXT_WIDTH = 48
@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
 
 
 def train(
-    world: World,
+    world: RenderedDataset,
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     plan: Plan,
@@ -100,11 +100,11 @@ def train(
         timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often)).to(DEVICE)
         clean, kept = latents[rows], signal[timesteps]
         eps = torch.randn(clean.shape, generator=noise).to(DEVICE)
-        noisy = diffusion.corrupt(clean, eps, kept).contiguous(memory_format=torch.channels_last)
+        noisy = diffusion.add_noise(clean, eps, kept).contiguous(memory_format=torch.channels_last)
         wanted = diffusion.target(clean, eps, kept, "v_prediction")
         return diffusion.loss(network(noisy, timesteps, tokens), wanted, alike, places[rows])
 
-    fit(network, loss, plan, seed, state, "unet")
+    train_network(network, loss, plan, seed, state, "unet")
     return network
 
 
@@ -171,7 +171,7 @@ def _caption(attributes: dict[str, str], rng: np.random.Generator) -> str:
         return ""
     some = [t for t in FIXED_TRAITS if rng.random() < 0.5]
     fixed = {1: list(FIXED_TRAITS), 2: [], 3: some}[int(kind)]
-    return sentence(attributes, "woman", [*fixed, *VARIABLE_TRAITS])
+    return caption_from_traits(attributes, "woman", [*fixed, *VARIABLE_TRAITS])
 
 
 def _text_config() -> CLIPTextConfig:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from valentina_pipeline.image.faces.tiny_facenet import to_network
-from valentina_pipeline.image.tiny.dataset import SIZE, World
-from valentina_pipeline.image.tiny.trainer import DEVICE, Loss, Plan, fit
+from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
+from valentina_pipeline.image.tiny.trainer import DEVICE, Loss, Plan, train_network
 
 CROP = 64
 """Pixels, width and height."""
@@ -36,7 +36,9 @@ def build() -> AutoencoderKL:
     )
 
 
-def train(world: World, plan: Plan, batch: int, seed: int, state: Path, whole: Plan) -> AutoencoderKL:
+def train(
+    world: RenderedDataset, plan: Plan, batch: int, seed: int, state: Path, whole: Plan
+) -> AutoencoderKL:
     """Train on crops, cheap and full of faces, then on whole pictures; set the scaling factor.
 
     Args:
@@ -63,8 +65,8 @@ def train(world: World, plan: Plan, batch: int, seed: int, state: Path, whole: P
 
         return loss
 
-    fit(network, loss_from(WHOLE_FROM * plan.steps), plan, seed, state, "vae, crops")
-    fit(network, loss_from(0), whole, seed + 1, state.with_suffix(".whole.pt"), "vae, whole")
+    train_network(network, loss_from(WHOLE_FROM * plan.steps), plan, seed, state, "vae, crops")
+    train_network(network, loss_from(0), whole, seed + 1, state.with_suffix(".whole.pt"), "vae, whole")
     with torch.no_grad():
         sample = to_network(torch.from_numpy(world.pixels[:: max(1, len(world.pixels) // 256)]))
         spread = torch.cat([network.encode(part).latent_dist.mean for part in sample.split(32)]).std()
@@ -89,7 +91,7 @@ def psnr(network: AutoencoderKL, pixels: np.ndarray) -> float:
     return float((10 * np.log10(255**2 / np.square(error).mean(axis=(1, 2, 3)))).mean())
 
 
-def _pick(world: World, rng: np.random.Generator, count: int, crop: int) -> np.ndarray:
+def _pick(world: RenderedDataset, rng: np.random.Generator, count: int, crop: int) -> np.ndarray:
     """Draw `count` pictures, cropped to `crop` px: half of them around the face, where detail is."""
     rows = rng.integers(len(world.pixels), size=count)
     if crop == SIZE:

@@ -40,14 +40,14 @@ def nearest_bucket(size: Size, buckets: Sequence[Size]) -> Size:
     return min(buckets, key=lambda b: (round(abs(math.log(b[0] / b[1]) - ratio), 9), -b[0] * b[1]))
 
 
-def cover(size: Size, bucket: Size) -> tuple[Size, tuple[int, int]]:
+def resize_and_crop(size: Size, bucket: Size) -> tuple[Size, tuple[int, int]]:
     """Return the size at which a picture just covers a bucket, and left and top of the centred crop."""
     scale = max(bucket[0] / size[0], bucket[1] / size[1])
     scaled = (max(bucket[0], round(size[0] * scale)), max(bucket[1], round(size[1] * scale)))
     return scaled, ((scaled[0] - bucket[0]) // 2, (scaled[1] - bucket[1]) // 2)
 
 
-def batch_rows(seed: int, index: int, groups: Sequence[Sequence[int]], size: int) -> list[int]:
+def batch_indices(seed: int, index: int, groups: Sequence[Sequence[int]], size: int) -> list[int]:
     """Return the rows of the batch `index` of a run, whatever was asked for before.
 
     A batch is of one group, since pictures of one batch have one size. Each group is gone through in

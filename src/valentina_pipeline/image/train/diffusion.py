@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepNoise:
     """The random part of some samples of one step.
 
     Attributes:
@@ -26,15 +26,15 @@ class Draw:
     order: Tensor
 
 
-def draw(
+def sample_step_noise(
     seed: int,
     step: int,
     slots: Sequence[int],
     shape: tuple[int, ...],
     timesteps: tuple[int, int],
     offset: float = 0.0,
-) -> Draw:
-    """Draw for some samples of a step, whatever was drawn before and in whatever company.
+) -> StepNoise:
+    """StepNoise for some samples of a step, whatever was drawn before and in whatever company.
 
     Each slot of each step has a generator of its own, so that neither the number of processes, nor how a
     batch is cut into parts that fit the memory, changes a single draw.
@@ -57,7 +57,7 @@ def draw(
         if offset:
             noise[-1] += offset * torch.randn(shape[0], 1, 1, generator=generator)
         order.append(torch.rand((), generator=generator, dtype=torch.float64))
-    return Draw(*(torch.stack(drawn) for drawn in (times, noise, dropout, order)))
+    return StepNoise(*(torch.stack(drawn) for drawn in (times, noise, dropout, order)))
 
 
 def _generator(key: str) -> torch.Generator:
@@ -66,7 +66,7 @@ def _generator(key: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def corrupt(clean: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
+def add_noise(clean: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
     """Return x_t = sqrt(kept) x_0 + sqrt(1 - kept) eps (Ho et al. 2020, eq. 4).
 
     Args:

@@ -22,7 +22,7 @@ from valentina_pipeline.training.encoding_cache import NO_CACHE, Cache
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedDataset:
     """The training set as the networks see it, a row each sample.
 
     Attributes:
@@ -46,7 +46,7 @@ class Encoded:
 
 
 @dataclass
-class Texts:
+class PromptEmbedCache:
     """What the U-Net attends to, by caption, computed once each: the text encoders stand still.
 
     Of captions without end, as varied tags give, the last MOST are remembered.
@@ -80,7 +80,7 @@ def encode_samples(
     face_weight: float = 1.0,
     background_weight: float = 1.0,
     cache: Cache = NO_CACHE,
-) -> Encoded:
+) -> EncodedDataset:
     """Encode pictures once: the VAE does not move while the rest learns.
 
     A place in the face counts `face_weight` times, one outside `background_weight` times, and each as much
@@ -109,10 +109,10 @@ def encode_samples(
     for row, sample in enumerate(samples):
         groups[sample.image.size] += [row] * sample.repeats
     ordered = [groups[size] for size in sorted(groups)]
-    return Encoded(latents, places, [s.caption for s in samples], conditions, weight, ordered, cache)
+    return EncodedDataset(latents, places, [s.caption for s in samples], conditions, weight, ordered, cache)
 
 
-def tokenise(base: BaseModel, captions: Sequence[str]) -> list[Tensor]:
+def tokenize(base: BaseModel, captions: Sequence[str]) -> list[Tensor]:
     """Return int64 (n, pieces, 77) for each text encoder: as many pieces as the longest caption takes."""
     texts = [[spell(each, [(caption, 1.0)]) for caption in captions] for each in base.tokenizers]
     pieces = max((len(spelled) for each in texts for spelled in each), default=1)
@@ -120,7 +120,7 @@ def tokenise(base: BaseModel, captions: Sequence[str]) -> list[Tensor]:
     return [rows.ids.to(base.device) for rows in laid]
 
 
-def encode_text(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+def encode_prompt(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Return what the U-Net attends to, as the base's pipeline makes it.
 
     Args:
@@ -147,7 +147,7 @@ def _whiteness(mask: Image.Image, height: int, width: int) -> Tensor:
 
 def _embedded(base: BaseModel, caption: str) -> dict[str, Tensor]:
     with torch.no_grad():
-        context, pooled = encode_text(base, tokenise(base, [caption]))
+        context, pooled = encode_prompt(base, tokenize(base, [caption]))
     return {"context": context} if pooled is None else {"context": context, "pooled": pooled}
 
 

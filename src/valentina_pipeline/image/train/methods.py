@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config.train_lora import TrainConfig
-from valentina_pipeline.image.lora.adapter import CONFIGS, Block, Plan, adopted, inject
-from valentina_pipeline.image.lora.formats import Notes, adapter_files, serialise
+from valentina_pipeline.image.lora.adapter import CONFIGS, AdapterSpec, LayerOverride, from_loaded, inject
+from valentina_pipeline.image.lora.formats import AdapterMetadata, export_adapter, serialise
 from valentina_pipeline.image.lora.loading import load_adapter
 from valentina_pipeline.image.models.base_model import BaseModel
 
@@ -19,7 +19,7 @@ PIVOT = 0.5
 
 
 @dataclass(frozen=True)
-class Learned:
+class Trainable:
     """What is trained.
 
     Attributes:
@@ -34,12 +34,12 @@ class Learned:
     rates: Mapping[str, float]
     spans: Mapping[str, tuple[float, float]]
     spelled: Callable[[str], str]
-    files: Callable[[Notes], dict[str, bytes]]
+    files: Callable[[AdapterMetadata], dict[str, bytes]]
 
 
-def set_up(
+def build_method(
     base: BaseModel, cfg: TrainConfig, trigger: str, like: str, seed: int, start: Path | None = None
-) -> Learned:
+) -> Trainable:
     """Make a base ready for `cfg.method`.
 
     Args:
@@ -62,42 +62,44 @@ def set_up(
 
 def _adapter(
     base: BaseModel, cfg: TrainConfig, seed: int, span: tuple[float, float], start: Path | None = None
-) -> Learned:
-    blocks = tuple(Block(pattern, each.rank, each.rate) for pattern, each in cfg.blocks.items())
+) -> Trainable:
+    blocks = tuple(LayerOverride(pattern, each.rank, each.rate) for pattern, each in cfg.blocks.items())
     if start is None:
         kind = cfg.method if cfg.method in CONFIGS else "lora"
-        plan = Plan(kind, cfg.rank, cfg.alpha, cfg.targets, blocks)
+        plan = AdapterSpec(kind, cfg.rank, cfg.alpha, cfg.targets, blocks)
         adapter = inject(base, plan, cfg.text_encoder_learning_rate > 0, seed)
     else:
         load_adapter(base, start)
-        adapter = adopted(base, blocks)
+        adapter = from_loaded(base, blocks)
     weights = adapter.weights()
     rates = {name: _rate(name, cfg) * adapter.rate(name) for name in weights}
     half = cfg.precision != "fp32"
-    return Learned(
+    return Trainable(
         weights,
         rates,
         dict.fromkeys(weights, span),
         str,
-        lambda notes: adapter_files(adapter, notes, half, cfg.formats),
+        lambda notes: export_adapter(adapter, notes, half, cfg.formats),
     )
 
 
-def _tokens(base: BaseModel, cfg: TrainConfig, trigger: str, like: str, span: tuple[float, float]) -> Learned:
-    from valentina_pipeline.image.lora.textual_inversion import grow
+def _tokens(
+    base: BaseModel, cfg: TrainConfig, trigger: str, like: str, span: tuple[float, float]
+) -> Trainable:
+    from valentina_pipeline.image.lora.textual_inversion import add_tokens
 
-    tokens = grow(base, trigger, like, cfg.vectors)
+    tokens = add_tokens(base, trigger, like, cfg.vectors)
     weights = tokens.weights()
 
-    def files(notes: Notes) -> dict[str, bytes]:
+    def files(notes: AdapterMetadata) -> dict[str, bytes]:
         about = {"trigger": notes.trigger, "base_sha256": notes.base_sha256, "format": "pt"}
         return {f"{trigger}.embeddings.safetensors": serialise(tokens.tensors(), about)}
 
     rates = dict.fromkeys(weights, cfg.embedding_learning_rate)
-    return Learned(weights, rates, dict.fromkeys(weights, span), tokens.spelled, files)
+    return Trainable(weights, rates, dict.fromkeys(weights, span), tokens.spelled, files)
 
 
-def _whole(base: BaseModel, cfg: TrainConfig) -> Learned:
+def _whole(base: BaseModel, cfg: TrainConfig) -> Trainable:
     import torch
 
     networks: dict[str, Any] = {"unet": base.unet}
@@ -109,7 +111,7 @@ def _whole(base: BaseModel, cfg: TrainConfig) -> Learned:
     rates = {name: _rate(name, cfg) for name in weights}
     dtype = torch.float32 if cfg.precision == "fp32" else torch.float16
 
-    def files(notes: Notes) -> dict[str, bytes]:
+    def files(notes: AdapterMetadata) -> dict[str, bytes]:
         about = {"trigger": notes.trigger, "base_sha256": notes.base_sha256, "format": "pt"}
         content = {}
         for name, network in networks.items():
@@ -117,11 +119,11 @@ def _whole(base: BaseModel, cfg: TrainConfig) -> Learned:
             content[f"{name}.safetensors"] = serialise(tensors, about)
         return content
 
-    return Learned(weights, rates, dict.fromkeys(weights, (0.0, 1.0)), str, files)
+    return Trainable(weights, rates, dict.fromkeys(weights, (0.0, 1.0)), str, files)
 
 
-def _both(one: Learned, other: Learned) -> Learned:
-    return Learned(
+def _both(one: Trainable, other: Trainable) -> Trainable:
+    return Trainable(
         {**one.weights, **other.weights},
         {**one.rates, **other.rates},
         {**one.spans, **other.spans},

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageOps
 
-from valentina_pipeline.image.train.bucketing import Size, bucket_sizes, cover, nearest_bucket
+from valentina_pipeline.image.train.bucketing import Size, bucket_sizes, nearest_bucket, resize_and_crop
 
 Box = tuple[float, float, float, float]
 
@@ -54,7 +54,7 @@ def fit(samples: Sequence[Sample], pixels: int) -> list[Sample]:
     return [_fit_one(sample, nearest_bucket(sample.image.size, buckets)) for sample in samples]
 
 
-def mirrored(sample: Sample) -> Sample:
+def flip_sample(sample: Sample) -> Sample:
     """Return the sample flipped left to right."""
     face = sample.face
     if face is not None:
@@ -65,7 +65,7 @@ def mirrored(sample: Sample) -> Sample:
     return replace(sample, name=name, image=ImageOps.mirror(sample.image), face=face, mask=mask)
 
 
-def vary(caption: str, chance: float, keep: int, dropout: float) -> str:
+def augment_caption(caption: str, chance: float, keep: int, dropout: float) -> str:
     """Return a caption with its tags in another order, and some left out.
 
     Args:
@@ -102,7 +102,7 @@ def data_hash(samples: Sequence[Sample]) -> str:
 
 
 def _fit_one(sample: Sample, bucket: Size) -> Sample:
-    (width, height), (left, top) = cover(sample.image.size, bucket)
+    (width, height), (left, top) = resize_and_crop(sample.image.size, bucket)
     scale = width / sample.image.width, height / sample.image.height
     box = (left, top, left + bucket[0], top + bucket[1])
     image = sample.image.resize((width, height), Image.Resampling.LANCZOS).crop(box)

@@ -10,24 +10,24 @@ from torch import Tensor, nn
 
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image.models.base_model import BaseModel
-from valentina_pipeline.image.train.bucketing import batch_rows
-from valentina_pipeline.image.train.loss import Objective
+from valentina_pipeline.image.train.bucketing import batch_indices
+from valentina_pipeline.image.train.loss import DiffusionLoss
 from valentina_pipeline.training.checkpoints import State
 from valentina_pipeline.training.distributed import Processes
 from valentina_pipeline.training.finite import NotFiniteError
-from valentina_pipeline.training.lr_schedules import schedule
-from valentina_pipeline.training.memory import halve_when_full
+from valentina_pipeline.training.lr_schedules import lr_multiplier
+from valentina_pipeline.training.memory import find_executable_batch_size
 from valentina_pipeline.training.optimizers import (
     Span,
-    make_optimiser,
-    optimiser_state,
+    create_optimizer,
+    optimizer_state,
     parameter_groups,
-    restore_optimiser,
+    restore_optimizer,
 )
 
 
 @dataclass
-class Run:
+class TrainState:
     """What came of the steps so far; all of it JSON.
 
     Attributes:
@@ -42,12 +42,12 @@ class Run:
 
 
 @dataclass
-class Mover:
+class Trainer:
     """What learns, and what moves it."""
 
     base: BaseModel
     weights: Mapping[str, nn.Parameter]
-    loss: Objective
+    loss: DiffusionLoss
     processes: Processes
     optimiser: torch.optim.Optimizer
     peaks: list[float]
@@ -60,14 +60,14 @@ class Mover:
         weights: Mapping[str, nn.Parameter],
         rates: Mapping[str, float],
         spans: Mapping[str, Span],
-        loss: Objective,
+        loss: DiffusionLoss,
         processes: Processes,
-    ) -> "Mover":
+    ) -> "Trainer":
         """Return a mover at the start; weights of rate 0 are frozen and left out."""
         base, cfg = loss.base, loss.cfg
         groups = parameter_groups(weights, rates, spans)
         learning = {name: weight for name, weight in weights.items() if weight.requires_grad}
-        optimiser = make_optimiser(groups, cfg)
+        optimiser = create_optimizer(groups, cfg)
         if hasattr(optimiser, "train"):
             optimiser.train()
         return cls(
@@ -81,7 +81,7 @@ class Mover:
             torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16),
         )
 
-    def step(self, step: int, run: Run) -> Tensor:
+    def step(self, step: int, run: TrainState) -> Tensor:
         """Do one step and return its loss; where memory is short, in smaller pieces (`run.micro`).
 
         Raises:
@@ -89,7 +89,7 @@ class Mover:
         """
         cfg = self.loss.cfg
         for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
-            share = schedule(step, cfg, group["span"])
+            share = lr_multiplier(step, cfg, group["span"])
             group["lr"] = peak * share
             for weight in group["params"]:
                 weight.requires_grad_(share > 0)
@@ -106,7 +106,7 @@ class Mover:
                 total.add_(loss.detach())
 
         networks = {"unet": self.base.unet, "vae": self.base.vae, **self.base.text_encoders}
-        run.micro = halve_when_full(gradients, run.micro or cfg.batch_size, networks)
+        run.micro = find_executable_batch_size(gradients, run.micro or cfg.batch_size, networks)
         self.processes.average(w.grad for w in self.weights.values() if w.grad is not None)
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_gradient)
@@ -147,17 +147,17 @@ class Mover:
                 self.weights[name].copy_(average)
         return before if self.mean else {}
 
-    def state(self, done: int, run: Run) -> State:
+    def state(self, done: int, run: TrainState) -> State:
         """Return all that the next step depends on."""
         tensors: dict[str, Tensor] = {f"weight/{name}": w for name, w in self.weights.items()}
         tensors |= {f"mean/{name}": average for name, average in self.mean.items()}
-        moments, facts = optimiser_state(self.optimiser, self._names())
+        moments, facts = optimizer_state(self.optimiser, self._names())
         tensors |= {f"optimiser/{label}": tensor for label, tensor in moments.items()}
         return State(
             done, tensors, {"run": asdict(run), "optimiser": facts, "scaler": self.scaler.state_dict()}
         )
 
-    def restore(self, state: State) -> Run:
+    def restore(self, state: State) -> TrainState:
         """Go back to where `state` was."""
         moments = {}
         with torch.no_grad():
@@ -167,10 +167,12 @@ class Mover:
                     moments[name] = tensor
                 else:
                     (self.weights if kind == "weight" else self.mean)[name].copy_(tensor)
-        restore_optimiser(self.optimiser, self._names(), moments, state.facts["optimiser"])
+        restore_optimizer(self.optimiser, self._names(), moments, state.facts["optimiser"])
         self.scaler.load_state_dict(state.facts["scaler"])
         saved = state.facts["run"]
-        return Run(list(saved["losses"]), {int(k): v for k, v in saved["looks"].items()}, saved["micro"])
+        return TrainState(
+            list(saved["losses"]), {int(k): v for k, v in saved["looks"].items()}, saved["micro"]
+        )
 
     def _names(self) -> list[str]:
         """Return the names of the optimiser's parameters, in its order."""
@@ -182,7 +184,7 @@ class Mover:
         cfg, data, processes = self.loss.cfg, self.loss.data, self.processes
         size, parts = cfg.batch_size, cfg.accumulate * processes.count
         for part in range(processes.rank, parts, processes.count):
-            rows = batch_rows(self.loss.seed, step * parts + part, data.groups, size)
+            rows = batch_indices(self.loss.seed, step * parts + part, data.groups, size)
             for start in range(0, size, micro):
                 end = min(start + micro, size)
                 yield rows[start:end], range(part * size + start, part * size + end)

@@ -8,28 +8,30 @@ from PIL import Image
 
 from valentina_pipeline.image.faces.similarity import face_scores
 from valentina_pipeline.image.models.base_model import BaseModel
-from valentina_pipeline.image.models.scorers import Judges
+from valentina_pipeline.image.models.scorers import Scorers
 from valentina_pipeline.image.train import diffusion
-from valentina_pipeline.image.train.encoding import Encoded, encode_text, tokenise
-from valentina_pipeline.image.train.loss import Noise, denoised
+from valentina_pipeline.image.train.encoding import EncodedDataset, encode_prompt, tokenize
+from valentina_pipeline.image.train.loss import NoiseSchedule, predict
 
 TIMESTEPS = 8
 """Evenly spaced over the schedule."""
 
 
-def held_out_figures(base: BaseModel, held_out: Encoded, training: Encoded, seed: int) -> dict[str, float]:
+def validation_losses(
+    base: BaseModel, held_out: EncodedDataset, training: EncodedDataset, seed: int
+) -> dict[str, float]:
     """Return held_out_loss, training_loss of as many training pictures, and overfitting, their difference.
 
     What training itself reports differs from step to step by its timesteps and noise more than by what was
     learned; this differs by what was learned alone.
     """
     count = len(held_out.latents)
-    unseen, seen = (stable_loss(base, data, seed, count) for data in (held_out, training))
+    unseen, seen = (fixed_noise_loss(base, data, seed, count) for data in (held_out, training))
     return {"held_out_loss": unseen, "training_loss": seen, "overfitting": unseen - seen}
 
 
-def drawn_figures(
-    images: Sequence[Image.Image], captions: Sequence[str], known: np.ndarray, judges: Judges
+def image_metrics(
+    images: Sequence[Image.Image], captions: Sequence[str], known: np.ndarray, judges: Scorers
 ) -> dict[str, float]:
     """Return the mean identity and clip_t of drawn images; one without a face counts 0 as identity.
 
@@ -46,23 +48,27 @@ def drawn_figures(
 
 
 @torch.no_grad()
-def stable_loss(base: BaseModel, data: Encoded, seed: int, count: int) -> float:
+def fixed_noise_loss(base: BaseModel, data: EncodedDataset, seed: int, count: int) -> float:
     """Return the mean squared error over `count` of the pictures, at TIMESTEPS timesteps each."""
-    noise = Noise.of(base)
+    noise = NoiseSchedule.of(base)
     steps = torch.linspace(0, len(noise.kept) - 1, TIMESTEPS + 2)[1:-1].long()
     losses = [_loss(base, data, noise, row, steps, seed) for row in _spread(len(data.latents), count)]
     return sum(losses) / len(losses)
 
 
-def _loss(base: BaseModel, data: Encoded, noise: Noise, row: int, steps: torch.Tensor, seed: int) -> float:
+def _loss(
+    base: BaseModel, data: EncodedDataset, noise: NoiseSchedule, row: int, steps: torch.Tensor, seed: int
+) -> float:
     count, device = len(steps), base.device
     clean = data.latents[row].expand(count, -1, -1, -1)
     # the row's own noise, which no step of the training draws
-    eps = diffusion.draw(seed, -1 - row, range(count), tuple(clean.shape[1:]), (0, 1)).noise.to(device)
-    context, pooled = encode_text(base, tokenise(base, [data.captions[row]]))
+    eps = diffusion.sample_step_noise(seed, -1 - row, range(count), tuple(clean.shape[1:]), (0, 1)).noise.to(
+        device
+    )
+    context, pooled = encode_prompt(base, tokenize(base, [data.captions[row]]))
     text = context.expand(count, -1, -1), None if pooled is None else pooled.expand(count, -1)
     sizes = data.conditions[row].expand(count, -1)
-    predicted, wanted = denoised(base, noise, clean, eps, steps.to(device), text, sizes)
+    predicted, wanted = predict(base, noise, clean, eps, steps.to(device), text, sizes)
     return (predicted.float() - wanted).square().mean().item()
 
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from valentina_pipeline.integrations.sources.beside import BadCaptionError, Beside, read_caption, sorted_out
-from valentina_pipeline.integrations.sources.files import BadSource, Entry, Source, is_candidate
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError, Source, is_candidate
 from valentina_pipeline.integrations.sources.folder import SUFFIXES, LocalFolder
 
 __all__ = [
     "SUFFIXES",
     "VIDEOS",
     "BadCaptionError",
-    "BadSource",
     "Beside",
     "Entry",
+    "InvalidSourceError",
     "LocalFolder",
     "Source",
     "is_candidate",
@@ -35,7 +35,7 @@ def source(place: str, root: Path, hosts: tuple[str, ...] = (), cache: Path | No
         cache: where frames of videos are kept.
 
     Raises:
-        BadSource: another kind of address, or a host that is not allowed.
+        InvalidSourceError: another kind of address, or a host that is not allowed.
     """
     if place.startswith("s3://"):
         from valentina_pipeline.integrations.sources.s3 import S3Prefix
@@ -46,7 +46,7 @@ def source(place: str, root: Path, hosts: tuple[str, ...] = (), cache: Path | No
 
         return WebList(place, hosts)
     if "://" in place:
-        raise BadSource(
+        raise InvalidSourceError(
             f"source {place!r}: what can be read is a folder, a .zip, a video, s3://bucket/prefix, or the "
             "https:// address of a list of addresses"
         )

@@ -6,7 +6,7 @@ import zlib
 from functools import lru_cache
 from pathlib import Path
 
-from valentina_pipeline.integrations.sources.files import BadSource, Entry, is_candidate
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError, is_candidate
 
 MOST = 1_000_000
 """Members; a directory of more is an attack or a mistake."""
@@ -33,11 +33,15 @@ class ZipFile:
         try:
             members = self._opened().infolist()
         except FileNotFoundError as err:
-            raise BadSource(f"{self._path} does not exist: put the zip there, or correct `source`") from err
+            raise InvalidSourceError(
+                f"{self._path} does not exist: put the zip there, or correct `source`"
+            ) from err
         except (OSError, *BROKEN) as err:
-            raise BadSource(f"{self._path} cannot be read as a zip ({err}): make it again") from err
+            raise InvalidSourceError(f"{self._path} cannot be read as a zip ({err}): make it again") from err
         if len(members) > MOST:
-            raise BadSource(f"{self._path} has {len(members):,} members, more than {MOST:,}: split it")
+            raise InvalidSourceError(
+                f"{self._path} has {len(members):,} members, more than {MOST:,}: split it"
+            )
         times: dict[str, int] = {}
         found = []
         for index, member in enumerate(members):
@@ -47,7 +51,9 @@ class ZipFile:
                 version = f"{index}-{member.CRC:08x}-{member.file_size}"
                 found.append(Entry(member.filename + again, version, member.file_size))
         if not found:
-            raise BadSource(f"{self._path} is empty: put her portraits into it (JPEG, PNG, WebP, TIFF, HEIC)")
+            raise InvalidSourceError(
+                f"{self._path} is empty: put her portraits into it (JPEG, PNG, WebP, TIFF, HEIC)"
+            )
         return sorted(found, key=lambda entry: entry.name)
 
     def read(self, entry: Entry, limit: int) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class BadSource(ValueError):
+class InvalidSourceError(ValueError):
     """A source cannot be listed, or holds nothing; the message says what to do."""
 
 
@@ -38,7 +38,7 @@ class Source(Protocol):
         ...
 
     def entries(self) -> Sequence[Entry]:
-        """Return every file, sorted by name; raise BadSource where there is none."""
+        """Return every file, sorted by name; raise InvalidSourceError where there is none."""
         ...
 
     def read(self, entry: Entry, limit: int) -> bytes:

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from valentina_pipeline.integrations.sources.files import BadSource, Entry, is_candidate
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError, is_candidate
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif"})
 """What makes a folder or a link to one look like a picture, so that it gets a row in the report."""
@@ -26,7 +26,7 @@ class LocalFolder:
     def entries(self) -> list[Entry]:
         """Return the files, and what is no file but is named like a picture."""
         if not self._folder.is_dir():
-            raise BadSource(
+            raise InvalidSourceError(
                 f"{self._folder} is not a folder: create it and put her portraits there, "
                 "or set `source` in her concept file to where they are"
             )
@@ -37,7 +37,9 @@ class LocalFolder:
             here = (Path(parent, name) for name in (*files, *odd))
             found += [self._entry(path) for path in here if is_candidate(self._name(path))]
         if not found:
-            raise BadSource(f"{self._folder} is empty: put her portraits there (JPEG, PNG, WebP, TIFF, HEIC)")
+            raise InvalidSourceError(
+                f"{self._folder} is empty: put her portraits there (JPEG, PNG, WebP, TIFF, HEIC)"
+            )
         return sorted(found, key=lambda entry: entry.name)
 
     def read(self, entry: Entry, limit: int) -> bytes:
@@ -77,4 +79,6 @@ def _version(about: os.stat_result) -> str:
 
 
 def _cannot_list(err: OSError) -> None:
-    raise BadSource(f"{err.filename} cannot be listed ({err.strerror}): check its permissions") from err
+    raise InvalidSourceError(
+        f"{err.filename} cannot be listed ({err.strerror}): check its permissions"
+    ) from err

@@ -6,7 +6,7 @@ S3 takes its endpoint, region and credentials from the environment, as all AWS t
 
 from typing import Any
 
-from valentina_pipeline.integrations.sources.files import BadSource, Entry, is_candidate
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError, is_candidate
 
 ATTEMPTS = 6
 """Of each request, with growing pauses: throttling, errors of the server, lost connections."""
@@ -22,7 +22,7 @@ class S3Prefix:
 
         self._prefix = address.removeprefix("s3://").strip("/")
         if not self._prefix:
-            raise BadSource(f"source {address!r} names no bucket: s3://bucket/prefix")
+            raise InvalidSourceError(f"source {address!r} names no bucket: s3://bucket/prefix")
         retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
         # no caches: what is listed is what is there
         self._files = s3fs.S3FileSystem(
@@ -43,16 +43,18 @@ class S3Prefix:
         try:
             found = self._files.find(self._prefix, detail=True)
         except FileNotFoundError as err:
-            raise BadSource(f"{self.where}: no such bucket or prefix") from err
+            raise InvalidSourceError(f"{self.where}: no such bucket or prefix") from err
         except (OSError, BotoCoreError) as err:
-            raise BadSource(
+            raise InvalidSourceError(
                 f"{self.where} cannot be listed ({err}): check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION "
                 "and the credentials in the environment"
             ) from err
         named = ((key.removeprefix(f"{self._prefix}/"), info) for key, info in found.items())
         kept = [Entry(name, _etag(info), int(info["size"])) for name, info in named if is_candidate(name)]
         if not kept:
-            raise BadSource(f"{self.where} holds no objects: upload her portraits there, or correct `source`")
+            raise InvalidSourceError(
+                f"{self.where} holds no objects: upload her portraits there, or correct `source`"
+            )
         return sorted(kept, key=lambda entry: entry.name)
 
     def read(self, entry: Entry, limit: int) -> bytes:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.integrations.sources.files import BadSource, Entry
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError
 from valentina_pipeline.integrations.sources.folder import LocalFolder
 
 SECONDS = 3600.0
@@ -37,17 +37,17 @@ class VideoScenes:
 
     def entries(self) -> list[Entry]:
         """Return the frames; finding them takes about as long as the video at many times its speed."""
-        from valentina_pipeline.common.parallel import Lost, each
+        from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
 
         if not self._path.is_file():
-            raise BadSource(f"{self._path} does not exist: put the video there, or correct `source`")
+            raise InvalidSourceError(f"{self._path} does not exist: put the video there, or correct `source`")
         folder = self._folder()
         if not folder.is_dir():
             # in a process of its own: a decoder that dies takes nothing with it
-            (made,) = each(partial(_extract, self._path), [folder], workers=1, seconds=SECONDS)
-            if isinstance(made, Lost) or made:
-                said = made.why if isinstance(made, Lost) else made
-                raise BadSource(f"{self._path} cannot be read as a video: {said}")
+            (made,) = parallel_map(partial(_extract, self._path), [folder], workers=1, seconds=SECONDS)
+            if isinstance(made, WorkerFailure) or made:
+                said = made.why if isinstance(made, WorkerFailure) else made
+                raise InvalidSourceError(f"{self._path} cannot be read as a video: {said}")
         return LocalFolder(folder).entries()
 
     def read(self, entry: Entry, limit: int) -> bytes:
@@ -70,7 +70,7 @@ def _extract(path: Path, folder: Path) -> str:
         with atomic_files.replacing(folder) as made:
             made.mkdir()
             _save_frames(path, made)
-    except BadSource as err:
+    except InvalidSourceError as err:
         return str(err)
     except (FrameRateUnavailable, VideoOpenFailure, OSError, ValueError) as err:
         another_was_first = folder.is_dir()
@@ -82,13 +82,13 @@ def _save_frames(path: Path, folder: Path) -> None:
     """Write the middle frame of each scene.
 
     Raises:
-        BadSource: there are none, or too many.
+        InvalidSourceError: there are none, or too many.
     """
     from scenedetect import ContentDetector, detect, open_video, save_images
 
     scenes = detect(str(path), ContentDetector(min_scene_len=LEAST_SCENE), start_in_scene=True)
     if not 0 < len(scenes) <= MOST_SCENES:
-        raise BadSource(
+        raise InvalidSourceError(
             f"it has {len(scenes):,} scenes; at least one and at most {MOST_SCENES:,} can be taken in"
         )
     save_images(

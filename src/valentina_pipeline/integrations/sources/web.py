@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from valentina_pipeline.integrations.sources.files import BadSource, Entry
+from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -50,7 +50,7 @@ class WebList:
             self._hosts = frozenset(str(urlsplit(_plain(f"https://{host}/")).hostname) for host in hosts)
             self._address = self._checked(address)
         except OSError as err:
-            raise BadSource(f"source {address!r}: {err}") from err
+            raise InvalidSourceError(f"source {address!r}: {err}") from err
 
     @property
     def where(self) -> str:
@@ -63,15 +63,19 @@ class WebList:
             with _session() as session, _bounded():
                 text = self._content(session, self._address, LIST_BYTES)[0].decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as err:
-            raise BadSource(f"{self._address} cannot be read as a list of addresses ({err})") from err
+            raise InvalidSourceError(
+                f"{self._address} cannot be read as a list of addresses ({err})"
+            ) from err
         if len(text) > LIST_BYTES:
-            raise BadSource(f"{self._address} is larger than {LIST_BYTES:,} bytes: split it")
+            raise InvalidSourceError(f"{self._address} is larger than {LIST_BYTES:,} bytes: split it")
         lines = (line.strip() for line in text.splitlines())
         listed = [line for line in lines if line and not line.startswith("#")]
         if not listed:
-            raise BadSource(f"{self._address} lists no addresses: one a line")
+            raise InvalidSourceError(f"{self._address} lists no addresses: one a line")
         if len(listed) > MOST:
-            raise BadSource(f"{self._address} lists {len(listed):,} addresses, more than {MOST:,}: split it")
+            raise InvalidSourceError(
+                f"{self._address} lists {len(listed):,} addresses, more than {MOST:,}: split it"
+            )
         found = {_named(urljoin(self._address, line)) for line in listed}
         with _session() as session, ThreadPoolExecutor(AT_ONCE) as threads:
             versions = threads.map(lambda address: self._version(session, address), sorted(found))
@@ -95,7 +99,7 @@ class WebList:
         try:
             with _bounded():
                 answer = session.head(self._checked(address), timeout=SECONDS, allow_redirects=False)
-        except (OSError, RequestException, TimeIsUp):  # reading it says what is wrong
+        except (OSError, RequestException, DownloadTimeoutError):  # reading it says what is wrong
             return ""
         said = [answer.headers.get(name, "") for name in ("etag", "last-modified", "content-length")]
         return " ".join(said) if answer.ok and (said[0] or said[1]) else ""
@@ -113,7 +117,7 @@ class WebList:
                         address = urljoin(address, answer.headers["location"])
                         continue
                     return _body(answer, limit)
-        except (RequestException, TimeIsUp) as err:
+        except (RequestException, DownloadTimeoutError) as err:
             raise OSError(f"{type(err).__name__}: {err}") from err
         raise OSError(f"more than {REDIRECTS} redirects")
 
@@ -176,7 +180,7 @@ def _bounded() -> Iterator[None]:
         _until.reset(token)
 
 
-class TimeIsUp(Exception):
+class DownloadTimeoutError(Exception):
     """A file takes longer than `LONGEST`. No OSError: that would be tried again."""
 
 
@@ -187,7 +191,7 @@ class _BoundedSocket(ssl.SSLSocket):
         """Read as `ssl.SSLSocket` does.
 
         Raises:
-            TimeIsUp: the whole takes too long.
+            DownloadTimeoutError: the whole takes too long.
             TimeoutError: nothing comes.
         """
         try:
@@ -197,7 +201,7 @@ class _BoundedSocket(ssl.SSLSocket):
             if time.monotonic() < _until.get():
                 raise
         if time.monotonic() >= _until.get():
-            raise TimeIsUp(f"it takes longer than {LONGEST:g} s")
+            raise DownloadTimeoutError(f"it takes longer than {LONGEST:g} s")
         return read
 
 

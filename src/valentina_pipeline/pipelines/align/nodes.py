@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config.align import AlignConfig
 from valentina_pipeline.config.base_model import FaceEmbedderConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,18 +38,18 @@ def align_portraits(
     """
     from functools import partial
 
-    from valentina_pipeline.common.missing_model import located
+    from valentina_pipeline.common.missing_model import resolve_path
     from valentina_pipeline.image.align.align import align as cut_portraits
     from valentina_pipeline.image.align.background_removal import remover
-    from valentina_pipeline.image.faces.embedding import embedder
+    from valentina_pipeline.image.faces.embedding import load_face_embedder
 
-    cfg = validated(AlignConfig, align, "align")
-    judge = validated(FaceEmbedderConfig, face_embedder, "base.face_embedder")
+    cfg = parse_config(AlignConfig, align, "align")
+    judge = parse_config(FaceEmbedderConfig, face_embedder, "base.face_embedder")
     root = weights.parent.parent
     sources, hashes = (_by_sha256(manifest, name) for name in ("source_name", "phash"))
     # a tiny one is a file of the project, there or not; others may be names that their loaders know
-    path = str(root / judge.path) if judge.kind == "tiny" else located(judge.path, root)
-    faces = embedder(judge.kind, path)
+    path = str(root / judge.path) if judge.kind == "tiny" else resolve_path(judge.path, root)
+    faces = load_face_embedder(judge.kind, path)
     cut = partial(cut_portraits, images, sources, cfg, faces, hashes=hashes)
     removed = cfg.remove_background
     portraits, rows, sheet = cut(alone=remover(removed)) if removed else cut()

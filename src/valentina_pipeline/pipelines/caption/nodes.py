@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config.caption import CaptionConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.manifest import reviewed
+from valentina_pipeline.domain.manifest import apply_review
 from valentina_pipeline.domain.rights import RightsRecord
 
 if TYPE_CHECKING:
@@ -46,10 +46,15 @@ def caption_portraits(
 
     from valentina_pipeline.image.align.background_removal import PLAIN
     from valentina_pipeline.image.caption.captioners import describe
-    from valentina_pipeline.image.caption.description import FIELDS, from_caption, impersonal, worded
+    from valentina_pipeline.image.caption.description import (
+        FIELDS,
+        compose_caption,
+        drop_identity_phrases,
+        from_caption,
+    )
 
-    cfg = validated(CaptionConfig, caption, "caption")
-    person = validated(Concept, concept, "concept")
+    cfg = parse_config(CaptionConfig, caption, "caption")
+    person = parse_config(Concept, concept, "concept")
     known = manifest.set_index("sha256")
     names = sorted(faces.loc[faces["kept"], "sha256"])
     attributes = {name: json.loads(known.loc[name, "attributes"]) for name in names}
@@ -58,11 +63,13 @@ def caption_portraits(
     said = describe(aligned, [n for n in names if n not in given], attributes, cfg, person.class_word)
     said |= {name: from_caption(text, person.class_word) for name, text in given.items()}
     _check_trigger(given, known["source_name"], person.trigger)
-    seen = {name: impersonal(said[name], gone) for name in names}
+    seen = {name: drop_identity_phrases(said[name], gone) for name in names}
     for name in faces.loc[faces["background_removed"], "sha256"]:
         if name in seen:
             seen[name] = replace(seen[name], place=PLAIN)
-    words = [given.get(name) or worded(seen[name], person.trigger, person.class_word) for name in names]
+    words = [
+        given.get(name) or compose_caption(seen[name], person.trigger, person.class_word) for name in names
+    ]
     captions = pd.DataFrame(
         {"sha256": names, "source_name": known.loc[names, "source_name"].to_list(), "machine": words},
         dtype=str,
@@ -109,8 +116,8 @@ def describe_dataset(
     """
     from valentina_pipeline.image.caption.dataset_card import aspects, dataset_card
 
-    person = validated(Concept, concept, "concept")
-    faces = reviewed(faces, captions)
+    person = parse_config(Concept, concept, "concept")
+    faces = apply_review(faces, captions)
     found = aspects(faces, manifest, descriptions)
     for aspect in found:
         for advice in aspect.advice():

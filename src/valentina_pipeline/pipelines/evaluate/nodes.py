@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.evaluate import EvaluateConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain import clock
-from valentina_pipeline.domain.artifacts import drawing, sha256
+from valentina_pipeline.domain.artifacts import primary_weights, sha256
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.manifest import reviewed
+from valentina_pipeline.domain.manifest import apply_review
 from valentina_pipeline.domain.rights import RightsRecord, require_use
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.evaluate.prompts import Take
+    from valentina_pipeline.image.evaluate.prompts import PlannedImage
     from valentina_pipeline.image.models.base_model import BaseModel
 
 PIXELS_AT_ONCE = 2**21
@@ -67,31 +67,33 @@ def evaluate_adapter(
         NotAllowed: a record that the LoRA was trained under does not allow generation.
     """
     from valentina_pipeline.common.threads import use_threads
-    from valentina_pipeline.image.evaluate.evaluate import Known, Models
+    from valentina_pipeline.image.evaluate.evaluate import CharacterData, EvaluationModels
     from valentina_pipeline.image.evaluate.evaluate import evaluate as measured
     from valentina_pipeline.image.models.base_model import load_base
-    from valentina_pipeline.image.models.scorers import load_judges
+    from valentina_pipeline.image.models.scorers import load_scorers
     from valentina_pipeline.image.models.weights import base_hash
     from valentina_pipeline.image.safety.content_filter import ContentFilter
 
     require_use(rights, set(used_pictures["rights_id"]), "generation", clock.today())
-    person = validated(Concept, concept, "concept")
-    where = validated(BaseConfig, base, "base")
-    cfg = validated(EvaluateConfig, evaluate, "evaluate")
+    person = parse_config(Concept, concept, "concept")
+    where = parse_config(BaseConfig, base, "base")
+    cfg = parse_config(EvaluateConfig, evaluate, "evaluate")
     use_threads(threads)
     root = weights.parent.parent
     model = load_base(where, root)
     hashes = {
         "base": where.path,
         "base_hash": base_hash(model.folder),
-        "lora": sha256(drawing(lora.iterdir())),
+        "lora": sha256(primary_weights(lora.iterdir())),
     }
-    draw = painter(model, lora, cfg, where.resolution, hashes)
-    known = Known(
-        aligned, reviewed(faces, captions), dict(zip(captions["sha256"], captions["caption"], strict=True))
+    draw = image_generator(model, lora, cfg, where.resolution, hashes)
+    known = CharacterData(
+        aligned,
+        apply_review(faces, captions),
+        dict(zip(captions["sha256"], captions["caption"], strict=True)),
     )
     settings = {**_settings(person, where, cfg), **hashes, "seed": str(seed), "torch threads": str(threads)}
-    models = Models(draw, ContentFilter().unsafe, load_judges(where, root))
+    models = EvaluationModels(draw, ContentFilter().unsafe, load_scorers(where, root))
     result = measured(prompts, person, known, models, cfg, seed, settings)
     return (
         result.evaluation_images,
@@ -103,9 +105,9 @@ def evaluate_adapter(
     )
 
 
-def painter(
+def image_generator(
     model: "BaseModel", lora: Path, cfg: EvaluateConfig, size: int, hashes: Mapping[str, str]
-) -> "Callable[[Sequence[Take]], Iterator[Image.Image]]":
+) -> "Callable[[Sequence[PlannedImage]], Iterator[Image.Image]]":
     """Return what draws takes: the variant `lora` with the LoRA, the others with the bare base.
 
     Args:
@@ -117,20 +119,20 @@ def painter(
     """
     from itertools import groupby
 
-    from valentina_pipeline.image.generate.sampling import Request, draw
-    from valentina_pipeline.image.lora.loading import pipeline
+    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.lora.loading import load_pipeline
 
     batch = max(1, min(8, PIXELS_AT_ONCE // size**2))
     bare = {name: value for name, value in hashes.items() if name != "lora"}
 
-    def paint(takes: "Sequence[Take]") -> "Iterator[Image.Image]":
+    def paint(takes: "Sequence[PlannedImage]") -> "Iterator[Image.Image]":
         for adapted, group in groupby(takes, key=lambda take: take.variant == "lora"):
-            pipe = pipeline(model, lora if adapted else None)
-            requests = [Request(take.text, take.seed) for take in group]
+            pipe = load_pipeline(model, lora if adapted else None)
+            requests = [ImageSpec(take.text, take.seed) for take in group]
             for start in range(0, len(requests), batch):
                 part = requests[start : start + batch]
                 marks = hashes if adapted else bare
-                yield from draw(pipe, part, cfg.steps, cfg.guidance, size, batch, marks)
+                yield from generate_images(pipe, part, cfg.steps, cfg.guidance, size, batch, marks)
 
     return paint
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config.ingest import IngestConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain import clock, naming
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.rights import BadLedger, RightsRecord, covering_none
+from valentina_pipeline.domain.rights import InvalidLedgerError, RightsRecord, find_unused_records
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from valentina_pipeline.image.ingest.source_image import Original
+    from valentina_pipeline.image.ingest.source_image import SourceImage
     from valentina_pipeline.integrations.sources.files import Entry, Source
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ SHOWN, CLOSE = 20, 3
 """Names that a message lists: of pictures that are not there, and of those that may be meant."""
 
 
-class BadSidecar(ValueError):
+class InvalidAttributesError(ValueError):
     """A file of attributes or a caption beside the pictures is not what it has to be."""
 
 
@@ -55,22 +55,22 @@ def ingest_images(
         images, manifest, rejections, masks.
 
     Raises:
-        BadLedger: a revoked record covers no picture.
-        BadSidecar: attributes.json is not what it has to be.
+        InvalidLedgerError: a revoked record covers no picture.
+        InvalidAttributesError: attributes.json is not what it has to be.
         NoImages: nothing is left.
     """
     import pandas as pd
 
     from valentina_pipeline.image.ingest import masks
     from valentina_pipeline.image.ingest.ingest import ingest as take_in
-    from valentina_pipeline.image.ingest.result_cache import Journal
-    from valentina_pipeline.image.ingest.screening import Intake
+    from valentina_pipeline.image.ingest.result_cache import ResultCache
+    from valentina_pipeline.image.ingest.screening import ScreeningContext
     from valentina_pipeline.image.safety.content_filter import ContentFilter
     from valentina_pipeline.image.safety.prompt_filter import refuse_concept
 
-    person = validated(Concept, concept, "concept")
+    person = parse_config(Concept, concept, "concept")
     refuse_concept(person)
-    limits = validated(IngestConfig, ingest, "ingest")
+    limits = parse_config(IngestConfig, ingest, "ingest")
     working = raw.parents[1] / "02_intermediate" / person.trigger
     originals = _rendered(person, limits, seed) if person.source == "renderer" else []
     for label, place in _places(person.source):
@@ -80,8 +80,8 @@ def ingest_images(
         rights,
         [each.name for each in originals] + _beside(raw.parents[1] / "05_model_input" / person.trigger),
     )
-    intake = Intake(limits, rights, clock.today(), ContentFilter().unsafe)
-    with closing(Journal(working / ".journal")) as journal:
+    intake = ScreeningContext(limits, rights, clock.today(), ContentFilter().unsafe)
+    with closing(ResultCache(working / ".journal")) as journal:
         images, manifest, rejections = take_in(originals, intake, journal)
     taken, refused = masks.take_in(originals, manifest, limits)
     if len(refused):
@@ -89,7 +89,7 @@ def ingest_images(
     return images, manifest, rejections, taken
 
 
-def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[Original]":
+def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[SourceImage]":
     from valentina_pipeline.image import renderer
     from valentina_pipeline.image.ingest import rendered_source
 
@@ -105,10 +105,10 @@ def _places(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
     return sorted(source.items())
 
 
-def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Path) -> "list[Original]":
+def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Path) -> "list[SourceImage]":
     from functools import partial
 
-    from valentina_pipeline.image.ingest.source_image import Original
+    from valentina_pipeline.image.ingest.source_image import SourceImage
     from valentina_pipeline.integrations.sources import source
     from valentina_pipeline.integrations.sources.beside import sorted_out
 
@@ -122,7 +122,7 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
     found = sorted_out(entry for entry in entries if entry.name != SIDECAR)
     captions = _captions(place, found.captions)
     masks = {
-        name: Original(
+        name: SourceImage(
             prefix + _printable(mask.name),
             partial(place.read, mask, limits.max_bytes),
             {},
@@ -131,7 +131,7 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
         for name, mask in found.masks.items()
     }
     taken = [
-        Original(
+        SourceImage(
             name=prefix + _printable(entry.name),
             content=partial(place.read, entry, limits.max_bytes),
             attributes=known.get(naming.canonical(entry.name), {}),
@@ -143,7 +143,7 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
         for entry in found.pictures
     ]
     return taken + [
-        Original(prefix + _printable(entry.name), partial(_refuse, why), {})
+        SourceImage(prefix + _printable(entry.name), partial(_refuse, why), {})
         for entry, why in found.unused.items()
     ]
 
@@ -152,7 +152,7 @@ def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
     """Return the captions by picture, those behind a network read many at once.
 
     Raises:
-        BadSidecar: some cannot be read; the message names the first.
+        InvalidAttributesError: some cannot be read; the message names the first.
     """
     from concurrent.futures import ThreadPoolExecutor
     from functools import partial
@@ -164,7 +164,7 @@ def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
             read = threads.map(partial(read_caption, place), files.values())
             texts = dict(zip(files, read, strict=True))
     except (BadCaptionError, OSError) as err:
-        raise BadSidecar(str(err)) from err
+        raise InvalidAttributesError(str(err)) from err
     for name, text in texts.items():
         if not text:
             logger.warning("%s is empty: %s is captioned by the stage caption", files[name].name, name)
@@ -173,18 +173,18 @@ def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
 
 def _refuse(why: str) -> bytes:
     """Stand in for the content of a file that is no picture."""
-    from valentina_pipeline.image.io.decode import Rejection
+    from valentina_pipeline.image.io.decode import RejectedImageError
 
-    raise Rejection("not an image", why)
+    raise RejectedImageError("not an image", why)
 
 
-def _refuse_attributes(originals: "Sequence[Original]", own: str) -> None:
+def _refuse_attributes(originals: "Sequence[SourceImage]", own: str) -> None:
     """Ask the policy for prompts about what is said of the pictures: their captions are made of it.
 
     Raises:
-        BadSidecar: a picture's words are refused.
+        InvalidAttributesError: a picture's words are refused.
     """
-    from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+    from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
     from valentina_pipeline.image.safety.prompt_filter import refuse_words
 
     first: dict[str, str] = {}
@@ -194,8 +194,8 @@ def _refuse_attributes(originals: "Sequence[Original]", own: str) -> None:
     for words, name in first.items():
         try:
             refuse_words(words, own)
-        except UnsafePrompt as err:
-            raise BadSidecar(
+        except UnsafePromptError as err:
+            raise InvalidAttributesError(
                 f"{name}: its words {words!r} are refused: {err.reason}. "
                 "Say it otherwise, or take the picture out"
             ) from err
@@ -205,12 +205,12 @@ def _check_coverage(rights: "Sequence[RightsRecord]", names: "Sequence[str]") ->
     """Warn of records that cover no picture.
 
     Raises:
-        BadLedger: one of them is revoked, so that pictures may be trained on that it was meant for.
+        InvalidLedgerError: one of them is revoked, so that pictures may be trained on that it was meant for.
     """
     from difflib import get_close_matches
 
     wrong = []
-    for record in covering_none(rights, names):
+    for record in find_unused_records(rights, names):
         close = [name for name in names if naming.prohibits(record.covers, name)] or get_close_matches(
             record.covers, names
         )
@@ -221,7 +221,7 @@ def _check_coverage(rights: "Sequence[RightsRecord]", names: "Sequence[str]") ->
         else:
             logger.warning("%s: correct `covers`, or remove it", said)
     if wrong:
-        raise BadLedger(
+        raise InvalidLedgerError(
             f"{'; '.join(wrong)}. What is revoked must not slip through: correct `covers` in the ledger. "
             f"Where the pictures were deleted, write when: `deleted: {clock.today()}`"
         )
@@ -229,12 +229,12 @@ def _check_coverage(rights: "Sequence[RightsRecord]", names: "Sequence[str]") ->
 
 def _beside(folder: Path) -> list[str]:
     """Return the names of the pictures that may train along: the concept's ledgers cover them, too."""
-    from valentina_pipeline.integrations.sources.files import BadSource
+    from valentina_pipeline.integrations.sources.files import InvalidSourceError
     from valentina_pipeline.integrations.sources.folder import LocalFolder
 
     try:
         return [entry.name for entry in LocalFolder(folder).entries()]
-    except BadSource:  # there is none
+    except InvalidSourceError:  # there is none
         return []
 
 
@@ -252,13 +252,13 @@ def _attributes(place: "Source", entries: "Sequence[Entry]") -> dict[str, dict[s
     try:
         known = json.loads(place.read(found, SIDECAR_BYTES))
     except (ValueError, RecursionError) as err:
-        raise BadSidecar(f"{where} is no JSON ({err})") from err
+        raise InvalidAttributesError(f"{where} is no JSON ({err})") from err
     if not isinstance(known, dict) or not all(_is_words(words) for words in known.values()):
-        raise BadSidecar(f'{where} has to be {{"file name": {{"trait": "word"}}}}')
+        raise InvalidAttributesError(f'{where} has to be {{"file name": {{"trait": "word"}}}}')
     try:
         by_name = naming.by_name(known)
     except ValueError as err:
-        raise BadSidecar(f"{where}: {err}: keep one") from err
+        raise InvalidAttributesError(f"{where}: {err}: keep one") from err
     names = {naming.canonical(entry.name) for entry in entries}
     if astray := [name for name in by_name if name not in names]:
         listed = ", ".join(map(_printable, astray[:SHOWN]))

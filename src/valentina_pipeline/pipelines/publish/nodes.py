@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.pipelines.package_assembly import Material, assembled
+from valentina_pipeline.pipelines.package_assembly import PackageInputs, assemble_package
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +36,8 @@ def publish_package(
     Raises:
         MissingModel: the base is not on this machine.
     """
-    material = Material(
+    material = PackageInputs(
         lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
-    return assembled(material, decision)
+    return assemble_package(material, decision)

@@ -53,19 +53,19 @@ def complete(
     root: Path, trigger: str, figures: Mapping[str, Mapping[str, Any]], decision: Mapping[str, Any]
 ) -> None:
     """Give every stage its child, with what it put out, and the parent the figures to compare by."""
-    from valentina_pipeline.integrations.mlflow import FINISHED, close_parent, numbers, parent
-    from valentina_pipeline.integrations.run_inputs import locked
+    from valentina_pipeline.integrations.mlflow import FINISHED, close_parent, flatten_metrics, parent
+    from valentina_pipeline.integrations.run_inputs import locked_outputs
 
     run = parent()
     if run is None:
         return
-    outputs, present = locked(root, trigger), run.children()
+    outputs, present = locked_outputs(root, trigger), run.children()
     for stage in STAGE_NAMES:
         if stage not in present:
             run.add_cached(stage)
         outs = {"outs": json.dumps(outputs[stage])} if stage in outputs else {}
-        run.log(stage, numbers(figures.get(stage, {})), outs)
-    together = {**numbers(figures["evaluate"]), **numbers({"train": figures["train_lora"]})}
+        run.log(stage, flatten_metrics(figures.get(stage, {})), outs)
+    together = {**flatten_metrics(figures["evaluate"]), **flatten_metrics({"train": figures["train_lora"]})}
     tags = {
         "decision": decision["status"],
         "reasons": "\n".join(decision["reasons"]),

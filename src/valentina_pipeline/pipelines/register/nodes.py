@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.config.register import RegisterConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.pipelines.package_assembly import Material, assembled, identified
+from valentina_pipeline.pipelines.package_assembly import PackageInputs, assemble_package, content_identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,21 +56,21 @@ def register_candidate(
     from valentina_pipeline.integrations.registry import Registry
     from valentina_pipeline.release.gates import CHAMPION, Candidate, decide
 
-    material = Material(
+    material = PackageInputs(
         lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
-    content, base_hash = identified(material)
+    content, base_hash = content_identity(material)
     registry = Registry(material.root, concept["trigger"])
     present, known = registry.champion(), registry.find(content_hash=content)
     recorded = _recorded(present, known, material.root / DECISION.format(concept=concept["trigger"]))
     decision = decide(
         Candidate(content, base_hash, metrics),
         _champion(present),
-        validated(RegisterConfig, register, "register"),
+        parse_config(RegisterConfig, register, "register"),
         recorded,
     )
-    files = assembled(material, decision)
+    files = assemble_package(material, decision)
     version = registry.register(files, _tags(decision, metrics, base_hash, files, material.root))
     # an old decision read again does not take the crown from whoever won it since
     heir = decision != recorded or present is None or present.tags.get("content_hash") == content

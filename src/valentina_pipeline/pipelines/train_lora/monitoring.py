@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from valentina_pipeline.image.models.base_model import BaseModel
-    from valentina_pipeline.image.models.scorers import Judges
-    from valentina_pipeline.image.train.encoding import Encoded
-    from valentina_pipeline.training.callbacks import Watch
+    from valentina_pipeline.image.models.scorers import Scorers
+    from valentina_pipeline.image.train.encoding import EncodedDataset
+    from valentina_pipeline.training.callbacks import TrainingCallbacks
 
 Figures = Callable[[], dict[str, float]]
 Paint = Callable[[Sequence[str]], "list[Image.Image]"]
@@ -31,10 +31,10 @@ def watch(
     person: Concept,
     cfg: TrainConfig,
     seed: int,
-    data: "tuple[Encoded, Encoded | None]",
+    data: "tuple[EncodedDataset, EncodedDataset | None]",
     captions: Sequence[str],
     faces: "pd.DataFrame",
-) -> "Watch":
+) -> "TrainingCallbacks":
     """Return who watches a run, as its configuration asks for it.
 
     Args:
@@ -48,45 +48,49 @@ def watch(
         captions: of pictures, the first of which are prompts of drawn images.
         faces: align's rows.
     """
-    from valentina_pipeline.image.generate.sampling import Request, draw
-    from valentina_pipeline.image.models.scorers import load_judges
-    from valentina_pipeline.image.train.validation import held_out_figures
-    from valentina_pipeline.integrations.tracking import active
-    from valentina_pipeline.training.callbacks import Watch
+    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.models.scorers import load_scorers
+    from valentina_pipeline.image.train.validation import validation_losses
+    from valentina_pipeline.integrations.tracking import current_tracker
+    from valentina_pipeline.training.callbacks import TrainingCallbacks
 
     def paint(prompts: Sequence[str]) -> "list[Image.Image]":
-        requests = [Request(prompt, seed + index) for index, prompt in enumerate(prompts)]
-        return draw(base.pipe, requests, cfg.sample_steps, cfg.sample_guidance, model.resolution)
+        requests = [ImageSpec(prompt, seed + index) for index, prompt in enumerate(prompts)]
+        return generate_images(base.pipe, requests, cfg.sample_steps, cfg.sample_guidance, model.resolution)
 
     seen, unseen = data
     prompts = captions[:GRID_PROMPTS]
     looks: list[tuple[int, Figures]] = []
     if unseen is not None:
-        looks.append((cfg.look_every, lambda: held_out_figures(base, unseen, seen, seed)))
+        looks.append((cfg.look_every, lambda: validation_losses(base, unseen, seen, seed)))
     if cfg.draw_every:
         chosen = [prompts[index % len(prompts)] for index in range(cfg.draw_images)]
-        looks.append((cfg.draw_every, _drawn(paint, chosen, person.trigger, faces, load_judges(model, root))))
-    return Watch(log=active().log, sample=_grid(paint, prompts, model.resolution), looks=looks)
+        looks.append(
+            (cfg.draw_every, _drawn(paint, chosen, person.trigger, faces, load_scorers(model, root)))
+        )
+    return TrainingCallbacks(
+        log=current_tracker().log, sample=_grid(paint, prompts, model.resolution), looks=looks
+    )
 
 
 def _drawn(
-    paint: Paint, prompts: Sequence[str], trigger: str, faces: "pd.DataFrame", judges: "Judges"
+    paint: Paint, prompts: Sequence[str], trigger: str, faces: "pd.DataFrame", judges: "Scorers"
 ) -> Figures:
     import numpy as np
 
-    from valentina_pipeline.image.train.validation import drawn_figures
+    from valentina_pipeline.image.train.validation import image_metrics
 
     words = [prompt.replace(f"{trigger} ", "") for prompt in prompts]
     known = np.stack(faces.loc[faces["kept"].astype(bool) & (faces["split"] == TRAIN), "embedding"].to_list())
-    return lambda: drawn_figures(paint(prompts), words, known, judges)
+    return lambda: image_metrics(paint(prompts), words, known, judges)
 
 
 def _grid(paint: Paint, prompts: Sequence[str], size: int) -> Callable[[int, Any], None]:
     from valentina_pipeline.image.io.contact_sheet import contact_sheet
-    from valentina_pipeline.integrations.tracking import active
+    from valentina_pipeline.integrations.tracking import current_tracker
 
     def sample(step: int, _pipe: Any) -> None:
         sheet = contact_sheet(paint(prompts), prompts, columns=2, cell=max(size, 256))
-        active().image("samples", sheet, step)
+        current_tracker().image("samples", sheet, step)
 
     return sample

@@ -12,11 +12,11 @@ from valentina_pipeline.common.code_fingerprint import fingerprint
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.train_lora import TrainConfig
-from valentina_pipeline.config.validation import validated
+from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN, reviewed
+from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN, apply_review
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.pipelines.train_lora import monitoring, training_images
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.lora.formats import Notes
+    from valentina_pipeline.image.lora.formats import AdapterMetadata
     from valentina_pipeline.image.models.base_model import BaseModel
-    from valentina_pipeline.image.train.methods import Learned
+    from valentina_pipeline.image.train.methods import Trainable
     from valentina_pipeline.image.train.samples import Sample
-    from valentina_pipeline.image.train.trainer import Run
+    from valentina_pipeline.image.train.trainer import TrainState
     from valentina_pipeline.training.checkpoints import Checkpoints
 
     Outputs = tuple[
@@ -90,7 +90,10 @@ def train_adapter(
         BadCompanion: what is to train along is missing or refused.
         MissingModel: the base is not on this machine.
     """
-    person, cfg = validated(Concept, concept, "concept"), validated(TrainConfig, train_lora, "train_lora")
+    person, cfg = (
+        parse_config(Concept, concept, "concept"),
+        parse_config(TrainConfig, train_lora, "train_lora"),
+    )
     logger.info("%s of %s, %d steps", cfg.method, person.name, cfg.steps)
     with _timed("libraries are imported"):
         import pandas as pd
@@ -100,27 +103,28 @@ def train_adapter(
         from valentina_pipeline.image.safety.content_filter import ContentFilter
         from valentina_pipeline.image.train import loop
         from valentina_pipeline.image.train.encoding import encode_samples
-        from valentina_pipeline.image.train.methods import set_up
+        from valentina_pipeline.image.train.methods import build_method
         from valentina_pipeline.training.distributed import Processes
         from valentina_pipeline.training.encoding_cache import Cache
 
-    model, root = validated(BaseConfig, base, "base"), weights.parent.parent
+    model, root = parse_config(BaseConfig, base, "base"), weights.parent.parent
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     training_images.check_rights(manifest, rights, clock.today())
-    faces = reviewed(faces, captions)
+    faces = apply_review(faces, captions)
     own, held_out = (
-        training_images.own(aligned, aligned_masks, faces, captions, split) for split in (TRAIN, HELD_OUT)
+        training_images.training_samples(aligned, aligned_masks, faces, captions, split)
+        for split in (TRAIN, HELD_OUT)
     )
     if not own:
-        raise training_images.NothingToTrainOn(
+        raise training_images.NoTrainingImagesError(
             "no aligned picture belongs to the training split: see faces and rejections"
         )
-    limits = validated(IngestConfig, ingest, "ingest")
-    beside, rows = training_images.companions(extras, cfg.also, limits, rights, unsafe)
+    limits = parse_config(IngestConfig, ingest, "ingest")
+    beside, rows = training_images.extra_samples(extras, cfg.also, limits, rights, unsafe)
     training_images.refuse_captions([*own, *held_out, *beside], person.name)
     learned_from = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
-    own_rows = learned_from[list(training_images.USED)].to_dict("records")
-    used = pd.DataFrame([*own_rows, *rows], columns=list(training_images.USED))
+    own_rows = learned_from[list(training_images.TRAINING_IMAGE_COLUMNS)].to_dict("records")
+    used = pd.DataFrame([*own_rows, *rows], columns=list(training_images.TRAINING_IMAGE_COLUMNS))
     start = _start(extras, cfg.start_from)
     with reproducible(threads):
         with _timed("the base is loaded"):
@@ -128,8 +132,10 @@ def train_adapter(
             about = _about(loaded, cfg, threads)
             cache = Cache(root / CACHE, about)
         drawn = training_images.class_images(loaded, cfg, person.class_word, model.resolution, unsafe, cache)
-        learned = set_up(loaded, cfg, person.trigger, person.class_word, seed, start)
-        wanted = training_images.with_prior([*own, *beside], drawn, person.class_word, cfg.prior_weight)
+        learned = build_method(loaded, cfg, person.trigger, person.class_word, seed, start)
+        wanted = training_images.add_prior_preservation(
+            [*own, *beside], drawn, person.class_word, cfg.prior_weight
+        )
         samples = _fitted(wanted, model.resolution, learned, cfg.flip)
         records = [record for record in rights if record.id in set(used["rights_id"])]
         notes = _notes(person, loaded, samples, records, about, cfg)
@@ -156,11 +162,11 @@ def _notes(
     rights: Iterable[RightsRecord],
     about: Mapping[str, str],
     cfg: TrainConfig,
-) -> "Notes":
-    from valentina_pipeline.image.lora.formats import Notes
+) -> "AdapterMetadata":
+    from valentina_pipeline.image.lora.formats import AdapterMetadata
     from valentina_pipeline.image.train.samples import data_hash
 
-    return Notes(
+    return AdapterMetadata(
         trigger=person.trigger,
         base_sha256=about["base"],
         data_sha256=data_hash(samples),
@@ -174,7 +180,7 @@ def _notes(
 
 def _checkpoints(
     root: Path,
-    notes: "Notes",
+    notes: "AdapterMetadata",
     about: Mapping[str, str],
     cfg: TrainConfig,
     seed: int,
@@ -213,7 +219,7 @@ def _start(extras: Path, name: str) -> Path | None:
         return None
     path = training_images.inside(extras, name)
     if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
-        raise training_images.BadCompanion(
+        raise training_images.InvalidExtraDataError(
             f"train_lora.start_from: {path} has to be a .safetensors file, or a folder in peft's layout"
         )
     return path
@@ -227,27 +233,27 @@ def _timed(what: str) -> Iterator[None]:
     logger.info("%s: %.1f s", what, time.perf_counter() - began)
 
 
-def _fitted(samples: "list[Sample]", side: int, learned: "Learned", flip: bool = False) -> "list[Sample]":
+def _fitted(samples: "list[Sample]", side: int, learned: "Trainable", flip: bool = False) -> "list[Sample]":
     """Return the samples in sizes of one budget, worded for the tokenizers, by option mirrored ones too."""
     from dataclasses import replace
 
-    from valentina_pipeline.image.train.samples import fit, mirrored
+    from valentina_pipeline.image.train.samples import fit, flip_sample
 
     worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in fit(samples, side**2)]
-    return worded + [mirrored(sample) for sample in worded] if flip else worded
+    return worded + [flip_sample(sample) for sample in worded] if flip else worded
 
 
-def _curve(run: "Run", cfg: TrainConfig) -> "pd.DataFrame":
+def _curve(run: "TrainState", cfg: TrainConfig) -> "pd.DataFrame":
     import pandas as pd
 
-    from valentina_pipeline.training.lr_schedules import schedule
+    from valentina_pipeline.training.lr_schedules import lr_multiplier
 
     steps = range(1, len(run.losses) + 1)
-    rates = [cfg.learning_rate * schedule(step - 1, cfg) for step in steps]
+    rates = [cfg.learning_rate * lr_multiplier(step - 1, cfg) for step in steps]
     return pd.DataFrame({"step": steps, "loss": run.losses, "learning_rate": rates})
 
 
-def _looks(run: "Run") -> "pd.DataFrame":
+def _looks(run: "TrainState") -> "pd.DataFrame":
     import pandas as pd
 
     rows = [{"step": step, **run.looks[step]} for step in sorted(run.looks)]
@@ -255,7 +261,7 @@ def _looks(run: "Run") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=[*LOOK_COLUMNS, *sorted(further)])
 
 
-def _figures(run: "Run", trainable: int, files: dict[str, bytes]) -> dict[str, float]:
+def _figures(run: "TrainState", trainable: int, files: dict[str, bytes]) -> dict[str, float]:
     last = run.losses[-50:]
     losses = {"final_loss": last[-1], "mean_loss_last_50": sum(last) / len(last)} if last else {}
     return {

@@ -12,13 +12,13 @@ from valentina_pipeline.config.train_lora import CompanionConfig, TrainConfig
 from valentina_pipeline.domain import clock, naming
 from valentina_pipeline.domain.concept import photo_of
 from valentina_pipeline.domain.manifest import TRAIN
-from valentina_pipeline.domain.rights import NotAllowed, RightsRecord, allowed
+from valentina_pipeline.domain.rights import NotAllowedError, RightsRecord, require_permission
 
 if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.ingest.screening import Intake
+    from valentina_pipeline.image.ingest.screening import ScreeningContext
     from valentina_pipeline.image.models.base_model import BaseModel
     from valentina_pipeline.image.train.samples import Sample
     from valentina_pipeline.integrations.sources.beside import Beside
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-USED = ("sha256", "source_name", "rights_id", "split")
+TRAINING_IMAGE_COLUMNS = ("sha256", "source_name", "rights_id", "split")
 """Columns of the table of pictures that a LoRA stands on."""
 
 
-class NothingToTrainOn(ValueError):
+class NoTrainingImagesError(ValueError):
     """Pictures or captions are missing; the message says which."""
 
 
-class BadCompanion(ValueError):
+class InvalidExtraDataError(ValueError):
     """What is to train along is not what it has to be; the message says what and where."""
 
 
-def own(
+def training_samples(
     aligned: "Mapping[str, Image.Image]",
     masks: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
@@ -49,7 +49,7 @@ def own(
     """Return the samples of the portraits that are kept of a split, sorted by sha256.
 
     Raises:
-        NothingToTrainOn: one has no caption.
+        NoTrainingImagesError: one has no caption.
     """
     from valentina_pipeline.image.train.samples import Sample
 
@@ -59,7 +59,7 @@ def own(
     names = sorted(faces.loc[faces["kept"] & (faces["split"] == split), "sha256"])
     for name in names:
         if not words.get(name):
-            raise NothingToTrainOn(f"picture {name} has no caption: run the stage caption again")
+            raise NoTrainingImagesError(f"picture {name} has no caption: run the stage caption again")
     shown = {name: masks[name].convert("L") for name in names if name in masks}
     for name in (name for name, mask in shown.items() if mask.getextrema() == (0, 0)):
         logger.warning("picture %s: its mask blackens all of the portrait: nothing is learned from it", name)
@@ -77,16 +77,16 @@ def refuse_captions(samples: "Sequence[Sample]", own: str) -> None:
         own: the character's name.
 
     Raises:
-        NothingToTrainOn: a caption is refused.
+        NoTrainingImagesError: a caption is refused.
     """
-    from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
+    from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
     from valentina_pipeline.image.safety.prompt_filter import refuse_words
 
     for caption, name in {sample.caption: sample.name for sample in reversed(samples)}.items():
         try:
             refuse_words(caption, own)
-        except UnsafePrompt as err:
-            raise NothingToTrainOn(
+        except UnsafePromptError as err:
+            raise NoTrainingImagesError(
                 f"picture {name}: its caption {caption!r} is refused: {err.reason}. "
                 "Correct it in `uv run kedro review`, or reject the picture there"
             ) from err
@@ -96,26 +96,26 @@ def check_rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord], today
     """See that each picture may still be trained on: a record ends without anything changing.
 
     Raises:
-        NothingToTrainOn: one may not; ingest, run again, leaves such pictures out.
+        NoTrainingImagesError: one may not; ingest, run again, leaves such pictures out.
     """
     for name in manifest["source_name"]:
         try:
-            allowed(rights, name, "training", today)
-        except NotAllowed as err:
-            raise NothingToTrainOn(
+            require_permission(rights, name, "training", today)
+        except NotAllowedError as err:
+            raise NoTrainingImagesError(
                 f"{name} was taken in and may not be trained on any more: {err}. "
                 "`uv run dvc repro --force --single-item ingest@...`, then `uv run dvc repro`, leaves it out"
             ) from err
 
 
-def companions(
+def extra_samples(
     extras: Path,
     wanted: Mapping[str, CompanionConfig],
     limits: IngestConfig,
     rights: Sequence[RightsRecord],
     unsafe: "Callable[[Image.Image], str | None]",
 ) -> "tuple[list[Sample], list[dict[str, str]]]":
-    """Return the samples of the folders that train along, and each one's row of USED.
+    """Return the samples of the folders that train along, and each one's row of TRAINING_IMAGE_COLUMNS.
 
     Each picture goes through ingest's checks; unlike there, one that is refused stops the run: somebody
     chose these one by one.
@@ -128,11 +128,11 @@ def companions(
         unsafe: says what makes a picture unsafe, or None.
 
     Raises:
-        BadCompanion: a folder, a picture, a caption or a rights record is missing or refused.
+        InvalidExtraDataError: a folder, a picture, a caption or a rights record is missing or refused.
     """
-    from valentina_pipeline.image.ingest.screening import Intake
+    from valentina_pipeline.image.ingest.screening import ScreeningContext
     from valentina_pipeline.integrations.sources.beside import sorted_out
-    from valentina_pipeline.integrations.sources.files import BadSource
+    from valentina_pipeline.integrations.sources.files import InvalidSourceError
     from valentina_pipeline.integrations.sources.folder import SUFFIXES, LocalFolder
 
     samples, used = [], []
@@ -141,12 +141,12 @@ def companions(
         place = LocalFolder(folder)
         try:
             found = sorted_out(place.entries())
-        except BadSource as err:
-            raise BadCompanion(f"train_lora.also.{name}: {err}") from err
+        except InvalidSourceError as err:
+            raise InvalidExtraDataError(f"train_lora.also.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
         # a concept's "*" was not written with these pictures in mind; what was revoked stays so
         named = tuple(r for r in rights if r.revoked or naming.names_folder(r.covers, name))
-        intake = Intake(smaller, named, clock.today(), unsafe)
+        intake = ScreeningContext(smaller, named, clock.today(), unsafe)
         for entry, why in found.unused.items():
             logger.warning("%s is not used: %s", folder / entry.name, why)
         for entry in found.pictures:
@@ -171,24 +171,24 @@ def class_images(
 
     An image that the content filter refuses is left out, with a message.
     """
-    from valentina_pipeline.common.progress import counted
-    from valentina_pipeline.image.generate.sampling import Request, draw
-    from valentina_pipeline.image.provenance.metadata import mark
+    from valentina_pipeline.common.progress import track_progress
+    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.provenance.metadata import add_provenance
 
     prompt = photo_of(class_word)
     images = {}
-    for seed in counted(range(cfg.class_images), "class images", cfg.class_images):
+    for seed in track_progress(range(cfg.class_images), "class images", cfg.class_images):
         settings = cfg.sample_steps, cfg.sample_guidance, size
-        drawn = partial(draw, base.pipe, [Request(prompt, seed)], *settings)
+        drawn = partial(generate_images, base.pipe, [ImageSpec(prompt, seed)], *settings)
         image = cache.image(f"class image {prompt} {seed} {settings}", drawn)
         if reason := unsafe(image):
             logger.warning("class image %d is left out: %s", seed, reason)
         else:
-            images[f"{seed:05d}"] = mark(image, {"prompt": prompt, "seed": seed})
+            images[f"{seed:05d}"] = add_provenance(image, {"prompt": prompt, "seed": seed})
     return images
 
 
-def with_prior(
+def add_prior_preservation(
     samples: "list[Sample]", images: "Mapping[str, Image.Image]", class_word: str, weight: float
 ) -> "list[Sample]":
     """Return samples and class images, each side shown about as often as the other (Ruiz et al. 2023, 4)."""
@@ -212,11 +212,11 @@ def inside(folder: Path, name: str) -> Path:
     """Return a path below `folder`.
 
     Raises:
-        BadCompanion: it leaves it.
+        InvalidExtraDataError: it leaves it.
     """
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()) or path.resolve() == folder.resolve():
-        raise BadCompanion(f"{name!r} is not in {folder}: only what lies there trains along")
+        raise InvalidExtraDataError(f"{name!r} is not in {folder}: only what lies there trains along")
     return path
 
 
@@ -226,12 +226,12 @@ def _companion(
     entry: "Entry",
     found: "Beside",
     settings: CompanionConfig,
-    intake: "Intake",
+    intake: "ScreeningContext",
 ) -> "tuple[Sample, dict[str, str]]":
-    from valentina_pipeline.image.ingest.screening import judge
-    from valentina_pipeline.image.ingest.source_image import Original
+    from valentina_pipeline.image.ingest.screening import screen_image
+    from valentina_pipeline.image.ingest.source_image import SourceImage
     from valentina_pipeline.image.io import png
-    from valentina_pipeline.image.io.decode import Rejection
+    from valentina_pipeline.image.io.decode import RejectedImageError
     from valentina_pipeline.image.train.samples import Sample
     from valentina_pipeline.integrations.sources.beside import BadCaptionError, read_caption
 
@@ -239,39 +239,41 @@ def _companion(
     words = found.captions.get(name)
     if words is None:
         wanted = Path(name).with_suffix(".txt").name
-        raise BadCompanion(f"{folder / name} needs its caption in {wanted} (or .caption) beside it")
+        raise InvalidExtraDataError(f"{folder / name} needs its caption in {wanted} (or .caption) beside it")
     try:
         caption = read_caption(place, words)
     except (OSError, BadCaptionError) as err:
-        raise BadCompanion(f"the caption of {folder / name} cannot be read: {err}") from err
+        raise InvalidExtraDataError(f"the caption of {folder / name} cannot be read: {err}") from err
     if not caption:
-        raise BadCompanion(f"{folder / words.name} is empty: it has to hold the caption of {name}")
+        raise InvalidExtraDataError(f"{folder / words.name} is empty: it has to hold the caption of {name}")
     full = f"{folder.name}/{name}"
     try:
-        record = allowed(intake.rights, full, "training", intake.today)
-    except NotAllowed as err:
+        record = require_permission(intake.rights, full, "training", intake.today)
+    except NotAllowedError as err:
         wanted = f'a record in the concept\'s ledgers has to cover "{folder.name}/*"'
-        raise BadCompanion(f"{folder / name} is refused: {err} ({wanted})") from err
-    made = judge(intake, Original(name, partial(place.read, entry, intake.limits.max_bytes), {}))
-    if isinstance(made, Rejection):
-        raise BadCompanion(f"{folder / name} is refused: {made}")
+        raise InvalidExtraDataError(f"{folder / name} is refused: {err} ({wanted})") from err
+    made = screen_image(intake, SourceImage(name, partial(place.read, entry, intake.limits.max_bytes), {}))
+    if isinstance(made, RejectedImageError):
+        raise InvalidExtraDataError(f"{folder / name} is refused: {made}")
     image = png.decode(made.content)
     mask = _mask(place, folder, found.masks.get(name), image.size, intake.limits)
     sample = Sample(full, image, caption, None, settings.repeats, settings.weight, mask=mask)
     row = (made.facts["sha256"], full, record.id, TRAIN)
-    return sample, dict(zip(USED, row, strict=True))
+    return sample, dict(zip(TRAINING_IMAGE_COLUMNS, row, strict=True))
 
 
 def _mask(
     place: "Source", folder: Path, entry: "Entry | None", size: tuple[int, int], limits: IngestConfig
 ) -> "Image.Image | None":
     from valentina_pipeline.image.ingest.masks import read_mask
-    from valentina_pipeline.image.ingest.source_image import Original
-    from valentina_pipeline.image.io.decode import Rejection
+    from valentina_pipeline.image.ingest.source_image import SourceImage
+    from valentina_pipeline.image.io.decode import RejectedImageError
 
     if entry is None:
         return None
     try:
-        return read_mask(Original(entry.name, partial(place.read, entry, limits.max_bytes), {}), size, limits)
-    except Rejection as err:
-        raise BadCompanion(f"the mask {folder / entry.name} is refused: {err}") from err
+        return read_mask(
+            SourceImage(entry.name, partial(place.read, entry, limits.max_bytes), {}), size, limits
+        )
+    except RejectedImageError as err:
+        raise InvalidExtraDataError(f"the mask {folder / entry.name} is refused: {err}") from err

@@ -11,8 +11,8 @@ import psutil
 from fastapi import Body, Depends, FastAPI, Query, Request
 
 from valentina_pipeline.serving.api import a1111_fields as fields
-from valentina_pipeline.serving.api.service import Server
-from valentina_pipeline.serving.api.third_party import Caller, drawn
+from valentina_pipeline.serving.api.service import GenerationService
+from valentina_pipeline.serving.api.third_party import Caller, generate_images
 from valentina_pipeline.serving.inference.input_images import LARGEST_PICTURE
 from valentina_pipeline.serving.jobs.job import Job
 
@@ -23,7 +23,7 @@ NOTHING = ("sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "la
 class Watched:
     """The jobs that each caller of these calls waits for: what `progress` and `interrupt` are about."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: GenerationService) -> None:
         self._server = server
         self._jobs: dict[str, list[str]] = defaultdict(list)
 
@@ -70,7 +70,7 @@ class Watched:
             self._server.desk.cancel(job)
 
 
-def add_a1111(app: FastAPI, server: Server, owner: Caller) -> None:
+def add_a1111(app: FastAPI, server: GenerationService, owner: Caller) -> None:
     """Add the calls to an app; txt2img and img2img answer when the images are there."""
     watched = Watched(server)
     _add_drawing(app, server, owner, watched)
@@ -78,12 +78,12 @@ def add_a1111(app: FastAPI, server: Server, owner: Caller) -> None:
     _add_lists(app, server, owner)
 
 
-def _add_drawing(app: FastAPI, server: Server, owner: Caller, watched: Watched) -> None:
+def _add_drawing(app: FastAPI, server: GenerationService, owner: Caller, watched: Watched) -> None:
     Owner = Annotated[str, Depends(owner)]
 
     async def answer(body: fields.Txt2Img, owner: str, request: Request) -> dict[str, Any]:
-        wanted, warnings = fields.wanted(body, server.about)
-        job, more = await drawn(server, request, owner, wanted, fields.names(body), watched.waiting)
+        wanted, warnings = fields.parse_request(body, server.about)
+        job, more = await generate_images(server, request, owner, wanted, fields.names(body), watched.waiting)
         kept = [each for each in job.images if each.file]
         said = [*warnings, *more]
         return {
@@ -104,7 +104,7 @@ def _add_drawing(app: FastAPI, server: Server, owner: Caller, watched: Watched) 
         return await answer(body, owner, request)
 
 
-def _add_control(app: FastAPI, server: Server, owner: Caller, watched: Watched) -> None:
+def _add_control(app: FastAPI, server: GenerationService, owner: Caller, watched: Watched) -> None:
     Owner = Annotated[str, Depends(owner)]
 
     @app.get("/sdapi/v1/progress", tags=["compatible"])
@@ -148,7 +148,7 @@ def _add_control(app: FastAPI, server: Server, owner: Caller, watched: Watched) 
         }
 
 
-def _add_lists(app: FastAPI, server: Server, owner: Caller) -> None:
+def _add_lists(app: FastAPI, server: GenerationService, owner: Caller) -> None:
     Owner = Annotated[str, Depends(owner)]
 
     @app.get("/sdapi/v1/samplers", tags=["compatible"])
@@ -220,7 +220,7 @@ def _add_lists(app: FastAPI, server: Server, owner: Caller) -> None:
         app.add_api_route(f"/sdapi/v1/{name}", nothing, tags=["compatible"], operation_id=f"list_{name}")
 
 
-def _info(job: Job, server: Server, body: fields.Txt2Img, warnings: list[str]) -> dict[str, Any]:
+def _info(job: Job, server: GenerationService, body: fields.Txt2Img, warnings: list[str]) -> dict[str, Any]:
     """Return what A1111's clients read in `info`."""
     order, about = job.order, server.about
     settings, seeds = order.settings, [each.seed for each in job.images if each.file]

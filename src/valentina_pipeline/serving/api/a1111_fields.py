@@ -9,12 +9,12 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
-from valentina_pipeline.image.io.decode import Rejection
-from valentina_pipeline.serving.api.third_party import Foreign, refuse, translate
+from valentina_pipeline.image.io.decode import RejectedImageError
+from valentina_pipeline.serving.api.third_party import ClientModel, refuse, translate
 from valentina_pipeline.serving.inference.input_images import content
-from valentina_pipeline.serving.inference.package import About
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
-from valentina_pipeline.serving.inference.request import Request as Wanted
+from valentina_pipeline.serving.inference.package import PackageInfo
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
+from valentina_pipeline.serving.inference.request import GenerationRequest as Wanted
 
 SAMPLERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Euler": ("euler", ("k_euler",)),
@@ -89,7 +89,7 @@ IDLE = frozenset(
 """A1111's fields that do nothing by themselves, only with one of `ONLY` or with files on its own disk."""
 
 
-class Txt2Img(Foreign):
+class Txt2Img(ClientModel):
     """POST /sdapi/v1/txt2img of A1111. Null is as if a field was left out.
 
     A field that asks for what is not done here is refused; one that changes nothing is named in the answer's
@@ -133,24 +133,28 @@ def sampler(name: str, scheduler: str, field: str = "sampler_name") -> str | Non
     """Return our sampler by A1111's two names, None where neither is given.
 
     Raises:
-        BadRequest: there is no such sampler, or not with that scheduler.
+        InvalidRequestError: there is no such sampler, or not with that scheduler.
     """
     known = {_alike(each): ours for full, (ours, more) in SAMPLERS.items() for each in (full, ours, *more)}
     labels = {_alike(each): _alike(short) for short, label in SCHEDULERS.items() for each in (short, label)}
     if scheduler and _alike(scheduler) not in labels:
-        raise BadRequest("scheduler", f"{scheduler!r} is not one of {', '.join(SCHEDULERS.values())}")
+        raise InvalidRequestError(
+            "scheduler", f"{scheduler!r} is not one of {', '.join(SCHEDULERS.values())}"
+        )
     if name and _alike(name) not in known:
-        raise BadRequest(field, f"{name!r} is not one of {', '.join(SAMPLERS)}")
+        raise InvalidRequestError(field, f"{name!r} is not one of {', '.join(SAMPLERS)}")
     ours = known[_alike(name)] if name else None
     asked_for = labels.get(_alike(scheduler), "automatic")
     if asked_for == "karras" and ours not in ("dpm++", "dpm++_karras"):
-        raise BadRequest("scheduler", f"{scheduler!r} goes with DPM++ 2M, not with {name or 'no sampler'}")
+        raise InvalidRequestError(
+            "scheduler", f"{scheduler!r} goes with DPM++ 2M, not with {name or 'no sampler'}"
+        )
     if asked_for == "uniform" and ours == "dpm++_karras":
-        raise BadRequest("scheduler", f"{scheduler!r} and {name} are two schedules")
+        raise InvalidRequestError("scheduler", f"{scheduler!r} and {name} are two schedules")
     return "dpm++_karras" if asked_for == "karras" else ours
 
 
-def options(about: About) -> dict[str, Any]:
+def options(about: PackageInfo) -> dict[str, Any]:
     """Return what A1111's settings are here; none of them can be set to something else."""
     return {
         "sd_model_checkpoint": about.name,
@@ -164,8 +168,8 @@ def options(about: About) -> dict[str, Any]:
     }
 
 
-def refuse_other_options(given: Mapping[str, Any], about: About, prefix: str = "") -> None:
-    """Raise BadRequest where settings ask for others than there are; null and an empty text ask for none."""
+def refuse_other_options(given: Mapping[str, Any], about: PackageInfo, prefix: str = "") -> None:
+    """Raise InvalidRequestError where settings ask for other models; null and an empty text ask for none."""
     there = options(about)
     same: dict[str, tuple[Any, ...]] = {
         "sd_model_checkpoint": (about.name, about.trigger, about.base_hash, about.base_hash[:10]),
@@ -175,22 +179,22 @@ def refuse_other_options(given: Mapping[str, Any], about: About, prefix: str = "
         if value is None or value == "":
             continue
         if name not in there:
-            raise BadRequest(f"{prefix}{name}", f"is no setting here: {', '.join(there)}")
+            raise InvalidRequestError(f"{prefix}{name}", f"is no setting here: {', '.join(there)}")
         if value not in same.get(name, (there[name],)):
-            raise BadRequest(f"{prefix}{name}", f"is {there[name]!r} here and cannot be {value!r}")
+            raise InvalidRequestError(f"{prefix}{name}", f"is {there[name]!r} here and cannot be {value!r}")
 
 
-def wanted(body: Txt2Img, about: About) -> tuple[Wanted, list[str]]:
+def parse_request(body: Txt2Img, about: PackageInfo) -> tuple[Wanted, list[str]]:
     """Return what a request asks for, and what its caller should know.
 
     Raises:
-        BadRequest: a field asks for what is not done here, in A1111's words.
+        InvalidRequestError: a field asks for what is not done here, in A1111's words.
     """
     warnings = _checked(body, about)
     if len(body.styles) > 1:
         raise refuse("styles", f"{len(body.styles)} styles, and one scene is drawn")
     if body.styles and body.styles[0] not in about.scenes:
-        raise BadRequest("styles", f"there is no {body.styles[0]!r}: {', '.join(about.scenes)}")
+        raise InvalidRequestError("styles", f"there is no {body.styles[0]!r}: {', '.join(about.scenes)}")
     field = "sampler_name" if body.sampler_name else "sampler_index"
     ours = sampler(body.sampler_name or body.sampler_index, body.scheduler, field)
     if body.eta is not None and ((ours, body.eta) == ("euler_a", 0) or (ours == "ddim" and body.eta)):
@@ -221,7 +225,7 @@ def names(body: Txt2Img) -> dict[str, str]:
     return {**NAMES, **several, **older}
 
 
-def infotext(order: Any, seed: int, about: About) -> str:
+def infotext(order: Any, seed: int, about: PackageInfo) -> str:
     """Return how an image was drawn, as A1111 writes it below its images."""
     settings = order.settings
     negative = f"\nNegative prompt: {order.negative_prompt}" if order.negative_prompt else ""
@@ -237,17 +241,17 @@ def name_of(ours: str) -> str:
     return next(name for name, (each, _) in SAMPLERS.items() if each == ours)
 
 
-def _checked(body: Txt2Img, about: About) -> list[str]:
+def _checked(body: Txt2Img, about: PackageInfo) -> list[str]:
     more = body.model_extra or {}
     for field, (values, why) in ONLY.items():
         if field in more and more[field] not in values and str(more[field]) not in map(str, values):
-            raise BadRequest(field, f"{_brief(more[field])} is not done here, {why}")
+            raise InvalidRequestError(field, f"{_brief(more[field])} is not done here, {why}")
     refuse_other_options(body.override_settings, about, "override_settings.")
     for name, script in body.alwayson_scripts.items():
         if not _is_off(script):
-            raise BadRequest(f"alwayson_scripts.{name}", "there are no scripts here")
+            raise InvalidRequestError(f"alwayson_scripts.{name}", "there are no scripts here")
     if body.clip_skip not in (None, 0, 1):
-        raise BadRequest(
+        raise InvalidRequestError(
             "clip_skip", f"{body.clip_skip} is not done here: the encoders are read as the base's are"
         )
     warnings = []
@@ -282,7 +286,7 @@ def _is_cut(body: Img2Img) -> bool:
     try:
         with Image.open(io.BytesIO(content(body.init_images[0]))) as opened:
             width, height = opened.size
-    except (Rejection, OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
+    except (RejectedImageError, OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
         return False
     return bool(body.width and body.height) and width * (body.height or 0) != height * (body.width or 0)
 

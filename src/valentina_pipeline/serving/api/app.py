@@ -26,26 +26,26 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketState
 
-from valentina_pipeline.image.io.decode import Rejection
-from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
-from valentina_pipeline.integrations.bounded import Bodies, Places
+from valentina_pipeline.image.io.decode import RejectedImageError
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
+from valentina_pipeline.integrations.bounded import BodyLimits, ConcurrencyLimit
 from valentina_pipeline.serving.api.a1111 import add_a1111
-from valentina_pipeline.serving.api.auth import Gate, TooOften
+from valentina_pipeline.serving.api.auth import ApiKeyAuth, RateLimitError
 from valentina_pipeline.serving.api.openai import add_openai
-from valentina_pipeline.serving.api.service import Server, Status, without_folders
+from valentina_pipeline.serving.api.service import GenerationService, Status, without_folders
 from valentina_pipeline.serving.api.web import Enclosed, add_page
 from valentina_pipeline.serving.inference.input_images import LARGEST_PICTURE, content
-from valentina_pipeline.serving.inference.package import BadPackage, RightsUnknown
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
-from valentina_pipeline.serving.inference.request import Request as Wanted
-from valentina_pipeline.serving.inference.request import recalled
+from valentina_pipeline.serving.inference.package import InvalidPackageError, RightsUnknown
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
+from valentina_pipeline.serving.inference.request import GenerationRequest as Wanted
+from valentina_pipeline.serving.inference.request import from_png_text
 from valentina_pipeline.serving.jobs.database import UnavailableError
 from valentina_pipeline.serving.jobs.decoders import Decoders
-from valentina_pipeline.serving.jobs.dispatcher import REST, Desk
+from valentina_pipeline.serving.jobs.dispatcher import REST, Dispatcher
 from valentina_pipeline.serving.jobs.job import Job
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.jobs.store import Full
-from valentina_pipeline.serving.marks.detect import BadImage, found
+from valentina_pipeline.serving.jobs.store import QueueFullError
+from valentina_pipeline.serving.marks.detect import InvalidImageError, detect_marks
 
 logger = logging.getLogger(__name__)
 
@@ -63,20 +63,20 @@ HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 
 
-class Suspect(BaseModel):
+class VerifyRequest(BaseModel):
     """A file to look for marks in."""
 
     image: str = Field(description="a PNG, JPEG or WebP file as base64, or as a data: URL of it")
 
 
-class Marks(BaseModel):
+class VerifyResponse(BaseModel):
     """What a file says of itself; that it says nothing proves nothing."""
 
     marks: list[str] = Field(description="a line for each mark that is found")
     request: Wanted | None = Field(description="what it was drawn by, where its texts are left")
 
 
-class Timed:
+class LatencyMiddleware:
     """Measures how long answers take to begin; those that stream go on for as long as a job does."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -95,7 +95,7 @@ class Timed:
         await self._app(scope, receive, told)
 
 
-def create_app(server: Server) -> FastAPI:
+def create_app(server: GenerationService) -> FastAPI:
     """Return the API of a server; it starts and stops the desk with itself."""
 
     @asynccontextmanager
@@ -117,11 +117,11 @@ def create_app(server: Server) -> FastAPI:
     )
     app.router.max_body_size = LARGEST_BODY  # of routes that do not say otherwise
     bound = {"largest": LARGEST_PICTURE, "most": 2 * LARGEST_PICTURE}
-    app.add_middleware(Bodies, admit=partial(_asking, server.gate), refuse=_refusal, **bound)
+    app.add_middleware(BodyLimits, admit=partial(_asking, server.gate), refuse=_refusal, **bound)
     if server.gate.open:  # a page of another site must not reach a server that asks for no key
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     app.add_middleware(Enclosed)
-    app.add_middleware(Timed, metrics=server.metrics)
+    app.add_middleware(LatencyMiddleware, metrics=server.metrics)
     _answer_errors(app, server.desk)
     owner = _owner(server.gate)
 
@@ -160,7 +160,7 @@ def create_app(server: Server) -> FastAPI:
         server.desk.cancel(job.id)
         return server.status(server.desk.jobs.get(job.id) or job)
 
-    streams = Places(MOST_STREAMS, MOST_STREAMS_EACH, "streams of events are open")
+    streams = ConcurrencyLimit(MOST_STREAMS, MOST_STREAMS_EACH, "streams of events are open")
 
     async def streamed(job: Mine) -> AsyncIterator[Job]:
         with streams.taken(job.owner):
@@ -208,7 +208,7 @@ def create_app(server: Server) -> FastAPI:
         raise HTTPException(404, f"job {job} has no image of seed {seed}")
 
     @app.post("/v1/verify", tags=["what there is"], max_body_size=LARGEST_PICTURE)
-    async def verify(body: Suspect, owner: Owner) -> Marks:
+    async def verify(body: VerifyRequest, owner: Owner) -> VerifyResponse:
         """Say which marks of a generated image a file still has, and the request that it was drawn by."""
         return await asyncio.to_thread(_marks, server.decoders, owner, body.image)
 
@@ -309,16 +309,16 @@ async def _tell(line: WebSocket, events: AsyncGenerator[tuple[str, Any]]) -> Non
             await asyncio.gather(*both, return_exceptions=True)
 
 
-def _marks(decoders: Decoders, owner: str, image: str) -> Marks:
+def _marks(decoders: Decoders, owner: str, image: str) -> VerifyResponse:
     try:
-        said = decoders.run(owner, "image", found, content(image))
-    except (Rejection, BadImage) as err:
-        raise BadRequest("image", str(err)) from err
+        said = decoders.run(owner, "image", detect_marks, content(image))
+    except (RejectedImageError, InvalidImageError) as err:
+        raise InvalidRequestError("image", str(err)) from err
     try:
-        request = recalled(said.texts)
-    except BadRequest:
+        request = from_png_text(said.texts)
+    except InvalidRequestError:
         request = None
-    return Marks(marks=said.marks, request=request)
+    return VerifyResponse(marks=said.marks, request=request)
 
 
 def _resident(process: psutil.Process) -> int:
@@ -328,7 +328,7 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def _asking(gate: Gate, asked: HTTPConnection) -> str:
+def _asking(gate: ApiKeyAuth, asked: HTTPConnection) -> str:
     """Return who asks, and count it.
 
     Raises:
@@ -342,12 +342,12 @@ def _asking(gate: Gate, asked: HTTPConnection) -> str:
         )
     try:
         gate.request(found)
-    except TooOften as err:
+    except RateLimitError as err:
         raise HTTPException(429, str(err), {"retry-after": str(max(1, round(err.wait)))}) from err
     return found
 
 
-def _owner(gate: Gate) -> Callable[..., Awaitable[str]]:
+def _owner(gate: ApiKeyAuth) -> Callable[..., Awaitable[str]]:
     """Return the dependency that tells who asks: by a key as bearer, as x-api-key, or as Basic's password."""
     bearer = HTTPBearer(auto_error=False, description="an API key; none is needed where none is configured")
     header = APIKeyHeader(name="x-api-key", auto_error=False)
@@ -399,12 +399,12 @@ def _unavailable(err: UnavailableError) -> JSONResponse:
     return _answer(503, "server_error", without_folders(str(err)), wait=REST)
 
 
-def _answer_errors(app: FastAPI, desk: Desk) -> None:
+def _answer_errors(app: FastAPI, desk: Dispatcher) -> None:
     """Have every error answered in one form, which OpenAI's clients read."""
     answer = _answer
 
-    @app.exception_handler(BadRequest)
-    async def bad(_: Request, err: BadRequest) -> JSONResponse:
+    @app.exception_handler(InvalidRequestError)
+    async def bad(_: Request, err: InvalidRequestError) -> JSONResponse:
         return answer(422, "invalid_request_error", str(err), err.field)
 
     @app.exception_handler(RequestValidationError)
@@ -413,12 +413,12 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
         field = ".".join(map(str, first["loc"][1:]))
         return answer(422, "invalid_request_error", f"{field}: {first['msg']}".lstrip(": "), field)
 
-    @app.exception_handler(UnsafePrompt)
-    async def unsafe(_: Request, err: UnsafePrompt) -> JSONResponse:
+    @app.exception_handler(UnsafePromptError)
+    async def unsafe(_: Request, err: UnsafePromptError) -> JSONResponse:
         return answer(400, "content_policy_violation", str(err), "prompt")
 
-    @app.exception_handler(BadPackage)
-    async def revoked(_: Request, err: BadPackage) -> JSONResponse:
+    @app.exception_handler(InvalidPackageError)
+    async def revoked(_: Request, err: InvalidPackageError) -> JSONResponse:
         logger.error("%s", err)
         return answer(410, "invalid_request_error", without_folders(str(err)))
 
@@ -427,12 +427,12 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
         logger.error("%s", err)
         return answer(503, "server_error", without_folders(str(err)), wait=ASK_AGAIN)
 
-    @app.exception_handler(TooOften)
-    async def often(_: Request, err: TooOften) -> JSONResponse:
+    @app.exception_handler(RateLimitError)
+    async def often(_: Request, err: RateLimitError) -> JSONResponse:
         return answer(429, "rate_limit_error", str(err), wait=err.wait)
 
-    @app.exception_handler(Full)
-    async def full(_: Request, err: Full) -> JSONResponse:
+    @app.exception_handler(QueueFullError)
+    async def full(_: Request, err: QueueFullError) -> JSONResponse:
         return answer(429, "rate_limit_error", "the queue is full", wait=desk.batch_seconds)
 
     @app.exception_handler(UnavailableError)

@@ -16,11 +16,11 @@ LOCAL = "local"
 """Who asks where no key is configured."""
 
 
-class BadKeys(ValueError):
+class InvalidKeysError(ValueError):
     """The file of keys cannot be read; the message says what is wrong."""
 
 
-class TooOften(Exception):
+class RateLimitError(Exception):
     """A key's rate or quota is used up.
 
     Attributes:
@@ -46,25 +46,29 @@ def read_keys(file: Path) -> dict[str, Key]:
     """Return the keys of a YAML file by name.
 
     Raises:
-        BadKeys: it is missing or wrong.
+        InvalidKeysError: it is missing or wrong.
     """
     import yaml
 
     try:
         entries = yaml.safe_load(file.read_text("utf-8")) or {}
         if not isinstance(entries, Mapping):
-            raise BadKeys(f"{file} has to map names to keys' hashes")
+            raise InvalidKeysError(f"{file} has to map names to keys' hashes")
         keys = {str(name): Key.model_validate(fields) for name, fields in entries.items()}
     except (OSError, yaml.YAMLError, ValidationError) as err:
-        raise BadKeys(f"{file}: {err}") from err
+        raise InvalidKeysError(f"{file}: {err}") from err
     if too_long := [name for name in keys if len(name) > LONGEST_NAME]:
-        raise BadKeys(f"{file}: the name {too_long[0][:20]}... has more than {LONGEST_NAME} characters")
+        raise InvalidKeysError(
+            f"{file}: the name {too_long[0][:20]}... has more than {LONGEST_NAME} characters"
+        )
     if LOCAL in keys or not keys:
-        raise BadKeys(f"{file}: names no key, or one {LOCAL!r}, which is who asks where there are none")
+        raise InvalidKeysError(
+            f"{file}: names no key, or one {LOCAL!r}, which is who asks where there are none"
+        )
     return keys
 
 
-def issued(name: str) -> tuple[str, str]:
+def create_key(name: str) -> tuple[str, str]:
     """Return a new key, and the lines about it for the file.
 
     A plain hash is enough: 256 random bits cannot be guessed, however fast the hash.
@@ -76,7 +80,7 @@ def issued(name: str) -> tuple[str, str]:
     )
 
 
-class Gate:
+class ApiKeyAuth:
     """Tells who asks, and stops who asks too much.
 
     Args:
@@ -103,7 +107,7 @@ class Gate:
         """Count a request.
 
         Raises:
-            TooOften: the rate is used up.
+            RateLimitError: the rate is used up.
         """
         if self.open:
             return
@@ -111,7 +115,7 @@ class Gate:
         left, then = self._left.get(owner, (float(rate), now))
         left = min(float(rate), left + (now - then) * rate / 60)
         if left < 1:
-            raise TooOften(f"{rate} requests a minute are this key's rate", (1 - left) * 60 / rate)
+            raise RateLimitError(f"{rate} requests a minute are this key's rate", (1 - left) * 60 / rate)
         self._left[owner] = (left - 1, now)
 
     def images_per_day(self, owner: str) -> int | None:

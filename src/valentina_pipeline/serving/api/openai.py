@@ -11,10 +11,10 @@ from PIL import Image
 from pydantic import Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from valentina_pipeline.serving.api.service import Server
-from valentina_pipeline.serving.api.third_party import Caller, Foreign, drawn, refuse, translate
+from valentina_pipeline.serving.api.service import GenerationService
+from valentina_pipeline.serving.api.third_party import Caller, ClientModel, generate_images, refuse, translate
 from valentina_pipeline.serving.inference.input_images import LARGEST_PICTURE
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 
 QUALITY = {
     "low": "draft",
@@ -54,7 +54,7 @@ SAID = {
 """Fields that change nothing here, and why: the answer says so."""
 
 
-class Images(Foreign):
+class Images(ClientModel):
     """POST /v1/images/generations of OpenAI. A field that it does not have is refused."""
 
     prompt: str
@@ -77,13 +77,13 @@ class Images(Foreign):
     negative_prompt: str = Field(default="", description="beyond OpenAI's: what it does not show")
 
 
-def add_openai(app: FastAPI, server: Server, owner: Caller) -> None:
+def add_openai(app: FastAPI, server: GenerationService, owner: Caller) -> None:
     """Add the calls to an app; they answer when the images are there."""
     Owner = Annotated[str, Depends(owner)]
 
     async def answer(body: Images, owner: str, request: Request, **given: Any) -> dict[str, Any]:
         warnings = _checked(body, server)
-        job, more = await drawn(server, request, owner, _wanted(body, given), NAMES)
+        job, more = await generate_images(server, request, owner, _wanted(body, given), NAMES)
         settings = job.order.settings
 
         def one(image: Any) -> dict[str, str]:
@@ -142,44 +142,44 @@ def _described() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-def _model(server: Server) -> dict[str, Any]:
+def _model(server: GenerationService) -> dict[str, Any]:
     about = server.about
     made = int((about.folder / "concept.json").stat().st_mtime)
     return {"id": about.trigger, "object": "model", "created": made, "owned_by": "valentina-pipeline"}
 
 
-def _checked(body: Images, server: Server) -> list[str]:
+def _checked(body: Images, server: GenerationService) -> list[str]:
     """Return what the caller should know.
 
     Raises:
-        BadRequest: a field asks for what is not done here.
+        InvalidRequestError: a field asks for what is not done here.
     """
     if unknown := body.unknown():
-        raise BadRequest(unknown[0], f"is no field of this call: {', '.join(Images.model_fields)}")
+        raise InvalidRequestError(unknown[0], f"is no field of this call: {', '.join(Images.model_fields)}")
     for field, (values, why) in ONLY.items():
         if getattr(body, field) not in values:
-            raise BadRequest(
+            raise InvalidRequestError(
                 field, f"{getattr(body, field)!r} is not done here, {why}: {values[0]!r} or nothing"
             )
     if body.response_format not in ("url", "b64_json"):
-        raise BadRequest("response_format", f"{body.response_format!r} is neither url nor b64_json")
+        raise InvalidRequestError("response_format", f"{body.response_format!r} is neither url nor b64_json")
     warnings = [f"{field}: {why}" for field, why in SAID.items() if getattr(body, field)]
     about = server.about
     if body.model not in ("", about.trigger, about.name):
         if not body.model.startswith(THEIRS):
-            raise BadRequest("model", f"there is no {body.model!r}: {about.trigger}")
+            raise InvalidRequestError("model", f"there is no {body.model!r}: {about.trigger}")
         warnings.append(f"model: {about.trigger} drew, {body.model} is not here")
     return warnings
 
 
 def _wanted(body: Images, given: Mapping[str, Any]) -> Any:
     if body.quality and body.quality not in QUALITY:
-        raise BadRequest("quality", f"{body.quality!r} is not one of {', '.join(QUALITY)}")
+        raise InvalidRequestError("quality", f"{body.quality!r} is not one of {', '.join(QUALITY)}")
     size: dict[str, str] = {}
     if body.size and body.size != "auto":
         width, cross, height = body.size.lower().partition("x")
         if not (cross and width.isdecimal() and height.isdecimal()):
-            raise BadRequest("size", f"{body.size!r} is neither WIDTHxHEIGHT nor auto")
+            raise InvalidRequestError("size", f"{body.size!r} is neither WIDTHxHEIGHT nor auto")
         size = {"width": width, "height": height}
     values = {
         "prompt": body.prompt,
@@ -199,16 +199,16 @@ async def _edit(form: FormData) -> tuple[Images, dict[str, Any]]:
         if isinstance(value, UploadFile):
             pictures.setdefault(name, []).append(await value.read())
         elif name in fields:
-            raise BadRequest(name, "is there twice")
+            raise InvalidRequestError(name, "is there twice")
         else:
             fields[name] = value
     for name, files in pictures.items():
         if name not in ("image", "mask"):
-            raise BadRequest(name, "is no picture of this call: image, mask")
+            raise InvalidRequestError(name, "is no picture of this call: image, mask")
         if len(files) > 1:
             raise refuse(name, f"{len(files)} pictures, and one is taken")
     if "image" not in pictures:
-        raise BadRequest("image", "is missing: the picture to begin from, as a file")
+        raise InvalidRequestError("image", "is missing: the picture to begin from, as a file")
     given: dict[str, Any] = {"image": base64.b64encode(pictures["image"][0]).decode()}
     if "mask" in pictures:
         given |= {"mask": _white_where_transparent(pictures["mask"][0]), "strength": 1.0}
@@ -216,7 +216,7 @@ async def _edit(form: FormData) -> tuple[Images, dict[str, Any]]:
         return Images.model_validate(fields), given
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
-        raise BadRequest(".".join(map(str, first["loc"])), first["msg"]) from err
+        raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from err
 
 
 def _white_where_transparent(content: bytes) -> str:
@@ -224,14 +224,16 @@ def _white_where_transparent(content: bytes) -> str:
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as mask:
             if mask.width * mask.height > 4096 * 4096:
-                raise BadRequest("mask", f"{mask.width} x {mask.height} are more than 4096 x 4096 pixels")
+                raise InvalidRequestError(
+                    "mask", f"{mask.width} x {mask.height} are more than 4096 x 4096 pixels"
+                )
             if not mask.has_transparency_data:
-                raise BadRequest("mask", "has no transparent part: it is what is drawn anew")
+                raise InvalidRequestError("mask", "has no transparent part: it is what is drawn anew")
             alpha = mask.convert("RGBA").getchannel("A")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
-        if isinstance(err, BadRequest):
+        if isinstance(err, InvalidRequestError):
             raise
-        raise BadRequest("mask", f"cannot be read as a PNG file: {err}"[:200]) from err
+        raise InvalidRequestError("mask", f"cannot be read as a PNG file: {err}"[:200]) from err
     white = io.BytesIO()
     alpha.point(lambda level: 255 - level).save(white, "PNG")
     return base64.b64encode(white.getvalue()).decode()

@@ -16,15 +16,15 @@ from typing import Any, Literal
 from fastapi import HTTPException
 from pydantic import BaseModel, Field
 
-from valentina_pipeline.serving.api.auth import Gate
+from valentina_pipeline.serving.api.auth import ApiKeyAuth
 from valentina_pipeline.serving.inference.adapters import Adapter
 from valentina_pipeline.serving.inference.control_models import Network
 from valentina_pipeline.serving.inference.input_images import fit
-from valentina_pipeline.serving.inference.package import About, check_rights
-from valentina_pipeline.serving.inference.request import Engine, Request, again, settled
+from valentina_pipeline.serving.inference.package import PackageInfo, check_rights
+from valentina_pipeline.serving.inference.request import Engine, GenerationRequest, again, resolve_request
 from valentina_pipeline.serving.jobs.database import UnavailableError
 from valentina_pipeline.serving.jobs.decoders import Decoders
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.job import Image, Job, State
 from valentina_pipeline.serving.jobs.metrics import Metrics
 
@@ -73,13 +73,13 @@ class Status(BaseModel):
     steps: int
     seconds_left: float | None
     accepted: float = Field(description="seconds since 1970")
-    request: Request = Field(description="as drawn; sent again, it draws the same")
+    request: GenerationRequest = Field(description="as drawn; sent again, it draws the same")
     images: list[Picture]
     warnings: list[str] = Field(description="what of the request counted for nothing, a sentence each")
     error: str
 
 
-class Server:
+class GenerationService:
     """What the API's calls share.
 
     Args:
@@ -96,8 +96,8 @@ class Server:
     def __init__(
         self,
         shelf: dict[str, Adapter],
-        desk: Desk,
-        gate: Gate,
+        desk: Dispatcher,
+        gate: ApiKeyAuth,
         metrics: Metrics,
         log_prompts: bool = False,
         engine: Engine = "torch",
@@ -116,11 +116,11 @@ class Server:
         self._root = root
 
     @property
-    def about(self) -> About:
+    def about(self) -> PackageInfo:
         """The package that draws."""
         return self.desk.about
 
-    def submit(self, owner: str, wanted: Request) -> Job:
+    def submit(self, owner: str, wanted: GenerationRequest) -> Job:
         """Accept a request.
 
         Raises:
@@ -136,7 +136,7 @@ class Server:
         quota = self.gate.images_per_day(owner)
         self.desk.jobs.refuse_beyond(owner, wanted.count, quota)  # before pictures are read
         fitted = functools.partial(self.decoders.run, owner, "image", fit)
-        order = settled(wanted, self.about, self.shelf, self.engine, self.controls, fitted)
+        order = resolve_request(wanted, self.about, self.shelf, self.engine, self.controls, fitted)
         job = self.desk.submit(owner, order, quota)
         logger.info("job %s of %s%s", job.id, owner, f": {order.prompt!r}" if self.log_prompts else "")
         return job

@@ -8,17 +8,17 @@ from typing import Any
 from fastapi import HTTPException, Request
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from valentina_pipeline.serving.api.service import Server, without_folders
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
-from valentina_pipeline.serving.inference.request import Request as Wanted
-from valentina_pipeline.serving.inference.request import asked
+from valentina_pipeline.serving.api.service import GenerationService, without_folders
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
+from valentina_pipeline.serving.inference.request import GenerationRequest as Wanted
+from valentina_pipeline.serving.inference.request import parse_request
 from valentina_pipeline.serving.jobs.job import Job
 
 Caller = Callable[..., Awaitable[str]]
 """The dependency that tells who asks."""
 
 
-class Foreign(BaseModel):
+class ClientModel(BaseModel):
     """A request in another program's words: null is as if the field was left out, more fields are kept."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
@@ -43,27 +43,27 @@ def translate(values: Mapping[str, Any], names: Mapping[str, str]) -> Wanted:
         names: a field -> what the caller calls it, where that differs.
 
     Raises:
-        BadRequest: in the caller's words.
+        InvalidRequestError: in the caller's words.
     """
     try:
-        return asked({name: value for name, value in values.items() if value is not None})
-    except BadRequest as err:
-        raise renamed(err, names) from err
+        return parse_request({name: value for name, value in values.items() if value is not None})
+    except InvalidRequestError as err:
+        raise rename_fields(err, names) from err
 
 
-def renamed(err: BadRequest, names: Mapping[str, str]) -> BadRequest:
+def rename_fields(err: InvalidRequestError, names: Mapping[str, str]) -> InvalidRequestError:
     """Return an error about a field in the caller's words."""
     said = str(err).removeprefix(f"{err.field}: ")
-    return BadRequest(names.get(err.field.split(".")[0], err.field), said)
+    return InvalidRequestError(names.get(err.field.split(".")[0], err.field), said)
 
 
-def refuse(field: str, why: str) -> BadRequest:
+def refuse(field: str, why: str) -> InvalidRequestError:
     """Return the error that a field asks for what is not done here."""
-    return BadRequest(field, f"{why}: leave it out")
+    return InvalidRequestError(field, f"{why}: leave it out")
 
 
-async def drawn(
-    server: Server,
+async def generate_images(
+    server: GenerationService,
     request: Request,
     owner: str,
     wanted: Wanted,
@@ -81,13 +81,13 @@ async def drawn(
         waiting: entered with owner and job while it is drawn.
 
     Raises:
-        BadRequest: this package cannot do it, in the caller's words.
+        InvalidRequestError: this package cannot do it, in the caller's words.
         HTTPException: it failed, or nothing of it may be shown.
     """
     try:
         job = await asyncio.to_thread(server.submit, owner, wanted)  # it writes to the database
-    except BadRequest as err:
-        raise renamed(err, names) from err
+    except InvalidRequestError as err:
+        raise rename_fields(err, names) from err
     with waiting(owner, job.id):
         job = await server.ended(job, request.is_disconnected)
     if job.state == "failed":

@@ -11,12 +11,12 @@ import click
 
 from valentina_pipeline.integrations import tables
 from valentina_pipeline.serving.marks.detect import LARGEST
-from valentina_pipeline.serving.packages import opened
+from valentina_pipeline.serving.packages import open_package
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from valentina_pipeline.serving.inference.identity import Likeness
+    from valentina_pipeline.serving.inference.identity import IdentityScorer
 
 COLUMNS = ("file", "verdict", "identity", "detail")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -70,19 +70,19 @@ def consistency(
       kedro consistency generated
     """
     from valentina_pipeline.common import atomic_files
-    from valentina_pipeline.common.progress import counted
+    from valentina_pipeline.common.progress import track_progress
     from valentina_pipeline.image.io import png
     from valentina_pipeline.image.io.contact_sheet import contact_sheet
     from valentina_pipeline.serving.inference import identity as likeness
 
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
-        about = opened(root, package, concept)
+        about = open_package(root, package, concept)
     except (ValueError, OSError) as err:  # what is wrong with a file is a ValueError
         raise click.ClickException(str(err)) from err
     if about.identity is None:
         raise click.ClickException(f"{about.name} was not measured: there are no portraits to compare with")
-    her = likeness.of(about, root)
+    her = likeness.load_identity_scorer(about, root)
     if her is None:
         raise click.ClickException(f"{about.base.face_embedder.path}: faces cannot be compared without it")
     found = [
@@ -95,7 +95,7 @@ def consistency(
     if not found:
         raise click.ClickException(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
     limit = about.identity.gate if threshold is None else threshold
-    seen = list(counted(_looked_at(found, folder, her, limit), "compare", len(found)))
+    seen = list(track_progress(_looked_at(found, folder, her, limit), "compare", len(found)))
     seen.sort(key=lambda each: (each[0].verdict == "hers", each[0].identity or -1.0, each[0].file))
     rows = [row for row, _ in seen]
     labels = [f"{row.file}\n{row.verdict} {row.identity}" for row in rows]
@@ -109,21 +109,21 @@ def consistency(
 
 
 def _looked_at(
-    found: list[Path], folder: Path, her: "Likeness", limit: float
+    found: list[Path], folder: Path, her: "IdentityScorer", limit: float
 ) -> "Iterator[tuple[Row, Image.Image]]":
     """Yield what is found in each file, and the picture in small."""
     from PIL import Image
 
-    from valentina_pipeline.image.io.decode import Rejection, decode
+    from valentina_pipeline.image.io.decode import RejectedImageError, decode
     from valentina_pipeline.serving.inference.input_images import FORMATS, Limits
 
     for file in found:
         name = file.relative_to(folder).as_posix()
         try:
             if file.stat().st_size > LARGEST:
-                raise Rejection("too large", f"more than {LARGEST >> 20} MiB")
+                raise RejectedImageError("too large", f"more than {LARGEST >> 20} MiB")
             picture = decode(file.read_bytes(), Limits(), FORMATS).image
-        except (Rejection, OSError) as err:
+        except (RejectedImageError, OSError) as err:
             yield Row(name, "unreadable", "", str(err)), Image.new("RGB", (8, 8), "white")
             continue
         faces = her.all_of(picture)
@@ -136,5 +136,5 @@ def _looked_at(
 def _table(rows: list[Row]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([COLUMNS, *(map(tables.escaped, astuple(row)) for row in rows)])
+    writer.writerows([COLUMNS, *(map(tables.escape_formula, astuple(row)) for row in rows)])
     return text.getvalue().encode()

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from valentina_pipeline.image.generate.sampling import OnStep
-    from valentina_pipeline.serving.inference.engine import Drawn
-    from valentina_pipeline.serving.inference.package import About
-    from valentina_pipeline.serving.inference.request import Order
+    from valentina_pipeline.serving.inference.engine import GenerationResult
+    from valentina_pipeline.serving.inference.package import PackageInfo
+    from valentina_pipeline.serving.inference.request import ResolvedRequest
     from valentina_pipeline.serving.marks.c2pa import Signer
-from valentina_pipeline.serving.packages import opened, signing
+from valentina_pipeline.serving.packages import open_package, signing_folder
 
 
 @click.command()
@@ -106,33 +106,33 @@ def generate(
     Pictures can be begun from, in part too, and kept to:
       kedro generate "in a garden" --image one.png --mask where.png --control canny:pose.png:0.8
     """
-    from valentina_pipeline.common.missing_model import MissingModel
-    from valentina_pipeline.image.safety.policy.judge import UnsafePrompt
-    from valentina_pipeline.serving.inference.adapters import read_shelf
+    from valentina_pipeline.common.missing_model import MissingModelError
+    from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
+    from valentina_pipeline.serving.inference.adapters import read_adapters
     from valentina_pipeline.serving.inference.control_models import read_controls
-    from valentina_pipeline.serving.inference.engine import Studio
-    from valentina_pipeline.serving.inference.request import asked, settled
+    from valentina_pipeline.serving.inference.engine import InferenceEngine
+    from valentina_pipeline.serving.inference.request import parse_request, resolve_request
     from valentina_pipeline.serving.marks.c2pa import Signer
 
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
-        about = opened(root, package, concept)
-        shelf = read_shelf(adapters, about) if adapters else {}
+        about = open_package(root, package, concept)
+        shelf = read_adapters(adapters, about) if adapters else {}
         networks = read_controls(about, root, adapters)
         shown = _shown(image, mask, controls)
         said = {k: v for k, v in given.items() if v is not None}
         common = {**_before(like, frozenset(shown)), **said, **_used(uses), **shown}
         rows = product(_words(prompts, "prompt"), _words(_named(scenes, about), "scene"))
-        requests = [asked({**common, **prompt, **scene}) for prompt, scene in rows]
+        requests = [parse_request({**common, **prompt, **scene}) for prompt, scene in rows]
         # before the networks are loaded
-        orders = [settled(request, about, shelf, engine, networks) for request in requests]
-        signer = Signer(signing(root))
+        orders = [resolve_request(request, about, shelf, engine, networks) for request in requests]
+        signer = Signer(signing_folder(root))
         with _bar(orders) as on_step:
-            studio = Studio(about, root=root, shelf=shelf, engine=engine, controls=networks)
+            studio = InferenceEngine(about, root=root, shelf=shelf, engine=engine, controls=networks)
             drawn = studio.draw(orders, on_step)
     except (
-        MissingModel,
-        UnsafePrompt,
+        MissingModelError,
+        UnsafePromptError,
         ValueError,
         OSError,
     ) as err:  # what is wrong with a file is a ValueError
@@ -153,7 +153,7 @@ def generate(
 
 
 @contextmanager
-def _bar(orders: "Sequence[Order]") -> "Iterator[OnStep]":
+def _bar(orders: "Sequence[ResolvedRequest]") -> "Iterator[OnStep]":
     """Show how much is drawn, where that goes to a terminal, of orders with equal settings."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -177,20 +177,20 @@ def save(image: "Image", folder: Path, name: str, signer: "Signer") -> Path:
     return file
 
 
-def _short(*orders: "Order") -> str:
+def _short(*orders: "ResolvedRequest") -> str:
     """Return eight digits that tell orders apart, whatever their seeds."""
     return hashlib.sha256(
         "\n".join(f"{o.settings} {o.negative_prompt} {o.prompt}" for o in orders).encode()
     ).hexdigest()[:8]
 
 
-def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
+def _on_one_page(drawn: "list[list[GenerationResult]]") -> "Image":
     """Return a contact sheet, a row an order, marked as its images are; a refused one is blank."""
     from PIL import Image
 
     from valentina_pipeline.image.io.contact_sheet import contact_sheet
-    from valentina_pipeline.image.provenance.metadata import mark
-    from valentina_pipeline.image.provenance.watermark import watermarked
+    from valentina_pipeline.image.provenance.metadata import add_provenance
+    from valentina_pipeline.image.provenance.watermark import add_watermark
     from valentina_pipeline.serving.marks.c2pa import MADE_WITH
 
     all_of_them = [each for row in drawn for each in row]
@@ -202,7 +202,7 @@ def _on_one_page(drawn: "list[list[Drawn]]") -> "Image":
     ]
     page = contact_sheet(shown, labels, columns=len(drawn[0]), cell=256)
     texts = next(image.info["text"] for each in all_of_them if (image := each.image))
-    return mark(watermarked(page), {name: texts[name] for name in MADE_WITH if name in texts})
+    return add_provenance(add_watermark(page), {name: texts[name] for name in MADE_WITH if name in texts})
 
 
 def _words(texts: "Sequence[str]", field: str) -> "list[dict[str, str]]":
@@ -210,7 +210,7 @@ def _words(texts: "Sequence[str]", field: str) -> "list[dict[str, str]]":
     return [{field: text} for text in texts] or [{}]
 
 
-def _named(scenes: tuple[str, ...], about: "About") -> list[str]:
+def _named(scenes: tuple[str, ...], about: "PackageInfo") -> list[str]:
     """Return names of scenes, a kind of them taken apart."""
     kinds = {scene.category for scene in about.scenes.values()}
     return [
@@ -230,11 +230,11 @@ def _before(like: Path | None, given: frozenset[str]) -> dict[str, Any]:
         given: the fields with pictures that are said beside it.
     """
     from valentina_pipeline.image.io import png
-    from valentina_pipeline.serving.inference.request import recalled
+    from valentina_pipeline.serving.inference.request import from_png_text
 
     if like is None:
         return {"seed": 1}
-    return recalled(png.decode(like.read_bytes()).info.get("text", {}), given).model_dump()
+    return from_png_text(png.decode(like.read_bytes()).info.get("text", {}), given).model_dump()
 
 
 def _shown(image: Path | None, mask: Path | None, controls: tuple[str, ...]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from valentina_pipeline.serving.inference.request import Engine
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from valentina_pipeline.serving.inference.package import About
+    from valentina_pipeline.serving.inference.package import PackageInfo
 
 
 @click.command()
@@ -92,48 +92,48 @@ def serve(
     from valentina_pipeline.integrations.bounded import configure
     from valentina_pipeline.serving import logs
     from valentina_pipeline.serving.api.app import create_app
-    from valentina_pipeline.serving.api.auth import Gate, issued, read_keys
-    from valentina_pipeline.serving.api.service import Server
-    from valentina_pipeline.serving.inference.adapters import read_shelf
+    from valentina_pipeline.serving.api.auth import ApiKeyAuth, create_key, read_keys
+    from valentina_pipeline.serving.api.service import GenerationService
+    from valentina_pipeline.serving.inference.adapters import read_adapters
     from valentina_pipeline.serving.inference.control_models import read_controls
     from valentina_pipeline.serving.jobs.database import UnavailableError, sqlite
-    from valentina_pipeline.serving.jobs.dispatcher import Desk
+    from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
     from valentina_pipeline.serving.jobs.metrics import Metrics
-    from valentina_pipeline.serving.jobs.store import Jobs
-    from valentina_pipeline.serving.jobs.worker import Opening
-    from valentina_pipeline.serving.packages import opened, signing
+    from valentina_pipeline.serving.jobs.store import JobStore
+    from valentina_pipeline.serving.jobs.worker import WorkerConfig
+    from valentina_pipeline.serving.packages import open_package, signing_folder
 
     if new_key:
-        key, lines = issued(new_key)
+        key, lines = create_key(new_key)
         click.echo(f"{key}\n\nIt is shown this once. The file of keys says of it:\n\n{lines}", nl=False)
         return
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
-        about = opened(root, package, concept)
-        former = _alike(opened(root, fallback, None), about) if fallback else None
+        about = open_package(root, package, concept)
+        former = _alike(open_package(root, fallback, None), about) if fallback else None
         if compile and engine != "torch":
             raise ValueError(f"--compile is for --engine torch, not for {engine}")
         known = read_keys(keys) if keys else {}
         if not known and not _is_loopback(host):
             raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
-        shelf = read_shelf(adapters, about) if adapters else {}
+        shelf = read_adapters(adapters, about) if adapters else {}
         controls = read_controls(about, root, adapters)
         bound = _bound(host, port)  # before anything of the state is touched
         private(state)
         # servers that share a PostgreSQL may share the folder of images too
         lock = None if database else _locked(state)
-        store = Jobs(database or sqlite(state), queue, alone=lock is not None)
+        store = JobStore(database or sqlite(state), queue, alone=lock is not None)
     except (ValueError, OSError) as err:  # what is wrong with a file is a ValueError
         raise click.ClickException(str(err)) from err
     except (ImportError, UnavailableError) as err:
         where = f"--database {database}" if database else str(state / "jobs.sqlite")
         raise click.ClickException(f"{where}: {err}") from err
     metrics = Metrics()
-    keyed = signing(root) if (root / "conf").is_dir() else state / "c2pa"
-    opening = Opening(about.folder, keyed, base, root, adapters, engine, or_renderer, compile, threads)
-    desk = Desk(store, about, opening, state / "images", metrics, fallback=former)
-    gate = Gate(known)
-    app = create_app(Server(shelf, desk, gate, metrics, log_prompts, engine, controls, root))
+    keyed = signing_folder(root) if (root / "conf").is_dir() else state / "c2pa"
+    opening = WorkerConfig(about.folder, keyed, base, root, adapters, engine, or_renderer, compile, threads)
+    desk = Dispatcher(store, about, opening, state / "images", metrics, fallback=former)
+    gate = ApiKeyAuth(known)
+    app = create_app(GenerationService(shelf, desk, gate, metrics, log_prompts, engine, controls, root))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     logs.configure()
@@ -175,7 +175,7 @@ def _locked(state: Path) -> "FileLock":
     return lock
 
 
-def _alike(fallback: "About", about: "About") -> "About":
+def _alike(fallback: "PackageInfo", about: "PackageInfo") -> "PackageInfo":
     """Return the fallback, which has to draw what was asked of the other.
 
     Raises:

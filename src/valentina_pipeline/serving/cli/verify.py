@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from valentina_pipeline.serving.marks.detect import LARGEST, BadImage, found
+from valentina_pipeline.serving.marks.detect import LARGEST, InvalidImageError, detect_marks
 
 
 @click.command()
@@ -24,8 +24,8 @@ def verify(image: tuple[Path, ...]) -> None:
                 f"{file} is larger than {LARGEST >> 20} MiB: no image of this project is"
             )
         try:
-            lines = found(file.read_bytes()).marks
-        except BadImage as err:
+            lines = detect_marks(file.read_bytes()).marks
+        except InvalidImageError as err:
             raise click.ClickException(f"{file} {err}") from err
         click.echo(f"{file}:")
         for line in lines or ["no mark is found, which proves nothing: they can be lost and removed"]:

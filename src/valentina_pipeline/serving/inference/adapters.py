@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from valentina_pipeline.image.lora.formats import ARCHITECTURES, read_metadata
 from valentina_pipeline.image.models.families import Family
-from valentina_pipeline.serving.inference.package import About, Strict
+from valentina_pipeline.serving.inference.package import PackageInfo, Strict
 
 LIST = "adapters.yml"
 CONTROLS = "controls.yml"
@@ -24,7 +24,7 @@ OF_FAMILY: Mapping[Family, re.Pattern[str]] = {
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
-class BadAdapter(ValueError):
+class InvalidAdapterError(ValueError):
     """An adapter, or the list of them, cannot be used; the message says which and why."""
 
 
@@ -44,7 +44,7 @@ class Adapter(Strict):
     scenes: tuple[str, ...] = Field(default=(), description="scenes, or kinds of them, that it takes part in")
 
 
-def read_shelf(folder: Path, about: About) -> dict[str, Adapter]:
+def read_adapters(folder: Path, about: PackageInfo) -> dict[str, Adapter]:
     """Return the adapters of a folder by name, their files resolved and looked into.
 
     Args:
@@ -52,8 +52,8 @@ def read_shelf(folder: Path, about: About) -> dict[str, Adapter]:
         about: the package that they are to be composed with.
 
     Raises:
-        BadAdapter: the list is wrong or names a scene that there is not, or a file is missing, outside of the
-            folder, no safetensors file, or made for another base.
+        InvalidAdapterError: the list is wrong or names an unknown scene, or a file is missing, outside the
+            folder, not a safetensors file, or made for another base.
     """
     listing = folder / LIST
     if not listing.is_file() and (folder / CONTROLS).is_file():
@@ -65,46 +65,52 @@ def entries(listing: Path) -> Mapping[object, object]:
     """Return what a list says of each name.
 
     Raises:
-        BadAdapter: there is no such list, or it is none.
+        InvalidAdapterError: there is no such list, or it is none.
     """
     import yaml
 
     if not listing.is_file():
-        raise BadAdapter(f"{listing} is missing: it names each network with file, kind and licence")
+        raise InvalidAdapterError(f"{listing} is missing: it names each network with file, kind and licence")
     try:
         loaded = yaml.safe_load(listing.read_text("utf-8")) or {}
     except yaml.YAMLError as err:
-        raise BadAdapter(f"{listing} is no YAML: {err}") from err
+        raise InvalidAdapterError(f"{listing} is no YAML: {err}") from err
     if not isinstance(loaded, Mapping):
-        raise BadAdapter(f"{listing} has to map names to networks")
+        raise InvalidAdapterError(f"{listing} has to map names to networks")
     return loaded
 
 
-def _read(listing: Path, name: str, fields: object, about: About) -> Adapter:
+def _read(listing: Path, name: str, fields: object, about: PackageInfo) -> Adapter:
     if not NAME.fullmatch(name) or name == about.trigger:
-        raise BadAdapter(f"{listing}: {name!r} is no name: letters, digits, '_' and '-', not the trigger")
+        raise InvalidAdapterError(
+            f"{listing}: {name!r} is no name: letters, digits, '_' and '-', not the trigger"
+        )
     try:
         adapter = Adapter.model_validate(fields)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         where = ".".join([name, *map(str, first["loc"])])
-        raise BadAdapter(f"{listing}: {where}: {first['msg']}") from err
+        raise InvalidAdapterError(f"{listing}: {where}: {first['msg']}") from err
     known = {*about.scenes, *(scene.category for scene in about.scenes.values())}
     if strange := [scene for scene in adapter.scenes if scene not in known]:
-        raise BadAdapter(f"{listing}: {name}: {strange[0]!r} is no scene: {', '.join(sorted(known))}")
+        raise InvalidAdapterError(
+            f"{listing}: {name}: {strange[0]!r} is no scene: {', '.join(sorted(known))}"
+        )
     file = (listing.parent / adapter.file).resolve()
     if not file.is_relative_to(listing.parent.resolve()) or file.suffix != ".safetensors":
-        raise BadAdapter(f"{listing}: {name}: {adapter.file} has to be a .safetensors file of this folder")
+        raise InvalidAdapterError(
+            f"{listing}: {name}: {adapter.file} has to be a .safetensors file of this folder"
+        )
     if not file.is_file():
-        raise BadAdapter(f"{listing}: {name}: {file} is missing")
+        raise InvalidAdapterError(f"{listing}: {name}: {file} is missing")
     try:
         _refuse_other_base(read_metadata(file), about)
     except ValueError as err:
-        raise BadAdapter(f"{listing}: {name}: {err}") from err
+        raise InvalidAdapterError(f"{listing}: {name}: {err}") from err
     return adapter.model_copy(update={"file": file})
 
 
-def _refuse_other_base(metadata: Mapping[str, str], about: About) -> None:
+def _refuse_other_base(metadata: Mapping[str, str], about: PackageInfo) -> None:
     """Raise ValueError where the file says that it was made for another base; many say nothing."""
     trained_on = metadata.get("base_sha256", about.base_hash)
     if trained_on != about.base_hash:

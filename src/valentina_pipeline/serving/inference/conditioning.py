@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.generate.controlnet import PREPROCESSORS, Control, load
-from valentina_pipeline.image.generate.img2img import Start
+from valentina_pipeline.image.generate.img2img import InitImage
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.provenance.watermark import look
+from valentina_pipeline.image.provenance.watermark import detect
 from valentina_pipeline.image.safety.content_filter import ContentFilter
-from valentina_pipeline.serving.inference.adapters import BadAdapter
+from valentina_pipeline.serving.inference.adapters import InvalidAdapterError
 from valentina_pipeline.serving.inference.control_models import Network
-from valentina_pipeline.serving.inference.identity import Likeness
+from valentina_pipeline.serving.inference.identity import IdentityScorer
 from valentina_pipeline.serving.inference.input_images import Inputs
-from valentina_pipeline.serving.inference.package import About
+from valentina_pipeline.serving.inference.package import PackageInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,16 +25,16 @@ KEPT_NETWORKS = 2
 """That stay loaded; the one that was not used for longest makes room."""
 
 
-class Refused(Exception):
+class InputRefusedError(Exception):
     """A picture that nothing is drawn from; the message names the field and says why."""
 
 
-def look_at(
+def check_input_images(
     inputs: Inputs,
     pictures: "Mapping[str, Image]",
-    about: About,
+    about: PackageInfo,
     seen: ContentFilter,
-    her: Likeness | None,
+    her: IdentityScorer | None,
 ) -> None:
     """Refuse pictures that are unsafe, or show the face of somebody else.
 
@@ -46,7 +46,7 @@ def look_at(
         her: tells her face from others; None: any face counts as somebody else's.
 
     Raises:
-        Refused: at the first such picture.
+        InputRefusedError: at the first such picture.
     """
     edges = [each.kind == "canny" for each in inputs.controls]  # no face is carried over by them
     shown = [("image", inputs.image, True)] if inputs.image else []
@@ -59,10 +59,10 @@ def look_at(
             foreign_face(pictures[name], about, her) if has_looks else ""
         )
         if reason:
-            raise Refused(f"{field}: {reason}")
+            raise InputRefusedError(f"{field}: {reason}")
 
 
-def foreign_face(picture: "Image", about: About, her: Likeness | None) -> str:
+def foreign_face(picture: "Image", about: PackageInfo, her: IdentityScorer | None) -> str:
     """Return why a picture counts as showing another face than the character's, or "".
 
     Where it bears the watermark, half of the gate is enough: not each face that was drawn comes out well. Its
@@ -73,7 +73,7 @@ def foreign_face(picture: "Image", about: About, her: Likeness | None) -> str:
     try:
         likeness = her.all_of(picture)
         least = about.identity.gate
-        if any(each < least for each in likeness) and look(picture).found:
+        if any(each < least for each in likeness) and detect(picture).found:
             least /= 2
         strangers = [each for each in likeness if each < least]
     except Exception as err:  # whatever breaks in here, the picture has not been looked at
@@ -83,7 +83,7 @@ def foreign_face(picture: "Image", about: About, her: Likeness | None) -> str:
     return ""
 
 
-class Steering:
+class ControlModels:
     """The networks that keep to pictures, the latest of them loaded.
 
     Args:
@@ -100,7 +100,7 @@ class Steering:
         """Return what a drawing keeps to.
 
         Raises:
-            BadAdapter: a network cannot be loaded, is for another base, or does not read this size.
+            InvalidAdapterError: a network cannot be loaded, is for another base, or does not read this size.
         """
         kinds = [each.kind for each in inputs.controls]
         for each in inputs.controls:
@@ -108,7 +108,7 @@ class Steering:
             # T2I-Adapters begin by folding so many pixels into one; ControlNets follow the U-Net
             factor = getattr(self._kept[each.kind], "downscale_factor", 1)
             if any(side % factor for side in pictures[each.picture].size):
-                raise BadAdapter(f"{each.kind}: width and height have to be multiples of {factor}")
+                raise InvalidAdapterError(f"{each.kind}: width and height have to be multiples of {factor}")
         while len(self._kept) > max(KEPT_NETWORKS, len(set(kinds))):
             oldest, _ = self._kept.popitem(last=False)
             logger.info("the network for %s made room", oldest)
@@ -123,21 +123,21 @@ class Steering:
             try:
                 self._kept[kind] = load(network.folder, network.network, self._unet)
             except (ValueError, OSError, RuntimeError, KeyError) as err:
-                raise BadAdapter(f"{kind}: {network.folder.name}: {str(err)[:300]}") from err
+                raise InvalidAdapterError(f"{kind}: {network.folder.name}: {str(err)[:300]}") from err
         self._kept.move_to_end(kind)
 
 
-def opened(pictures: Mapping[str, bytes]) -> "dict[str, Image]":
+def open_images(pictures: Mapping[str, bytes]) -> "dict[str, Image]":
     """Return an order's pictures."""
     return {name: png.decode(content) for name, content in pictures.items()}
 
 
-def start(inputs: Inputs, pictures: "Mapping[str, Image]") -> Start | None:
+def start(inputs: Inputs, pictures: "Mapping[str, Image]") -> InitImage | None:
     """Return what a drawing begins from, None for noise."""
     if not inputs.image:
         return None
     mask = pictures[inputs.mask].convert("L") if inputs.mask else None
-    return Start(pictures[inputs.image], inputs.strength, mask)
+    return InitImage(pictures[inputs.image], inputs.strength, mask)
 
 
 def _shown(control: Any, picture: "Image") -> "Image":

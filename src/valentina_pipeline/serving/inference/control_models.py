@@ -6,8 +6,8 @@ from typing import get_args
 from pydantic import Field, ValidationError
 
 from valentina_pipeline.image.generate.controlnet import Architecture, Kind
-from valentina_pipeline.serving.inference.adapters import CONTROLS, BadAdapter, entries
-from valentina_pipeline.serving.inference.package import About, Strict
+from valentina_pipeline.serving.inference.adapters import CONTROLS, InvalidAdapterError, entries
+from valentina_pipeline.serving.inference.package import PackageInfo, Strict
 
 
 class Network(Strict):
@@ -22,7 +22,7 @@ class Network(Strict):
     scale: float = Field(default=1.0, ge=0, le=2, description="as recommended")
 
 
-def read_controls(about: About, root: Path, folder: Path | None = None) -> dict[str, Network]:
+def read_controls(about: PackageInfo, root: Path, folder: Path | None = None) -> dict[str, Network]:
     """Return networks by the kind of their pictures, their folders resolved.
 
     Args:
@@ -31,7 +31,7 @@ def read_controls(about: About, root: Path, folder: Path | None = None) -> dict[
         folder: of adapters; holds controls.yml where there are further networks, which beat the base's.
 
     Raises:
-        BadAdapter: the list is wrong, or a folder is missing or outside of the list's.
+        InvalidAdapterError: the list is wrong, or a folder is missing or outside of the list's.
     """
     own = {
         kind: Network(
@@ -48,15 +48,17 @@ def read_controls(about: About, root: Path, folder: Path | None = None) -> dict[
 
 def _read(listing: Path, kind: str, fields: object) -> Network:
     if kind not in get_args(Kind):
-        raise BadAdapter(f"{listing}: {kind!r} is no kind: {', '.join(get_args(Kind))}")
+        raise InvalidAdapterError(f"{listing}: {kind!r} is no kind: {', '.join(get_args(Kind))}")
     try:
         network = Network.model_validate(fields)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
-        raise BadAdapter(f"{listing}: {'.'.join([kind, *map(str, first['loc'])])}: {first['msg']}") from err
+        raise InvalidAdapterError(
+            f"{listing}: {'.'.join([kind, *map(str, first['loc'])])}: {first['msg']}"
+        ) from err
     folder = (listing.parent / network.folder).resolve()
     if not folder.is_relative_to(listing.parent.resolve()):
-        raise BadAdapter(f"{listing}: {kind}: {network.folder} has to be inside of this folder")
+        raise InvalidAdapterError(f"{listing}: {kind}: {network.folder} has to be inside of this folder")
     if not any(folder.glob("*.safetensors")):
-        raise BadAdapter(f"{listing}: {kind}: {folder} holds no safetensors")
+        raise InvalidAdapterError(f"{listing}: {kind}: {folder} holds no safetensors")
     return network.model_copy(update={"folder": folder})

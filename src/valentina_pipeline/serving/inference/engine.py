@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.image.safety.content_filter import ContentFilter
 from valentina_pipeline.image.safety.sd_safety_checker import SafetyChecker
 from valentina_pipeline.serving.inference import identity as likeness
-from valentina_pipeline.serving.inference.adapters import Adapter, read_shelf
-from valentina_pipeline.serving.inference.conditioning import Refused, Steering, look_at, opened, start
+from valentina_pipeline.serving.inference.adapters import Adapter, read_adapters
+from valentina_pipeline.serving.inference.conditioning import (
+    ControlModels,
+    InputRefusedError,
+    check_input_images,
+    open_images,
+    start,
+)
 from valentina_pipeline.serving.inference.control_models import Network, read_controls
-from valentina_pipeline.serving.inference.lora_stack import Composition
-from valentina_pipeline.serving.inference.package import About, BadPackage, check_rights, read
-from valentina_pipeline.serving.inference.preview_renderer import Renderer
+from valentina_pipeline.serving.inference.lora_stack import LoraStack
+from valentina_pipeline.serving.inference.package import InvalidPackageError, PackageInfo, check_rights, read
+from valentina_pipeline.serving.inference.preview_renderer import PreviewRenderer
 from valentina_pipeline.serving.inference.request import (
     SCHEDULERS,
     Engine,
-    Order,
-    Request,
+    GenerationRequest,
+    ResolvedRequest,
     Settings,
     refuse_beyond,
-    settled,
+    resolve_request,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ RENDERED = (
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GenerationResult:
     """What one image of an order came to.
 
     Attributes:
@@ -55,14 +61,14 @@ class Drawn:
     """
 
     image: "Image.Image | None"
-    order: Order
+    order: ResolvedRequest
     seed: int
     refused: str
     identity: float | None
     warnings: tuple[str, ...] = ()
 
 
-class Studio:
+class InferenceEngine:
     """A package, ready to draw. Safe to share between threads, which wait for each other.
 
     Args:
@@ -81,15 +87,15 @@ class Studio:
         memory: how torch uses it: see image/models/offload.py.
 
     Raises:
-        MissingModel: the base is not on this machine, or the package has nothing for this engine.
-        BadPackage: the base found is not the one that the LoRA was trained on, or the character is none of
-            the renderer's.
-        BadChecker: the base's safety checker cannot be used.
+        MissingModelError: the base is not on this machine, or the package has nothing for this engine.
+        InvalidPackageError: the base found is not the one that the LoRA was trained on, or the renderer
+            does not know the character.
+        InvalidCheckerError: the base's safety checker cannot be used.
     """
 
     def __init__(
         self,
-        about: About,
+        about: PackageInfo,
         base: str | None = None,
         root: Path | None = None,
         shelf: Mapping[str, Adapter] | None = None,
@@ -107,25 +113,25 @@ class Studio:
         self._checker: SafetyChecker | None = None
         self._pipe: Any = None
         if engine == "torch":
-            from valentina_pipeline.image.lora.loading import pipeline
+            from valentina_pipeline.image.lora.loading import load_pipeline
 
             self._base = _loaded(about, base, root)
-            self._pipe = pipeline(self._base, about.folder / "lora")
+            self._pipe = load_pipeline(self._base, about.folder / "lora")
             if compile:
                 self._base.compile()
-            self._composition = Composition(self._base, about.trigger, self.shelf)
-            self._steering = Steering(self._base.unet, self.controls)
+            self._composition = LoraStack(self._base, about.trigger, self.shelf)
+            self._steering = ControlModels(self._base.unet, self.controls)
             self.device, self.memory = str(self._base.device), vars(self._base.placement)
             self._checker = SafetyChecker.at_hand(self._base.folder)
         elif engine == "onnx":
             self._pipe = _exported(about)
             self.device = self._pipe.unet.runs_on
         else:
-            self._renderer = Renderer(about)
+            self._renderer = PreviewRenderer(about)
         self._own_scheduler = self._pipe.scheduler if self._pipe else None
         self._filter = ContentFilter()
         # a rendered face is hers by its parameters
-        self._likeness = likeness.of(about, root) if engine != "procedural" else None
+        self._likeness = likeness.load_identity_scorer(about, root) if engine != "procedural" else None
         self._turn = threading.Lock()
 
     @classmethod
@@ -137,20 +143,20 @@ class Studio:
         adapters: Path | None = None,
         engine: Engine = "torch",
         compile: bool = False,
-    ) -> "Studio":
+    ) -> "InferenceEngine":
         """Return the package of a folder, checked and loaded, with the networks of `adapters` beside it.
 
         Raises:
-            BadPackage: it is none, is damaged, or may not draw.
+            InvalidPackageError: it is none, is damaged, or may not draw.
             BadAdapter: see `adapters.read_shelf` and `controls.read_controls`.
-            MissingModel: the base is not on this machine, or the package has nothing for this engine.
+            MissingModelError: the base is not on this machine, or the package has nothing for this engine.
         """
         about = read(folder, root)
-        shelf = read_shelf(adapters, about) if adapters else None
+        shelf = read_adapters(adapters, about) if adapters else None
         controls = read_controls(about, root or Path.cwd(), adapters)
         return cls(about, base, root, shelf, engine, controls, compile)
 
-    def generate(self, request: Request, on_step: "OnStep | None" = None) -> list[Drawn]:
+    def generate(self, request: GenerationRequest, on_step: "OnStep | None" = None) -> list[GenerationResult]:
         """Draw a request's images.
 
         Args:
@@ -164,11 +170,13 @@ class Studio:
         """
         return self.draw([self.order(request)], on_step)[0]
 
-    def order(self, request: Request) -> Order:
+    def order(self, request: GenerationRequest) -> ResolvedRequest:
         """Return what is drawn for a request: `request.settled` with what there is here."""
-        return settled(request, self.about, self.shelf, self.engine, self.controls)
+        return resolve_request(request, self.about, self.shelf, self.engine, self.controls)
 
-    def draw(self, orders: Sequence[Order], on_step: "OnStep | None" = None) -> list[list[Drawn]]:
+    def draw(
+        self, orders: Sequence[ResolvedRequest], on_step: "OnStep | None" = None
+    ) -> list[list[GenerationResult]]:
         """Draw orders, those with the same settings together; an image depends on its own order alone.
 
         But for rounding, which batches change.
@@ -177,11 +185,11 @@ class Studio:
             For each order its images, in order.
 
         Raises:
-            BadPackage: rights that the package stands on ended or were taken back meanwhile.
+            InvalidPackageError: rights that the package stands on ended or were taken back meanwhile.
             BadAdapter: a LoRA does not fit the base.
         """
         check_rights(self.about, self._root)
-        done: dict[tuple[int, int], Drawn] = {}
+        done: dict[tuple[int, int], GenerationResult] = {}
         for settings in dict.fromkeys(order.settings for order in orders):
             rows = [
                 (row, seed)
@@ -191,22 +199,27 @@ class Studio:
             ]
             try:
                 images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
-            except Refused as err:
-                done |= {(row, seed): Drawn(None, orders[row], seed, str(err), None) for row, seed in rows}
+            except InputRefusedError as err:
+                done |= {
+                    (row, seed): GenerationResult(None, orders[row], seed, str(err), None)
+                    for row, seed in rows
+                }
                 continue
             for (row, seed), image in zip(rows, images, strict=True):
                 done[row, seed] = self._seen(image, orders[row], seed)
         return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
 
-    def _seen(self, image: "Image.Image", order: Order, seed: int) -> Drawn:
+    def _seen(self, image: "Image.Image", order: ResolvedRequest, seed: int) -> GenerationResult:
         """Return what may be shown of a drawn image, and how like the character it is."""
-        from valentina_pipeline.image.provenance.watermark import watermarked
+        from valentina_pipeline.image.provenance.watermark import add_watermark
 
         if reason := self._unsafe(image):  # before the watermark, which changes what a detector sees
-            return Drawn(None, order, seed, reason, None)
-        shown = watermarked(image)
+            return GenerationResult(None, order, seed, reason, None)
+        shown = add_watermark(image)
         identity = self._likeness.score(shown) if self._likeness else None
-        return Drawn(shown, order, seed, "", identity, (RENDERED,) if self.engine == "procedural" else ())
+        return GenerationResult(
+            shown, order, seed, "", identity, (RENDERED,) if self.engine == "procedural" else ()
+        )
 
     @property
     def measures(self) -> bool:
@@ -217,25 +230,25 @@ class Studio:
         """Return the picture of one image's latents (c, h, w) in mid-drawing; None if it is unsafe."""
         import torch
 
-        from valentina_pipeline.image.generate.sampling import pictures
-        from valentina_pipeline.image.provenance.watermark import watermarked
+        from valentina_pipeline.image.generate.sampling import decode_latents
+        from valentina_pipeline.image.provenance.watermark import add_watermark
 
         with torch.inference_mode():
-            image = next(pictures(self._pipe.vae, latents[None]))
-        return None if self._unsafe(image) else watermarked(image)
+            image = next(decode_latents(self._pipe.vae, latents[None]))
+        return None if self._unsafe(image) else add_watermark(image)
 
     def _images(
-        self, wanted: Sequence[tuple[Order, int]], settings: Settings, on_step: "OnStep | None"
+        self, wanted: Sequence[tuple[ResolvedRequest, int]], settings: Settings, on_step: "OnStep | None"
     ) -> "list[Image.Image]":
         """Return an image for each order and seed, all of the same settings.
 
         Raises:
-            Refused: for what a picture shows that they are given.
+            InputRefusedError: for what a picture shows that they are given.
         """
-        from valentina_pipeline.image.generate.controlnet import steered
-        from valentina_pipeline.image.generate.sampling import Request as One
-        from valentina_pipeline.image.generate.sampling import draw
-        from valentina_pipeline.image.provenance.metadata import mark
+        from valentina_pipeline.image.generate.controlnet import apply_controls
+        from valentina_pipeline.image.generate.sampling import ImageSpec as One
+        from valentina_pipeline.image.generate.sampling import generate_images
+        from valentina_pipeline.image.provenance.metadata import add_provenance
 
         size = (settings.width, settings.height)
         marks = {
@@ -248,8 +261,8 @@ class Studio:
             **({} if self.engine == "torch" else {"engine": self.engine}),
             **settings.inputs.marks(),
         }
-        pictures = opened(wanted[0][0].pictures)
-        look_at(settings.inputs, pictures, self.about, self._filter, self._likeness)
+        pictures = open_images(wanted[0][0].pictures)
+        check_input_images(settings.inputs, pictures, self.about, self._filter, self._likeness)
         requests = [One(order.prompt, seed, order.negative_prompt, weighted=True) for order, seed in wanted]
         refuse_beyond(settings, self.about, self.engine)  # it may have been accepted for another engine
         with self._turn:  # sampler and adapters are the pipeline's own
@@ -262,8 +275,8 @@ class Studio:
                     self._composition.compose(settings.adapters)
                     steering = self._steering.controls(settings.inputs, pictures)
                 self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
-                with steered(self._pipe.unet, steering):
-                    images = draw(
+                with apply_controls(self._pipe.unet, steering):
+                    images = generate_images(
                         self._pipe,
                         requests,
                         settings.steps,
@@ -275,7 +288,8 @@ class Studio:
                         start(settings.inputs, pictures),
                     )
         return [
-            mark(image, {"preset": order.preset}) for (order, _), image in zip(wanted, images, strict=True)
+            add_provenance(image, {"preset": order.preset})
+            for (order, _), image in zip(wanted, images, strict=True)
         ]
 
     def _unsafe(self, image: "Image.Image") -> str | None:
@@ -288,7 +302,7 @@ def batch_size(settings: Settings) -> int:
     return max(1, min(8, 2**21 // (settings.width * settings.height)))
 
 
-def _loaded(about: About, elsewhere: str | None, root: Path | None) -> "BaseModel":
+def _loaded(about: PackageInfo, elsewhere: str | None, root: Path | None) -> "BaseModel":
     from valentina_pipeline.image.models.base_model import load_base
     from valentina_pipeline.image.models.weights import base_hash
 
@@ -296,20 +310,20 @@ def _loaded(about: About, elsewhere: str | None, root: Path | None) -> "BaseMode
     below = about.folder if about.base.embed and not elsewhere else root or Path.cwd()
     model = load_base(about.base.model_copy(update={"path": path}), below, offload=True)
     if (found := base_hash(model.folder)) != about.base_hash:
-        raise BadPackage(
+        raise InvalidPackageError(
             f"{model.folder} holds other weights (sha256 {found[:12]}) than the base that this LoRA was "
             f"trained on ({about.base_hash[:12]}): to get that one, {about.base.obtain}"
         )
     return model
 
 
-def _exported(about: About) -> Any:
-    from valentina_pipeline.common.missing_model import MissingModel
+def _exported(about: PackageInfo) -> Any:
+    from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.serving.inference.onnx_pipeline import pipeline
 
     folder = about.folder / "onnx"
     if not folder.is_dir():
-        raise MissingModel(
+        raise MissingModelError(
             f"an export of {about.name} for ONNX Runtime", about.base.licence, "publish with engines: [onnx]"
         )
     return pipeline(folder)

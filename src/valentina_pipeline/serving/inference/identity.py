@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from valentina_pipeline.common.missing_model import MissingModel, located
-from valentina_pipeline.domain.artifacts import FACES
-from valentina_pipeline.serving.inference.package import About
+from valentina_pipeline.common.missing_model import MissingModelError, resolve_path
+from valentina_pipeline.domain.artifacts import FACES_FILE
+from valentina_pipeline.serving.inference.package import PackageInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Likeness:
+class IdentityScorer:
     """Compares faces with the character's held-out portraits.
 
     Attributes:
@@ -43,13 +43,17 @@ class Likeness:
 
     def all_of(self, image: "Image") -> Sequence[float]:
         """Return that of every face in a picture, the largest first."""
-        from valentina_pipeline.image.faces.similarity import likeness, sure
+        from valentina_pipeline.image.faces.similarity import confident_faces, identity_similarity
 
-        certain = sure(self.find([image])[0])
-        return [float(each) for each in likeness(image, certain, self.known, self.faces)] if certain else []
+        certain = confident_faces(self.find([image])[0])
+        return (
+            [float(each) for each in identity_similarity(image, certain, self.known, self.faces)]
+            if certain
+            else []
+        )
 
 
-def of(about: About, root: Path | None = None) -> Likeness | None:
+def load_identity_scorer(about: PackageInfo, root: Path | None = None) -> IdentityScorer | None:
     """Return what compares faces with a package's character.
 
     None where nothing was measured, or this machine lacks the networks.
@@ -62,12 +66,14 @@ def of(about: About, root: Path | None = None) -> Likeness | None:
         logger.warning("images are not compared with %s's portraits: it was not measured", about.name)
         return None
     try:
-        from valentina_pipeline.image.faces.detection import find_faces
-        from valentina_pipeline.image.faces.embedding import embedder
+        from valentina_pipeline.image.faces.detection import detect_faces
+        from valentina_pipeline.image.faces.embedding import load_face_embedder
 
-        own, chosen = about.folder / FACES, about.base.face_embedder
-        path = str(own) if own.is_file() else located(chosen.path, root or Path.cwd())
-        return Likeness(np.array([about.identity.mean]), find_faces, embedder(chosen.kind, path))
-    except MissingModel as err:
+        own, chosen = about.folder / FACES_FILE, about.base.face_embedder
+        path = str(own) if own.is_file() else resolve_path(chosen.path, root or Path.cwd())
+        return IdentityScorer(
+            np.array([about.identity.mean]), detect_faces, load_face_embedder(chosen.kind, path)
+        )
+    except MissingModelError as err:
         logger.warning("images are not compared with %s's portraits: %s", about.name, err)
         return None

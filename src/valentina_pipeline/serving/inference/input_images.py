@@ -13,7 +13,7 @@ from pydantic import Field
 
 from valentina_pipeline.image.generate.controlnet import Kind
 from valentina_pipeline.image.io import png
-from valentina_pipeline.image.io.decode import Rejection, decode
+from valentina_pipeline.image.io.decode import RejectedImageError, decode
 from valentina_pipeline.serving.inference.package import Strict
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -95,7 +95,7 @@ class Given(NamedTuple):
     mode: Literal["RGB", "L"] = "RGB"
 
 
-class Unfit(Exception):
+class UnsuitableImageError(Exception):
     """A picture is not drawn with: its field, and why."""
 
     def __init__(self, field: str, why: str) -> None:
@@ -124,16 +124,16 @@ def content(text: str) -> bytes:
     """Return the file of a field: base64, be it as a data URL.
 
     Raises:
-        Rejection: it is none, or too large.
+        RejectedImageError: it is none, or too large.
     """
     head, comma, behind = text.partition(",")
     encoded = behind if comma and head.startswith("data:") else text
     if len(encoded) > LARGEST_PICTURE * 4 // 3:
-        raise Rejection("too large", f"more than {LARGEST_PICTURE >> 20} MiB")
+        raise RejectedImageError("too large", f"more than {LARGEST_PICTURE >> 20} MiB")
     try:
         return base64.b64decode(encoded, validate=True)
     except ValueError as err:
-        raise Rejection("not an image", f"no base64: {err}") from err
+        raise RejectedImageError("not an image", f"no base64: {err}") from err
 
 
 def fit(given: Sequence[Given], size: tuple[int, int]) -> list[bytes]:
@@ -142,21 +142,21 @@ def fit(given: Sequence[Given], size: tuple[int, int]) -> list[bytes]:
     One is decoded at a time, and none before the headers of all say that they are not too large together.
 
     Raises:
-        Unfit: one is no picture, or breaks a limit.
+        UnsuitableImageError: one is no picture, or breaks a limit.
     """
     if (pixels := sum(_pixels(each.content) for each in given)) > MOST_PIXELS:
         said = f"the request's pictures have {pixels:,} pixels together, of at most {MOST_PIXELS:,}"
-        raise Unfit(given[-1].field, said)
+        raise UnsuitableImageError(given[-1].field, said)
     sizes, fits = dict[str, tuple[int, int]](), []
     for each in given:
         try:
             picture = decode(each.content, Limits(), FORMATS).image
-        except Rejection as err:
-            raise Unfit(each.field, str(err)) from err
+        except RejectedImageError as err:
+            raise UnsuitableImageError(each.field, str(err)) from err
         sizes[each.field] = picture.size
         start = sizes.get("image", picture.size)
         if each.field == "mask" and picture.size != start:
-            raise Unfit("mask", f"is {_sized(picture.size)}, and `image` {_sized(start)}")
+            raise UnsuitableImageError("mask", f"is {_sized(picture.size)}, and `image` {_sized(start)}")
         fits.append(_fitted(picture, size, each.mode))
     return fits
 

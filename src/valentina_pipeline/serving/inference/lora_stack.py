@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from valentina_pipeline.serving.inference.adapters import Adapter, BadAdapter
+from valentina_pipeline.serving.inference.adapters import Adapter, InvalidAdapterError
 
 if TYPE_CHECKING:
     from valentina_pipeline.image.models.base_model import BaseModel
@@ -19,7 +19,7 @@ OWN = "default"
 """What peft knows the character's LoRA by."""
 
 
-class Composition:
+class LoraStack:
     """The LoRAs of a base.
 
     Args:
@@ -38,7 +38,7 @@ class Composition:
         """Have these LoRAs at their weights, and no others, at work.
 
         Raises:
-            BadAdapter: one does not fit the base.
+            InvalidAdapterError: one does not fit the base.
         """
         from valentina_pipeline.image.lora.loading import unload_adapter
 
@@ -71,7 +71,7 @@ class Composition:
         except (ValueError, RuntimeError, KeyError) as err:
             unload_adapter(self._base, _known_as(name))
             said = str(err).replace(f"{file}", file.name)[:300]  # which clients see: no paths of this machine
-            raise BadAdapter(f"{name}: {file.name} does not fit this base: {said}") from err
+            raise InvalidAdapterError(f"{name}: {file.name} does not fit this base: {said}") from err
         self._kept[name] = None
 
 

@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from valentina_pipeline.image.models.families import NO_EXTRAS, PIPELINES, TEXT_ENCODERS, quiet
+from valentina_pipeline.image.models.families import (
+    PIPELINE_KWARGS,
+    PIPELINES,
+    TEXT_ENCODERS,
+    no_progress_bars,
+)
 
 WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """Where it runs, the best first, of what the installed ONNX Runtime has."""
 
 
-class Said(NamedTuple):
+class TextOutput(NamedTuple):
     """What a text encoder gives, as diffusers' pipelines look for it."""
 
     first: Tensor
@@ -37,9 +42,14 @@ def pipeline(folder: Path) -> Any:
     }
     sampler = getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
     more = {"feature_extractor": None} if family == "sd15" else {}
-    with quiet():
+    with no_progress_bars():
         pipe = getattr(diffusers, PIPELINES[family])(
-            **parts, **tokenizers, **more, scheduler=sampler, **NO_EXTRAS[family], **settings["pipeline"]
+            **parts,
+            **tokenizers,
+            **more,
+            scheduler=sampler,
+            **PIPELINE_KWARGS[family],
+            **settings["pipeline"],
         )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -100,6 +110,6 @@ class _Vae(_Network):
 
 
 class _Text(_Network):
-    def forward(self, ids: Tensor, **_: Any) -> Said:
+    def forward(self, ids: Tensor, **_: Any) -> TextOutput:
         first, before_last = self._run(ids=ids)
-        return Said(first, (before_last, first))
+        return TextOutput(first, (before_last, first))

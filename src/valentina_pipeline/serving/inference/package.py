@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 
 from valentina_pipeline.common.atomic_files import stays_inside
 from valentina_pipeline.config.base_model import BaseConfig
-from valentina_pipeline.domain.artifacts import LORA, REVOKED, UNMEASURED, sha256
+from valentina_pipeline.domain.artifacts import LORA_FILE, REVOKED_FILE, UNMEASURED, sha256
 from valentina_pipeline.domain.concept import is_coined, photo_of
 from valentina_pipeline.domain.rights import Terms
 from valentina_pipeline.domain.scene import Scene
-from valentina_pipeline.integrations.permission import NoAnswer, obstacle
+from valentina_pipeline.integrations.permission import PermissionUnknownError, obstacle
 from valentina_pipeline.integrations.registry import CAME_AS
 
 SUMS = "SHA256SUMS"
@@ -32,11 +32,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class BadPackage(ValueError):
+class InvalidPackageError(ValueError):
     """A folder is no package, its files are not those that were published, or it may not draw."""
 
 
-class RightsUnknown(BadPackage):
+class RightsUnknown(InvalidPackageError):
     """It cannot be found out now whether a package may draw, so it does not."""
 
 
@@ -68,7 +68,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class About:
+class PackageInfo:
     """What a package says about itself.
 
     Attributes:
@@ -109,7 +109,7 @@ class About:
     @property
     def has_lora(self) -> bool:
         """Whether what was learned is a LoRA, whose weight can be changed."""
-        return (self.folder / "lora" / LORA).is_file()
+        return (self.folder / "lora" / LORA_FILE).is_file()
 
     def subject(self, prompt: str) -> str:
         """Return the prompt with the trigger, put before the class word or in front if it is absent.
@@ -127,7 +127,7 @@ class About:
         return f"{photo_of(named)}, {prompt}"
 
 
-def read(folder: Path, root: Path | None = None) -> About:
+def read(folder: Path, root: Path | None = None) -> PackageInfo:
     """Return what the package in `folder` says about itself, after checking its files and its rights.
 
     Args:
@@ -135,8 +135,8 @@ def read(folder: Path, root: Path | None = None) -> About:
         root: see `check_rights`.
 
     Raises:
-        BadPackage: it is none, a file is missing, is not the one that was published or was not published, or
-            see `check_rights`.
+        InvalidPackageError: it is not a package, or a file is missing, changed or not listed; or see
+            `check_rights`.
     """
     _check_whole(folder)
     try:
@@ -144,7 +144,7 @@ def read(folder: Path, root: Path | None = None) -> About:
             _json(folder / f"{name}.json")
             for name in ("concept", "base", "presets", "rights", "scenes", "identity")
         )
-        about = About(
+        about = PackageInfo(
             folder=folder,
             name=concept["name"],
             trigger=concept["trigger"],
@@ -164,12 +164,14 @@ def read(folder: Path, root: Path | None = None) -> About:
             ),
         )
     except (FileNotFoundError, KeyError, TypeError, ValueError) as err:
-        raise BadPackage(f"{folder} was published by another version of this project: {err}") from err
+        raise InvalidPackageError(
+            f"{folder} was published by another version of this project: {err}"
+        ) from err
     check_rights(about, root)
     return about
 
 
-def check_rights(about: About, root: Path | None) -> None:
+def check_rights(about: PackageInfo, root: Path | None) -> None:
     """See that the package may draw at this moment: rights end and are taken back while it is served.
 
     Args:
@@ -177,15 +179,15 @@ def check_rights(about: About, root: Path | None) -> None:
         root: the project, whose ledgers and registry are asked; None is the working directory.
 
     Raises:
-        BadPackage: it may not; see integrations/permission.py.
+        InvalidPackageError: it may not; see integrations/permission.py.
         RightsUnknown: it cannot be found out now.
     """
     try:
         why = obstacle(about.folder, about.terms, root)
-    except NoAnswer as err:
+    except PermissionUnknownError as err:
         raise RightsUnknown(f"{about.name}'s package {err}") from err
     if why:
-        raise BadPackage(f"{about.name}'s package {why}")
+        raise InvalidPackageError(f"{about.name}'s package {why}")
 
 
 def _json(file: Path) -> Any:
@@ -196,17 +198,21 @@ def _check_whole(folder: Path) -> None:
     """See that a package's files are those of SHA256SUMS, each as it was published and no other.
 
     Raises:
-        BadPackage: they are not, or there is no such list.
+        InvalidPackageError: they are not, or there is no such list.
     """
     listed = _listed(folder)
     for name, expected in listed.items():
         file = folder / name
         if not file.is_file():
-            raise BadPackage(f"{folder} is damaged, {name} is missing: `dvc checkout` brings it back")
+            raise InvalidPackageError(
+                f"{folder} is damaged, {name} is missing: `dvc checkout` brings it back"
+            )
         if sha256(file) != expected:
-            raise BadPackage(f"{folder} is damaged, {name} was changed: `dvc checkout` brings it back")
+            raise InvalidPackageError(
+                f"{folder} is damaged, {name} was changed: `dvc checkout` brings it back"
+            )
     if astray := sorted(name for name in _present(folder) - set(listed) if not _is_beside(name, listed)):
-        raise BadPackage(
+        raise InvalidPackageError(
             f"{folder} is not as it was published, SHA256SUMS does not list {', '.join(astray[:3])}"
             f"{f' and {len(astray) - 3} more' if len(astray) > 3 else ''}: remove what was put there"
         )
@@ -216,16 +222,22 @@ def _listed(folder: Path) -> dict[str, str]:
     """Return name -> sha256 of SHA256SUMS."""
     listing = folder / SUMS
     if not listing.is_file():
-        raise BadPackage(f"{folder} is no package, it has no SHA256SUMS: `uv run dvc repro` publishes one")
+        raise InvalidPackageError(
+            f"{folder} is no package, it has no SHA256SUMS: `uv run dvc repro` publishes one"
+        )
     listed: dict[str, str] = {}
     for line in listing.read_bytes().decode("utf-8", "replace").split("\n"):
         found = LINE.fullmatch(line)
         if found and stays_inside(found["name"]) and found["name"] not in listed:
             listed[found["name"]] = found["sha256"]
         elif line:
-            raise BadPackage(f"{folder} is damaged, SHA256SUMS has a line that is none: {line[:200]!r}")
+            raise InvalidPackageError(
+                f"{folder} is damaged, SHA256SUMS has a line that is none: {line[:200]!r}"
+            )
     if not listed:
-        raise BadPackage(f"{folder} is no package, SHA256SUMS is empty: `uv run dvc repro` publishes one")
+        raise InvalidPackageError(
+            f"{folder} is no package, SHA256SUMS is empty: `uv run dvc repro` publishes one"
+        )
     return listed
 
 
@@ -241,4 +253,4 @@ def _present(folder: Path) -> set[str]:
 def _is_beside(name: str, listed: Mapping[str, str]) -> bool:
     """Return whether a file may be there that was not published: the marks, and what Python makes of code."""
     code = CACHED.fullmatch(name)
-    return name in (SUMS, REVOKED, CAME_AS) or (code is not None and f"{code[1]}{code[2]}.py" in listed)
+    return name in (SUMS, REVOKED_FILE, CAME_AS) or (code is not None and f"{code[1]}{code[2]}.py" in listed)

@@ -6,34 +6,34 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from valentina_pipeline.image.generate.prompt_weights import plain
-from valentina_pipeline.image.generate.sampling import Request, told
-from valentina_pipeline.image.provenance.metadata import mark
-from valentina_pipeline.serving.inference.package import About, BadPackage
+from valentina_pipeline.image.generate.sampling import ImageSpec, request_metadata
+from valentina_pipeline.image.provenance.metadata import add_provenance
+from valentina_pipeline.serving.inference.package import InvalidPackageError, PackageInfo
 
 LABEL = "rendered, no LoRA"
 
 
-class Renderer:
+class PreviewRenderer:
     """Draws a character of the renderer by what prompts say of expression, pose, dress, place and light.
 
     Args:
         about: the package.
 
     Raises:
-        BadPackage: the character is none of the renderer's.
+        InvalidPackageError: the character is none of the renderer's.
     """
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, about: PackageInfo) -> None:
         from valentina_pipeline.image import renderer
 
         if not about.renderer:
-            raise BadPackage(
+            raise InvalidPackageError(
                 f"{about.name} has no parameters for the renderer: the pictures came from another source"
             )
         self._woman = renderer.identity(about.renderer)
 
     def draw(
-        self, requests: Sequence[Request], size: tuple[int, int], settings: dict[str, Any]
+        self, requests: Sequence[ImageSpec], size: tuple[int, int], settings: dict[str, Any]
     ) -> list[Image.Image]:
         """Return an image a request, with a label across it; what is no word for a picture changes nothing.
 
@@ -42,12 +42,15 @@ class Renderer:
             size: width and height in pixels.
             settings: for the marks.
         """
-        return [mark(self._picture(each, size), {**told(each), **settings}) for each in requests]
+        return [
+            add_provenance(self._picture(each, size), {**request_metadata(each), **settings})
+            for each in requests
+        ]
 
-    def _picture(self, request: Request, size: tuple[int, int]) -> Image.Image:
+    def _picture(self, request: ImageSpec, size: tuple[int, int]) -> Image.Image:
         from valentina_pipeline.image import renderer
 
-        scene = renderer.scene_said(plain(request.prompt), request.seed)
+        scene = renderer.parse_scene(plain(request.prompt), request.seed)
         square = Image.fromarray(renderer.render(self._woman, scene, request.seed, max(size)))
         left, top = (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
         return _labelled(square.crop((left, top, left + size[0], top + size[1])))

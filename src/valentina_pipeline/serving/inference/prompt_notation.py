@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterable
 
-from valentina_pipeline.image.generate.prompt_weights import BadEmphasis, plain
+from valentina_pipeline.image.generate.prompt_weights import InvalidPromptWeightError, plain
 
 TAG = re.compile(r"\s*,?\s*<\s*([a-z]+)\s*:([^<>]*)>", re.IGNORECASE)
 LORAS = ("lora", "lyco")
 HEAVIEST = 2.0
 
 
-class BadRequest(ValueError):
+class InvalidRequestError(ValueError):
     """What is asked for is not drawn; the message names the field and what it may be.
 
     Attributes:
@@ -26,7 +26,7 @@ def take_loras(prompt: str) -> tuple[str, list[tuple[str, float | None]]]:
     """Return a prompt without its <lora:name:weight>, and names and weights; None is the weight recommended.
 
     Raises:
-        BadRequest: a weight is no number in [-2, 2], or it names a hypernetwork or the like.
+        InvalidRequestError: a weight is no number in [-2, 2], or it names a hypernetwork or the like.
     """
     found: list[tuple[str, float | None]] = []
     rest = prompt
@@ -35,18 +35,20 @@ def take_loras(prompt: str) -> tuple[str, list[tuple[str, float | None]]]:
         name, *weights = (part.strip() for part in inside.split(":"))
         shown = f"<{kind}:{inside}>"
         if kind.lower() not in LORAS:
-            raise BadRequest("prompt", f"{shown} is not done here: <lora:name:weight> is")
+            raise InvalidRequestError("prompt", f"{shown} is not done here: <lora:name:weight> is")
         if len(weights) > 1:
-            raise BadRequest("prompt", f"{shown} has {len(weights)} weights, and one is for the whole LoRA")
+            raise InvalidRequestError(
+                "prompt", f"{shown} has {len(weights)} weights, and one is for the whole LoRA"
+            )
         found.append((name, _weight(weights[0], shown) if weights else None))
         rest = f"{rest[: tag.start()]}{rest[tag.end() :]}".strip(" ,")
     return rest, found
 
 
 def refuse_loras(negative_prompt: str) -> None:
-    """Raise BadRequest where a negative prompt names a LoRA."""
+    """Raise InvalidRequestError where a negative prompt names a LoRA."""
     if TAG.search(negative_prompt):
-        raise BadRequest(
+        raise InvalidRequestError(
             "negative_prompt", "names a LoRA, which belongs into the prompt, with a weight below 0"
         )
 
@@ -55,12 +57,12 @@ def read_plainly(field: str, text: str) -> str:
     """Return a text as it is read, its weights taken out.
 
     Raises:
-        BadRequest: a weight is out of range; see `emphasis.parse`.
+        InvalidRequestError: a weight is out of range; see `emphasis.parse`.
     """
     try:
         return plain(text)
-    except BadEmphasis as err:
-        raise BadRequest(field, str(err)) from err
+    except InvalidPromptWeightError as err:
+        raise InvalidRequestError(field, str(err)) from err
 
 
 def says(prompt: str, words: str) -> bool:
@@ -82,5 +84,5 @@ def _weight(text: str, shown: str) -> float:
     except ValueError:
         weight = float("nan")
     if not -HEAVIEST <= weight <= HEAVIEST:
-        raise BadRequest("prompt", f"{shown} has no weight from {-HEAVIEST:g} to {HEAVIEST:g}")
+        raise InvalidRequestError("prompt", f"{shown} has no weight from {-HEAVIEST:g} to {HEAVIEST:g}")
     return weight

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.serving.inference.engine import Studio
-from valentina_pipeline.serving.inference.request import asked
+from valentina_pipeline.serving.inference.engine import InferenceEngine
+from valentina_pipeline.serving.inference.request import parse_request
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Model:
     """A studio that answers tables with tables."""
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: InferenceEngine) -> None:
         self._studio = studio
 
     def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
@@ -37,7 +37,7 @@ class Model:
         from valentina_pipeline.image.io import png
 
         rows = pd.DataFrame(model_input).to_dict("records")
-        orders = [self._studio.order(asked(_given(row))) for row in rows]
+        orders = [self._studio.order(parse_request(_given(row))) for row in rows]
         answers = [
             {
                 "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
@@ -59,7 +59,7 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Mo
     `engine` in it names another one than torch.
     """
     given = model_config or {}
-    return Model(Studio.open(Path(path), given.get("base"), engine=given.get("engine", "torch")))
+    return Model(InferenceEngine.open(Path(path), given.get("base"), engine=given.get("engine", "torch")))
 
 
 def _given(row: Mapping[Any, Any]) -> dict[str, Any]:

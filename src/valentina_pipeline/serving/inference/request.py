@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 from pydantic import Field, ValidationError
 
 from valentina_pipeline.domain.artifacts import sha256
-from valentina_pipeline.image.generate.img2img import is_blank, is_idle, left_out
-from valentina_pipeline.image.io.decode import Rejection
+from valentina_pipeline.image.generate.img2img import is_blank, is_idle, skipped_steps
+from valentina_pipeline.image.io.decode import RejectedImageError
 from valentina_pipeline.image.io.png import decode
 from valentina_pipeline.image.safety.prompt_filter import refuse_words
 from valentina_pipeline.serving.inference.adapters import Adapter
@@ -21,13 +21,13 @@ from valentina_pipeline.serving.inference.input_images import (
     Given,
     Inputs,
     Steer,
-    Unfit,
+    UnsuitableImageError,
     content,
     fit,
     missing,
 )
-from valentina_pipeline.serving.inference.package import About, Strict
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest as BadRequest
+from valentina_pipeline.serving.inference.package import PackageInfo, Strict
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError as BadRequest
 from valentina_pipeline.serving.inference.prompt_notation import (
     read_plainly,
     refuse_loras,
@@ -71,14 +71,14 @@ Fitter = Callable[[Sequence[Given], tuple[int, int]], list[bytes]]
 """Reads pictures as pictures.fit does."""
 
 
-class Use(Strict):
+class LoraUse(Strict):
     """An adapter of the server's that takes part."""
 
     name: str = Field(max_length=200, description="one of /v1/adapters, or the character's own trigger")
     weight: float | None = Field(default=None, ge=-2, le=2, description="null: as recommended")
 
 
-class Request(Strict):
+class GenerationRequest(Strict):
     """Images to draw. What is null is as the preset says."""
 
     prompt: str = Field(
@@ -102,7 +102,7 @@ class Request(Strict):
     width: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     scheduler: Scheduler | None = Field(default=None, description="the sampler")
-    adapters: tuple[Use, ...] = Field(
+    adapters: tuple[LoraUse, ...] = Field(
         default=(), max_length=MOST_ADAPTERS, description="LoRAs, the character's and the scene's included"
     )
     image: str | None = Field(
@@ -142,11 +142,11 @@ class Settings:
     @property
     def steps_done(self) -> int:
         """The sampler's steps without those that a start image leaves out."""
-        return self.steps - left_out(self.steps, self.inputs.strength)
+        return self.steps - skipped_steps(self.steps, self.inputs.strength)
 
 
 @dataclass(frozen=True)
-class Order:
+class ResolvedRequest:
     """A request in full: nothing is left to defaults or to chance.
 
     Attributes:
@@ -166,27 +166,27 @@ class Order:
     pictures: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
 
-def asked(values: Mapping[str, Any]) -> Request:
+def parse_request(values: Mapping[str, Any]) -> GenerationRequest:
     """Return the request that these values make.
 
     Raises:
         BadRequest: a field is unknown, missing or out of range.
     """
     try:
-        return Request.model_validate(values)
+        return GenerationRequest.model_validate(values)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         raise BadRequest(".".join(map(str, first["loc"])), first["msg"]) from err
 
 
-def settled(
-    request: Request,
-    about: About,
+def resolve_request(
+    request: GenerationRequest,
+    about: PackageInfo,
     shelf: Mapping[str, Adapter] | None = None,
     engine: Engine = "torch",
     controls: Mapping[str, Network] | None = None,
     fitted: Fitter = fit,
-) -> Order:
+) -> ResolvedRequest:
     """Return what is drawn for a request; needs no network.
 
     Args:
@@ -231,7 +231,7 @@ def settled(
     if first + request.count > 2**63:
         raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
     inputs, pictures = _inputs(request, settings, controls or {}, fitted)
-    order = Order(
+    order = ResolvedRequest(
         prompt=with_triggers(
             about.subject(prompt), (shelf[n].trigger for n in uses if shelf and n in shelf and uses[n])
         ),
@@ -245,7 +245,7 @@ def settled(
     return order
 
 
-def _refuse_unrepeatable(order: Order) -> None:
+def _refuse_unrepeatable(order: ResolvedRequest) -> None:
     """Raise BadRequest for an order that no request could ask for again: texts and presets added too much."""
     try:
         again(order)
@@ -255,7 +255,7 @@ def _refuse_unrepeatable(order: Order) -> None:
         raise BadRequest(field, f"as drawn, with triggers, scene and preset: {first['msg']}") from err
 
 
-def refuse_beyond(settings: Settings, about: About, engine: Engine) -> None:
+def refuse_beyond(settings: Settings, about: PackageInfo, engine: Engine) -> None:
     """Raise BadRequest where more is asked for than an engine has; torch has all."""
     if engine == "torch":
         return
@@ -269,7 +269,7 @@ def refuse_beyond(settings: Settings, about: About, engine: Engine) -> None:
             raise BadRequest(name, f"the engine {engine} draws from words alone; torch takes pictures")
 
 
-def _worded(request: Request, about: About) -> tuple[str, list[tuple[str, float | None]]]:
+def _worded(request: GenerationRequest, about: PackageInfo) -> tuple[str, list[tuple[str, float | None]]]:
     """Return the words of the prompt and of its scene, and the LoRAs that the prompt names."""
     if request.scene and request.scene not in about.scenes:
         raise BadRequest("scene", f"there is no {request.scene!r}: {', '.join(about.scenes)}")
@@ -281,7 +281,7 @@ def _worded(request: Request, about: About) -> tuple[str, list[tuple[str, float 
 
 
 def _inputs(
-    request: Request, settings: Settings, networks: Mapping[str, Network], fitted: Fitter
+    request: GenerationRequest, settings: Settings, networks: Mapping[str, Network], fitted: Fitter
 ) -> tuple[Inputs, dict[str, bytes]]:
     """Return what a drawing with these settings is given, and the pictures by their sha256."""
     given = []
@@ -305,7 +305,7 @@ def _inputs(
         given.append(_given(f"control.{place}.image", each.image))
     try:
         fits = fitted(given, (settings.width, settings.height)) if given else []
-    except Unfit as err:
+    except UnsuitableImageError as err:
         raise BadRequest(err.field, err.why) from err
     files = {sha256(content): content for content in fits}
     names = {each.field: sha256(content) for each, content in zip(given, fits, strict=True)}
@@ -322,13 +322,13 @@ def _inputs(
 def _given(field: str, text: str) -> Given:
     try:
         return Given(field, content(text))
-    except Rejection as err:
+    except RejectedImageError as err:
         raise BadRequest(field, str(err)) from err
 
 
 def _uses(
-    request: Request,
-    about: About,
+    request: GenerationRequest,
+    about: PackageInfo,
     shelf: Mapping[str, Adapter],
     engine: Engine,
     tagged: Sequence[tuple[str, float | None]],
@@ -351,10 +351,10 @@ def _uses(
     return uses
 
 
-def again(order: Order) -> Request:
+def again(order: ResolvedRequest) -> GenerationRequest:
     """Return the request that this order is drawn by once more, but for its pictures, which are not kept."""
     settings, inputs = order.settings, order.settings.inputs
-    return Request(
+    return GenerationRequest(
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         seed=order.seeds[0],
@@ -365,7 +365,7 @@ def again(order: Order) -> Request:
         width=settings.width,
         height=settings.height,
         scheduler=settings.scheduler,
-        adapters=tuple(Use(name=name, weight=weight) for name, weight in settings.adapters),
+        adapters=tuple(LoraUse(name=name, weight=weight) for name, weight in settings.adapters),
         strength=inputs.strength if inputs.image else None,
         control=tuple(
             Steer(kind=each.kind, image="", scale=each.scale, preprocess=each.preprocess)
@@ -374,7 +374,7 @@ def again(order: Order) -> Request:
     )
 
 
-def recalled(texts: Mapping[str, str], given: frozenset[str] = frozenset()) -> Request:
+def from_png_text(texts: Mapping[str, str], given: frozenset[str] = frozenset()) -> GenerationRequest:
     """Return the request for one image as the texts of its PNG file tell it: drawn again, it is the same.
 
     Args:
@@ -399,4 +399,4 @@ def recalled(texts: Mapping[str, str], given: frozenset[str] = frozenset()) -> R
         raise BadRequest("", f"this file does not tell how it was drawn: {err}") from err
     if lacks:
         raise BadRequest(lacks[0], f"it was drawn with a picture that has to be given again: {lacks[1]}")
-    return asked(values)
+    return parse_request(values)

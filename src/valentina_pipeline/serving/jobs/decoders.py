@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from valentina_pipeline.integrations.bounded import Places
-from valentina_pipeline.serving.inference.prompt_notation import BadRequest
+from valentina_pipeline.integrations.bounded import ConcurrencyLimit
+from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 
 if TYPE_CHECKING:
     from pebble import ProcessPool
@@ -31,14 +31,16 @@ class Decoders:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: ProcessPool | None = None
-        self._places = Places(MOST_WAITING, MOST_WAITING_EACH, "requests with pictures wait for being read")
+        self._places = ConcurrencyLimit(
+            MOST_WAITING, MOST_WAITING_EACH, "requests with pictures wait for being read"
+        )
 
     def run(self, owner: str, field: str, work: Callable[..., Found], *given: Any) -> Found:
         """Return what `work`, a function of a module, finds in pictures.
 
         Raises:
             HTTPException: too many others wait.
-            BadRequest: on `field`, where the process died or took too long.
+            InvalidRequestError: on `field`, where the process died or took too long.
         """
         from pebble import ProcessExpired
 
@@ -47,9 +49,11 @@ class Decoders:
             try:
                 return future.result()
             except TimeoutError as err:
-                raise BadRequest(field, f"reading it took longer than {SECONDS:.0f} s") from err
+                raise InvalidRequestError(field, f"reading it took longer than {SECONDS:.0f} s") from err
             except (ProcessExpired, MemoryError) as err:
-                raise BadRequest(field, "reading it took too much memory, or broke what reads it") from err
+                raise InvalidRequestError(
+                    field, "reading it took too much memory, or broke what reads it"
+                ) from err
 
     def close(self) -> None:
         """End the processes; the next file begins new ones."""

@@ -10,19 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving.inference.engine import batch_size
-from valentina_pipeline.serving.inference.package import About
+from valentina_pipeline.serving.inference.package import PackageInfo
 from valentina_pipeline.serving.jobs.database import UnavailableError
-from valentina_pipeline.serving.jobs.image_store import Gallery
+from valentina_pipeline.serving.jobs.image_store import ImageStore
 from valentina_pipeline.serving.jobs.job import Image, Job
 from valentina_pipeline.serving.jobs.metrics import Metrics
 from valentina_pipeline.serving.jobs.progress import Progress
-from valentina_pipeline.serving.jobs.quality_monitor import Watch
-from valentina_pipeline.serving.jobs.store import Jobs
-from valentina_pipeline.serving.jobs.worker import Batch, Broken, Opening, Over, Picture, Ready, Step
+from valentina_pipeline.serving.jobs.quality_monitor import QualityMonitor
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.jobs.worker import (
+    Batch,
+    BatchDone,
+    GeneratedImage,
+    Ready,
+    Step,
+    WorkerConfig,
+    WorkerFailed,
+)
 from valentina_pipeline.serving.jobs.worker_process import DrawingProcess
 
 if TYPE_CHECKING:
-    from valentina_pipeline.serving.inference.request import Order
+    from valentina_pipeline.serving.inference.request import ResolvedRequest
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +44,7 @@ KEPT = 24 * 3600.0
 """Seconds for which jobs and images are kept after their end."""
 
 
-class Desk:
+class Dispatcher:
     """The thread that has jobs drawn by a process, which it starts, watches and replaces.
 
     Args:
@@ -61,13 +69,13 @@ class Desk:
 
     def __init__(
         self,
-        jobs: Jobs,
-        about: About,
-        opening: Opening,
+        jobs: JobStore,
+        about: PackageInfo,
+        opening: WorkerConfig,
         folder: Path,
         metrics: Metrics,
         batching: bool = True,
-        fallback: About | None = None,
+        fallback: PackageInfo | None = None,
     ) -> None:
         self.jobs = jobs
         self.about = about
@@ -79,11 +87,11 @@ class Desk:
         self.memory: dict[str, Any] = {}
         self.batch_seconds = 5.0
         self._opening = opening
-        self._gallery = Gallery(folder)
+        self._gallery = ImageStore(folder)
         self._metrics = metrics
         self._most_images = batch_size if batching else lambda settings: 1
         self._fallback = fallback
-        self._watch = Watch(about)
+        self._watch = QualityMonitor(about)
         self._measures = False
         self._progress: dict[str, Progress] = {}
         self._watched: dict[str, int] = {}
@@ -112,7 +120,7 @@ class Desk:
         self._ended.set()
         self._release()
 
-    def submit(self, owner: str, order: "Order", images_per_day: int | None = None) -> Job:
+    def submit(self, owner: str, order: "ResolvedRequest", images_per_day: int | None = None) -> Job:
         """Accept an order.
 
         Raises:
@@ -244,7 +252,7 @@ class Desk:
                 said = (told.engine, told.device, took, each, told.memory)
                 logger.info("%s is ready on %s after %.1f s (%s), memory: %s", *said)
                 return True
-            case Broken():
+            case WorkerFailed():
                 self.broken = told.why
             case _ if self._ending.is_set():
                 return False
@@ -286,7 +294,7 @@ class Desk:
                     except UnavailableError as err:
                         trouble = str(err)
                         self._cancelled |= waiting  # the rest is drawn once it can be kept
-                case Over():
+                case BatchDone():
                     self._metrics.drawn(images, told.seconds)
                     self.batch_seconds = told.seconds
                     self._end(waiting, told.error, trouble or told.waits)
@@ -301,7 +309,7 @@ class Desk:
             preview = told.previews.get(job.id, before.preview)
             self._progress[job.id] = replace(before, done=min(done, before.total), preview=preview)
 
-    def _keep(self, drawn: list[Picture], orders: "Mapping[str, Order]") -> None:
+    def _keep(self, drawn: list[GeneratedImage], orders: "Mapping[str, ResolvedRequest]") -> None:
         """Write images, then say that they are there, be it of some only.
 
         Raises:
@@ -323,7 +331,7 @@ class Desk:
         finally:
             self.jobs.pictures(kept)
 
-    def _look(self, order: "Order", identity: float | None) -> None:
+    def _look(self, order: "ResolvedRequest", identity: float | None) -> None:
         """Take note of how like her an image is."""
         self._watch.add(order, [identity])
         self._metrics.faces.labels("missing" if identity is None else "found").inc()
@@ -340,7 +348,7 @@ class Desk:
         logger.error("%s", self.note)
         self.about, self._fallback = self._fallback, None
         self._opening = replace(self._opening, package=self.about.folder)
-        self._watch = Watch(self.about)
+        self._watch = QualityMonitor(self.about)
         self._metrics.fallen_back.set(1)
         self._dismiss(kill=False)
         return True

@@ -78,7 +78,7 @@ class Patience:
         return max(UNSEEN[self.phase], FINISHING_STEPS * step if self.phase == "finishing" else 0.0)
 
 
-class Pulse:
+class HangDetector:
     """Ends a process that keeps silent for too long while somebody listens to it.
 
     A thread of its own looks, as the one that listens may be held by half a message.

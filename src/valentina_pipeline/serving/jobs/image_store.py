@@ -10,7 +10,7 @@ PROBE = 1 << 20
 """Bytes that have to fit again before drawing goes on."""
 
 
-class Gallery:
+class ImageStore:
     """The images of a server, on a disk.
 
     Args:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Row
 
 from valentina_pipeline.serving.inference.input_images import Inputs
-from valentina_pipeline.serving.inference.request import Engine, Order, Settings, again
+from valentina_pipeline.serving.inference.request import Engine, ResolvedRequest, Settings, again
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Job:
 
     id: str
     owner: str
-    order: Order
+    order: ResolvedRequest
     wanted: int
     state: State
     tries: int
@@ -105,12 +105,12 @@ def job_of(row: Row) -> Job:
     )
 
 
-def _order(text: str) -> Order:
+def _order(text: str) -> ResolvedRequest:
     values: Mapping[str, Any] = json.loads(text)
     settings = values["settings"]
     adapters = tuple((name, weight) for name, weight in settings["adapters"])
     inputs = Inputs.of(settings.get("inputs", {}))  # an earlier version's jobs have none
-    return Order(
+    return ResolvedRequest(
         **{
             **values,
             "seeds": tuple(values["seeds"]),

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from valentina_pipeline.serving.inference.input_images import Inputs
-from valentina_pipeline.serving.inference.package import About
-from valentina_pipeline.serving.inference.request import Order
+from valentina_pipeline.serving.inference.package import PackageInfo
+from valentina_pipeline.serving.inference.request import ResolvedRequest
 
 WINDOW = 64
 """Images that are looked back on."""
@@ -15,7 +15,7 @@ LEAST_IMAGES, LEAST_PROMPTS = 32, 8
 """Before there is a verdict: one scene that she is bad at says nothing about the others."""
 
 
-class Watch:
+class QualityMonitor:
     """Follows the identity of what a package draws.
 
     Only images by her LoRA alone at full weight and from words count: others are meant to look different.
@@ -24,12 +24,12 @@ class Watch:
         about: the package, whose gates are those that its LoRA passed to become champion.
     """
 
-    def __init__(self, about: About) -> None:
+    def __init__(self, about: PackageInfo) -> None:
         self._gates = about.identity
         self._own = ((about.trigger, 1.0),) if about.has_lora else ()
         self._seen: deque[tuple[str, float | None]] = deque(maxlen=WINDOW)
 
-    def add(self, order: Order, identities: Iterable[float | None]) -> None:
+    def add(self, order: ResolvedRequest, identities: Iterable[float | None]) -> None:
         """Take note of an order's images; None is one without a face."""
         if (order.settings.adapters, order.settings.inputs) == (self._own, Inputs()):
             self._seen.extend((order.prompt, identity) for identity in identities)

@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select
 
 from valentina_pipeline.domain.artifacts import sha256
-from valentina_pipeline.serving.api.auth import DAY, TooOften
-from valentina_pipeline.serving.inference.request import Order, Settings
+from valentina_pipeline.serving.api.auth import DAY, RateLimitError
+from valentina_pipeline.serving.inference.request import ResolvedRequest, Settings
 from valentina_pipeline.serving.jobs.database import JOBS, PICTURES, Database, seconds
 from valentina_pipeline.serving.jobs.job import Image, Job, State, job_of, readable
 
@@ -27,11 +27,11 @@ PLACES_KEPT = 1.0
 """Seconds for which the places of jobs are remembered: other servers change them too."""
 
 
-class Full(Exception):
+class QueueFullError(Exception):
     """The queue takes no more."""
 
 
-class Jobs:
+class JobStore:
     """The queue of one server, or of several with one PostgreSQL; safe to share between threads.
 
     Whose turn it is goes round the owners, and round each one's jobs, a batch a turn. A job that is being
@@ -67,12 +67,12 @@ class Jobs:
         if alone:
             self.reclaim(everybody=True)
 
-    def add(self, owner: str, order: Order, images_per_day: int | None = None) -> Job:
+    def add(self, owner: str, order: ResolvedRequest, images_per_day: int | None = None) -> Job:
         """Accept an order.
 
         Raises:
-            Full: too many are waiting.
-            TooOften: the owner's images of a day are used up.
+            QueueFullError: too many are waiting.
+            RateLimitError: the owner's images of a day are used up.
         """
         values = {
             "id": uuid.uuid4().hex,
@@ -96,8 +96,8 @@ class Jobs:
         """Look whether so many images would be accepted now, before anything is spent on them.
 
         Raises:
-            Full: too many are waiting.
-            TooOften: the quota is used up.
+            QueueFullError: too many are waiting.
+            RateLimitError: the quota is used up.
         """
         with self._database.reading() as db:
             self._refuse_beyond(db, owner, count, images_per_day, self._now(db))
@@ -106,7 +106,7 @@ class Jobs:
         self, db: Connection, owner: str, count: int, images_per_day: int | None, now: float
     ) -> None:
         if (db.scalar(select(func.count()).where(JOBS.c.state == "queued")) or 0) >= self._most:
-            raise Full
+            raise QueueFullError
         if images_per_day is not None:
             _refuse_beyond_quota(db, owner, count, images_per_day, now)
 
@@ -314,7 +314,7 @@ def _refuse_beyond_quota(db: Connection, owner: str, count: int, most: int, now:
     recent = JOBS.c.owner == owner, JOBS.c.accepted > now - DAY
     used = db.scalar(select(func.coalesce(func.sum(JOBS.c.wanted), 0)).where(*recent)) or 0
     if used + count > most:
-        raise TooOften(f"{used} of this key's {most} images a day are used", 3600.0)
+        raise RateLimitError(f"{used} of this key's {most} images a day are used", 3600.0)
 
 
 def _in_turn(db: Connection) -> Sequence[Row]:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving import logs
-from valentina_pipeline.serving.inference.request import Engine, Order
+from valentina_pipeline.serving.inference.request import Engine, ResolvedRequest
 from valentina_pipeline.serving.jobs.disk import REFUSALS, no_room
 from valentina_pipeline.serving.marks.c2pa import Signer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from valentina_pipeline.serving.inference.engine import Studio
+    from valentina_pipeline.serving.inference.engine import InferenceEngine
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ PREVIEW_SIDE = 512
 
 
 @dataclass(frozen=True)
-class Opening:
-    """What the process draws with: see `Studio.open`; and the folder of the key that signs its files.
+class WorkerConfig:
+    """Configuration of the worker process: see `InferenceEngine.open`; and the folder of the signing key.
 
     With `or_renderer` the renderer draws where the engine's networks cannot be loaded; with `compile`
     torch compiles the U-Net's blocks. `threads` of the processor draw; without, all but one.
@@ -72,7 +72,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Broken:
+class WorkerFailed:
     """The networks cannot be loaded, and why."""
 
     why: str
@@ -88,7 +88,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Picture:
+class GeneratedImage:
     """An image of a job: a PNG file, or why there is none. They come in lists, of what was drawn at once."""
 
     job: str
@@ -101,7 +101,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Over:
+class BatchDone:
     """A batch has ended, after so many seconds.
 
     `error` says why nothing more comes of it, `waits` why it is to be drawn later, else "".
@@ -116,7 +116,7 @@ class Over:
 class Batch:
     """What is to be drawn: jobs with equal settings."""
 
-    orders: dict[str, Order]
+    orders: dict[str, ResolvedRequest]
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,15 @@ class Watched:
     job: str
 
 
-class _AllCancelled(Exception):
+class _AllCancelledError(Exception):
     pass
 
 
-def work(server: Connection, opening: Opening) -> None:
+def work(server: Connection, opening: WorkerConfig) -> None:
     """Draw batches until the server is gone or sends None.
 
     Told by the server: a `Batch`, and while it is drawn which jobs of it are `Cancelled` and `Watched`.
-    Tells the server: `Ready` or `Broken`; then for each batch steps, pictures and at last `Over`.
+    Tells the server: `Ready` or `WorkerFailed`; then for each batch steps, pictures and at last `BatchDone`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server decides
     logs.configure()
@@ -167,7 +167,7 @@ def work(server: Connection, opening: Opening) -> None:
     except ConnectionError:
         return  # the server is gone
     except Exception as err:  # whatever it is, the server says so
-        server.send(Broken(f"{type(err).__name__}: {err}"))
+        server.send(WorkerFailed(f"{type(err).__name__}: {err}"))
         return
     try:
         while (told := server.recv()) is not None:
@@ -177,18 +177,18 @@ def work(server: Connection, opening: Opening) -> None:
         return  # the server is gone
 
 
-def _opened(opening: Opening) -> "Studio":
-    from valentina_pipeline.serving.inference.engine import Studio
-    from valentina_pipeline.serving.inference.package import BadPackage
+def _opened(opening: WorkerConfig) -> "InferenceEngine":
+    from valentina_pipeline.serving.inference.engine import InferenceEngine
+    from valentina_pipeline.serving.inference.package import InvalidPackageError
 
-    def by(engine: Engine) -> Studio:
-        return Studio.open(
+    def by(engine: Engine) -> InferenceEngine:
+        return InferenceEngine.open(
             opening.package, opening.base, opening.root, opening.adapters, engine, opening.compile
         )
 
     try:
         return by(opening.engine)
-    except BadPackage:
+    except InvalidPackageError:
         raise  # nothing draws from it: it is damaged, or its rights are gone
     except Exception:
         if not opening.or_renderer:
@@ -197,11 +197,11 @@ def _opened(opening: Opening) -> "Studio":
         return by("procedural")
 
 
-def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> Over:
+def _drawn(server: Connection, studio: "InferenceEngine", signer: Signer, batch: Batch) -> BatchDone:
     begun, error, waits = time.monotonic(), "", ""
     try:
         _draw(server, studio, signer, batch)
-    except _AllCancelled:
+    except _AllCancelledError:
         pass
     except (EOFError, ConnectionError):
         raise
@@ -211,10 +211,10 @@ def _drawn(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -
             waits = no_room("files that drawing takes", err)
         else:
             error = f"{type(err).__name__}: {err}"
-    return Over(time.monotonic() - begun, error, waits)
+    return BatchDone(time.monotonic() - begun, error, waits)
 
 
-def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) -> None:
+def _draw(server: Connection, studio: "InferenceEngine", signer: Signer, batch: Batch) -> None:
     parts, cancelled, watched = list(_parts(batch.orders)), set[str](), set[str]()
     steps = next(iter(batch.orders.values())).settings.steps_done  # of all of them
     for number, part in enumerate(parts):
@@ -229,7 +229,7 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
                 told = server.recv()
                 (cancelled if isinstance(told, Cancelled) else watched).add(told.job)
             if cancelled >= batch.orders.keys():
-                raise _AllCancelled
+                raise _AllCancelledError
             previews: dict[str, bytes] = {}
             if done % max(1, steps // PREVIEWS) == 0 and done < steps:
                 for row, (job, _) in enumerate(rows):
@@ -241,7 +241,7 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
         drawn = studio.draw([order for _, order in wanted], on_step)
         server.send(
             [
-                Picture(
+                GeneratedImage(
                     job,
                     one.seed,
                     signer.encode(one.image) if one.image else b"",
@@ -255,7 +255,7 @@ def _draw(server: Connection, studio: "Studio", signer: Signer, batch: Batch) ->
         )
 
 
-def _parts(orders: dict[str, Order]) -> Iterator[list[tuple[str, Order]]]:
+def _parts(orders: dict[str, ResolvedRequest]) -> Iterator[list[tuple[str, ResolvedRequest]]]:
     """Yield what is drawn at once: orders of one image each, with their jobs.
 
     Those with a negative prompt and those without are drawn apart, as `image/provenance/metadata.py` does.

@@ -4,8 +4,8 @@ import logging
 import multiprocessing
 from collections.abc import Callable, Collection
 
-from valentina_pipeline.serving.jobs.hang_detection import Patience, Pulse
-from valentina_pipeline.serving.jobs.worker import Batch, Cancelled, Opening, Watched, work
+from valentina_pipeline.serving.jobs.hang_detection import HangDetector, Patience
+from valentina_pipeline.serving.jobs.worker import Batch, Cancelled, Watched, WorkerConfig, work
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,13 @@ class DrawingProcess:
         opening: what it draws with.
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: WorkerConfig) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
         self._line, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs, opening), daemon=True)
         self._process.start()
         theirs.close()
-        self._pulse = Pulse(self._process)
+        self._pulse = HangDetector(self._process)
         self._said = set[Word]()
 
     @property

@@ -38,12 +38,12 @@ MADE_WITH = ("lora_sha256", "base_sha256", "image_sha256", "mask_sha256")
 """Texts that the manifest has, too."""
 
 
-class BadCredentials(ValueError):
+class InvalidCredentialsError(ValueError):
     """The key or its certificates cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
-class Found:
+class Manifest:
     """What a file's manifest says.
 
     Attributes:
@@ -73,7 +73,7 @@ class Signer:
         folder: holds c2pa-key.pem (PKCS 8, P-256) and c2pa-chain.pem (the signer's certificate first).
 
     Raises:
-        BadCredentials: they are there and cannot be used.
+        InvalidCredentialsError: they are there and cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -94,13 +94,13 @@ class Signer:
         try:
             self._signer = c2pa.Signer.from_info(info)
         except c2pa.C2paError as err:
-            raise BadCredentials(f"{folder}: {KEY} and {CHAIN} do not sign: {err}") from err
+            raise InvalidCredentialsError(f"{folder}: {KEY} and {CHAIN} do not sign: {err}") from err
 
     def encode(self, image: "Image") -> bytes:
         """Return a drawn image as a PNG file with its texts and a manifest.
 
         Raises:
-            BadCredentials: the library refuses the key, or the file.
+            InvalidCredentialsError: the library refuses the key, or the file.
         """
         import c2pa
 
@@ -122,7 +122,7 @@ class Signer:
             with c2pa.Builder(json.dumps(manifest), _context()) as builder:
                 builder.sign(self._signer, PNG, io.BytesIO(png.encode(image)), target)
         except c2pa.C2paError as err:
-            raise BadCredentials(f"the file could not be signed: {err}") from err
+            raise InvalidCredentialsError(f"the file could not be signed: {err}") from err
         return target.getvalue()
 
 
@@ -146,7 +146,7 @@ def _history(texts: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[
     return [opened, {"action": "c2pa.edited", **source}], [ingredient]
 
 
-def read(content: bytes, kind: str = PNG) -> Found | None:
+def read(content: bytes, kind: str = PNG) -> Manifest | None:
     """Return what a file's manifest says, None where it has none that can be read.
 
     A manifest elsewhere, at an address that the file names, is not asked for.
@@ -172,14 +172,14 @@ def _context() -> Any:
     return c2pa.Context.from_dict(SETTINGS)
 
 
-def _found(store: Any) -> Found:
+def _found(store: Any) -> Manifest:
     manifest = store["manifests"][store["active_manifest"]]
     assertions = {each["label"]: each["data"] for each in manifest.get("assertions", [])}
     actions: list[Any] = next(
         (data["actions"] for name, data in assertions.items() if "c2pa.actions" in name), []
     )
     problems = {each["code"] for each in store.get("validation_status", [])}
-    return Found(
+    return Manifest(
         source_type=next(
             (str(each["digitalSourceType"]) for each in actions if "digitalSourceType" in each), ""
         ),

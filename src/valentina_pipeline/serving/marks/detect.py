@@ -9,7 +9,7 @@ from valentina_pipeline.image.provenance.metadata import MADE
 from valentina_pipeline.serving.marks import c2pa
 
 
-def _worded(manifest: c2pa.Found) -> str:
+def _worded(manifest: c2pa.Manifest) -> str:
     by = "vouched for" if manifest.trusted else "whom nobody here vouches for"
     state = "unchanged since" if manifest.intact else "but the file was changed since"
     made = MADE.get(manifest.source_type, "does not say how it was made")
@@ -25,12 +25,12 @@ MOST_PIXELS = 50_000_000
 """Of a picture that is decoded."""
 
 
-class BadImage(ValueError):
+class InvalidImageError(ValueError):
     """A file is not looked into; the message says why."""
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedMarks:
     """What a file still says.
 
     Attributes:
@@ -42,15 +42,15 @@ class Found:
     texts: dict[str, str]
 
 
-def found(content: bytes) -> Found:
+def detect_marks(content: bytes) -> DetectedMarks:
     """Return what a file still says.
 
     Raises:
-        BadImage: it is no PNG, JPEG or WebP, is broken, or has too many pixels.
+        InvalidImageError: it is no PNG, JPEG or WebP, is broken, or has too many pixels.
     """
     from PIL import Image
 
-    from valentina_pipeline.image.provenance.watermark import look
+    from valentina_pipeline.image.provenance.watermark import detect
 
     try:
         with Image.open(io.BytesIO(content), formats=list(KINDS)) as opened:
@@ -58,9 +58,9 @@ def found(content: bytes) -> Found:
             pixels = opened.width * opened.height
             grey = opened.convert("L") if pixels <= MOST_PIXELS else None
     except Exception as err:  # decoders fail in many ways on broken files
-        raise BadImage("is no PNG, JPEG or WebP that can be read") from err
+        raise InvalidImageError("is no PNG, JPEG or WebP that can be read") from err
     if grey is None:
-        raise BadImage(f"has more than {MOST_PIXELS:,} pixels: no image of this project has")
+        raise InvalidImageError(f"has more than {MOST_PIXELS:,} pixels: no image of this project has")
     texts = {str(name): text for name, text in said.items() if isinstance(text, str)}
     xmp = said.get("xmp", b"") or texts.get(XMP_KEY, "")
     lines = []
@@ -75,8 +75,8 @@ def found(content: bytes) -> Found:
     lines += [f"XMP: {made}" for term, made in MADE.items() if term in told]
     if manifest := c2pa.read(content, kind):
         lines.append(f"C2PA: {_worded(manifest)}")
-    trace = look(grey)
+    trace = detect(grey)
     if trace.found:
         power = math.ceil(math.log10(max(trace.chance, 1e-99)))
         lines.append(f"watermark: found (score {trace.score:.1f}, chance below 1e{power})")
-    return Found(lines, texts)
+    return DetectedMarks(lines, texts)

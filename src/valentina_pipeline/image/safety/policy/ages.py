@@ -68,7 +68,7 @@ def _born(text: str) -> str | None:
     return next((match[0] for match in years), None)
 
 
-def known(word: str) -> bool:
+def is_age_word(word: str) -> bool:
     """Return whether it is a number's word."""
     return word in _words().numbers
 

@@ -45,7 +45,7 @@ GARMENTS = 3
 AVOIDS = re.compile(r"\b(?:nsfw|nude|nudity|naked|nudes|sexual|porn|topless|cleavage|nipples?|lewd|sexy)\b")
 
 
-class UnsafePrompt(ValueError):
+class UnsafePromptError(ValueError):
     """A prompt asks for what this project does not draw; `reason` says what, in words."""
 
     def __init__(self, reason: str) -> None:
@@ -54,7 +54,7 @@ class UnsafePrompt(ValueError):
 
 
 def refuse_prompt(text: str) -> None:
-    """Raise UnsafePrompt where a text asks for what is never drawn; else do nothing.
+    """Raise UnsafePromptError where a text asks for what is never drawn; else do nothing.
 
     Refused: sexual content, minors in suggestive scenes, the character as a minor, swapping faces, and
     letters of scripts that the lists have no words of. What is beyond it: docs/safety.md.
@@ -67,23 +67,23 @@ def refuse_prompt(text: str) -> None:
     age = ages.minor_age(tokens)
     minor = bool(kinds & MINORS or age)
     if "code" in kinds or ("sexual" in kinds and (minor or "young" in kinds)):
-        raise UnsafePrompt(SEXUALIZES)
+        raise UnsafePromptError(SEXUALIZES)
     if "sexual" in kinds:
-        raise UnsafePrompt(SEXUAL)
+        raise UnsafePromptError(SEXUAL)
     if "swap" in kinds:
-        raise UnsafePrompt(SWAP)
+        raise UnsafePromptError(SWAP)
     if kinds & SUGGESTIVE and (minor or ("young" in kinds and kinds & (SUGGESTIVE - {"swim", "touch"}))):
-        raise UnsafePrompt(SUGGESTIVE_MINOR)
+        raise UnsafePromptError(SUGGESTIVE_MINOR)
     if ("allure" in kinds and kinds & BARE) or {"scant", "bed"} <= kinds:
-        raise UnsafePrompt(SEXUAL)
+        raise UnsafePromptError(SEXUAL)
     if "self" in kinds or _as_minor(tokens, found, bool(age)):
-        raise UnsafePrompt(ONLY_ADULTS)
+        raise UnsafePromptError(ONLY_ADULTS)
     if script := unreadable(text):
-        raise UnsafePrompt(f"{script} letters cannot be checked: write it in English")
+        raise UnsafePromptError(f"{script} letters cannot be checked: write it in English")
 
 
 def refuse_negative(text: str) -> None:
-    """Raise UnsafePrompt where a negative prompt asks for what is never drawn; else do nothing.
+    """Raise UnsafePromptError where a negative prompt asks for what is never drawn; else do nothing.
 
     Sexual words and words for minors are what one keeps out there; refused are both in one phrase, and
     taking away clothes or adults, which asks for the opposite.
@@ -95,20 +95,20 @@ def refuse_negative(text: str) -> None:
         kinds = {each.kind for each in lexicon().find(phrase)}
         minor = kinds & MINORS or ages.minor_age(phrase)
         if minor and kinds & {"sexual"}:
-            raise UnsafePrompt(SEXUALIZES)
+            raise UnsafePromptError(SEXUALIZES)
     said = " ".join(token.forms[0] for token in tokens)
     taken = OPPOSITE.search(f"{PART} {said}")
     if taken:
         word = taken[0].strip(f" {PART}")
-        raise UnsafePrompt(f"a negative prompt without {word!r} asks for the opposite")
+        raise UnsafePromptError(f"a negative prompt without {word!r} asks for the opposite")
     if len(set(GARMENT.findall(said))) >= GARMENTS and not AVOIDS.search(said):
-        raise UnsafePrompt("a negative prompt that takes all clothes away asks for none")
+        raise UnsafePromptError("a negative prompt that takes all clothes away asks for none")
 
 
 def _read(text: str) -> list[Token]:
     lists = lexicon()
     text = re.sub(r"18\s*\+", " overeighteen ", fold(text))
-    return read(text, lambda word, met: lists.knows(word, met) or ages.known(word))
+    return read(text, lambda word, met: lists.knows(word, met) or ages.is_age_word(word))
 
 
 def _phrases(tokens: Sequence[Token]) -> list[list[Token]]:
