@@ -77,7 +77,7 @@ def run(
     """Train in `folder` and return the files that came of it, and the run as a file of its own."""
     with reproducible(1):
         base, learned = made(cfg, family)
-        worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in samples()]
+        worded = [replace(sample, caption=learned.expand_trigger(sample.caption)) for sample in samples()]
         data = encode_samples(base, worded, cfg.face_weight, cfg.background_weight)
         looks = [(cfg.look_every, lambda: validation_losses(base, data, data, 9))]
         seen = TrainingCallbacks(looks=looks, **watch)  # type: ignore[arg-type]

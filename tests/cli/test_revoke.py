@@ -47,7 +47,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (package / "rights.json").write_bytes(rights(record))
         registry = Registry(store, concept)
         files = {"MLmodel": b"x: 1\n", "rights.json": rights(record)}
-        registry.crown(registry.register(files, {"package_sha256": concept, "content_hash": "f" * 64}))
+        registry.promote(registry.register(files, {"package_sha256": concept, "content_hash": "f" * 64}))
     git = ["git", "-c", "user.name=Test", "-c", "user.email=test@example.com", "-c", "gc.auto=0"]
     subprocess.run([*git, "init", "--quiet"], cwd=store, check=True)
     for number in range(COMMITS):

@@ -154,7 +154,7 @@ def test_a_package_is_registered_once_and_found_by_its_tags(tmp_path: Path, clie
     assert found.tags["decision"] == "champion"
     stored = Path(client.get_model_version_download_uri("anna", "1").removeprefix("file://"))
     assert (stored / "lora/a").read_bytes() == b"weights"
-    registry.crown(first)
+    registry.promote(first)
     second = registry.register({"MLmodel": b"x: 2\n"}, {**tags, "package_sha256": "q"})
     assert second.number == "2"
     present = registry.champion()
@@ -166,7 +166,7 @@ def test_a_revoked_version_is_champion_no_more_and_its_package_says_why(tmp_path
     registry = Registry(tmp_path, "anna")
     first = registry.register({"MLmodel": b"x: 1\n"}, {"package_sha256": "p"})
     second = registry.register({"MLmodel": b"x: 2\n"}, {"package_sha256": "q"})
-    registry.crown(second)
+    registry.promote(second)
     assert registry.revoke(first.number, "shoot: she asked") == ()
     assert registry.revoke(second.number, "shoot: she asked") == ("champion",)
     assert registry.champion() is None

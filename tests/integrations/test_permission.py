@@ -83,7 +83,7 @@ def test_a_version_that_is_revoked_ends_its_copies(
     client: Any = empty_store(project, monkeypatch)
     registry = Registry(project, "ada")
     first = registry.register({"MLmodel": b"x: 1\n"}, {"package_sha256": "p"})
-    registry.crown(first)
+    registry.promote(first)
     (tmp_path / "there").mkdir()
     copy = download(project, "models:/ada@champion", tmp_path / "there")
     assert obstacle(copy, TERMS, project) == ""
@@ -91,7 +91,7 @@ def test_a_version_that_is_revoked_ends_its_copies(
     assert "was revoked (shoot: asked)" in obstacle(copy, TERMS, project)
     assert registry.revoke("1", "again") == ()
     assert client.get_model_version("ada", "1").tags["revoked"] == "shoot: asked"
-    registry.crown(first)
+    registry.promote(first)
     assert registry.champion() is None
     client.delete_model_version("ada", "1")
     assert "has no version 1 of ada any more" in obstacle(copy, TERMS, project)

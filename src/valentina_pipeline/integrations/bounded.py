@@ -273,7 +273,7 @@ def _in_time(receive: Receive, counted: bool) -> Receive:
     """
     begun, came, values, whole = 0.0, 0, 0, False
 
-    async def received() -> Message:
+    async def receive_in_time() -> Message:
         nonlocal begun, came, values, whole
         if whole:
             return await receive()
@@ -292,4 +292,4 @@ def _in_time(receive: Receive, counted: bool) -> Receive:
             raise HTTPException(413, f"a request has at most {MOST_VALUES:,} values", {"connection": "close"})
         return message
 
-    return received
+    return receive_in_time

@@ -225,7 +225,7 @@ class Registry:
             made = self._client.create_model_version(self._name, source, run_id, tags=dict(tags))
         return Version(str(made.version), tags)
 
-    def crown(self, version: Version) -> None:
+    def promote(self, version: Version) -> None:
         """Let the alias `champion` name this version, and `former` the one that was champion until now."""
         if why := self._client.get_model_version(self._name, version.number).tags.get(TAKEN_BACK):
             logger.warning(

@@ -50,7 +50,7 @@ class Checkpoint:
     known: bool
 
     @property
-    def said(self) -> str:
+    def location(self) -> str:
         """What somebody has to know who looks for the file."""
         if not self.known:
             return "a base of widths that ComfyUI does not know: it cannot load it"
@@ -116,7 +116,7 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
     sampler, scheduler, *_ = SAMPLERS[image.scheduler]
     model, clip, vae = ["2", 0], ["2", 1], ["1", 2]
     nodes: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("CheckpointLoaderSimple", base.said, {"ckpt_name": base.file}),
+        ("CheckpointLoaderSimple", base.location, {"ckpt_name": base.file}),
         (
             "LoraLoader",
             f"the character: this package's lora/{lora} in models/loras",

@@ -151,7 +151,7 @@ def _use(parts: "PackageContents") -> str:
 In Python, `mlflow.pyfunc.load_model(".")` takes a table of prompts (and seeds and presets);
 `lora/{person.trigger}.kohya.safetensors` is for ComfyUI and the WebUIs;
 `comfyui.json`, where there is one, is a workflow for ComfyUI's API: it looks for the LoRA in models/loras
-and for the base ({base.said}).
+and for the base ({base.location}).
 
 Meant for pictures of {person.name} in scenes that the rights above allow. Not meant for pictures of real
 people, for sexual content, or for passing a picture off as a photograph of somebody: prompts and pictures

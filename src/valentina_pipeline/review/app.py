@@ -40,7 +40,7 @@ class Words(BaseModel):
     human: Text | None = None
     verdict: Annotated[str, Field(pattern=f"^({'|'.join(VERDICTS)})$")] | None = None
 
-    def given(self) -> dict[str, str]:
+    def edited_fields(self) -> dict[str, str]:
         """Return what is meant; a caption has single spaces and no end of line."""
         found = self.model_dump(exclude_none=True)
         return {name: " ".join(value.split()) for name, value in found.items()}
@@ -79,7 +79,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
     app.add_middleware(BodyLimits, largest=LARGEST_BODY, most=LARGEST_BODY)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
 
-    def checked(given: str) -> None:
+    def check_token(given: str) -> None:
         if not secrets.compare_digest(given.encode(), token.encode()):
             raise HTTPException(403, "this page is of an earlier start: reload it")
 
@@ -104,16 +104,16 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
 
     @app.put("/api/portraits/{sha256}")
     def edit(sha256: Name, change: Edit, given: Token) -> dict[str, Any]:
-        checked(given)
+        check_token(given)
         try:
-            dataset.edit(sha256, change.before.given(), change.after.given(), editor)
+            dataset.edit(sha256, change.before.edited_fields(), change.after.edited_fields(), editor)
         except InvalidCaptionsError as err:
             raise HTTPException(409, str(err)) from err
         return portraits()
 
     @app.post("/api/replace")
     def replace(change: Replacement, given: Token) -> dict[str, Any]:
-        checked(given)
+        check_token(given)
         try:
             changed = dataset.replace(change.find, change.replacement, editor)
         except InvalidCaptionsError as err:

@@ -48,7 +48,7 @@ class Processes:
         for tensor, mean in zip(apart, flat.div_(self.count).split([t.numel() for t in apart]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def told(self, work: Callable[[], Found]) -> Found:
+    def broadcast(self, work: Callable[[], Found]) -> Found:
         """Return what `work` gives in the first process, in all of them."""
         if self.count == 1:
             return work()

@@ -125,6 +125,6 @@ def test_training_embeds_a_long_caption_as_drawing_does(family: str) -> None:
 def test_learned_words_and_what_trains_encoders_are_reached_behind_the_77th_token() -> None:
     base = tiny_bases.loaded("sdxl", own_tokenizers=True)
     tokens = add_tokens(base, "zwx", "woman", 3)
-    context, _ = encode_prompt(base, tokenize(base, [tokens.spelled(f"{LONG}, zwx woman")]))
+    context, _ = encode_prompt(base, tokenize(base, [tokens.expand_trigger(f"{LONG}, zwx woman")]))
     context.square().sum().backward()
     assert all(rows.grad is not None and rows.grad.abs().min() > 0 for rows in tokens.rows.values())

@@ -36,7 +36,7 @@ def written(base: Path, threshold: float) -> Path:
 
 
 def test_a_base_without_one_is_looked_at_by_the_filter_alone(tmp_path: Path) -> None:
-    assert SafetyChecker.at_hand(tmp_path) is None
+    assert SafetyChecker.load_if_available(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_base_without_one_is_looked_at_by_the_filter_alone(tmp_path: Path) -> 
 def test_a_picture_is_unsafe_where_it_is_like_a_concept(
     tmp_path: Path, threshold: float, said: str | None
 ) -> None:
-    checker = SafetyChecker.at_hand(written(tmp_path, threshold))
+    checker = SafetyChecker.load_if_available(written(tmp_path, threshold))
     assert checker is not None
     image = picture(0)
     before = image.tobytes()
@@ -58,7 +58,7 @@ def test_one_of_sd_15_in_the_hub_s_cache_serves_every_base(tmp_path: Path) -> No
     written(repository / "snapshots/abc", -2.0)
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text("abc")
-    checker = SafetyChecker.at_hand(tmp_path / "base")
+    checker = SafetyChecker.load_if_available(tmp_path / "base")
     assert checker is not None
     assert checker.unsafe(picture(0))
 
@@ -74,14 +74,14 @@ def test_a_checker_that_is_there_and_not_whole_is_no_checker_that_passes_everyth
     weights = load_file(file)
     save_file({name: w for name, w in weights.items() if name != "concept_embeds"}, file)
     with pytest.raises(InvalidCheckerError, match="lacks weights: concept_embeds"):
-        SafetyChecker.at_hand(tmp_path)
+        SafetyChecker.load_if_available(tmp_path)
     save_file({**weights, "concept_embeds": weights["concept_embeds"] * float("nan")}, file)
     with pytest.raises(InvalidCheckerError, match="no numbers"):
-        SafetyChecker.at_hand(tmp_path)
+        SafetyChecker.load_if_available(tmp_path)
     file.write_bytes(b"pickle")
     with pytest.raises(InvalidCheckerError, match="cannot be read"):
-        SafetyChecker.at_hand(tmp_path)
+        SafetyChecker.load_if_available(tmp_path)
     written(tmp_path, 2.0)
     shutil.rmtree(tmp_path / "feature_extractor")
     with pytest.raises(InvalidCheckerError, match="cannot be read"):
-        SafetyChecker.at_hand(tmp_path)
+        SafetyChecker.load_if_available(tmp_path)

@@ -151,7 +151,7 @@ def test_a_version_of_the_registry_is_drawn_from_by_its_name(
     empty_store(tmp_path, monkeypatch)
     files = {f.relative_to(package).as_posix(): f for f in package.rglob("*") if f.is_file()}
     registry = Registry(tmp_path, "her")
-    registry.crown(registry.register(files, {"package_sha256": "0" * 64}))
+    registry.promote(registry.register(files, {"package_sha256": "0" * 64}))
     output = ("--preset", "draft", "--output", str(tmp_path / "out"))
     for uri in ("models:/her@champion", "models:/her/1"):
         result = command(tmp_path, "smiling", "--package", uri, *output)

@@ -19,7 +19,12 @@ from valentina_pipeline.integrations.registry import Registry
 from valentina_pipeline.serving.api.auth import ApiKeyAuth
 from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.inference.engine import InferenceEngine
-from valentina_pipeline.serving.inference.package import InvalidPackageError, PackageInfo, RightsUnknown, read
+from valentina_pipeline.serving.inference.package import (
+    InvalidPackageError,
+    PackageInfo,
+    RightsUnknownError,
+    read,
+)
 from valentina_pipeline.serving.inference.pyfunc import Model
 from valentina_pipeline.serving.inference.request import GenerationRequest
 from valentina_pipeline.serving.jobs.metrics import Metrics
@@ -127,7 +132,7 @@ def test_rights_that_end_or_are_taken_back_end_the_next_request_of_whatever_draw
             call()
     ledger.write_text("- [")
     for call in calls:
-        with pytest.raises(RightsUnknown, match="is not YAML"):
+        with pytest.raises(RightsUnknownError, match="is not YAML"):
             call()
 
 
@@ -139,7 +144,7 @@ def test_a_served_alias_refuses_after_the_revocation(
     shutil.copytree(ROOT / ledgers.PLACE, project / ledgers.PLACE)
     files = {file.relative_to(package).as_posix(): file for file in package.rglob("*") if file.is_file()}
     registry = Registry(project, NAME)
-    registry.crown(registry.register(files, {"package_sha256": "p"}))
+    registry.promote(registry.register(files, {"package_sha256": "p"}))
     elsewhere = server(open_package(project, f"models:/{NAME}@champion", None), tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
     assert elsewhere.submit("local", ASKED).id == "accepted"

@@ -43,7 +43,7 @@ def remover(model: str) -> Callable[[Image.Image], Image.Image]:
         raise missing_segmenter(model) from err
     network.eval()
 
-    def alone(image: Image.Image) -> Image.Image:
+    def remove(image: Image.Image) -> Image.Image:
         pixels = processor(images=image, return_tensors="pt")
         with one_thread(), torch.inference_mode():
             scores = network(**pixels).logits
@@ -52,4 +52,4 @@ def remover(model: str) -> Callable[[Image.Image], Image.Image]:
         kept = np.asarray(image.convert("RGB"), np.float32) * (1 - share) + GREY * share
         return Image.fromarray(kept.round().astype(np.uint8))
 
-    return alone
+    return remove

@@ -27,7 +27,7 @@ class Crop:
     height: float
     angle: float
 
-    def shown(self, size: int) -> tuple[int, int]:
+    def visible_size(self, size: int) -> tuple[int, int]:
         """Return width and height of `size` x `size` pixels in the proportions of the crop."""
         long = (self.width / self.height) ** 0.5
         return max(1, round(size * long)), max(1, round(size / long))
@@ -83,8 +83,8 @@ def apply_crop(image: Image.Image, crop: Crop, size: int, linear: bool = False) 
     """
     import cv2
 
-    shown = crop.shown(size)
-    native = crop.shown(min(max(round((crop.width * crop.height) ** 0.5), 1), 8192))
+    shown = crop.visible_size(size)
+    native = crop.visible_size(min(max(round((crop.width * crop.height) ** 0.5), 1), 8192))
     matrix = crop.matrix(native)
     # only the part that is seen: OpenCV warps no picture of more than 32,767 pixels a side
     (x, y), reach = crop.centre, max(crop.width, crop.height) * 0.75 + 4
@@ -105,7 +105,7 @@ def apply_crop(image: Image.Image, crop: Crop, size: int, linear: bool = False) 
 
 def transform_face(face: Face, crop: Crop, size: int) -> Face:
     """Return the face in pixels of its portrait; the box keeps its proportions about its centre."""
-    shown = crop.shown(size)
+    shown = crop.visible_size(size)
     matrix = crop.matrix(shown)
     landmarks = np.round(face.landmarks @ matrix[:, :2].T + matrix[:, 2], 2)
     half = (

@@ -79,7 +79,7 @@ class Img2ImgState:
         """What a pipeline is given as its noise (n, c, h, w); it multiplies it by the sampler's own scale."""
         return self._noisy(0) / self.scheduler.init_noise_sigma
 
-    def kept(self, done: int, latents: "Tensor") -> "Tensor":
+    def restore_kept_area(self, done: int, latents: "Tensor") -> "Tensor":
         """Return latents after so many steps with the picture where it stays."""
         known = self._noisy(done).to(latents.device, latents.dtype)
         return known + self.fresh.to(latents.device, latents.dtype) * (latents - known)

@@ -161,7 +161,7 @@ def _denoise(
     sampler = pipe.scheduler
 
     def after_step(_pipe: Any, done: int, _timestep: Any, state: dict[str, Any]) -> dict[str, Any]:
-        latents = batch.kept(done + 1, state["latents"]) if batch else state["latents"]
+        latents = batch.restore_kept_area(done + 1, state["latents"]) if batch else state["latents"]
         if on_step is not None:
             on_step(done + 1, latents)
         return {"latents": latents}

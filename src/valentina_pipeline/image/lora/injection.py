@@ -170,7 +170,7 @@ def _config(lora: LoraFile, network: str, form: Form, layers: Mapping[str, LoraL
     settings["target_modules"] = sorted(layers)
     if form == "dora":
         settings["use_dora"] = True
-    if label == "lora_alpha" and lora.stabilized(network):
+    if label == "lora_alpha" and lora.is_rslora(network):
         settings["use_rslora"] = True
     if form == "lokr":
         settings |= {

@@ -35,7 +35,7 @@ def read_pairs(lora: LoraFile) -> dict[str, Pair]:
                 f"{lora.file} is no plain LoRA: layer {layer.name} is of form {layer.form}, "
                 "and only products of two matrices have sums and ranks"
             )
-        root = math.sqrt(layer.rank) if lora.stabilized(key[0]) else layer.rank
+        root = math.sqrt(layer.rank) if lora.is_rslora(key[0]) else layer.rank
         down, up = (layer.parts[part].float() for part in ("lora_A", "lora_B"))
         pairs[".".join(key)] = Pair(down, up, layer.alpha / root)
     return pairs

@@ -68,7 +68,7 @@ class LoraFile:
     config: Mapping[str, Any]
     size: int | None
 
-    def stabilized(self, network: str) -> bool:
+    def is_rslora(self, network: str) -> bool:
         """Return whether a network's updates are scaled by alpha / sqrt(rank)."""
         return bool(self.config.get(f"{network}.use_rslora"))
 

@@ -53,7 +53,7 @@ class Tokens:
         """Return the trainable parameters by name."""
         return {f"{encoder}.new_tokens": rows for encoder, rows in self.rows.items()}
 
-    def spelled(self, caption: str) -> str:
+    def expand_trigger(self, caption: str) -> str:
         """Return the caption with all of the tokens where the trigger stands."""
         return caption.replace(self.names[0], " ".join(self.names))
 

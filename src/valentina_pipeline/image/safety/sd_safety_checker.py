@@ -45,7 +45,7 @@ class SafetyChecker:
         self._network: Any = network.eval()
 
     @classmethod
-    def at_hand(cls, base: Path) -> "SafetyChecker | None":
+    def load_if_available(cls, base: Path) -> "SafetyChecker | None":
         """Return the one in a base's folder, else SD 1.5's in the hub's cache; None where neither is there.
 
         Nothing is downloaded, and only safetensors are read.

@@ -131,13 +131,13 @@ def _run_evaluations(
     if not looks and not sampled:
         return {}
 
-    def seen() -> Metrics:
+    def evaluate() -> Metrics:
         if sampled:
             watch.sample(done, mover.base.pipe)
         return {name: value for look in looks for name, value in look().items()}
 
-    with mover.shown():
-        found = mover.processes.told(seen)
+    with mover.eval_mode():
+        found = mover.processes.broadcast(evaluate)
     if found:
         run.looks[done] = found
     return found

@@ -26,14 +26,14 @@ class Trainable:
         weights: by names that begin with their network's.
         rates: the peak learning rate of each.
         spans: by the same names: in which share of the steps each learns.
-        spelled: a caption as the tokenizers are to see it.
+        expand_trigger: a caption as the tokenizers are to see it.
         files: what came of it, by relative path.
     """
 
     weights: "Mapping[str, Parameter]"
     rates: Mapping[str, float]
     spans: Mapping[str, tuple[float, float]]
-    spelled: Callable[[str], str]
+    expand_trigger: Callable[[str], str]
     files: Callable[[AdapterMetadata], dict[str, bytes]]
 
 
@@ -96,7 +96,7 @@ def _tokens(
         return {f"{trigger}.embeddings.safetensors": serialise(tokens.tensors(), about)}
 
     rates = dict.fromkeys(weights, cfg.embedding_learning_rate)
-    return Trainable(weights, rates, dict.fromkeys(weights, span), tokens.spelled, files)
+    return Trainable(weights, rates, dict.fromkeys(weights, span), tokens.expand_trigger, files)
 
 
 def _whole(base: BaseModel, cfg: TrainConfig) -> Trainable:
@@ -127,7 +127,7 @@ def _both(one: Trainable, other: Trainable) -> Trainable:
         {**one.weights, **other.weights},
         {**one.rates, **other.rates},
         {**one.spans, **other.spans},
-        lambda caption: other.spelled(one.spelled(caption)),
+        lambda caption: other.expand_trigger(one.expand_trigger(caption)),
         lambda notes: {**one.files(notes), **other.files(notes)},
     )
 

@@ -124,7 +124,7 @@ class Trainer:
         return total
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def eval_mode(self) -> Iterator[None]:
         """Have the networks stand still, at the weights that the run would end with now."""
         self.base.unet.eval()
         before = self.settle()

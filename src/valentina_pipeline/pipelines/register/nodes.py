@@ -75,7 +75,7 @@ def register_candidate(
     # an old decision read again does not take the crown from whoever won it since
     heir = decision != recorded or present is None or present.tags.get("content_hash") == content
     if decision["status"] == CHAMPION and heir:
-        registry.crown(version)
+        registry.promote(version)
     return decision
 
 

@@ -239,7 +239,9 @@ def _fitted(samples: "list[Sample]", side: int, learned: "Trainable", flip: bool
 
     from valentina_pipeline.image.train.samples import fit, flip_sample
 
-    worded = [replace(sample, caption=learned.spelled(sample.caption)) for sample in fit(samples, side**2)]
+    worded = [
+        replace(sample, caption=learned.expand_trigger(sample.caption)) for sample in fit(samples, side**2)
+    ]
     return worded + [flip_sample(sample) for sample in worded] if flip else worded
 
 

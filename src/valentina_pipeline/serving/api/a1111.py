@@ -87,7 +87,7 @@ def _add_drawing(app: FastAPI, server: GenerationService, owner: Caller, watched
         kept = [each for each in job.images if each.file]
         said = [*warnings, *more]
         return {
-            "images": [server.embedded(each) for each in kept] if body.send_images else [],
+            "images": [server.image_base64(each) for each in kept] if body.send_images else [],
             "parameters": body.model_dump(exclude={"init_images", "mask"}, exclude_none=True),
             "info": json.dumps(_info(job, server, body, said)),
             **({"warnings": said} if said else {}),

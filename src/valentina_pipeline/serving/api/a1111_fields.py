@@ -260,7 +260,7 @@ def _checked(body: Txt2Img, about: PackageInfo) -> list[str]:
     idle = (
         IDLE if isinstance(body, Img2Img) else {*IDLE, *Img2Img.model_fields}
     )  # one class of A1111's has both
-    unknown = [name for name in body.unknown() if name not in idle and name not in ONLY]
+    unknown = [name for name in body.unknown_fields() if name not in idle and name not in ONLY]
     return warnings + [f"{name}: is no field of this call, nothing was done with it" for name in unknown]
 
 

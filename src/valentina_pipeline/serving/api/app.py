@@ -35,7 +35,7 @@ from valentina_pipeline.serving.api.openai import add_openai
 from valentina_pipeline.serving.api.service import GenerationService, Status, without_folders
 from valentina_pipeline.serving.api.web import Enclosed, add_page
 from valentina_pipeline.serving.inference.input_images import LARGEST_PICTURE, content
-from valentina_pipeline.serving.inference.package import InvalidPackageError, RightsUnknown
+from valentina_pipeline.serving.inference.package import InvalidPackageError, RightsUnknownError
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 from valentina_pipeline.serving.inference.request import GenerationRequest as Wanted
 from valentina_pipeline.serving.inference.request import from_png_text
@@ -87,12 +87,12 @@ class LatencyMiddleware:
         """Answer a request, as ASGI has it."""
         begun = time.perf_counter()
 
-        async def told(message: Message) -> None:
+        async def send_timed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.seconds.labels("answer").observe(time.perf_counter() - begun)
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_timed)
 
 
 def create_app(server: GenerationService) -> FastAPI:
@@ -162,12 +162,12 @@ def create_app(server: GenerationService) -> FastAPI:
 
     streams = ConcurrencyLimit(MOST_STREAMS, MOST_STREAMS_EACH, "streams of events are open")
 
-    async def streamed(job: Mine) -> AsyncIterator[Job]:
+    async def owned_stream(job: Mine) -> AsyncIterator[Job]:
         with streams.taken(job.owner):
             yield job
 
     @app.get("/v1/jobs/{job}/events", response_class=EventSourceResponse, tags=["jobs"])
-    async def events(job: Annotated[Job, Depends(streamed)]) -> AsyncIterator[ServerSentEvent]:
+    async def events(job: Annotated[Job, Depends(owned_stream)]) -> AsyncIterator[ServerSentEvent]:
         """Stream a job's progress and previews until it has ended: events `status` and `preview`."""
         async for kind, data in server.events(job.id):
             yield ServerSentEvent(event=kind, data=data)
@@ -198,7 +198,7 @@ def create_app(server: GenerationService) -> FastAPI:
         """Return an image: a PNG file that says how it was drawn. A signed link needs no key."""
         found = await asyncio.to_thread(server.desk.jobs.get, job)
         if expires is not None:
-            if not server.linked(request.url.path, expires, signature):
+            if not server.is_valid_link(request.url.path, expires, signature):
                 raise HTTPException(403, "this link has ended, or is none that was given out")
         elif found is None or found.owner != await owner(request):
             found = None
@@ -422,8 +422,8 @@ def _answer_errors(app: FastAPI, desk: Dispatcher) -> None:
         logger.error("%s", err)
         return answer(410, "invalid_request_error", without_folders(str(err)))
 
-    @app.exception_handler(RightsUnknown)
-    async def unknown(_: Request, err: RightsUnknown) -> JSONResponse:
+    @app.exception_handler(RightsUnknownError)
+    async def unknown(_: Request, err: RightsUnknownError) -> JSONResponse:
         logger.error("%s", err)
         return answer(503, "server_error", without_folders(str(err)), wait=ASK_AGAIN)
 

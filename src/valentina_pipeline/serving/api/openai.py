@@ -89,7 +89,7 @@ def add_openai(app: FastAPI, server: GenerationService, owner: Caller) -> None:
         def one(image: Any) -> dict[str, str]:
             if body.response_format == "url":
                 return {"url": f"{str(request.base_url).rstrip('/')}{server.link(job.id, image.seed)}"}
-            return {"b64_json": server.embedded(image)}
+            return {"b64_json": server.image_base64(image)}
 
         return {
             "created": int(time.time()),
@@ -154,7 +154,7 @@ def _checked(body: Images, server: GenerationService) -> list[str]:
     Raises:
         InvalidRequestError: a field asks for what is not done here.
     """
-    if unknown := body.unknown():
+    if unknown := body.unknown_fields():
         raise InvalidRequestError(unknown[0], f"is no field of this call: {', '.join(Images.model_fields)}")
     for field, (values, why) in ONLY.items():
         if getattr(body, field) not in values:

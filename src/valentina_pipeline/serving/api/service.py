@@ -161,7 +161,7 @@ class GenerationService:
                 Picture(
                     seed=each.seed,
                     url=f"/v1/jobs/{job.id}/images/{each.seed}.png" if each.file else None,
-                    base64=self.embedded(each) if embed and each.file else None,
+                    base64=self.image_base64(each) if embed and each.file else None,
                     refused=each.refused,
                     engine=each.engine,
                     identity=each.identity,
@@ -178,7 +178,7 @@ class GenerationService:
         path = f"/v1/jobs/{job}/images/{seed}.png"
         return f"{path}?expires={ends}&signature={self._signature(path, ends)}"
 
-    def linked(self, path: str, expires: int, signature: str) -> bool:
+    def is_valid_link(self, path: str, expires: int, signature: str) -> bool:
         """Return whether a path was given out by `link` and has not ended."""
         good = hmac.compare_digest(self._signature(path, expires).encode(), signature.encode())
         return good and time.time() < expires
@@ -186,7 +186,7 @@ class GenerationService:
     def _signature(self, path: str, expires: int) -> str:
         return hmac.new(self._link_key, f"{path} {expires}".encode(), "sha256").hexdigest()
 
-    def embedded(self, image: Image) -> str:
+    def image_base64(self, image: Image) -> str:
         """Return an image's PNG file as base64.
 
         Raises:
@@ -197,7 +197,7 @@ class GenerationService:
         except OSError as err:
             raise UnavailableError(f"the image of seed {image.seed} cannot be read on this server") from err
 
-    async def ended(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> Job:
+    async def wait_until_done(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> Job:
         """Return a job once it has ended; where who waits for it is `gone`, cancel it.
 
         Raises:

@@ -30,7 +30,7 @@ class ClientModel(BaseModel):
             return {name: value for name, value in values.items() if value is not None}
         return values
 
-    def unknown(self) -> list[str]:
+    def unknown_fields(self) -> list[str]:
         """Return the names of fields that the program's interface does not have."""
         return sorted(self.model_extra or {})
 
@@ -89,7 +89,7 @@ async def generate_images(
     except InvalidRequestError as err:
         raise rename_fields(err, names) from err
     with waiting(owner, job.id):
-        job = await server.ended(job, request.is_disconnected)
+        job = await server.wait_until_done(job, request.is_disconnected)
     if job.state == "failed":
         raise HTTPException(500, without_folders(job.error))
     if not any(each.file for each in job.images):

@@ -42,14 +42,14 @@ class Enclosed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI has it."""
 
-        async def told(message: Message) -> None:
+        async def send_enclosed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in ENCLOSED.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_enclosed)
 
 
 def add_page(app: FastAPI) -> None:

@@ -122,7 +122,7 @@ class InferenceEngine:
             self._composition = LoraStack(self._base, about.trigger, self.shelf)
             self._steering = ControlModels(self._base.unet, self.controls)
             self.device, self.memory = str(self._base.device), vars(self._base.placement)
-            self._checker = SafetyChecker.at_hand(self._base.folder)
+            self._checker = SafetyChecker.load_if_available(self._base.folder)
         elif engine == "onnx":
             self._pipe = _exported(about)
             self.device = self._pipe.unet.runs_on

@@ -36,7 +36,7 @@ class InvalidPackageError(ValueError):
     """A folder is no package, its files are not those that were published, or it may not draw."""
 
 
-class RightsUnknown(InvalidPackageError):
+class RightsUnknownError(InvalidPackageError):
     """It cannot be found out now whether a package may draw, so it does not."""
 
 
@@ -180,12 +180,12 @@ def check_rights(about: PackageInfo, root: Path | None) -> None:
 
     Raises:
         InvalidPackageError: it may not; see integrations/permission.py.
-        RightsUnknown: it cannot be found out now.
+        RightsUnknownError: it cannot be found out now.
     """
     try:
         why = obstacle(about.folder, about.terms, root)
     except PermissionUnknownError as err:
-        raise RightsUnknown(f"{about.name}'s package {err}") from err
+        raise RightsUnknownError(f"{about.name}'s package {err}") from err
     if why:
         raise InvalidPackageError(f"{about.name}'s package {why}")
 

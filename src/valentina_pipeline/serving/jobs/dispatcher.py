@@ -295,7 +295,7 @@ class Dispatcher:
                         trouble = str(err)
                         self._cancelled |= waiting  # the rest is drawn once it can be kept
                 case BatchDone():
-                    self._metrics.drawn(images, told.seconds)
+                    self._metrics.count_images(images, told.seconds)
                     self.batch_seconds = told.seconds
                     self._end(waiting, told.error, trouble or told.waits)
                     return True

@@ -57,7 +57,7 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
 
-    def drawn(self, images: int, seconds: float) -> None:
+    def count_images(self, images: int, seconds: float) -> None:
         """Count a batch."""
         self.batch.observe(images)
         self.seconds.labels("drawing").observe(seconds)
