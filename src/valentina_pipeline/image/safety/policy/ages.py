@@ -15,6 +15,9 @@ NEAR = 4
 
 N = r"(?<!\S)(?:0?\d|1[0-7])(?!\S)"
 AND = ("and", "e", "y", "et", "und", "en")
+FRENCH = {"sept": "17", "huit": "18", "neuf": "19"}
+"""What "dix" and these are together."""
+
 TENS = "99"
 """What "twenty" and "twenty one" are in digits: it is enough that they are no minor's."""
 
@@ -76,12 +79,16 @@ def is_age_word(word: str) -> bool:
 def _digits(tokens: Sequence[Token], words: Words) -> list[str]:
     """Return the words with numbers as digits, and "twenty one" as 99."""
     said: list[str] = []
+    dix = False
     for token in tokens:
         form = next((f for f in token.forms if f in words.numbers or f in words.tens), _latin(token))
         if form in words.tens:
             said.append(TENS)
+        elif dix and form in FRENCH:
+            said[-1] = FRENCH[form]
         elif said[-1:] != [TENS] or (form not in words.numbers and form not in AND):
             said.append(str(words.numbers.get(form, form)))
+        dix = form == "dix"
     return said
 
 
@@ -123,7 +130,7 @@ def _any(lines: list[str]) -> str:
 def _pattern(section: str) -> str:
     """Return the expressions of a section as one."""
     whole = "|".join(sections("age_patterns.txt")[section])
-    for name in ("END", "LIKE", "PERSON", "ORDINAL"):
+    for name in ("END", "LIKE", "PERSON", "ORDINAL", "UNTIL", "FIRST", "PUPIL", "CLASSE", "KLASSE"):
         whole = whole.replace(f"<{name}>", _part(name))
     return whole.replace("<N>", N)
 

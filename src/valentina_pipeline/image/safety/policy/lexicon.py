@@ -2,12 +2,13 @@
 
 A list is a text file: `[kind]` begins a section, commas and line ends part its entries, # begins a comment.
 In an entry, `word*` is a stem, `*part*` stands anywhere in a word, `this|that` are alternatives, `...` is up
-to three words.
+to three words. `[maybe kind]` has words that mean something else in other languages ("bite", "verge", "hard"):
+they count where the text has a word of the list's `[spoken]` too.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,8 @@ LONGEST = 40
 
 GAP = 3
 """Words that `...` stands for, at most."""
+
+MAYBE, SPOKEN = "maybe ", "spoken"
 
 SHORTEST_STEM = 3
 
@@ -58,15 +61,23 @@ class Found:
 
 
 class Lexicon:
-    """Entries of all lists, found by their first word."""
+    """Entries of all lists, found by their first word.
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    Args:
+        texts: the lists by their language.
+    """
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self._spoken: dict[str, set[str]] = defaultdict(set)
         self._words: dict[str, list[tuple[str, tuple[_Word, ...]]]] = defaultdict(list)
         self._stems: dict[str, list[tuple[str, tuple[_Word, ...]]]] = defaultdict(list)
         inside: dict[str, list[str]] = defaultdict(list)
-        for text in texts:
+        for language, text in texts.items():
             for kind, entry in _entries(text):
-                self._add(kind, entry, inside)
+                if kind == SPOKEN:
+                    self._spoken[entry].add(language)
+                else:
+                    self._add(f"{kind} {language}" if kind.startswith(MAYBE) else kind, entry, inside)
         self._inside = {kind: re.compile("|".join(map(re.escape, parts))) for kind, parts in inside.items()}
         self._vocabulary = frozenset(w for w in self._words if len(w) > 2) | frozenset(
             word
@@ -108,23 +119,27 @@ class Lexicon:
 
         Args:
             word: as it may be meant.
-            met: letters before the last piece of a word taken together: a stem has to reach into that
-                piece and nearly to its end, so that "nudi sulla" is two words. 0 for a word in one piece.
+            met: letters before the last piece of a word taken together: a stem has to cover most of that
+                piece, so that "nudi sulla" and "swing era" are two words. 0 for a word in one piece.
         """
         if word in self._single or (not met and word in self._vocabulary):
             return True
         return any(
-            word[:end] in self._single_stems and (not met or len(word) - end <= ENDING or end >= LONG_STEM)
+            word[:end] in self._single_stems and (not met or _reaches(word, met, end))
             for end in range(max(SHORTEST_STEM, met + 1), len(word) + 1)
         )
 
     def find(self, tokens: Sequence[Token]) -> Iterator[Found]:
         """Yield each entry that the text has, but for those inside of an innocent one."""
         found = list(self._all(tokens))
-        innocent = {at for each in found if each.kind == "innocent" for at in range(each.start, each.end)}
+        innocent, plain = _places(found, "innocent"), _places(found, "plain")
+        languages = {each for token in tokens for form in token.forms for each in self._spoken.get(form, ())}
         for each in found:
-            if each.kind != "innocent" and not innocent.intersection(range(each.start, each.end)):
-                yield each
+            kind = _certain(each.kind, languages, alone=len(tokens) == 1)
+            at = range(each.start, each.end)
+            hidden = innocent.intersection(at) or (kind in ("minor", "teen") and plain.intersection(at))
+            if kind and kind != "innocent" and not hidden:
+                yield Found("minors" if kind == "plain" else kind, each.start, each.end)
 
     def _all(self, tokens: Sequence[Token]) -> Iterator[Found]:
         for at, token in enumerate(tokens):
@@ -156,6 +171,28 @@ class Lexicon:
             if len(word) == len(form) and hole.fullmatch(word):
                 entries = [*self._words.get(word, ()), *self._stems.get(word, ())]
                 yield from (Found(kind, at, at + 1) for kind, rest in entries if not rest)
+
+
+def _places(found: Sequence[Found], kind: str) -> set[int]:
+    return {at for each in found if each.kind == kind for at in range(each.start, each.end)}
+
+
+def _certain(kind: str, languages: set[str], alone: bool) -> str:
+    """Return a kind without "maybe", or "" for an entry of a language that the text is not in.
+
+    A text of one word is in any language: what may be sexual is.
+    """
+    if not kind.startswith(MAYBE):
+        return kind
+    sort, _, language = kind.removeprefix(MAYBE).partition(" ")
+    return sort if language in languages or (alone and sort == "sexual") else ""
+
+
+def _reaches(word: str, met: int, end: int) -> bool:
+    """Return whether a stem up to `end` covers most of the last piece, which begins at `met`."""
+    left = len(word) - end
+    covered = end - met
+    return (end >= LONG_STEM and covered > ENDING) or (left <= ENDING and 2 * left < covered)
 
 
 def _end(tokens: Sequence[Token], at: int, places: Sequence[_Word]) -> int | None:
@@ -191,4 +228,5 @@ def _entries(text: str) -> Iterator[tuple[str, str]]:
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
     """Return all lists of data/."""
-    return Lexicon([file.read_text("utf-8") for file in sorted(DATA.glob("words_*.txt"))])
+    files = sorted(DATA.glob("words_*.txt"))
+    return Lexicon({file.stem.removeprefix("words_"): file.read_text("utf-8") for file in files})

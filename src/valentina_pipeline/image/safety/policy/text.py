@@ -30,7 +30,7 @@ READABLE = (
 """Scripts in which the lists have words."""
 
 WORD = re.compile(
-    r"\d+(?:[.,:/]\d+)+|[@$]?[^\W_](?:[@$!*#€£]*[^\W_])*|"
+    r"\d+(?:[.,:/]\d+)+|[@$]?[^\W_](?:[@$!*#€£]*[^\W_])*(?:(?<=[^\W\d_])[@€$](?!\w))?|"
     r"[\u2600-\u27bf\U0001f300-\U0001faff]"
 )
 PARTING = re.compile(r"[,;\n|!?。、，]|\.\s")
@@ -162,6 +162,7 @@ def _split(pieces: Iterator[_Piece], known: Callable[[str, int], bool]) -> Itera
 
 def _joined(pieces: list[_Piece], known: Callable[[str, int], bool]) -> tuple[str, int]:
     """Return the longest known word that the first pieces are together, else the first; and how many."""
+    genitive_first = pieces[0].raw == "s" and pieces[0].glue in ("'", "’")
     for count in range(len(pieces), 1, -1):
         parts, glues = [p.raw for p in pieces[:count]], [p.glue for p in pieces[1:count]]
         spaced = any(glue.isspace() for glue in glues)
@@ -169,6 +170,8 @@ def _joined(pieces: list[_Piece], known: Callable[[str, int], bool]) -> tuple[st
         if genitive or any(g == "" or PARTING.search(g) for g in glues) or (spaced and count > 3):
             continue
         if spaced and (any(map(str.isdigit, parts)) or all(part in COMMON for part in parts)):
+            continue
+        if genitive_first or (spaced and count == 2 and parts[1] in COMMON and known(parts[0], 0)):
             continue
         whole = "".join(parts)
         if len(whole) >= 4 and any(known(form, len(whole) - len(parts[-1])) for form in forms(whole)):
