@@ -5,9 +5,10 @@ that are also common words ("Pink", "Jack Black" beside a union jack and black b
 innocent and stay out.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -27,16 +28,45 @@ LETTERS = 40
 SURE = 7
 """Letters of a name, at least, that is read where a letter of it is wrong."""
 
+HANDLE = 9
+"""Likewise, of several names written as one."""
+
+HEARD = 6
+"""Letters of several names, at least, that are read where they only sound alike: "Cardy B"."""
+
 BETWEEN = 2
 """Middle names that a name in the list lacks, at most."""
 
 EVERYDAY = words("everyday")
 """Words of names that stand in sentences by themselves."""
 
+ORDINARY = words("ordinary")
+"""Words that are nearly a name: "bowling", "dragon"."""
+
 PARTICLES = words("particles")
 
 SMALL = COMMON | words("between")
 """Words that are no middle names."""
+
+
+SOUNDS = tuple(
+    (re.compile(letters), sound)
+    for letters, sound in (
+        (r"ph", "f"),
+        (r"d?ge$|dge", "j"),
+        (r"ck|qu?", "k"),
+        (r"c(?=[eiy])|z", "s"),
+        (r"c", "k"),
+        (r"x", "ks"),
+        (r"(?<=.)h", ""),
+        (r"ie|ey|ee|ea|y", "i"),
+        (r"oo|ou", "u"),
+        (r"w", "v"),
+        (r"(.)\1+", r"\1"),
+        (r"(?<=.)e$", ""),
+    )
+)
+"""Letters that are written for each other, in the order in which they are replaced."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +78,8 @@ class _People:
         ends: (first word, last word) -> the person.
         inside: names in scripts without spaces -> the person.
         near: by first letter, and by the last two, the letters of names that may be misspelt.
+        heard: sounds of several names -> the person.
+        lone: names of one word, as in `written`.
         words: all words of names.
     """
 
@@ -55,6 +87,8 @@ class _People:
     ends: dict[tuple[str, str], str]
     inside: dict[str, str]
     near: dict[str, list[str]]
+    heard: dict[str, str]
+    lone: set[str]
     words: frozenset[str]
 
 
@@ -90,7 +124,7 @@ def _named(tokens: Sequence[Token]) -> Iterator[str]:
         for run, count in _runs(tokens[at:]):
             if not run.isascii():
                 yield from (name for written, name in people.inside.items() if written in run)
-            name = people.written.get(run) or (_misspelt(run) if count <= 3 else None)
+            name = people.written.get(run) or (_misspelt(run, count) if count <= 3 else None)
             if name:
                 yield name
         yield from _apart(tokens, at)
@@ -138,17 +172,27 @@ def _apart(tokens: Sequence[Token], at: int) -> Iterator[str]:
 
 
 @lru_cache(maxsize=65536)
-def _misspelt(run: str) -> str | None:
-    """Return who may be meant by letters that are nearly a name's."""
+def _misspelt(run: str, count: int) -> str | None:
+    """Return who may be meant by the letters of so many words that are nearly a name's."""
     people = _people()
-    if not run.isascii() or len(run) < 6:
+    if not run.isascii() or len(run) < HEARD or run in ORDINARY:
         return None
+    if count > 1 and (name := people.heard.get(_sounds(run))):
+        return name
     for written in [*people.near.get(run[0], ()), *people.near.get(run[-2:], ())]:
         allowed = _slips(len(written))
         close = abs(len(written) - len(run)) <= allowed
-        if close and OSA.distance(run, written, score_cutoff=allowed) <= allowed:
+        alike = close and OSA.distance(run, written, score_cutoff=allowed) <= allowed
+        if alike and (count > 1 or written in people.lone or len(written) >= HANDLE):
             return people.written[written]
     return None
+
+
+def _sounds(run: str) -> str:
+    """Return letters as they sound, more or less: "nickiminage" and "nickiminaj" are "nikiminaj"."""
+    for letters, sound in SOUNDS:
+        run = letters.sub(sound, run)
+    return run
 
 
 def _slips(length: int) -> int:
@@ -167,13 +211,13 @@ def _parts(name: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _people() -> _People:
-    people = _People({}, {}, {}, defaultdict(list), frozenset())
+    people = _People({}, {}, {}, defaultdict(list), {}, set(), frozenset())
     parts: set[str] = set()
     for line in (DATA / "people.txt").read_text("utf-8").splitlines():
         name, _, others = line.partition("#")[0].partition("=")
         for called in filter(None, map(str.strip, [name, *others.split(",")])):
             _enter(people, called, name.strip(), parts)
-    return _People(people.written, people.ends, people.inside, people.near, frozenset(parts))
+    return replace(people, words=frozenset(parts))
 
 
 def _enter(people: _People, called: str, name: str, known: set[str]) -> None:
@@ -183,6 +227,7 @@ def _enter(people: _People, called: str, name: str, known: set[str]) -> None:
         people.inside[folded.replace(" ", "")] = name
         if UNSPACED.search(folded):
             people.inside[folded] = name
+        if UNSPACED.search(folded) or " " not in folded:  # "трамп" in Latin letters is a tramp
             return
     parts = _parts(called)
     written = "".join(parts)
@@ -191,6 +236,10 @@ def _enter(people: _People, called: str, name: str, known: set[str]) -> None:
     if len(parts) >= 2 and min(len(parts[0]), len(parts[-1])) >= 2:
         people.ends.setdefault((parts[0], parts[-1]), name)
     everyday = all(part in EVERYDAY for part in parts)
+    if len(parts) == 1:
+        people.lone.add(written)
+    elif len(written) >= HEARD and not everyday:
+        people.heard.setdefault(_sounds(written), name)
     if len(written) >= SURE and not everyday:
         people.near[written[0]].append(written)
         people.near[written[-2:]].append(written)
