@@ -45,6 +45,9 @@ ORDINARY = words("ordinary")
 
 PARTICLES = words("particles")
 
+GIVEN = {name: each.split("/") for each in words("given") for name in each.split("/")}
+"""Given names: the ways in which they are said, "Ed" and "Edward"."""
+
 SMALL = COMMON | words("between")
 """Words that are no middle names."""
 
@@ -121,13 +124,21 @@ def _named(tokens: Sequence[Token]) -> Iterator[str]:
         for form in token.forms:
             if form.isascii() and len(form) > 8:
                 yield from _in_handle(form)
+        sentence = _sentence(tokens[at:])
         for run, count in _runs(tokens[at:]):
             if not run.isascii():
                 yield from (name for written, name in people.inside.items() if written in run)
-            name = people.written.get(run) or (_misspelt(run, count) if count <= 3 else None)
+            name = people.written.get(run) or (_misspelt(run, count) if count <= min(3, sentence) else None)
             if name:
                 yield name
         yield from _apart(tokens, at)
+
+
+def _sentence(tokens: Sequence[Token]) -> int:
+    """Return how many words there are before one that is of a sentence: "princess in a tower"."""
+    firsts = [token.forms[0] for token in tokens[:LONGEST]]
+    small = (at for at, word in enumerate(firsts) if len(word) <= 2 and word in SMALL - PARTICLES)
+    return next(small, LONGEST)
 
 
 def _runs(tokens: Sequence[Token]) -> Iterator[tuple[str, int]]:
@@ -234,7 +245,10 @@ def _enter(people: _People, called: str, name: str, known: set[str]) -> None:
     people.written.setdefault(written, name)
     known.update(part for part in parts if len(part) >= 4)
     if len(parts) >= 2 and min(len(parts[0]), len(parts[-1])) >= 2:
-        people.ends.setdefault((parts[0], parts[-1]), name)
+        for given in GIVEN.get(parts[0], parts[:1]):
+            people.ends.setdefault((given, parts[-1]), name)
+    if len(parts) == 3 and "-" in called:
+        people.ends.setdefault((parts[0], parts[1]), name)
     everyday = all(part in EVERYDAY for part in parts)
     if len(parts) == 1:
         people.lone.add(written)

@@ -200,6 +200,8 @@ def forms(raw: str) -> tuple[str, ...]:
         for letter in "il":
             spelled = mixed.replace("1", letter).replace("!", letter).translate(LEET)
             found.append(re.sub(r"[^\w]", "", spelled))
+    if plain.isascii() and len(plain) >= 4 and "v" in plain[1:]:
+        found.append(plain.replace("v", "u"))  # "nvde", as it was carved in stone
     for form in tuple(found):
         found += [re.sub(r"(.)\1{2,}", r"\1", form), re.sub(r"(.)\1{2,}", r"\1\1", form)]
         single = re.sub(r"([^\W\d])\1+", r"\1", form)
