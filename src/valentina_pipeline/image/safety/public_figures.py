@@ -31,6 +31,9 @@ SURE = 7
 HANDLE = 9
 """Likewise, of several names written as one."""
 
+LONG = 11
+"""Letters of sounds, at least, that are read where one of them is wrong."""
+
 HEARD = 6
 """Letters of several names, at least, that are read where they only sound alike: "Cardy B"."""
 
@@ -64,6 +67,7 @@ SOUNDS = tuple(
         (r"(?<=.)h", ""),
         (r"ie|ey|ee|ea|y", "i"),
         (r"oo|ou", "u"),
+        (r"au", "o"),
         (r"w", "v"),
         (r"(.)\1+", r"\1"),
         (r"(?<=.)e$", ""),
@@ -82,6 +86,7 @@ class _People:
         inside: names in scripts without spaces -> the person.
         near: by first letter, and by the last two, the letters of names that may be misspelt.
         heard: sounds of several names -> the person.
+        sounding: by the first two letters, these sounds.
         lone: names of one word, as in `written`.
         words: all words of names.
     """
@@ -91,6 +96,7 @@ class _People:
     inside: dict[str, str]
     near: dict[str, list[str]]
     heard: dict[str, str]
+    sounding: dict[str, list[str]]
     lone: set[str]
     words: frozenset[str]
 
@@ -188,7 +194,7 @@ def _misspelt(run: str, count: int) -> str | None:
     people = _people()
     if not run.isascii() or len(run) < HEARD or run in ORDINARY:
         return None
-    if count > 1 and (name := people.heard.get(_sounds(run))):
+    if count > 1 and (name := _heard(_sounds(run))):
         return name
     for written in [*people.near.get(run[0], ()), *people.near.get(run[-2:], ())]:
         allowed = _slips(len(written))
@@ -197,6 +203,15 @@ def _misspelt(run: str, count: int) -> str | None:
         if alike and (count > 1 or written in people.lone or len(written) >= HANDLE):
             return people.written[written]
     return None
+
+
+def _heard(sounds: str) -> str | None:
+    """Return whose name sounds so, or in one letter otherwise where it is long."""
+    people = _people()
+    if sounds in people.heard or len(sounds) < LONG:
+        return people.heard.get(sounds)
+    alike = (name for name in people.sounding.get(sounds[:2], ()) if OSA.distance(sounds, name, score_cutoff=1) < 2)
+    return next((people.heard[name] for name in alike), None)
 
 
 def _sounds(run: str) -> str:
@@ -222,7 +237,7 @@ def _parts(name: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _people() -> _People:
-    people = _People({}, {}, {}, defaultdict(list), {}, set(), frozenset())
+    people = _People({}, {}, {}, defaultdict(list), {}, defaultdict(list), set(), frozenset())
     parts: set[str] = set()
     for line in (DATA / "people.txt").read_text("utf-8").splitlines():
         name, _, others = line.partition("#")[0].partition("=")
@@ -253,7 +268,9 @@ def _enter(people: _People, called: str, name: str, known: set[str]) -> None:
     if len(parts) == 1:
         people.lone.add(written)
     elif len(written) >= HEARD and not everyday:
-        people.heard.setdefault(_sounds(written), name)
+        sounds = _sounds(written)
+        people.heard.setdefault(sounds, name)
+        people.sounding[sounds[:2]].append(sounds)
     if len(written) >= SURE and not everyday:
         people.near[written[0]].append(written)
         people.near[written[-2:]].append(written)

@@ -67,8 +67,8 @@ def _thing(text: str, match: re.Match[str]) -> bool:
 
 def _born(text: str) -> str | None:
     latest = date.today().year - ADULT
-    years = (match for match in _words().born.finditer(text) if int(match[1]) >= latest)
-    return next((match[0] for match in years), None)
+    found = ((match[0], match[1] or match[2]) for match in _words().born.finditer(text))
+    return next((said for said, year in found if int(year) >= latest), None)
 
 
 def is_age_word(word: str) -> bool:
@@ -114,7 +114,7 @@ def _words() -> Words:
         things=re.compile(rf"(?<!\w)(?:{_any(lists['things'])})(?!\w)"),
         english=re.compile(rf"(?<!\S)(?:{_pattern('english')})"),
         person=re.compile(_part("PERSON")),
-        born=re.compile(rf"(?<!\S){_pattern('born')}"),
+        born=re.compile(rf"(?<!\S)(?:{_pattern('born')})"),
     )
 
 

@@ -40,6 +40,8 @@ MASK = re.compile(r"[*#]")
 SINGLES = 3
 """So many single letters in a row are one word: "n u d e"."""
 
+TITLES = frozenset(("mr", "mrs", "ms", "dr", "st", "jr", "sr"))
+
 PIECES = 4
 """A word is taken together from up to so many pieces: "se-xu-al"."""
 
@@ -116,8 +118,9 @@ def read(text: str, known: Callable[[str, int], bool]) -> list[Token]:
 
 
 def _parted(pieces: list[_Piece], at: int) -> bool:
-    """Return whether another phrase begins here; the point of an initial, "J. K.", ends none."""
-    initial = at > 0 and len(pieces[at - 1].raw) == 1 and pieces[at].glue.strip() == "."
+    """Return whether another phrase begins here; the point of an initial or title, "J. K.", ends none."""
+    before = pieces[at - 1].raw if at else ""
+    initial = (len(before) == 1 or before in TITLES) and pieces[at].glue.strip() == "."
     return at > 0 and not initial and bool(PARTING.search(pieces[at].glue))
 
 
