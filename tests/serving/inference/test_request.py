@@ -15,6 +15,7 @@ from valentina_pipeline.image.generate.sampling import request_metadata
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.metadata import add_provenance
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
+from valentina_pipeline.serving.inference import request
 from valentina_pipeline.serving.inference.adapters import Adapter
 from valentina_pipeline.serving.inference.package import PackageInfo, read
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
@@ -164,6 +165,16 @@ def test_the_request_of_an_order_is_settled_to_the_same_order(about: PackageInfo
 def test_a_prompt_against_the_policy_is_refused(about: PackageInfo) -> None:
     with pytest.raises(UnsafePromptError):
         resolve_request(GenerationRequest(prompt="n.u.d.e"), about)
+
+
+@pytest.mark.parametrize(("prompt", "times"), [("a woman in a garden", 1), ("a (woman:1.2) in a garden", 2)])
+def test_the_policy_is_asked_once_for_words_and_again_for_what_weights_leave(
+    about: PackageInfo, prompt: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(request, "refuse_words", lambda words, own, negative: seen.append(words))
+    resolve_request(GenerationRequest(prompt=prompt, negative_prompt="blurry"), about)
+    assert len(seen) == times
 
 
 def test_real_people_are_refused_and_the_character_is_not(about: PackageInfo) -> None:

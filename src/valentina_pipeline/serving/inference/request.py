@@ -202,8 +202,9 @@ def resolve_request(
         BadRequest: this package cannot do it.
     """
     prompt, tagged = _worded(request, about)
+    written = prompt, request.negative_prompt
     plainly = read_plainly("prompt", prompt), read_plainly("negative_prompt", request.negative_prompt)
-    for asked_for, kept_out in ((prompt, request.negative_prompt), plainly):
+    for asked_for, kept_out in dict.fromkeys((written, plainly)):  # the same without weights
         refuse_words(asked_for, about.name, kept_out)
     refuse_loras(request.negative_prompt)
     preset = about.presets.get(request.preset or about.default_preset)
