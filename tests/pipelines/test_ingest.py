@@ -19,6 +19,7 @@ from valentina_pipeline.domain.rights import InvalidLedgerError
 from valentina_pipeline.image import renderer
 from valentina_pipeline.image.ingest import rendered_source
 from valentina_pipeline.image.ingest.ingest import NoImagesError
+from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.integrations.sources.files import InvalidSourceError
 from valentina_pipeline.pipelines.ingest.nodes import InvalidAttributesError, ingest_images
 
@@ -175,6 +176,33 @@ def test_a_caption_in_another_encoding_stops_ingest_by_its_name(raw: Path) -> No
 
 RECORD = RIGHTS[0]
 TAKEN_BACK = {"revoked": date(2020, 1, 1), "revocation": "asked"}
+
+
+def test_attributes_that_the_word_policy_refuses_stop_ingest_by_their_picture(raw: Path) -> None:
+    noise(1).save(raw / "a.png")
+    noise(2).save(raw / "b.png")
+    (raw / "attributes.json").write_text('{"b.png": {"clothes": "no clothes"}}')
+
+    with pytest.raises(InvalidAttributesError, match=r"b\.png: its words 'no clothes' are refused: sexual content"):
+        ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"class_word": "teenage girl"}, "only adults are drawn"),
+        ({"description": "she looks fifteen"}, "only adults are drawn"),
+        ({"description": "topless"}, "sexual content is not drawn"),
+        ({"description": "looks like Scarlett Johansson"}, "a real person"),
+    ],
+)
+def test_a_concept_that_the_word_policy_refuses_is_named(
+    raw: Path, fields: dict[str, str], said: str
+) -> None:
+    noise(1).save(raw / "a.png")
+
+    with pytest.raises(UnsafePromptError, match=f"class_word and description of test_woman: .*{said}"):
+        ingest_images(raw, RIGHTS, {**FOLDER, **fields}, LIMITS, 7)
 
 
 def test_a_decomposed_name_keeps_its_attributes_and_its_rights(raw: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 import packages
 from valentina_pipeline.datasets.folders import FileFolder
+from valentina_pipeline.domain.scene import InvalidScenesError
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 
 DECISION = {**packages.DECISION, "reasons": ["It is good."]}
@@ -46,6 +47,13 @@ def test_made_again_it_is_byte_identical(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)  # MLflow looks for a uv project in the working directory
     assert published(tmp_path) == first
     assert "uv.lock" not in first
+
+
+def test_a_scene_that_the_word_policy_refuses_is_not_published(tmp_path: Path) -> None:
+    bad = {"travel": {"garden": "in a rose garden", "beach": "sunbathing naked on a beach"}}
+
+    with pytest.raises(InvalidScenesError, match=r"scene beach of .*scenes\.yml: sexual content is not drawn"):
+        published(tmp_path, scenes=bad)
 
 
 def test_another_decision_is_another_package(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from valentina_pipeline.image.lora.formats import read_metadata
 from valentina_pipeline.pipelines.train_lora import nodes, training_images
 
 KOHYA, PEFT = "vee.kohya.safetensors", "peft"
+SAID = ("photo of a vee woman, smiling", "photo of a vee woman, topless")
 KINDS = ("lora", "dora", "rslora", "lokr")
 OWN = RightsRecord(
     id="own", holder="Acme", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
@@ -129,6 +130,14 @@ def test_nothing_to_train_on_is_an_error_that_says_what_is_missing(tmp_path: Pat
     with pytest.raises(training_images.NoTrainingImagesError, match="training split"):
         rejected = [f"{index}" * 64 for index in range(3)]
         trained(tmp_path, captions=pd.DataFrame({"sha256": rejected, "caption": "a", "rejected": True}))
+
+
+def test_a_caption_that_the_word_policy_refuses_stops_training_by_its_picture() -> None:
+    plain, bad = (replace(one, caption=said) for one, said in zip(samples(2), SAID, strict=True))
+
+    training_images.refuse_captions([plain], "V")
+    with pytest.raises(training_images.NoTrainingImagesError, match=rf"picture {bad.name}: its caption '{SAID[1]}'"):
+        training_images.refuse_captions([plain, bad], "V")
 
 
 def test_private_files_say_nothing_of_the_pictures(tmp_path: Path) -> None:
