@@ -54,6 +54,8 @@ GIVEN = {name: each.split("/") for each in words("given") for name in each.split
 SMALL = COMMON | words("between")
 """Words that are no middle names."""
 
+OF_SENTENCES = SMALL - PARTICLES
+"""Words that part a name from what follows."""
 
 SOUNDS = tuple(
     (re.compile(letters), sound)
@@ -143,7 +145,7 @@ def _named(tokens: Sequence[Token]) -> Iterator[str]:
 def _sentence(tokens: Sequence[Token]) -> int:
     """Return how many words there are before one that is of a sentence: "princess in a tower"."""
     firsts = [token.forms[0] for token in tokens[:LONGEST]]
-    small = (at for at, word in enumerate(firsts) if len(word) <= 2 and word in SMALL - PARTICLES)
+    small = (at for at, word in enumerate(firsts) if word == "a" or (len(word) == 2 and word in OF_SENTENCES))
     return next(small, LONGEST)
 
 
@@ -210,7 +212,9 @@ def _heard(sounds: str) -> str | None:
     people = _people()
     if sounds in people.heard or len(sounds) < LONG:
         return people.heard.get(sounds)
-    alike = (name for name in people.sounding.get(sounds[:2], ()) if OSA.distance(sounds, name, score_cutoff=1) < 2)
+    alike = (
+        name for name in people.sounding.get(sounds[:2], ()) if OSA.distance(sounds, name, score_cutoff=1) < 2
+    )
     return next((people.heard[name] for name in alike), None)
 
 

@@ -1,9 +1,9 @@
 """What a prompt and a negative prompt may not ask for, by the entries that they have.
 
 Kinds of entries: `innocent` (hides what is inside of it), `sexual`, `code` (sexualizes minors by itself),
-`swap` (faces); `minor` and `minors` (one child, several), `teen` and `teens`, `girl`, `young`, `self` (the
-character as a child), `adult`; `allure`, `scant`, `swim`, `bed`, `bath`, `touch`: suggestive with a minor,
-and some of them together with each other.
+`swap` (faces); `minor` and `minors` (one child, several), `teen` and `teens`, `plain` (of minors, and no
+picture of one alone), `girl`, `young`, `self` (the character as a child), `adult`; `allure`, `scant`, `swim`,
+`bed`, `bath`, `touch`: suggestive with a minor, and some of them together with each other.
 """
 
 import re

@@ -2,8 +2,8 @@
 
 A list is a text file: `[kind]` begins a section, commas and line ends part its entries, # begins a comment.
 In an entry, `word*` is a stem, `*part*` stands anywhere in a word, `this|that` are alternatives, `...` is up
-to three words. `[maybe kind]` has words that mean something else in other languages ("bite", "verge", "hard"):
-they count where the text has a word of the list's `[spoken]` too.
+to three words. `[maybe kind]` has words that mean something else in other languages ("bite", "hard"): they
+count where the text has a word of the list's `[spoken]` too.
 """
 
 import re
