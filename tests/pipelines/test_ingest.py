@@ -183,7 +183,8 @@ def test_attributes_that_the_word_policy_refuses_stop_ingest_by_their_picture(ra
     noise(2).save(raw / "b.png")
     (raw / "attributes.json").write_text('{"b.png": {"clothes": "no clothes"}}')
 
-    with pytest.raises(InvalidAttributesError, match=r"b\.png: its words 'no clothes' are refused: sexual content"):
+    said = r"b\.png: its words 'no clothes' are refused: sexual content"
+    with pytest.raises(InvalidAttributesError, match=said):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
 

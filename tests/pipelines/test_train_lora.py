@@ -136,7 +136,8 @@ def test_a_caption_that_the_word_policy_refuses_stops_training_by_its_picture() 
     plain, bad = (replace(one, caption=said) for one, said in zip(samples(2), SAID, strict=True))
 
     training_images.refuse_captions([plain], "V")
-    with pytest.raises(training_images.NoTrainingImagesError, match=rf"picture {bad.name}: its caption '{SAID[1]}'"):
+    said = rf"picture {bad.name}: its caption '{SAID[1]}'"
+    with pytest.raises(training_images.NoTrainingImagesError, match=said):
         training_images.refuse_captions([plain, bad], "V")
 
 
