@@ -138,9 +138,9 @@ def test_a_second_repro_runs_nothing_and_status_is_clean(work: Path, log: Path) 
 def test_a_new_rank_reruns_from_train_lora_and_the_former_rank_comes_from_the_cache(
     work: Path, log: Path
 ) -> None:
-    edit(work / "params.yaml", "rank: null", "rank: 4")
+    edit(work / "params.yaml", "rank: auto", "rank: 4")
     assert repro(work, log) == from_stage("train_lora")
-    edit(work / "params.yaml", "rank: 4", "rank: null")
+    edit(work / "params.yaml", "rank: 4", "rank: auto")
     # DVC caches no run whose outs are in git, nor one without outs: both are cheap
     assert repro(work, log) == ["register@valentina_moreau", "record@valentina_moreau"]
 
@@ -206,7 +206,7 @@ def test_a_rank_given_to_an_experiment_wins(work: Path, log: Path) -> None:
     (ref,) = (ref for ref in refs.split() if ref.endswith("/eight"))
     tried = yaml.safe_load(subprocess.check_output(["git", "show", f"{ref}:params.yaml"]))
     assert tried["train_lora"]["rank"] == 8
-    assert yaml.safe_load((work / "params.yaml").read_text())["train_lora"]["rank"] is None
+    assert yaml.safe_load((work / "params.yaml").read_text())["train_lora"]["rank"] == "auto"
 
 
 def test_a_clone_that_pulls_from_s3_runs_nothing_and_takes_former_results_from_there(
@@ -215,7 +215,7 @@ def test_a_clone_that_pulls_from_s3_runs_nothing_and_takes_former_results_from_t
     s3.create_bucket(Bucket="store")
     dvc("remote", "add", "--default", "store", "s3://store/valentina")
     dvc("remote", "modify", "store", "endpointurl", os.environ["AWS_ENDPOINT_URL"])
-    edit(work / "params.yaml", "margin: null", "margin: 2.5")
+    edit(work / "params.yaml", "crop: auto", "crop: bust")
     assert repro(work, log) == from_stage("align")
     dvc("push", "--run-cache")  # DVC pushes the data of what dvc.lock names at the time, no earlier data
     git(work, "checkout", "--quiet", "params.yaml", "dvc.lock", "data")
@@ -229,5 +229,5 @@ def test_a_clone_that_pulls_from_s3_runs_nothing_and_takes_former_results_from_t
         dvc("pull", "--run-cache")
     assert status(clone) == set()
     assert repro(clone, log) == []
-    edit(clone / "params.yaml", "margin: null", "margin: 2.5")  # aligned elsewhere
+    edit(clone / "params.yaml", "crop: auto", "crop: bust")  # aligned elsewhere
     assert repro(clone, log, pull=True)[0] == "caption@valentina_moreau"  # captions.csv is in git, not pushed

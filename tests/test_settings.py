@@ -81,14 +81,14 @@ def test_parameter_files_in_an_environment_take_no_part(project: Path) -> None:
 
 def test_a_small_number_in_short_notation_is_a_number(project: Path) -> None:
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace("  learning_rate: null", "  learning_rate: 1e-05"))
+    params.write_text(params.read_text().replace("  learning_rate: auto", "  learning_rate: 1e-05"))
     assert loader(project)["parameters"]["train_lora"]["learning_rate"] == 1e-5
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("params.yaml", "  rank: null", "  rank: null\n  rnak: 8", r"train_lora\.rnak: Extra"),
+        ("params.yaml", "  rank: auto", "  rank: auto\n  rnak: 8", r"train_lora\.rnak: Extra"),
         ("params.yaml", "base: tiny", "base: [tiny", r"params\.yaml is not YAML"),
         ("params.yaml", "[valentina_moreau]", "[]", "concepts: params.yaml needs at least one"),
         (

@@ -35,8 +35,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
         runtime_params: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self._base = Path(conf_source) / "base"
-        self._params = Path(conf_source).parent / "params.yaml"
+        self._root = Path(conf_source).parent
         runtime = dict(runtime_params or {})
         if "concept" not in runtime:
             runtime["concept"] = read_concepts(Path(conf_source).parent)[0]
@@ -51,18 +50,32 @@ class ProjectConfigLoader(OmegaConfigLoader):
         if key != "parameters" or key in self:
             return super().__getitem__(key)
         chosen = {name: value for name, value in self.runtime_params.items() if name != "concept"}
-        file = _concept_file(self._base / "concepts", self.runtime_params["concept"])
-        params = _overlaid(_read(self._params), chosen)
-        concept = _read(file)
-        if concept.get("trigger") != file.stem:
-            raise ParameterUsageError(
-                f"concept.trigger: {concept.get('trigger')!r} has to be the file's name, {file.stem!r}: all "
-                "that is made of a concept is found by it"
-            )
+        name = self.runtime_params["concept"]
+        params, bases, concept = load_layers(self._root, name)
         try:
-            return resolve_params(params, _read(self._base / "bases.yml"), concept)
+            return resolve_params(_overlaid(params, chosen), bases, concept)
         except InvalidParameterError as err:
-            raise ParameterUsageError(f"{err} (params.yaml, bases.yml, {file.name} or --params)") from err
+            raise ParameterUsageError(f"{err} (params.yaml, bases.yml, {name}.yml or --params)") from err
+
+
+def load_layers(root: Path, name: str | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return params.yaml, conf/base/bases.yml and a concept's file, as `resolve_params` takes them.
+
+    Args:
+        root: the project.
+        name: of the concept; None takes the first of params.yaml.
+
+    Raises:
+        ParameterUsageError: a file is missing or unreadable, or is not named as the concept's trigger.
+    """
+    file = _concept_file(root / "conf/base/concepts", name or read_concepts(root)[0])
+    concept = _read(file)
+    if concept.get("trigger") != file.stem:
+        raise ParameterUsageError(
+            f"concept.trigger: {concept.get('trigger')!r} has to be the file's name, {file.stem!r}: all "
+            "that is made of a concept is found by it"
+        )
+    return _read(root / "params.yaml"), _read(root / "conf/base/bases.yml"), concept
 
 
 def read_concepts(root: Path) -> list[str]:

@@ -33,8 +33,28 @@ def concept() -> dict[str, Any]:
     return read("conf/base/concepts/valentina_moreau.yml")
 
 
-def test_a_null_in_params_leaves_what_the_base_implies(params, bases, concept) -> None:
-    assert resolve_params(params, bases, concept)["train_lora"] == bases["tiny"]["train_lora"]
+def test_auto_in_params_leaves_what_the_base_implies(params, bases, concept) -> None:
+    made = resolve_params(params, bases, concept)["train_lora"]
+    assert made | bases["tiny"]["train_lora"] == made
+    assert made["optimiser"] == "adamw"
+
+
+def test_a_null_is_refused(params, bases, concept) -> None:
+    params["train_lora"]["rank"] = None
+    with pytest.raises(InvalidParameterError, match=r"train_lora\.rank: Input should be a valid integer"):
+        resolve_params(params, bases, concept)
+
+
+def test_no_base_repeats_a_default(bases) -> None:
+    fields = {stage: model.model_fields for stage, model in STAGES.items()}
+    repeated = [
+        (base, stage, key)
+        for base in bases
+        for stage in STAGES
+        for key in bases[base][stage]
+        if not fields[stage][key].is_required()
+    ]
+    assert repeated == []
 
 
 def test_the_concept_wins_over_the_base_and_params_win_over_both(params, bases, concept) -> None:

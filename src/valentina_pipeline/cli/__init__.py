@@ -18,6 +18,7 @@ LAZY = {
     "lineage": "valentina_pipeline.cli.rights.lineage",
     "lora": "valentina_pipeline.cli.lora.lora",
     "package": "valentina_pipeline.cli.package.package",
+    "params": "valentina_pipeline.cli.params.params",
     "review": "valentina_pipeline.review.cli.review",
     "revoke": "valentina_pipeline.cli.rights.revoke",
     "run": "kedro.framework.cli.project.run",

@@ -1,7 +1,8 @@
 """Effective parameters: what is chosen for one concept, from all files together.
 
-Effective = what the base implies (conf/base/bases.yml), overlaid by the concept's overrides,
-overlaid by what the user chose (params.yaml, `-S`, `--params`); `null` chooses nothing.
+Effective = the defaults of the models in this package, overlaid by what the base implies
+(conf/base/bases.yml), by the concept's overrides and by what the user chose (params.yaml, `-S`,
+`--params`); `auto` chooses nothing.
 """
 
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ def resolve_params(
     if choice.base not in bases:
         raise InvalidParameterError(f"base: {choice.base!r} is not one of {', '.join(sorted(bases))}")
     implied = bases[choice.base]
-    if set(implied) != {"model", *STAGES}:
+    if set(implied) != {"model", *STAGES}:  # DVC follows each of these sections
         raise InvalidParameterError(
             f"bases.{choice.base}: needs exactly these keys: model, {', '.join(STAGES)}"
         )
@@ -77,8 +78,8 @@ def resolve_params(
     base = parse_config(BaseConfig, implied["model"], f"bases.{choice.base}.model")
     stages = {}
     for stage, model in STAGES.items():
-        chosen = {k: v for k, v in params.get(stage, {}).items() if v is not None}
-        merged = {**implied[stage], **person.overrides.get(stage, {}), **chosen}
+        layers = (implied[stage], person.overrides.get(stage, {}), chosen(params.get(stage, {})))
+        merged = {key: value for layer in layers for key, value in layer.items()}
         stages[stage] = parse_config(model, merged, stage).model_dump(mode="json")
     if person.asymmetric and stages["train_lora"]["flip"]:
         raise InvalidParameterError(
@@ -95,6 +96,11 @@ def resolve_params(
         "threads": choice.threads,
         **stages,
     }
+
+
+def chosen(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a section of params.yaml that choose something; those set to `auto` do not."""
+    return {key: value for key, value in section.items() if value != "auto"}
 
 
 def first_concept(root: Path) -> str:

@@ -8,7 +8,9 @@ from valentina_pipeline.config.validation import StrictConfig
 class EvaluateConfig(StrictConfig):
     """How much is drawn to measure a LoRA."""
 
-    images_per_prompt: int = Field(ge=1, le=64)
-    steps: int = Field(ge=1, le=1000)
-    guidance: float = Field(ge=0, le=30)
-    bootstrap: int = Field(ge=100, le=100_000)
+    images_per_prompt: int = Field(ge=1, le=64, description="images of each variant")
+    steps: int = Field(ge=1, le=1000, description="of the sampler")
+    guidance: float = Field(ge=0, le=30, description="scale of classifier-free guidance")
+    bootstrap: int = Field(
+        default=1000, ge=100, le=100_000, description="resamples behind each confidence interval"
+    )

@@ -8,8 +8,22 @@ from valentina_pipeline.config.validation import StrictConfig
 class RegisterConfig(StrictConfig):
     """The gates that a candidate passes to become champion."""
 
-    min_identity_gain: float = Field(ge=-2, le=2)
-    min_identity_ratio: float = Field(ge=0, le=2)
-    min_face_found: float = Field(ge=0, le=1)
-    max_clip_t_drop: float = Field(ge=0, le=1)
-    max_memorised: float = Field(ge=0, le=1)
+    min_identity_gain: float = Field(
+        default=0.3,
+        ge=-2,
+        le=2,
+        description="over the base model with the character's full description, in cosine similarity",
+    )
+    min_identity_ratio: float = Field(
+        default=0.8, ge=0, le=2, description="of the ceiling that real portraits reach"
+    )
+    min_face_found: float = Field(
+        default=0.9, ge=0, le=1, description="share of images in which a face is found"
+    )
+    max_clip_t_drop: float = Field(default=0.1, ge=0, le=1, description="relative to the base model")
+    max_memorised: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="share of images closer to a training image than two portraits are",
+    )
