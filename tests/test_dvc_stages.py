@@ -34,7 +34,8 @@ deps = [pathlib.Path(path.replace("CONCEPT", concept)) for path in spec["deps"]]
 found = [file for dep in deps for file in [dep, *sorted(dep.rglob("*"))]]
 chosen = pathlib.Path("params.yaml").read_text().partition("\\n" + stage + ":")[2]
 read = b"".join(file.read_bytes() for file in found if file.is_file())
-digest = hashlib.sha256(read + chosen.encode()).hexdigest()
+code = json.loads(pathlib.Path("code_fingerprints.json").read_text())[stage]
+digest = hashlib.sha256(read + chosen.encode() + code.encode()).hexdigest()
 for path in spec["outs"]:
     out = pathlib.Path(path.replace("CONCEPT", concept))
     if out.name == "captions.csv" and out.exists():
