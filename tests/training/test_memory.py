@@ -26,7 +26,7 @@ def test_pieces_are_halved_until_they_fit_and_one_that_does_not_fit_says_what_wo
 
     assert find_executable_batch_size(part, 7, {}) == 2
     assert tried == [7, 4, 2]
-    assert "going on with 2 pictures at a time" in caplog.text
+    assert "reduced the micro-batch to 2 images" in caplog.text
 
     def never(micro: int) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")

@@ -9,12 +9,13 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class TrainingCallbacks:
-    """Who is told about a run, and who looks at it on the way.
+    """Callbacks of a training run: logging, sample images, evaluations.
 
     Attributes:
-        log: gets loss, learning_rate and steps_per_second after each step, and each look's figures.
-        sample: gets the pipeline with what was learned, every `sample_every` steps.
-        looks: every so many steps, figures of the pipeline: held-out loss, identity, CLIP-T.
+        log: called after each step with loss, learning_rate, steps_per_second and any evaluation metrics.
+        sample: called with the pipeline and its trained weights every `sample_every` steps.
+        looks: pairs of an interval in steps and an evaluation that returns metrics, such as held-out loss,
+            identity and CLIP-T.
     """
 
     log: Callable[[Metrics, int], None] = lambda metrics, step: None

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed run goes on from: written whole or not at all, checked when read."""
+"""Checkpoints of a training run, written atomically and verified when read."""
 
 import hashlib
 import json
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stood after `step` steps.
+    """State of a run after `step` steps.
 
     Attributes:
-        tensors: trainable parameters and optimiser state by name.
-        facts: what is not a tensor, as JSON.
+        tensors: trainable parameters and optimizer state by name.
+        facts: all other state, as JSON values.
     """
 
     step: int
@@ -36,16 +36,17 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """One run's checkpoints, in a folder named by everything that its result depends on.
+    """Checkpoints of one run, in a folder named by a hash of the run's inputs.
 
-    Each is `step-<n>.safetensors` and `step-<n>.json`, whose presence says that the first is whole.
+    Each checkpoint is `step-<n>.safetensors` and `step-<n>.json`. The JSON file is written last and marks
+    the checkpoint as complete.
     """
 
     folder: Path
 
     @classmethod
     def of(cls, parent: Path, inputs: Mapping[str, Any]) -> "Checkpoints":
-        """Return the checkpoints of the run with these inputs: a run with others never sees them."""
+        """Return the checkpoints of the run with exactly these inputs."""
         key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return cls(parent / key[:32])
 
@@ -53,7 +54,7 @@ class Checkpoints:
         """Write a checkpoint that survives a power cut, then remove all but the last two and `keep`.
 
         Raises:
-            NotFiniteError: nothing good would come of it; those before it stay.
+            NotFiniteError: a tensor is not finite; nothing is written and the older checkpoints stay.
         """
         from safetensors.torch import save
 
@@ -64,17 +65,17 @@ class Checkpoints:
         path = self._path(state.step)
         _write(path, content)
         _write(path.with_suffix(".json"), json.dumps(facts).encode())
-        for old in self._steps()[KEPT:]:
+        for old in self._steps()[MAX_CHECKPOINTS:]:
             if old != keep:
                 self._remove(old)
 
     def latest(self) -> State | None:
-        """Return the last good checkpoint; a damaged one is removed with a message. None: start anew."""
+        """Return the last valid checkpoint, or None; remove damaged ones with a warning."""
         for step in self._steps():
             try:
                 return self.read(step)
             except (OSError, ValueError, KeyError, NotFiniteError) as err:
-                logger.warning("checkpoint %s is damaged (%s): going back one", self._path(step), err)
+                logger.warning("checkpoint %s is damaged (%s): using the previous one", self._path(step), err)
                 self._remove(step)
         return None
 
@@ -82,9 +83,9 @@ class Checkpoints:
         """Return the checkpoint of a step.
 
         Raises:
-            OSError: there is none.
-            ValueError: it is damaged.
-            NotFiniteError: a version that did not look wrote what no run gets away from.
+            OSError: the checkpoint does not exist.
+            ValueError: the checkpoint is damaged.
+            NotFiniteError: a tensor is not finite; an older version that did not check wrote it.
         """
         from safetensors.torch import load
 
@@ -92,7 +93,7 @@ class Checkpoints:
         facts = json.loads(path.with_suffix(".json").read_bytes())
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-            raise ValueError("its sha256 differs from the one written beside it")
+            raise ValueError("its sha256 differs from the one in its JSON file")
         tensors = load(content)
         refuse_not_finite(tensors, "the checkpoint")
         return State(facts["step"], tensors, facts["facts"])
@@ -108,26 +109,26 @@ class Checkpoints:
             self.folder.parent.rmdir()
 
     def _steps(self) -> list[int]:
-        found = self.folder.glob("step-*.json")
-        return sorted((int(file.stem.removeprefix("step-")) for file in found), reverse=True)
+        files = self.folder.glob("step-*.json")
+        return sorted((int(file.stem.removeprefix("step-")) for file in files), reverse=True)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:07d}.safetensors"
 
     def _remove(self, step: int) -> None:
-        for suffix in (".json", ".safetensors"):  # the mark of wholeness goes first
+        for suffix in (".json", ".safetensors"):  # the JSON file marks it as complete: remove it first
             self._path(step).with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself has to reach the disk before the next file claims it did
+        os.fsync(folder)  # the rename must reach the disk before the next file is written
     finally:
         os.close(folder)

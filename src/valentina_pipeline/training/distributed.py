@@ -1,4 +1,4 @@
-"""Several processes, on one machine or more, that share the batches of each step."""
+"""Distributed training: processes, on one or more machines, that share the batches of each step."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that `accelerate launch` started; alone by default.
+    """This process among the processes that `accelerate launch` started; a single process by default.
 
     Attributes:
-        rank: 0 is the one that writes files and tells the tracker.
-        count: of them.
+        rank: index of this process; 0 is the main process, which writes files and logs.
+        count: number of processes.
     """
 
     rank: int = 0
@@ -25,7 +25,7 @@ class Processes:
 
     @classmethod
     def joined(cls) -> "Processes":
-        """Join the others, where `accelerate launch` (or torchrun) started several."""
+        """Join the process group if `accelerate launch` (or torchrun) started several processes."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         from accelerate import PartialState
@@ -35,42 +35,43 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes and tells."""
+        """True on the main process, which writes files and logs."""
         return self.rank == 0
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Replace tensors by their mean over the processes."""
         if self.count == 1:
             return
-        apart = list(tensors)
-        flat = torch.cat([tensor.flatten() for tensor in apart])  # one message, not hundreds
+        separate = list(tensors)
+        flat = torch.cat([tensor.flatten() for tensor in separate])  # one message, not hundreds
         torch.distributed.all_reduce(flat)
-        for tensor, mean in zip(apart, flat.div_(self.count).split([t.numel() for t in apart]), strict=True):
+        means = flat.div_(self.count).split([tensor.numel() for tensor in separate])
+        for tensor, mean in zip(separate, means, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
-    def broadcast(self, work: Callable[[], Found]) -> Found:
-        """Return what `work` gives in the first process, in all of them."""
+    def broadcast(self, work: Callable[[], Result]) -> Result:
+        """Call `work` in the main process and return its result in all processes."""
         if self.count == 1:
             return work()
-        found: list[Any] = [work() if self.first else None]
-        torch.distributed.broadcast_object_list(found)
-        return found[0]
+        results: list[Any] = [work() if self.first else None]
+        torch.distributed.broadcast_object_list(results)
+        return results[0]
 
     def wait(self) -> None:
-        """Go on when all have come here."""
+        """Wait for all processes."""
         if self.count > 1:
             torch.distributed.barrier()
 
     def leave(self) -> None:
-        """Wait for all, then end every process but the first, which has the rest to do."""
+        """Wait for all processes, then end all but the main process, which does the remaining work."""
         if self.count > 1:
             self.wait()
             torch.distributed.destroy_process_group()
             if not self.first:
                 raise SystemExit(0)
 
-    def agree(self, loss: Tensor, asked: bool) -> tuple[float, bool]:
-        """Return the mean loss, and whether any process was asked to stop: all stop at the same step."""
-        both = torch.stack([loss.detach(), loss.new_tensor(float(asked))])
+    def agree(self, loss: Tensor, stop_requested: bool) -> tuple[float, bool]:
+        """Return the mean loss and True if any process is to stop, so that all stop at the same step."""
+        both = torch.stack([loss.detach(), loss.new_tensor(float(stop_requested))])
         self.average([both])
         return both[0].item(), both[1].item() > 0

@@ -1,39 +1,39 @@
-"""Which look at a run is the best one, by a rule that is stated before it starts, and when to stop."""
+"""Early stopping: select the best step by its evaluation metrics, and decide when to stop."""
 
 from collections.abc import Mapping
 from typing import Literal
 
 Keep = Literal["last", "loss", "identity"]
 Looks = Mapping[int, Mapping[str, float]]
-"""Figures by step."""
+"""Evaluation metrics by step."""
 
-CLIP_T_KEPT = 0.9
-"""Share of the first look's CLIP-T that a later one must keep: likeness is not all."""
+MIN_CLIP_T_SHARE = 0.9
+"""Smallest allowed share of the first evaluation's CLIP-T: identity must not cost prompt adherence."""
 
 
 def best_step(looks: Looks, keep: Keep) -> int | None:
-    """Return the step to keep, or None for the last one.
+    """Return the best step, or None to use the last one.
 
-    "loss": the lowest held-out loss. "identity": the highest identity among the looks whose CLIP-T is at
-    least nine tenths of the first's. Of two as good, the earlier.
+    "loss" selects the lowest held-out loss. "identity" selects the highest identity among the evaluations
+    with at least 90 % of the first evaluation's CLIP-T. Ties go to the earlier step.
     """
     if keep == "loss":
         losses = {
-            step: figures["held_out_loss"] for step, figures in looks.items() if "held_out_loss" in figures
+            step: metrics["held_out_loss"] for step, metrics in looks.items() if "held_out_loss" in metrics
         }
         return min(losses, key=lambda step: (losses[step], step), default=None)
     if keep == "identity":
-        drawn = {step: figures for step, figures in sorted(looks.items()) if "identity" in figures}
-        floor = CLIP_T_KEPT * next((figures["clip_t"] for figures in drawn.values()), 0.0)
-        identity = {step: f["identity"] for step, f in drawn.items() if f["clip_t"] >= floor}
+        scored = {step: metrics for step, metrics in sorted(looks.items()) if "identity" in metrics}
+        min_clip_t = MIN_CLIP_T_SHARE * next((metrics["clip_t"] for metrics in scored.values()), 0.0)
+        identity = {step: m["identity"] for step, m in scored.items() if m["clip_t"] >= min_clip_t}
         return max(identity, key=lambda step: (identity[step], -step), default=None)
     return None
 
 
 def should_stop(looks: Looks, keep: Keep, patience: int) -> bool:
-    """Say whether `patience` looks went by since the best one."""
+    """Return True after `patience` evaluations without a better one."""
     best = best_step(looks, keep)
     if not patience or best is None:
         return False
-    figure = {"loss": "held_out_loss", "identity": "identity"}[keep]
-    return sum(step > best for step, figures in looks.items() if figure in figures) >= patience
+    metric = {"loss": "held_out_loss", "identity": "identity"}[keep]
+    return sum(step > best for step, metrics in looks.items() if metric in metrics) >= patience

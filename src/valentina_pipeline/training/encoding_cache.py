@@ -1,4 +1,4 @@
-"""What frozen networks make of a picture or a caption, kept between runs under all that it depends on."""
+"""Disk cache of frozen networks' outputs for images and captions, keyed by a hash of all their inputs."""
 
 import hashlib
 import json
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cache:
-    """Files named by a hash of their inputs: a changed caption, crop, base or code is another file.
+    """Cache files named by a hash of their inputs; a new caption, crop, base model or code has a new file.
 
     Attributes:
-        folder: of any number of runs at once: files appear whole, and those of one name are alike. None: keep
-            nothing.
-        about: what all of them depend on: base weights, dtype, device, threads, versions, code.
+        folder: folder of the files; several runs may share it, because files are written atomically and equal
+            names have equal content. None caches nothing.
+        about: inputs that all files depend on: base weights, dtype, device, threads, versions, code.
     """
 
     folder: Path | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def get(self, of: str, compute: "Callable[[], dict[str, Tensor]]") -> "dict[str, Tensor]":
-        """Return what `compute` makes of `of`, from its file where there is one.
+        """Return the tensors for key `of` from the cache, or compute and store them.
 
-        A file that cannot be read is made again.
+        A damaged file is computed again.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load, save
@@ -41,15 +41,15 @@ class Cache:
         try:
             return load(path.read_bytes())
         except (FileNotFoundError, SafetensorError):
-            made = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(f".{os.getpid()}.partial")
-        beside.write_bytes(save(made))
-        beside.replace(path)
-        return made
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_bytes(save(tensors))
+        partial.replace(path)
+        return tensors
 
     def image(self, of: str, draw: "Callable[[], list[Image.Image]]") -> "Image.Image":
-        """Return the one RGB picture that `draw` makes of `of`, from its file where there is one."""
+        """Return the RGB image for key `of` from the cache, or generate and store the one of `draw`."""
         import numpy as np
         import torch
         from PIL import Image

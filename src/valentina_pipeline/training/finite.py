@@ -1,4 +1,4 @@
-"""Tensors that are about to be kept hold finite numbers only."""
+"""Check that tensors are finite before they are saved."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -8,17 +8,17 @@ if TYPE_CHECKING:
 
 
 class NotFiniteError(ArithmeticError):
-    """Numbers that are to be kept are infinite or NaN; the message says which."""
+    """Tensors are infinite or NaN; the message names one of them."""
 
 
 def refuse_not_finite(tensors: "Mapping[str, Tensor]", what: str) -> None:
-    """Raise NotFiniteError where a tensor has a number that is not finite.
+    """Raise NotFiniteError if a tensor has an infinite or NaN value.
 
     Args:
-        tensors: by name; those of whole numbers are always right.
-        what: their place, for the message, such as "the checkpoint".
+        tensors: tensors by name; integer tensors always pass.
+        what: their source for the message, such as "the checkpoint".
     """
-    bad = [name for name, each in tensors.items() if each.is_floating_point() and not each.isfinite().all()]
+    bad = [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if bad:
         raise NotFiniteError(
             f"{len(bad)} of {len(tensors)} tensors of {what} are not finite, such as {bad[0]}"

@@ -1,4 +1,4 @@
-"""Stop a training by a signal, after a checkpoint."""
+"""Stop training on a signal, after a checkpoint."""
 
 import signal
 import threading
@@ -7,27 +7,29 @@ from contextlib import contextmanager
 
 
 class TrainingInterrupted(KeyboardInterrupt):
-    """Somebody stopped the run; a checkpoint was written first."""
+    """A signal stopped the run; a checkpoint was written first."""
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that no step is cut in half; a second one ends."""
-    asked = threading.Event()
+    """Set an event on the first Ctrl-C or SIGTERM, so that the step finishes; a second one stops at once."""
+    stop_requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked  # signals belong to the main thread
+        yield stop_requested  # only the main thread can handle signals
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: object) -> None:
-        asked.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def request_stop(number: int, frame: object) -> None:
+        stop_requested.set()
+        restore_handlers()
+
+    def restore_handlers() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, request_stop)
     try:
-        yield asked
+        yield stop_requested
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        restore_handlers()

@@ -6,22 +6,23 @@ from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.training.optimizers import Span
 
 CYCLE_START = 1 / 25
-"""Share of the peak rate that one cycle begins with (fastai's and torch's default)."""
+"""Share of the peak learning rate at which one_cycle starts (default of fastai and torch)."""
 
 CYCLE_RISE = 0.3
-"""Share of the steps in which one cycle's rate rises."""
+"""Share of the steps in which the learning rate of one_cycle rises."""
 
 
 def lr_multiplier(step: int, cfg: TrainConfig, span: Span = (0.0, 1.0)) -> float:
-    """Return the share of the learning rate at `step`, in [0, 1]; 0 outside the span.
+    """Return the learning rate multiplier at `step`, in [0, 1]; 0 outside the span.
 
-    A linear warm-up over `cfg.warmup_steps`, then: "constant"; "cosine" towards 0; or "one_cycle" (Smith &
-    Topin 2018), which rises from a 25th over the first 30 % and falls to nothing, both along a cosine.
+    After a linear warm-up over `cfg.warmup_steps`, the schedule is "constant", "cosine" (down to 0) or
+    "one_cycle" (Smith & Topin 2018). The latter rises from 1/25 over the first 30 % and then falls to 0,
+    both along a cosine.
 
     Args:
         step: from 0.
-        cfg: how many there are, and the course.
-        span: in which share of the steps this course takes place.
+        cfg: number of steps, warm-up steps and schedule.
+        span: start and end of the schedule, as shares of all steps.
     """
     first, end = (round(share * cfg.steps) for share in span)
     if not first <= step < end:

@@ -1,4 +1,4 @@
-"""What to do, and to say, when the memory does not hold a step."""
+"""Handle full memory in training: smaller micro-batches, then an error with advice."""
 
 import logging
 from collections.abc import Callable
@@ -11,29 +11,32 @@ logger = logging.getLogger(__name__)
 ADVICE = (
     (
         "train_lora.gradient_checkpointing: true",
-        "activations are computed twice instead of kept: a third more time",
+        "activations are recomputed instead of stored: a third more time",
     ),
-    ("train_lora.precision: bf16, quantise: nf4", "the frozen base takes an eighth of its float32 memory"),
-    ("align.resolution: a quarter less", "activations shrink with the square"),
+    (
+        "train_lora.precision: bf16, quantise: nf4",
+        "the base model takes an eighth of its float32 memory",
+    ),
+    ("align.resolution: 25 % lower", "activations shrink with its square"),
 )
 
 
 class OutOfMemoryError(MemoryError):
-    """Not even one picture at a time fits; the message says what took the memory and what would help."""
+    """The memory does not hold a step on one image; the message lists memory use and settings that help."""
 
 
 def find_executable_batch_size(
     part: Callable[[int], None], micro: int, networks: dict[str, nn.Module]
 ) -> int:
-    """Call `part` with so many pictures at a time as fit the memory; return how many those were.
+    """Call `part`, halving the micro-batch while the memory is full; return the micro-batch size that fits.
 
     Args:
-        part: computes the gradients of a step's batch from nothing, in pieces of the size it is given.
-        micro: to begin with.
-        networks: whose sizes the message tells.
+        part: computes all gradients of a step's batch anew, in micro-batches of the given size.
+        micro: first micro-batch size to try, in images.
+        networks: networks by name; the error message lists their sizes.
 
     Raises:
-        OutOfMemoryError: one at a time is too much.
+        OutOfMemoryError: the memory does not hold one image at a time.
     """
     while True:
         try:
@@ -46,13 +49,13 @@ def find_executable_batch_size(
                 raise OutOfMemoryError(_message(networks)) from err
             micro = (micro + 1) // 2
             logger.warning(
-                "out of memory: going on with %d pictures at a time, as many a step as before", micro
+                "out of memory: reduced the micro-batch to %d images; the batch size is unchanged", micro
             )
         torch.cuda.empty_cache()
 
 
 def _is_full(err: Exception) -> bool:
-    # on CPUs torch raises a plain RuntimeError
+    # torch raises a plain RuntimeError on CPUs
     return isinstance(err, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(err)
 
 
@@ -61,12 +64,10 @@ def _message(networks: dict[str, nn.Module]) -> str:
         name: sum(p.numel() * p.element_size() for p in network.parameters())
         for name, network in networks.items()
     }
-    held = ", ".join(f"{name} {size / 2**30:.1f} GiB" for name, size in sizes.items())
+    usage = ", ".join(f"{name} {size / 2**30:.1f} GiB" for name, size in sizes.items())
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 2**30
         rest = peak - sum(sizes.values()) / 2**30
-        held += (
-            f"; activations, gradients and the optimiser's state {rest:.1f} GiB of {peak:.1f} GiB at the peak"
-        )
-    helps = "; ".join(f"{setting} ({why})" for setting, why in ADVICE)
-    return f"the memory does not hold a step on one picture: {held}. What helps most: {helps}"
+        usage += f"; activations, gradients and optimizer state {rest:.1f} GiB of {peak:.1f} GiB at the peak"
+    advice = "; ".join(f"{setting} ({effect})" for setting, effect in ADVICE)
+    return f"the memory does not hold a step on one image: {usage}. Settings that help most: {advice}"

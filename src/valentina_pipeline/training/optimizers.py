@@ -1,4 +1,4 @@
-"""Optimizers by name, their state, and averaged weights."""
+"""Optimizers by name, their parameter groups and their state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,47 +10,49 @@ from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.train_lora import TrainConfig
 
 Span = tuple[float, float]
-"""From which share of the steps to before which."""
+"""Start and end of a training phase, as shares of all steps; the end is excluded."""
 
 
 def create_optimizer(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser that `cfg` names, for groups of `params`, each with its own `lr`.
+    """Return the optimizer that `cfg` names, for groups of `params`, each with its own `lr`.
 
     Raises:
-        MissingModelError: its library, or the GPU it needs, is not here.
+        MissingModelError: the optimizer needs a GPU, and there is none.
     """
-    made = [dict(group) for group in groups]
+    param_groups = [dict(group) for group in groups]
     decay = cfg.weight_decay
     if cfg.optimiser == "adamw":
-        return torch.optim.AdamW(made, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(param_groups, weight_decay=decay, fused=True)
     if cfg.optimiser == "adafactor":
-        return torch.optim.Adafactor(made, weight_decay=decay)
+        return torch.optim.Adafactor(param_groups, weight_decay=decay)
     if cfg.optimiser == "prodigy":
         from prodigyopt import Prodigy
 
-        # its rate is a factor of the one it estimates: 1 where nothing else is known
-        return Prodigy(made, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True)
+        # lr is a factor of the learning rate that Prodigy estimates; its default is 1
+        return Prodigy(param_groups, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True)
     if cfg.optimiser == "schedule_free":
         from schedulefree import AdamWScheduleFree
 
-        return AdamWScheduleFree(made, weight_decay=decay)
+        return AdamWScheduleFree(param_groups, weight_decay=decay)
     if not torch.cuda.is_available():
         raise MissingModelError(
-            "a GPU for 8-bit AdamW", "MIT", "set train_lora.optimiser to adamw: a CPU has the memory"
+            "a GPU for 8-bit AdamW",
+            "MIT",
+            "set train_lora.optimiser to adamw: a CPU has the memory",
         )
     from bitsandbytes.optim import AdamW8bit
 
-    return AdamW8bit(made, weight_decay=decay)
+    return AdamW8bit(param_groups, weight_decay=decay)
 
 
 def optimizer_state(
     optimiser: torch.optim.Optimizer, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return all that an optimiser remembers: tensors by "parameter/key", and the rest as JSON.
+    """Return an optimizer's state: tensors by "parameter/key", and all other values as JSON.
 
     Args:
-        optimiser: of any of `create_optimizer`'s.
-        names: of its parameters, in the order of its groups.
+        optimiser: any optimizer of `create_optimizer`.
+        names: names of its parameters, in the order of its groups.
     """
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
@@ -67,34 +69,34 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> None:
-    """Bring an optimiser to where `optimizer_state` found it, to the bit."""
+    """Restore an optimizer exactly to the state that `optimizer_state` returned."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     by_name = dict(zip(names, parameters, strict=True))
     for label, value in {**tensors, **facts["state"]}.items():
         name, key = label.rsplit("/", 1)
         parameter = by_name[name]
         if isinstance(value, Tensor):
-            value = _alike(value, parameter)
+            value = _match_layout(value, parameter)
         optimiser.state[parameter][key] = value
     for group, saved in zip(optimiser.param_groups, facts["groups"], strict=True):
-        # JSON knows no tuples, and optimisers compare and unpack them
+        # JSON turns tuples into lists, and optimizers compare and unpack tuples
         group.update({k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in saved.items()})
 
 
 def parameter_groups(
     weights: Mapping[str, nn.Parameter], rates: Mapping[str, float], spans: Mapping[str, Span]
 ) -> list[dict[str, Any]]:
-    """Return one group of `params` for each rate and span, as `lr` and `span`; what has rate 0 is frozen."""
+    """Freeze weights of rate 0; return a group of `params`, `lr` and `span` for each rate and span."""
     groups: dict[tuple[float, Span], list[nn.Parameter]] = {}
     for name, parameter in weights.items():
         parameter.requires_grad_(rates[name] > 0)
         if rates[name] > 0:
             groups.setdefault((rates[name], spans[name]), []).append(parameter)
-    return [{"params": members, "lr": rate, "span": span} for (rate, span), members in groups.items()]
+    return [{"params": params, "lr": rate, "span": span} for (rate, span), params in groups.items()]
 
 
-def _alike(saved: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return a saved tensor on the parameter's device, and in its memory layout where it has its shape."""
+def _match_layout(saved: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return a saved tensor on the parameter's device, and in its memory layout if the shapes match."""
     if saved.shape == parameter.shape:
         return torch.empty_like(parameter, dtype=saved.dtype).copy_(saved).detach()
     return saved.to(parameter.device)
