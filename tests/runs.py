@@ -14,7 +14,7 @@ from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image.lora.formats import AdapterMetadata
 from valentina_pipeline.image.models.base_model import BaseModel
 from valentina_pipeline.image.train.encoding import encode_samples
-from valentina_pipeline.image.train.loop import ALONE, train
+from valentina_pipeline.image.train.loop import SINGLE_PROCESS, train
 from valentina_pipeline.image.train.methods import Trainable, build_method
 from valentina_pipeline.image.train.samples import Sample
 from valentina_pipeline.image.train.validation import validation_losses
@@ -71,7 +71,7 @@ def run(
     folder: Path,
     cfg: TrainConfig,
     family: str = "sdxl",
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     **watch: object,
 ) -> dict[str, bytes]:
     """Train in `folder` and return the files that came of it, and the run as a file of its own."""

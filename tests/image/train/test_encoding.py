@@ -49,7 +49,7 @@ def test_a_picture_without_a_face_counts_the_same_everywhere() -> None:
 def test_captions_without_end_are_embedded_anew_when_they_were_forgotten() -> None:
     base = tiny_bases.loaded("sdxl")
     texts = PromptEmbedCache(base)
-    texts.MOST = 2  # type: ignore[misc]
+    texts.MAX_CAPTIONS = 2  # type: ignore[misc]
     first = texts(["a", "b"])[0]
     again = texts(["c", "b", "a"])[0]
     assert len(texts.known) == 2

@@ -24,7 +24,7 @@ from valentina_pipeline.common.threads import processor_kind
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image.train import diffusion
 from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_prompt, encode_samples, tokenize
-from valentina_pipeline.image.train.loop import ALONE, LossDivergedError, train
+from valentina_pipeline.image.train.loop import SINGLE_PROCESS, LossDivergedError, train
 from valentina_pipeline.image.train.loss import DiffusionLoss, NoiseSchedule
 from valentina_pipeline.image.train.samples import Sample, data_hash, fit, flip_sample
 from valentina_pipeline.image.train.trainer import Trainer, TrainState
@@ -131,9 +131,7 @@ def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None
             os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(
-        TrainingInterrupted, match="stopped after step 3 of 4: `dvc repro` goes on from there"
-    ):
+    with pytest.raises(TrainingInterrupted, match="stopped after step 3 of 4: `dvc repro` resumes it"):
         run(tmp_path / "stopped", cfg, log=interrupt)
     assert signal.getsignal(signal.SIGINT) is before
     steps: list[int] = []
@@ -211,7 +209,7 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(tmp_path:
         with torch.no_grad():
             next(iter(learned.weights.values())).fill_(float("inf"))
 
-    with pytest.raises(LossDivergedError, match=r"tensors of what was learned are not finite, such as"):
+    with pytest.raises(LossDivergedError, match=r"tensors of the trained weights are not finite, such as"):
         train(base, learned, data, cfg, 9, Checkpoints(tmp_path), TrainingCallbacks(log=spoil))
     with pytest.raises(NotFiniteError, match=r"1 of .* tensors of the file are not finite"):
         learned.files(NOTES)
@@ -246,7 +244,7 @@ def test_half_precision_s_large_scale_leaves_a_step_out_and_nothing_else(tmp_pat
     cfg = config()
     base, learned = made(cfg)
     loss = DiffusionLoss(base, encode_samples(base, samples()), NoiseSchedule.of(base), cfg, 9, None)
-    mover = Trainer.of(learned.weights, learned.rates, learned.spans, loss, ALONE)
+    mover = Trainer.of(learned.weights, learned.rates, learned.spans, loss, SINGLE_PROCESS)
     mover.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     mover.processes = Overflowing()
     before = {name: weight.detach().clone() for name, weight in mover.weights.items()}
@@ -289,7 +287,7 @@ def test_pictures_of_several_sizes_go_to_buckets_that_batches_do_not_mix() -> No
     assert data.groups == [[0, 2], [1]]
     assert data.conditions[0].tolist() == [600, 300, 32, 0, 320, 192]
     assert fit([square], 64 * 64) == [square]
-    with pytest.raises(ValueError, match="no picture"):
+    with pytest.raises(ValueError, match="no training images"):
         encode_samples(base, [])
 
 

@@ -1,4 +1,4 @@
-"""What training minimises, and every random draw it makes, as pure functions of (seed, step, slot)."""
+"""Diffusion objective and random draws of training, as pure functions of (seed, step, slot)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepNoise:
-    """The random part of some samples of one step.
+    """Random draws for some samples of one step.
 
     Attributes:
         timesteps: int64 (n,).
-        noise: float32 (n, c, h, w), standard normal, plus an offset of each channel where one is asked for.
-        dropout: float32 (n,), uniform in [0, 1): below the share of dropped captions, this one is left out.
-        order: float64 (n,), uniform in [0, 1): decides the order of a caption's tags.
+        noise: float32 (n, c, h, w), standard normal, plus an offset of each channel if one is set.
+        dropout: float32 (n,), uniform in [0, 1); a caption is dropped where it is below the dropout rate.
+        order: float64 (n,), uniform in [0, 1); determines the order of a caption's tags.
     """
 
     timesteps: Tensor
@@ -34,19 +34,19 @@ def sample_step_noise(
     timesteps: tuple[int, int],
     offset: float = 0.0,
 ) -> StepNoise:
-    """StepNoise for some samples of a step, whatever was drawn before and in whatever company.
+    """Return the random draws for some samples of a step.
 
-    Each slot of each step has a generator of its own, so that neither the number of processes, nor how a
-    batch is cut into parts that fit the memory, changes a single draw.
+    Each slot of each step has its own generator. The draws therefore do not depend on the number of
+    processes, nor on the micro-batches that a batch is split into to fit the memory.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         step: from 0.
-        slots: places in the step's whole batch, over all its parts and processes.
-        shape: of one latent (c, h, w).
-        timesteps: from the first to before the second.
+        slots: positions in the step's whole batch, over all micro-batches and processes.
+        shape: shape of one latent (c, h, w).
+        timesteps: range of timesteps, the end excluded.
         offset: standard deviation of a constant that is added to each channel of the noise (Guttenberg 2023,
-            "Diffusion with offset noise"): it lets a picture's mean brightness be learned.
+            "Diffusion with offset noise"). It lets the model learn an image's mean brightness.
     """
     times, dropout, noise, order = [], [], [], []
     for slot in slots:
@@ -57,79 +57,79 @@ def sample_step_noise(
         if offset:
             noise[-1] += offset * torch.randn(shape[0], 1, 1, generator=generator)
         order.append(torch.rand((), generator=generator, dtype=torch.float64))
-    return StepNoise(*(torch.stack(drawn) for drawn in (times, noise, dropout, order)))
+    return StepNoise(*(torch.stack(draws) for draws in (times, noise, dropout, order)))
 
 
 def _generator(key: str) -> torch.Generator:
-    # a hash, since nearby seeds of a generator may give correlated draws
+    # a hash, because nearby seeds may give correlated draws
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
     return torch.Generator().manual_seed(seed)
 
 
-def add_noise(clean: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
-    """Return x_t = sqrt(kept) x_0 + sqrt(1 - kept) eps (Ho et al. 2020, eq. 4).
+def add_noise(clean: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
+    """Return x_t = sqrt(alpha) x_0 + sqrt(1 - alpha) eps (Ho et al. 2020, eq. 4).
 
     Args:
         clean: x_0 (n, c, h, w).
-        noise: eps, as large.
-        kept: (n,), the cumulated alpha at each sample's timestep, in [0, 1].
+        noise: eps (n, c, h, w).
+        alphas_cumprod: cumulative alpha (n,) at each sample's timestep, in [0, 1].
     """
-    a, s = _scales(kept)
+    a, s = _scales(alphas_cumprod)
     return a * clean + s * noise
 
 
-def target(clean: Tensor, noise: Tensor, kept: Tensor, prediction_type: str) -> Tensor:
-    """Return what the denoiser has to predict: eps, or v = sqrt(kept) eps - sqrt(1 - kept) x_0.
+def target(clean: Tensor, noise: Tensor, alphas_cumprod: Tensor, prediction_type: str) -> Tensor:
+    """Return the denoiser's target: eps, or v = sqrt(alpha) eps - sqrt(1 - alpha) x_0.
 
     Raises:
-        ValueError: another prediction type.
+        ValueError: the prediction type is neither "epsilon" nor "v_prediction".
     """
     if prediction_type == "epsilon":
         return noise
     if prediction_type == "v_prediction":  # Salimans & Ho 2022, appendix D
-        a, s = _scales(kept)
+        a, s = _scales(alphas_cumprod)
         return a * noise - s * clean
-    raise ValueError(f"a base that predicts {prediction_type!r} is not trained here: epsilon or v_prediction")
+    raise ValueError(f"invalid prediction_type {prediction_type!r}: must be epsilon or v_prediction")
 
 
-def weights(kept: Tensor, gamma: float, prediction_type: str) -> Tensor:
+def weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
     """Return min-SNR weights (n,) of the squared error.
 
-    Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy", section 3.4: with
-    SNR = kept / (1 - kept), it is min(SNR, gamma) / SNR where eps is predicted and
-    min(SNR, gamma) / (SNR + 1) where v is. `gamma` 0 turns the weighting off.
+    Hang et al. 2023, "Efficient diffusion training via min-SNR weighting strategy", section 3.4. With
+    SNR = alpha / (1 - alpha), the weight is min(SNR, gamma) / SNR for epsilon prediction and
+    min(SNR, gamma) / (SNR + 1) for v prediction. `gamma` 0 turns the weighting off.
     """
     if gamma == 0:
-        return torch.ones_like(kept)
-    snr = kept / (1 - kept).clamp(min=1e-8)
+        return torch.ones_like(alphas_cumprod)
+    snr = alphas_cumprod / (1 - alphas_cumprod).clamp(min=1e-8)
     if prediction_type == "epsilon":
         return (gamma / snr).clamp(max=1)  # gamma / 0 is inf: weight 1 at zero terminal SNR
     return snr.clamp(max=gamma) / (snr + 1)
 
 
-def debiased_weights(kept: Tensor, prediction_type: str) -> Tensor:
+def debiased_weights(alphas_cumprod: Tensor, prediction_type: str) -> Tensor:
     """Return the weights (n,) of Yu et al. 2024, "Debias the training of diffusion models", eq. 9.
 
-    1 / sqrt(SNR) where eps is predicted, never more than at an SNR of 0.001. Where v is, that times
-    SNR / (SNR + 1): the same error of x_0 counts the same.
+    The weight is 1 / sqrt(SNR) for epsilon prediction, capped at its value for an SNR of 0.001. For v
+    prediction it is multiplied by SNR / (SNR + 1), so that the same error of x_0 counts the same.
     """
-    snr = kept / (1 - kept).clamp(min=1e-8)
+    snr = alphas_cumprod / (1 - alphas_cumprod).clamp(min=1e-8)
     debiased = snr.clamp(min=1e-3).rsqrt()
     return debiased if prediction_type == "epsilon" else debiased * snr / (snr + 1)
 
 
 def face_weights(boxes: np.ndarray, weight: float, height: int, width: int, outside: float = 1.0) -> Tensor:
-    """Return how much each place of a latent counts (n, 1, h, w): `weight` times as much within the face.
+    """Return loss weights of the latent cells (n, 1, h, w): `weight` inside the face, `outside` elsewhere.
 
-    A cell that the box covers in part counts in part; the mean over each picture is 1, so that a picture
-    with a large face counts no more than one with a small face.
+    A cell that the box covers partly gets a weight in between. The mean of each image is 1, so that an
+    image with a large face counts no more than one with a small face.
 
     Args:
         boxes: (n, 4), left, top, right and bottom in [0, 1] of width and height.
-        weight: of a place in the face, above 0.
-        height: of the latents.
-        width: of the latents.
-        outside: of a place outside it; 0 masks everything but the face.
+        weight: weight of a cell inside the face, above 0.
+        height: height of the latents.
+        width: width of the latents.
+        outside: weight of a cell outside the face; 0 masks everything but the face.
     """
     left, top, right, bottom = np.asarray(boxes, dtype=np.float64).T[:, :, None]
     across = _covered(left * width, right * width, width)
@@ -139,24 +139,24 @@ def face_weights(boxes: np.ndarray, weight: float, height: int, width: int, outs
 
 
 def _covered(start: np.ndarray, end: np.ndarray, cells: int) -> np.ndarray:
-    """Return which share (n, cells) of each cell of a line lies between start and end, both (n, 1)."""
+    """Return the share (n, cells) of each cell of a line between start and end, both (n, 1)."""
     edges = np.arange(cells)
     return np.clip(np.minimum(edges + 1, end) - np.maximum(edges, start), 0, 1)
 
 
-def loss(predicted: Tensor, wanted: Tensor, weight: Tensor, places: Tensor) -> Tensor:
+def loss(predicted: Tensor, expected: Tensor, weight: Tensor, loss_mask: Tensor) -> Tensor:
     """Return the weighted mean squared error, a scalar.
 
     Args:
         predicted: (n, c, h, w).
-        wanted: as large.
-        weight: (n,), of each image.
-        places: (n, 1, h, w), of each place in it, such as `face_weights` gives.
+        expected: (n, c, h, w), see `target`.
+        weight: (n,), weight of each image.
+        loss_mask: (n, 1, h, w), weight of each latent cell, such as `face_weights` returns.
     """
-    error = (predicted.float() - wanted.float()).square() * places
+    error = (predicted.float() - expected.float()).square() * loss_mask
     return (error.mean(dim=(1, 2, 3)) * weight).mean()
 
 
-def _scales(kept: Tensor) -> tuple[Tensor, Tensor]:
-    kept = kept.view(-1, 1, 1, 1)
-    return kept.sqrt(), (1 - kept).sqrt()
+def _scales(alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
+    alphas_cumprod = alphas_cumprod.view(-1, 1, 1, 1)
+    return alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()

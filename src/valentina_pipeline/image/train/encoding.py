@@ -1,4 +1,4 @@
-"""Pictures and captions as the networks see them."""
+"""Encode images to latents and captions to text embeddings."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from valentina_pipeline.image.generate.conditioning import encode as encode_pieces
+from valentina_pipeline.image.generate.conditioning import encode as encode_chunks
 from valentina_pipeline.image.generate.conditioning import lay, pad, spell
 from valentina_pipeline.image.models.base_model import BaseModel
 from valentina_pipeline.image.models.vae import encode
@@ -23,17 +23,17 @@ from valentina_pipeline.training.encoding_cache import NO_CACHE, Cache
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """The training set as the networks see it, a row each sample.
+    """Encoded training set, one row per sample.
 
     Attributes:
         latents: float32 (c, h, w) each.
-        places: float32 (1, h, w) each, how much each place of them counts, 1 on average without a
-            mask.
-        captions: of the samples.
-        conditions: float32 (n, 6), SDXL's: original height and width, crop's top and left, height and width.
-        weight: float32 (n,), of each sample's loss.
-        groups: rows of one size each, a row as many times as it repeats.
-        cache: of what frozen networks make of a picture or a caption.
+        places: loss weights of the latent cells, float32 (1, h, w) each; their mean is 1 without a mask.
+        captions: one per sample.
+        conditions: SDXL's time ids, float32 (n, 6): original height and width, top and left of the crop,
+            height and width.
+        weight: loss weight of each sample, float32 (n,).
+        groups: rows by image size; a row occurs as often as its sample repeats.
+        cache: cache of the frozen networks' outputs.
     """
 
     latents: list[Tensor]
@@ -47,30 +47,32 @@ class EncodedDataset:
 
 @dataclass
 class PromptEmbedCache:
-    """What the U-Net attends to, by caption, computed once each: the text encoders stand still.
+    """Text embeddings by caption, computed once each by the frozen text encoders.
 
-    Of captions without end, as varied tags give, the last MOST are remembered.
+    At most MAX_CAPTIONS stay in memory, because shuffled and dropped tags make new captions all the time.
+    The oldest are discarded first.
     """
 
-    MOST: ClassVar[int] = 1024
+    MAX_CAPTIONS: ClassVar[int] = 1024
     base: BaseModel
     cache: Cache = NO_CACHE
     known: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Return (n, tokens of the longest's pieces, d), and for SDXL the pooled embeddings (n, p)."""
-        found = [self._of(caption) for caption in captions]  # an embedding must not depend on its neighbours
-        contexts, pooled = [each["context"] for each in found], [e["pooled"] for e in found if "pooled" in e]
-        if len({each.shape for each in contexts}) > 1:
-            contexts = [pad(contexts, self._of("")["context"])]
+        """Return embeddings (n, tokens of the longest caption, d), and for SDXL the pooled ones (n, p)."""
+        # one by one: an embedding must not depend on its neighbors in the batch
+        embeds = [self._embed(caption) for caption in captions]
+        contexts, pooled = [e["context"] for e in embeds], [e["pooled"] for e in embeds if "pooled" in e]
+        if len({context.shape for context in contexts}) > 1:
+            contexts = [pad(contexts, self._embed("")["context"])]
         return torch.cat(contexts), torch.cat(pooled) if pooled else None
 
-    def _of(self, caption: str) -> dict[str, Tensor]:
+    def _embed(self, caption: str) -> dict[str, Tensor]:
         if caption not in self.known:
-            if len(self.known) >= self.MOST:
+            if len(self.known) >= self.MAX_CAPTIONS:
                 del self.known[next(iter(self.known))]
-            made = self.cache.get(f"text {caption}", partial(_embedded, self.base, caption))
-            self.known[caption] = {name: tensor.to(self.base.device) for name, tensor in made.items()}
+            embeds = self.cache.get(f"text {caption}", partial(_embed_caption, self.base, caption))
+            self.known[caption] = {name: tensor.to(self.base.device) for name, tensor in embeds.items()}
         return self.known[caption]
 
 
@@ -81,28 +83,28 @@ def encode_samples(
     background_weight: float = 1.0,
     cache: Cache = NO_CACHE,
 ) -> EncodedDataset:
-    """Encode pictures once: the VAE does not move while the rest learns.
+    """Encode the training images once; the VAE is frozen.
 
-    A place in the face counts `face_weight` times, one outside `background_weight` times, and each as much
-    of that as its picture's mask is white.
+    The loss weight of a latent cell is `face_weight` in the face and `background_weight` outside, both
+    multiplied by the whiteness of the image's mask.
 
     Raises:
-        ValueError: no samples.
+        ValueError: `samples` is empty.
     """
     if not samples:
-        raise ValueError("there is no picture to train on")
+        raise ValueError("there are no training images")
     latents, places = [], []
-    for sample in samples:  # one by one: a picture's latents must not depend on its neighbours
-        made = cache.get(f"latents of {_pixel_hash(sample.image)}", partial(_latents, base, sample.image))
-        latents.append(made["latents"].to(base.device))
+    for sample in samples:  # one by one: an image's latents must not depend on its neighbors in the batch
+        encoded = cache.get(f"latents of {_pixel_hash(sample.image)}", partial(_latents, base, sample.image))
+        latents.append(encoded["latents"].to(base.device))
         height, width = latents[-1].shape[1:]
-        counted = torch.ones(1, height, width)
+        loss_mask = torch.ones(1, height, width)
         if sample.face is not None:
             box = np.array([sample.face]) / (sample.image.size * 2)
-            counted = face_weights(box, face_weight, height, width, background_weight)[0]
+            loss_mask = face_weights(box, face_weight, height, width, background_weight)[0]
         if sample.mask is not None:
-            counted = counted * _whiteness(sample.mask, height, width)
-        places.append(counted.to(base.device))
+            loss_mask = loss_mask * _whiteness(sample.mask, height, width)
+        places.append(loss_mask.to(base.device))
     conditions = torch.tensor([_conditions(s) for s in samples], dtype=torch.float32, device=base.device)
     weight = torch.tensor([s.weight for s in samples], dtype=torch.float32, device=base.device)
     groups: dict[Size, list[int]] = defaultdict(list)
@@ -113,24 +115,24 @@ def encode_samples(
 
 
 def tokenize(base: BaseModel, captions: Sequence[str]) -> list[Tensor]:
-    """Return int64 (n, pieces, 77) for each text encoder: as many pieces as the longest caption takes."""
-    texts = [[spell(each, [(caption, 1.0)]) for caption in captions] for each in base.tokenizers]
-    pieces = max((len(spelled) for each in texts for spelled in each), default=1)
-    laid = (lay(tokenizer, each, pieces) for tokenizer, each in zip(base.tokenizers, texts, strict=True))
-    return [rows.ids.to(base.device) for rows in laid]
+    """Return token ids int64 (n, chunks, 77) for each text encoder; the longest caption sets the chunks."""
+    texts = [[spell(t, [(caption, 1.0)]) for caption in captions] for t in base.tokenizers]
+    chunks = max((len(tokens) for encoder_texts in texts for tokens in encoder_texts), default=1)
+    padded = (lay(t, encoder_texts, chunks) for t, encoder_texts in zip(base.tokenizers, texts, strict=True))
+    return [rows.ids.to(base.device) for rows in padded]
 
 
 def encode_prompt(base: BaseModel, tokens: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Return what the U-Net attends to, as the base's pipeline makes it.
+    """Return text embeddings as the base model's pipeline computes them.
 
     Args:
-        base: its text encoders, trained or not.
-        tokens: int64 (n, pieces, 77) for each of them.
+        base: its text encoders may be trained or frozen.
+        tokens: int64 (n, chunks, 77) for each text encoder.
 
     Returns:
-        (n, pieces * 77, d), and for SDXL the pooled embedding (n, p) of the second encoder.
+        (n, chunks * 77, d), and for SDXL the pooled embedding (n, p) of the second encoder.
     """
-    return encode_pieces(list(base.text_encoders.values()), tokens)
+    return encode_chunks(list(base.text_encoders.values()), tokens)
 
 
 def _latents(base: BaseModel, image: Image.Image) -> dict[str, Tensor]:
@@ -140,12 +142,12 @@ def _latents(base: BaseModel, image: Image.Image) -> dict[str, Tensor]:
 
 
 def _whiteness(mask: Image.Image, height: int, width: int) -> Tensor:
-    """Return how white a mask is at each place of a latent, float32 (1, h, w) in [0, 1]."""
+    """Return the mask's whiteness in each latent cell, float32 (1, h, w) in [0, 1]."""
     small = mask.convert("L").resize((width, height), Image.Resampling.BOX)
     return torch.from_numpy(np.asarray(small, np.float32) / 255)[None]
 
 
-def _embedded(base: BaseModel, caption: str) -> dict[str, Tensor]:
+def _embed_caption(base: BaseModel, caption: str) -> dict[str, Tensor]:
     with torch.no_grad():
         context, pooled = encode_prompt(base, tokenize(base, [caption]))
     return {"context": context} if pooled is None else {"context": context, "pooled": pooled}

@@ -1,7 +1,7 @@
-"""The training loop: freeze the base, encode the pictures once, and move only what is to learn.
+"""Training loop: freeze the base model, encode the images once, update only the trainable weights.
 
-Every random draw is a function of (seed, step, slot), so that a run which was killed and goes on from its
-checkpoint ends in the same bytes as one that was not, and two processes draw what one would have drawn.
+Every random draw is a function of (seed, step, slot). A run that resumes from its checkpoint therefore ends
+in the same bytes as an uninterrupted one, and two processes draw the same numbers as one.
 """
 
 import logging
@@ -29,148 +29,149 @@ from valentina_pipeline.training.interrupts import TrainingInterrupted, stop_on_
 
 logger = logging.getLogger(__name__)
 
-FIRST, DIVERGED = 20, 100.0
-"""A loss so many times the largest of so many first ones has diverged: timesteps alone differ by less."""
+NUM_FIRST_LOSSES, DIVERGENCE_FACTOR = 20, 100.0
+"""A loss of 100 times the largest of the first 20 has diverged; timesteps alone make smaller differences."""
 
 
 class LossDivergedError(ArithmeticError):
-    """Loss, gradient or weights are no longer numbers, or the loss is far from where it began."""
+    """Loss, gradient or weights are not finite, or the loss is far above its first values."""
 
 
-SILENT, ALONE = TrainingCallbacks(), Processes()
+NO_CALLBACKS, SINGLE_PROCESS = TrainingCallbacks(), Processes()
 
 
 def train(
     base: BaseModel,
-    learned: Trainable,
+    trainable: Trainable,
     data: EncodedDataset,
     cfg: TrainConfig,
     seed: int,
     checkpoints: Checkpoints,
-    watch: TrainingCallbacks = SILENT,
-    processes: Processes = ALONE,
+    watch: TrainingCallbacks = NO_CALLBACKS,
+    processes: Processes = SINGLE_PROCESS,
 ) -> TrainState:
-    """Move what is `learned` in place on `data`, going on from the last checkpoint if there is one.
+    """Train the weights of `trainable` in place, from the last checkpoint if one exists.
 
     Args:
-        base: carries it; the rest of the base stays as it is.
-        learned: see learned.py.
-        data: see encoding.py.
-        cfg: the effective parameters.
-        seed: of every draw.
-        checkpoints: of exactly these inputs.
-        watch: see there.
-        processes: that share each step's batches.
+        base: base model that contains the trainable weights; its other weights stay frozen.
+        trainable: trainable weights and their learning rates, see methods.py.
+        data: encoded training set, see encoding.py.
+        cfg: effective parameters.
+        seed: seed of every random draw.
+        checkpoints: checkpoints of exactly these inputs.
+        watch: callbacks for logs, sample images and evaluations.
+        processes: processes that share the batches of each step.
 
     Returns:
-        The run. The weights are the last ones or their average, or those of the best look.
+        State of the run. The weights are the last ones or their average, or those of the best evaluation.
 
     Raises:
-        TrainingInterrupted: Ctrl-C or SIGTERM came; the next run goes on from there.
-        LossDivergedError: loss, gradient, weights or optimizer are not finite, or the loss has run away;
-            nothing of that step is kept.
-        OutOfMemory: one picture at a time is too much.
+        TrainingInterrupted: Ctrl-C or SIGTERM stopped the run; the next run resumes from its checkpoint.
+        LossDivergedError: loss, gradient, weights or optimizer state are not finite, or the loss diverged;
+            nothing of that step is saved.
+        OutOfMemoryError: the memory does not hold a step on one image.
     """
-    loss_of = DiffusionLoss(base, data, NoiseSchedule.of(base), cfg, seed, _texts(base, learned, data, cfg))
-    mover = Trainer.of(learned.weights, learned.rates, learned.spans, loss_of, processes)
+    loss_fn = DiffusionLoss(base, data, NoiseSchedule.of(base), cfg, seed, _texts(base, trainable, data, cfg))
+    trainer = Trainer.of(trainable.weights, trainable.rates, trainable.spans, loss_fn, processes)
     configure_for_training(base, cfg)
     state = checkpoints.latest()
-    run = TrainState() if state is None else mover.restore(state)
-    done = len(run.losses)
-    if done:
-        logger.info("going on from step %d: %s", done, checkpoints.last_path())
-    with _progress(cfg.steps, done, processes.first) as show, stop_on_signal() as stop:
-        while done < cfg.steps and not should_stop(run.looks, cfg.keep, cfg.patience):
+    run = TrainState() if state is None else trainer.restore(state)
+    step = len(run.losses)
+    if step:
+        logger.info("resuming from step %d: %s", step, checkpoints.last_path())
+    with _progress(cfg.steps, step, processes.first) as show, stop_on_signal() as stop:
+        while step < cfg.steps and not should_stop(run.looks, cfg.keep, cfg.patience):
             began = time.perf_counter()
-            with _kept_good(done + 1, checkpoints):
-                loss, asked = processes.agree(mover.step(done, run), stop.is_set())
+            with _refuse_divergence(step + 1, checkpoints):
+                loss, stop_requested = processes.agree(trainer.step(step, run), stop.is_set())
             _check_divergence(loss, run.losses, checkpoints)
             run.losses.append(loss)
-            done += 1
+            step += 1
             seconds = time.perf_counter() - began
-            found = _run_evaluations(mover, watch, done, run, cfg)
+            metrics = _run_evaluations(trainer, watch, step, run, cfg)
             if processes.first:
-                rate = max(group["lr"] for group in mover.optimiser.param_groups)
-                figures = {"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
-                watch.log({**figures, **found}, done)
-            show(done, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")
+                rate = max(group["lr"] for group in trainer.optimiser.param_groups)
+                progress = {"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
+                watch.log({**progress, **metrics}, step)
+            show(step, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")
             best = best_step(run.looks, cfg.keep)
-            due = done % cfg.checkpoint_every == 0 and done < cfg.steps
-            if processes.first and (asked or due or best == done):
-                with _kept_good(done, checkpoints):
-                    checkpoints.save(mover.state(done, run), keep=best)
-            if asked:
-                raise TrainingInterrupted(
-                    f"stopped after step {done} of {cfg.steps}: `dvc repro` goes on from there"
-                )
+            due = step % cfg.checkpoint_every == 0 and step < cfg.steps
+            if processes.first and (stop_requested or due or best == step):
+                with _refuse_divergence(step, checkpoints):
+                    checkpoints.save(trainer.state(step, run), keep=best)
+            if stop_requested:
+                raise TrainingInterrupted(f"stopped after step {step} of {cfg.steps}: `dvc repro` resumes it")
     best = best_step(run.looks, cfg.keep)
     if best is not None:
-        processes.wait()  # for the first to have written it
-        mover.restore(checkpoints.read(best))
-    mover.settle()
-    with _kept_good(done, checkpoints):
-        refuse_not_finite(mover.weights, "what was learned")
+        processes.wait()  # until the main process has written it
+        trainer.restore(checkpoints.read(best))
+    trainer.settle()
+    with _refuse_divergence(step, checkpoints):
+        refuse_not_finite(trainer.weights, "the trained weights")
     base.unet.eval()
     return run
 
 
 def _texts(
-    base: BaseModel, learned: Trainable, data: EncodedDataset, cfg: TrainConfig
+    base: BaseModel, trainable: Trainable, data: EncodedDataset, cfg: TrainConfig
 ) -> PromptEmbedCache | None:
-    """Return the embedded captions, where no text encoder moves; on disk only those that come again."""
-    if any(rate > 0 and name.startswith("text") for name, rate in learned.rates.items()):
+    """Return the cache of text embeddings, or None if a text encoder is trained.
+
+    Only unaugmented captions are cached on disk; augmented ones rarely repeat.
+    """
+    if any(rate > 0 and name.startswith("text") for name, rate in trainable.rates.items()):
         return None
     return PromptEmbedCache(base, NO_CACHE if cfg.keep_tags >= 0 or cfg.tag_dropout > 0 else data.cache)
 
 
 def _run_evaluations(
-    mover: Trainer, watch: TrainingCallbacks, done: int, run: TrainState, cfg: TrainConfig
+    trainer: Trainer, watch: TrainingCallbacks, step: int, run: TrainState, cfg: TrainConfig
 ) -> Metrics:
-    looks = [look for every, look in watch.looks if every and done % every == 0]
-    sampled = bool(cfg.sample_every) and done % cfg.sample_every == 0
-    if not looks and not sampled:
+    evaluations = [evaluation for every, evaluation in watch.looks if every and step % every == 0]
+    sample_due = bool(cfg.sample_every) and step % cfg.sample_every == 0
+    if not evaluations and not sample_due:
         return {}
 
     def evaluate() -> Metrics:
-        if sampled:
-            watch.sample(done, mover.base.pipe)
-        return {name: value for look in looks for name, value in look().items()}
+        if sample_due:
+            watch.sample(step, trainer.base.pipe)
+        return {name: value for evaluation in evaluations for name, value in evaluation().items()}
 
-    with mover.eval_mode():
-        found = mover.processes.broadcast(evaluate)
-    if found:
-        run.looks[done] = found
-    return found
+    with trainer.eval_mode():
+        metrics = trainer.processes.broadcast(evaluate)
+    if metrics:
+        run.looks[step] = metrics
+    return metrics
 
 
 def configure_for_training(base: BaseModel, cfg: TrainConfig) -> None:
-    """Set the networks up as the run wants them: checkpointed, compiled, fast, in training mode."""
-    wanted = cfg.gradient_checkpointing
-    if base.device.type == "cuda" if wanted == "auto" else wanted:
+    """Set gradient checkpointing, fused LoRA layers and compilation, and switch to training mode."""
+    checkpointing = cfg.gradient_checkpointing
+    if base.device.type == "cuda" if checkpointing == "auto" else checkpointing:
         base.unet.enable_gradient_checkpointing()
     for network in (base.unet, *base.text_encoders.values()):
         use_fused_linear(network)
     if cfg.compile:
         base.compile()
-    base.unet.train()  # for gradient checkpointing alone: there is no dropout
+    base.unet.train()  # gradient checkpointing needs it; the networks have no dropout
 
 
 def _check_divergence(loss: float, before: Sequence[float], checkpoints: Checkpoints) -> None:
-    first = before[:FIRST]
-    if math.isfinite(loss) and (len(first) < FIRST or loss < DIVERGED * max(first)):
+    first = before[:NUM_FIRST_LOSSES]
+    if math.isfinite(loss) and (len(first) < NUM_FIRST_LOSSES or loss < DIVERGENCE_FACTOR * max(first)):
         return
     raise _diverged(f"the loss of step {len(before) + 1} is {loss:g}", checkpoints)
 
 
-def _diverged(why: str, checkpoints: Checkpoints) -> LossDivergedError:
+def _diverged(reason: str, checkpoints: Checkpoints) -> LossDivergedError:
     last = checkpoints.last_path()
     good = f"the last good checkpoint is {last}" if last else "there is no checkpoint yet"
-    return LossDivergedError(f"{why}: lower train_lora.learning_rate; {good}")
+    return LossDivergedError(f"{reason}: lower train_lora.learning_rate; {good}")
 
 
 @contextmanager
-def _kept_good(step: int, checkpoints: Checkpoints) -> Iterator[None]:
-    """Have what is not finite end the run before anything of it is kept."""
+def _refuse_divergence(step: int, checkpoints: Checkpoints) -> Iterator[None]:
+    """Raise LossDivergedError for numbers that are not finite, before they are saved."""
     try:
         yield
     except NotFiniteError as err:
@@ -178,7 +179,7 @@ def _kept_good(step: int, checkpoints: Checkpoints) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(steps: int, done: int, shown: bool) -> Iterator[Callable[[int, str], None]]:
+def _progress(steps: int, done: int, visible: bool) -> Iterator[Callable[[int, str], None]]:
     columns = (
         TextColumn("train_lora"),
         BarColumn(),
@@ -186,6 +187,6 @@ def _progress(steps: int, done: int, shown: bool) -> Iterator[Callable[[int, str
         TextColumn("{task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, disable=not shown) as progress:
+    with Progress(*columns, disable=not visible) as progress:
         bar = progress.add_task("", total=steps, completed=done)
-        yield lambda completed, words: progress.update(bar, completed=completed, description=words)
+        yield lambda completed, text: progress.update(bar, completed=completed, description=text)

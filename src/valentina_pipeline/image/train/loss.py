@@ -15,23 +15,23 @@ from valentina_pipeline.image.train.samples import augment_caption
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The base's noise schedule: the cumulated alphas (timesteps,), and what the denoiser predicts."""
+    """Noise schedule of the base model: cumulative alphas (timesteps,) and prediction type."""
 
-    kept: Tensor
+    alphas_cumprod: Tensor
     prediction_type: str
 
     @classmethod
     def of(cls, base: BaseModel) -> "NoiseSchedule":
-        """Return the schedule that training needs of a base, whatever it samples with."""
+        """Return the training schedule of a base model, whatever its sampler is."""
         from diffusers import DDPMScheduler
 
-        # the plain schedule of the same configuration (zero-SNR rescale too)
+        # DDPM with the same configuration, zero-SNR rescaling included
         scheduler = DDPMScheduler.from_config(base.pipe.scheduler.config)
         return cls(scheduler.alphas_cumprod.float().to(base.device), base.prediction_type)
 
 
 PromptEmbeds = tuple[Tensor, Tensor | None]
-"""What the U-Net attends to (n, 77, d), and SDXL's pooled embeddings (n, p)."""
+"""Text embeddings (n, tokens, d), and for SDXL the pooled ones (n, p)."""
 
 
 def predict(
@@ -43,31 +43,31 @@ def predict(
     text: PromptEmbeds,
     sizes: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return what the U-Net makes of noised latents and what it should, both (n, c, h, w).
+    """Return the U-Net's prediction for noisy latents and its target, both (n, c, h, w).
 
     Args:
-        base: see base.py.
-        noise: the schedule.
-        clean: latents.
-        eps: the noise, of the same shape.
+        base: base model.
+        noise: noise schedule.
+        clean: latents (n, c, h, w).
+        eps: noise (n, c, h, w).
         timesteps: int64 (n,).
-        text: of n captions.
-        sizes: SDXL's conditions (n, 6).
+        text: text embeddings of n captions.
+        sizes: SDXL's time ids (n, 6).
     """
     context, pooled = text
-    kept, dtype = noise.kept[timesteps], base.dtype
-    noisy = diffusion.add_noise(clean, eps, kept).contiguous(memory_format=torch.channels_last)
+    alphas_cumprod, dtype = noise.alphas_cumprod[timesteps], base.dtype
+    noisy = diffusion.add_noise(clean, eps, alphas_cumprod).contiguous(memory_format=torch.channels_last)
     extra = None if pooled is None else {"text_embeds": pooled.to(dtype), "time_ids": sizes.to(dtype)}
     predicted = base.unet(noisy.to(dtype), timesteps, context.to(dtype), added_cond_kwargs=extra).sample
-    return predicted, diffusion.target(clean, eps, kept, noise.prediction_type)
+    return predicted, diffusion.target(clean, eps, alphas_cumprod, noise.prediction_type)
 
 
 @dataclass(frozen=True)
 class DiffusionLoss:
-    """The loss of some samples of a step.
+    """Loss of some samples of a step.
 
     Attributes:
-        texts: what the U-Net attends to where the text encoders stand still; None: computed each time.
+        texts: text embeddings of frozen text encoders; None computes them at every step.
     """
 
     base: BaseModel
@@ -78,45 +78,45 @@ class DiffusionLoss:
     texts: PromptEmbedCache | None
 
     def __call__(self, step: int, rows: Sequence[int], slots: Sequence[int]) -> Tensor:
-        """Return the mean loss of `rows`, drawn for the places `slots` of the step's whole batch."""
+        """Return the mean loss of `rows` with the noise of positions `slots` of the step's whole batch."""
         cfg, device, ptype = self.cfg, self.base.device, self.noise.prediction_type
         clean = torch.stack([self.data.latents[row] for row in rows])
         first, end = cfg.timesteps
-        span = first, min(end, len(self.noise.kept))
-        drawn = diffusion.sample_step_noise(
+        span = first, min(end, len(self.noise.alphas_cumprod))
+        draws = diffusion.sample_step_noise(
             self.seed, step, slots, tuple(clean.shape[1:]), span, cfg.noise_offset
         )
-        timesteps, eps = drawn.timesteps.to(device), drawn.noise.to(device)
-        text, sizes = self._text(rows, drawn), self.data.conditions[list(rows)]
-        predicted, wanted = predict(self.base, self.noise, clean, eps, timesteps, text, sizes)
-        kept = self.noise.kept[timesteps]
+        timesteps, eps = draws.timesteps.to(device), draws.noise.to(device)
+        text, sizes = self._text(rows, draws), self.data.conditions[list(rows)]
+        predicted, expected = predict(self.base, self.noise, clean, eps, timesteps, text, sizes)
+        alphas_cumprod = self.noise.alphas_cumprod[timesteps]
         if cfg.debiased:
-            weight = diffusion.debiased_weights(kept, ptype)
+            weight = diffusion.debiased_weights(alphas_cumprod, ptype)
         else:
-            weight = diffusion.weights(kept, cfg.min_snr_gamma, ptype)
+            weight = diffusion.weights(alphas_cumprod, cfg.min_snr_gamma, ptype)
         weight = weight * self.data.weight[list(rows)]
-        places = torch.stack([self.data.places[row] for row in rows])
-        return diffusion.loss(predicted, wanted, weight, places)
+        loss_mask = torch.stack([self.data.places[row] for row in rows])
+        return diffusion.loss(predicted, expected, weight, loss_mask)
 
-    def _text(self, rows: Sequence[int], drawn: diffusion.StepNoise) -> PromptEmbeds:
-        """Return the embedded captions as this step shows them: varied, and some left out."""
+    def _text(self, rows: Sequence[int], draws: diffusion.StepNoise) -> PromptEmbeds:
+        """Return the text embeddings of this step: captions augmented, and some dropped."""
         cfg = self.cfg
-        dropped = drawn.dropout < cfg.caption_dropout
+        dropped = draws.dropout < cfg.caption_dropout
         captions = [self.data.captions[row] for row in rows]
         if cfg.keep_tags >= 0 or cfg.tag_dropout > 0:
             captions = [
                 augment_caption(caption, order, cfg.keep_tags, cfg.tag_dropout)
-                for caption, order in zip(captions, drawn.order.tolist(), strict=True)
+                for caption, order in zip(captions, draws.order.tolist(), strict=True)
             ]
-        captions = ["" if left_out else caption for left_out, caption in zip(dropped, captions, strict=True)]
+        captions = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]
         if self.texts is not None:
             context, pooled = self.texts(captions)
         else:
             context, pooled = encode_prompt(self.base, tokenize(self.base, captions))
         if pooled is None:
             return context, None
-        if self.base.pipe.config.force_zeros_for_empty_prompt:  # SDXL's unconditional side is zeros, not ""
-            left_out = dropped.to(context.device)
-            context = context.masked_fill(left_out[:, None, None], 0)
-            pooled = pooled.masked_fill(left_out[:, None], 0)
+        if self.base.pipe.config.force_zeros_for_empty_prompt:  # SDXL's unconditional embedding is zeros
+            mask = dropped.to(context.device)
+            context = context.masked_fill(mask[:, None, None], 0)
+            pooled = pooled.masked_fill(mask[:, None], 0)
         return context, pooled

@@ -1,4 +1,4 @@
-"""What each method trains in a base, and the files that come of it."""
+"""Training methods: the trainable weights of each, and the files it writes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 PIVOT = 0.5
-"""Share of the steps after which pivotal tuning goes from the tokens to the LoRA (Roich et al. 2021)."""
+"""Share of the steps after which pivotal tuning switches from tokens to LoRA (Roich et al. 2021)."""
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """What is trained.
+    """Trainable weights of a method.
 
     Attributes:
-        weights: by names that begin with their network's.
-        rates: the peak learning rate of each.
-        spans: by the same names: in which share of the steps each learns.
-        expand_trigger: a caption as the tokenizers are to see it.
-        files: what came of it, by relative path.
+        weights: parameters by name; each name begins with its network's name.
+        rates: peak learning rate of each parameter, by the same names.
+        spans: share of the steps in which each parameter is trained, by the same names.
+        expand_trigger: replaces the trigger word in a caption by its trained tokens.
+        files: returns the trained files, by relative path.
     """
 
     weights: "Mapping[str, Parameter]"
@@ -40,34 +40,34 @@ class Trainable:
 def build_method(
     base: BaseModel, cfg: TrainConfig, trigger: str, like: str, seed: int, start: Path | None = None
 ) -> Trainable:
-    """Make a base ready for `cfg.method`.
+    """Prepare a base model for `cfg.method`.
 
     Args:
-        base: changed in place.
-        cfg: the effective parameters.
-        trigger: the word that calls the concept.
-        like: what it is, such as "woman".
-        seed: of initial weights.
-        start: a LoRA to go on from: its kind, ranks and alpha count, not those of `cfg`.
+        base: base model, changed in place.
+        cfg: effective parameters.
+        trigger: trigger word of the concept.
+        like: class word of the concept, such as "woman".
+        seed: seed of the initial weights.
+        start: LoRA to continue from; its kind, ranks and alpha replace those of `cfg`.
     """
     if cfg.method == "full":
-        return _whole(base, cfg)
+        return _full_finetune(base, cfg)
     if cfg.method == "textual_inversion":
         return _tokens(base, cfg, trigger, like, (0.0, 1.0))
     if cfg.method == "pivotal":
         tokens = _tokens(base, cfg, trigger, like, (0.0, PIVOT))
-        return _both(tokens, _adapter(base, cfg, seed, (PIVOT, 1.0)))
+        return _combine(tokens, _adapter(base, cfg, seed, (PIVOT, 1.0)))
     return _adapter(base, cfg, seed, (0.0, 1.0), start)
 
 
 def _adapter(
     base: BaseModel, cfg: TrainConfig, seed: int, span: tuple[float, float], start: Path | None = None
 ) -> Trainable:
-    blocks = tuple(LayerOverride(pattern, each.rank, each.rate) for pattern, each in cfg.blocks.items())
+    blocks = tuple(LayerOverride(pattern, block.rank, block.rate) for pattern, block in cfg.blocks.items())
     if start is None:
         kind = cfg.method if cfg.method in CONFIGS else "lora"
-        plan = AdapterSpec(kind, cfg.rank, cfg.alpha, cfg.targets, blocks)
-        adapter = inject(base, plan, cfg.text_encoder_learning_rate > 0, seed)
+        spec = AdapterSpec(kind, cfg.rank, cfg.alpha, cfg.targets, blocks)
+        adapter = inject(base, spec, cfg.text_encoder_learning_rate > 0, seed)
     else:
         load_adapter(base, start)
         adapter = from_loaded(base, blocks)
@@ -79,7 +79,7 @@ def _adapter(
         rates,
         dict.fromkeys(weights, span),
         str,
-        lambda notes: export_adapter(adapter, notes, half, cfg.formats),
+        lambda metadata: export_adapter(adapter, metadata, half, cfg.formats),
     )
 
 
@@ -91,15 +91,15 @@ def _tokens(
     tokens = add_tokens(base, trigger, like, cfg.vectors)
     weights = tokens.weights()
 
-    def files(notes: AdapterMetadata) -> dict[str, bytes]:
-        about = {"trigger": notes.trigger, "base_sha256": notes.base_sha256, "format": "pt"}
-        return {f"{trigger}.embeddings.safetensors": serialise(tokens.tensors(), about)}
+    def files(metadata: AdapterMetadata) -> dict[str, bytes]:
+        header = {"trigger": metadata.trigger, "base_sha256": metadata.base_sha256, "format": "pt"}
+        return {f"{trigger}.embeddings.safetensors": serialise(tokens.tensors(), header)}
 
     rates = dict.fromkeys(weights, cfg.embedding_learning_rate)
     return Trainable(weights, rates, dict.fromkeys(weights, span), tokens.expand_trigger, files)
 
 
-def _whole(base: BaseModel, cfg: TrainConfig) -> Trainable:
+def _full_finetune(base: BaseModel, cfg: TrainConfig) -> Trainable:
     import torch
 
     networks: dict[str, Any] = {"unet": base.unet}
@@ -107,28 +107,28 @@ def _whole(base: BaseModel, cfg: TrainConfig) -> Trainable:
         networks |= base.text_encoders
     weights = {f"{n}.{name}": p for n, network in networks.items() for name, p in network.named_parameters()}
     for parameter in weights.values():
-        parameter.data = parameter.data.float()  # small steps would be lost in half precision
+        parameter.data = parameter.data.float()  # half precision would round small steps away
     rates = {name: _rate(name, cfg) for name in weights}
     dtype = torch.float32 if cfg.precision == "fp32" else torch.float16
 
-    def files(notes: AdapterMetadata) -> dict[str, bytes]:
-        about = {"trigger": notes.trigger, "base_sha256": notes.base_sha256, "format": "pt"}
+    def files(metadata: AdapterMetadata) -> dict[str, bytes]:
+        header = {"trigger": metadata.trigger, "base_sha256": metadata.base_sha256, "format": "pt"}
         content = {}
         for name, network in networks.items():
             tensors = {key: value.detach().to("cpu", dtype) for key, value in network.state_dict().items()}
-            content[f"{name}.safetensors"] = serialise(tensors, about)
+            content[f"{name}.safetensors"] = serialise(tensors, header)
         return content
 
     return Trainable(weights, rates, dict.fromkeys(weights, (0.0, 1.0)), str, files)
 
 
-def _both(one: Trainable, other: Trainable) -> Trainable:
+def _combine(first: Trainable, second: Trainable) -> Trainable:
     return Trainable(
-        {**one.weights, **other.weights},
-        {**one.rates, **other.rates},
-        {**one.spans, **other.spans},
-        lambda caption: other.expand_trigger(one.expand_trigger(caption)),
-        lambda notes: {**one.files(notes), **other.files(notes)},
+        {**first.weights, **second.weights},
+        {**first.rates, **second.rates},
+        {**first.spans, **second.spans},
+        lambda caption: second.expand_trigger(first.expand_trigger(caption)),
+        lambda metadata: {**first.files(metadata), **second.files(metadata)},
     )
 
 

@@ -18,18 +18,18 @@ def _pixel_hash(image: Image.Image) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """One training picture.
+    """One training image with its caption, face and mask.
 
     Attributes:
-        name: of its file.
-        image: RGB, both sides multiples of 8 pixels once it is fitted.
+        name: file name.
+        image: RGB; after `fit` both sides are multiples of 8 pixels.
         caption: comma-separated tags or a sentence.
-        face: left, top, right, bottom in pixels of `image`; None: all places count alike.
-        repeats: how many times as often as others it is shown.
-        weight: of its loss; that of class images is DreamBooth's prior loss weight.
-        original: SDXL's condition: width and height before it was scaled; None: as it is.
-        corner: likewise: left and top of what was cut from the scaled picture.
-        mask: L, as large as `image`: white counts in full, black not at all; None: all of it does.
+        face: left, top, right, bottom in pixels of `image`; None weights the whole image equally.
+        repeats: number of times the image occurs in an epoch.
+        weight: weight of its loss; for class images, DreamBooth's prior loss weight.
+        original: width and height before resizing, for SDXL's time ids; None is the size of `image`.
+        corner: left and top of the crop in the resized image, for SDXL's time ids.
+        mask: mode L, same size as `image`: white counts in full, black not at all; None counts all of it.
     """
 
     name: str
@@ -44,9 +44,9 @@ class Sample:
 
 
 def fit(samples: Sequence[Sample], pixels: int) -> list[Sample]:
-    """Scale and cut pictures of several sizes to buckets of at most `pixels`; those of one size stay.
+    """Resize and crop images to buckets of at most `pixels`; images that all have one size stay as they are.
 
-    Each is scaled so that it just covers the bucket of the nearest shape, and cut at the centre.
+    Each image is resized to just cover the bucket with the nearest aspect ratio, then center-cropped.
     """
     if len({sample.image.size for sample in samples}) <= 1:
         return list(samples)
@@ -66,21 +66,19 @@ def flip_sample(sample: Sample) -> Sample:
 
 
 def augment_caption(caption: str, chance: float, keep: int, dropout: float) -> str:
-    """Return a caption with its tags in another order, and some left out.
+    """Return a caption with its tags shuffled and some of them dropped.
 
     Args:
-        caption: tags between commas.
-        chance: in [0, 1): the same number gives the same order.
-        keep: so many tags in front stay where they are; -1 leaves the order alone.
-        dropout: probability of each tag behind them to be left out; with `keep` -1, of each but the first.
+        caption: tags separated by commas.
+        chance: random number in [0, 1); the same number gives the same result.
+        keep: number of leading tags that stay in place; -1 does not shuffle.
+        dropout: probability to drop each tag behind those; with `keep` -1, each but the first.
     """
     tags = [tag.strip() for tag in caption.split(",") if tag.strip()]
     rng = np.random.default_rng(int(chance * 2**53))
     first = 1 if keep < 0 else keep
     rest = [
-        tag
-        for tag, drawn in zip(tags[first:], rng.random(len(tags[first:])), strict=True)
-        if drawn >= dropout
+        tag for tag, draw in zip(tags[first:], rng.random(len(tags[first:])), strict=True) if draw >= dropout
     ]
     if keep >= 0:
         rest = [rest[i] for i in rng.permutation(len(rest))]
@@ -88,7 +86,7 @@ def augment_caption(caption: str, chance: float, keep: int, dropout: float) -> s
 
 
 def data_hash(samples: Sequence[Sample]) -> str:
-    """Return the sha256 over all that is learned from."""
+    """Return the sha256 of the training data: images, captions, faces, weights, sizes and masks."""
     total = hashlib.sha256()
     for sample in samples:
         row: tuple[object, ...] = (
@@ -97,7 +95,7 @@ def data_hash(samples: Sequence[Sample]) -> str:
         )  # fmt: skip
         if sample.mask is not None:
             row += (_pixel_hash(sample.mask),)
-        total.update("".join(f"{each}\0" for each in row).encode())
+        total.update("".join(f"{value}\0" for value in row).encode())
     return total.hexdigest()
 
 
@@ -110,7 +108,7 @@ def _fit_one(sample: Sample, bucket: Size) -> Sample:
     if face is not None:
         x0, y0, x1, y1 = face
         face = (x0 * scale[0] - left, y0 * scale[1] - top, x1 * scale[0] - left, y1 * scale[1] - top)
-    # not Lanczos, which rings: black stays black
+    # bilinear, because Lanczos rings and would lighten black areas
     mask = sample.mask and sample.mask.resize((width, height), Image.Resampling.BILINEAR).crop(box)
     original = sample.original or sample.image.size
     return replace(sample, image=image, face=face, original=original, corner=(left, top), mask=mask)

@@ -1,4 +1,4 @@
-"""Trainer: gradients of a batch, however it is cut, and the optimizer's step."""
+"""Trainer: gradients of a batch in micro-batches, and the optimizer step."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -28,12 +28,12 @@ from valentina_pipeline.training.optimizers import (
 
 @dataclass
 class TrainState:
-    """What came of the steps so far; all of it JSON.
+    """Results of the steps so far, as JSON values.
 
     Attributes:
-        losses: of each step.
-        looks: figures by step.
-        micro: pictures that go through the networks at once; fewer than a batch where memory was short.
+        losses: loss of each step.
+        looks: evaluation metrics by step.
+        micro: micro-batch size in images; smaller than the batch after the memory was full. 0 is unset.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -43,7 +43,12 @@ class TrainState:
 
 @dataclass
 class Trainer:
-    """What learns, and what moves it."""
+    """Trainable parameters, their optimizer and their gradient step.
+
+    Attributes:
+        peaks: peak learning rate of each parameter group.
+        mean: exponential moving average of each weight; empty without EMA.
+    """
 
     base: BaseModel
     weights: Mapping[str, nn.Parameter]
@@ -63,29 +68,29 @@ class Trainer:
         loss: DiffusionLoss,
         processes: Processes,
     ) -> "Trainer":
-        """Return a mover at the start; weights of rate 0 are frozen and left out."""
+        """Return a trainer at step 0; weights with learning rate 0 are frozen and left out."""
         base, cfg = loss.base, loss.cfg
         groups = parameter_groups(weights, rates, spans)
-        learning = {name: weight for name, weight in weights.items() if weight.requires_grad}
+        trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
         optimiser = create_optimizer(groups, cfg)
         if hasattr(optimiser, "train"):
             optimiser.train()
         return cls(
             base,
-            learning,
+            trained,
             loss,
             processes,
             optimiser,
             [group["lr"] for group in groups],
-            {name: weight.detach().clone() for name, weight in learning.items()} if cfg.ema else {},
+            {name: weight.detach().clone() for name, weight in trained.items()} if cfg.ema else {},
             torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16),
         )
 
     def step(self, step: int, run: TrainState) -> Tensor:
-        """Do one step and return its loss; where memory is short, in smaller pieces (`run.micro`).
+        """Do one step and return its loss; reduce the micro-batch (`run.micro`) if the memory is full.
 
         Raises:
-            NotFiniteError: the gradient is not finite, though the loss is; nothing was moved by it.
+            NotFiniteError: the gradient is not finite although the loss is; no weight was changed.
         """
         cfg = self.loss.cfg
         for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
@@ -98,7 +103,7 @@ class Trainer:
         def gradients(micro: int) -> None:
             self.optimiser.zero_grad(set_to_none=True)
             total.zero_()
-            for rows, slots in self._pieces(step, micro):
+            for rows, slots in self._micro_batches(step, micro):
                 share = len(rows) / (cfg.batch_size * cfg.accumulate)
                 with _autocast(self.base, cfg):
                     loss = self.loss(step, rows, slots) * share
@@ -114,18 +119,18 @@ class Trainer:
             self.scaler.step(self.optimiser)
         elif total.isfinite() and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1):
             raise NotFiniteError("the gradient is not finite")
-        self.scaler.update()  # half precision: a scale that was too large is halved, and the step left out
+        self.scaler.update()  # float16: too large a scale skips the step and is halved
         if self.mean:
-            # short runs: an average over no more than what there was
-            keep = min(cfg.ema, (1 + step) / (10 + step))
+            # early steps: average over no more steps than there were
+            decay = min(cfg.ema, (1 + step) / (10 + step))
             torch._foreach_lerp_(
-                list(self.mean.values()), [w.detach() for w in self.weights.values()], 1 - keep
+                list(self.mean.values()), [w.detach() for w in self.weights.values()], 1 - decay
             )
         return total
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
-        """Have the networks stand still, at the weights that the run would end with now."""
+        """Switch to evaluation mode inside the block, with the weights that the run would return now."""
         self.base.unet.eval()
         before = self.settle()
         yield
@@ -137,9 +142,9 @@ class Trainer:
         self.base.unet.train()
 
     def settle(self) -> dict[str, Tensor]:
-        """Put the weights to what the run ends with; return what they were."""
+        """Replace the weights by their average, if there is one; return the weights to restore."""
         before = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        if hasattr(self.optimiser, "eval"):  # schedule-free: from where gradients are taken to the average
+        if hasattr(self.optimiser, "eval"):  # schedule-free: switches to its average
             self.optimiser.eval()
             return {}
         with torch.no_grad():
@@ -148,7 +153,7 @@ class Trainer:
         return before if self.mean else {}
 
     def state(self, done: int, run: TrainState) -> State:
-        """Return all that the next step depends on."""
+        """Return everything that the next step depends on."""
         tensors: dict[str, Tensor] = {f"weight/{name}": w for name, w in self.weights.items()}
         tensors |= {f"mean/{name}": average for name, average in self.mean.items()}
         moments, facts = optimizer_state(self.optimiser, self._names())
@@ -158,7 +163,7 @@ class Trainer:
         )
 
     def restore(self, state: State) -> TrainState:
-        """Go back to where `state` was."""
+        """Restore the weights, the optimizer and the run from a checkpoint."""
         moments = {}
         with torch.no_grad():
             for label, tensor in state.tensors.items():
@@ -175,12 +180,12 @@ class Trainer:
         )
 
     def _names(self) -> list[str]:
-        """Return the names of the optimiser's parameters, in its order."""
+        """Return the names of the optimizer's parameters, in its order."""
         names = {id(weight): name for name, weight in self.weights.items()}
         return [names[id(p)] for group in self.optimiser.param_groups for p in group["params"]]
 
-    def _pieces(self, step: int, micro: int) -> Iterator[tuple[list[int], range]]:
-        """Yield rows and slots of this process's share of a step, at most `micro` at a time."""
+    def _micro_batches(self, step: int, micro: int) -> Iterator[tuple[list[int], range]]:
+        """Yield the rows and slots of this process's micro-batches, at most `micro` samples each."""
         cfg, data, processes = self.loss.cfg, self.loss.data, self.processes
         size, parts = cfg.batch_size, cfg.accumulate * processes.count
         for part in range(processes.rank, parts, processes.count):
@@ -192,7 +197,7 @@ class Trainer:
 
 def _amp_dtype(base: BaseModel, cfg: TrainConfig) -> torch.dtype:
     if base.device.type == "cpu" and cfg.precision == "fp16":
-        return torch.float32  # CPUs have no float16 arithmetic to gain from
+        return torch.float32  # float16 brings no gain on a CPU
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[cfg.precision]
 
 
