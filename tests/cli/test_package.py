@@ -89,7 +89,7 @@ def test_what_may_not_or_cannot_be_packaged_is_refused_by_name(root: Path) -> No
     strange = {f"{name}.lora_down.weight": torch.ones(1, 4), f"{name}.lora_up.weight": torch.ones(4, 1)}
     save_file(strange, root / "ada-strange.safetensors")
     assert (
-        "ada-strange.safetensors: the sdxl base has no layer for 1"
+        "ada-strange.safetensors: the sdxl base model has no layer for 1"
         in packaged(root, "ada-strange.safetensors").output
     )
     assert "the character.trigger" in packaged(root, trigger="Ada!").output

@@ -295,7 +295,7 @@ def test_a_folder_that_is_no_adapter_is_an_error(missing: str, tmp_path: Path) -
     theirs = tmp_path / "data/05_model_input/vee/theirs"
     (written(first.files, tmp_path / "first") / "peft").rename(theirs)
     (theirs / "unet" / missing).unlink()
-    with pytest.raises(ValueError, match=r"theirs/unet is no adapter of peft's"):
+    with pytest.raises(ValueError, match=r"theirs/unet is not a peft adapter"):
         trained(tmp_path, start_from="theirs")
 
 

@@ -131,7 +131,7 @@ def test_blocks_have_ranks_and_rates_of_their_own_at_the_scale_of_the_others() -
     assert adapter.rate("unet.mid_block.x") == 0.5
     assert adapter.rate("unet.up_blocks.x") == 1
     assert adapter.rate("text_encoder_2.x") == 0
-    with pytest.raises(ValueError, match="'no_such_block' is found in no layer"):
+    with pytest.raises(ValueError, match="'no_such_block' matches no trained layer"):
         trained(tiny_bases.loaded("sdxl"), "attention", blocks=(LayerOverride("no_such_block", 2, 1.0),))
 
 
@@ -230,7 +230,7 @@ def test_metadata_is_written_sorted_and_the_tensors_stay_readable(tmp_path: Path
 
 def test_a_file_that_is_no_safetensors_is_named(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"PK not this")
-    with pytest.raises(ValueError, match="is no safetensors file"):
+    with pytest.raises(ValueError, match="is not a valid safetensors file"):
         read_metadata(tmp_path / "x")
 
 

@@ -55,9 +55,9 @@ def test_resizing_twice_gives_the_same_bytes_and_keeps_less_energy_at_a_smaller_
 
 def test_loras_of_different_bases_and_empty_sums_are_refused() -> None:
     one, other = Pair(torch.ones(1, 4), torch.ones(3, 1), 1.0), Pair(torch.ones(1, 5), torch.ones(3, 1), 1.0)
-    with pytest.raises(ValueError, match=r"layer x has the shapes 3 x 4 and 3 x 5: .* different bases"):
+    with pytest.raises(ValueError, match=r"layer x has the shapes 3 x 4 and 3 x 5: the base models differ"):
         weighted_sum([({"x": one}, 1.0), ({"x": other}, 1.0)])
     with pytest.raises(ValueError, match="at least one"):
         weighted_sum([])
-    with pytest.raises(ValueError, match="rank of 0"):
+    with pytest.raises(ValueError, match="invalid rank 0"):
         resize({"x": one}, 0)

@@ -119,7 +119,7 @@ def test_what_has_no_sum_is_refused_by_name(tmp_path: Path) -> None:
     file = folder_of(tmp_path, "a", "dora") / LORA_FILE
     done = CliRunner().invoke(lora, ["sum", str(tmp_path / "sum.safetensors"), str(file)])
     assert done.exit_code == 1
-    assert "is no plain LoRA" in done.output
+    assert "is not a plain LoRA" in done.output
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="tensor a is of an unknown kind; only LoRA"):
         read_lora(tmp_path / "other.safetensors")
@@ -155,12 +155,12 @@ def test_loras_of_two_families_have_no_sum(tmp_path: Path) -> None:
         name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
         tensors = {f"{name}.lora_A.weight": torch.ones(1, width), f"{name}.lora_B.weight": torch.ones(4, 1)}
         save_file(tensors, tmp_path / f"{width}.safetensors")
-    with pytest.raises(ValueError, match=r"768.safetensors and .*2048.safetensors are of different bases"):
+    with pytest.raises(ValueError, match=r"768.safetensors and .*2048.safetensors belong to different base"):
         weighted_files([(tmp_path / f"{width}.safetensors", 1.0) for width in (768, 2048)])
 
 
 def test_a_file_that_fits_no_layer_is_merged_into_nothing(tmp_path: Path) -> None:
     file = tmp_path / "strange.safetensors"
     save_file(attention("lora_unet_down_blocks_7_attentions_0_proj_in"), file)
-    with pytest.raises(ValueError, match=r"strange.safetensors: the sdxl base has no layer for 1 of the 1"):
+    with pytest.raises(ValueError, match=r"strange.safetensors: the sdxl base model has no layer for 1 of"):
         merge(tiny_bases.loaded("sdxl"), [(file, 1.0)])

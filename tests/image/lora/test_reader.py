@@ -142,33 +142,36 @@ def test_lycoris_lokr_of_any_factor_is_the_kronecker_product(
 LORA = STYLES["kohya"]
 FLUX = "transformer.single_transformer_blocks.0.attn.to_q"
 WRONG: dict[str, tuple[dict[str, torch.Tensor], str]] = {
-    "embedding": ({**LORA, "bundle_emb.ohwx.string_to_param": DOWN}, "bundle_emb.*an embedding of a word"),
-    "flux": (ends(FLUX, ".lora_A.weight", ".lora_B.weight"), f"layer {FLUX} is one of Flux"),
+    "embedding": ({**LORA, "bundle_emb.ohwx.string_to_param": DOWN}, "bundle_emb.*a textual inversion"),
+    "flux": (ends(FLUX, ".lora_A.weight", ".lora_B.weight"), f"layer {FLUX} belongs to Flux"),
     "flux by kohya": (
         ends("lora_unet_double_blocks_0_img_attn_qkv", ".lora_down.weight", ".lora_up.weight"),
-        "is one of Flux",
+        "belongs to Flux",
     ),
     "other layers": (
         {**LORA, **ends(FLAT.replace("mid_block", "up_blocks_9"), ".lora_down.weight", ".lora_up.weight")},
-        "the sdxl base has no layer for 1 of the 2 in the file: lora_unet_up_blocks_9_att",
+        "the sdxl base model has no layer for 1 of the 2 in the file: lora_unet_up_blocks_9_att",
     ),
     "other sizes": (
         {f"{FLAT}.lora_down.weight": random(4, 64), f"{FLAT}.lora_up.weight": random(64, 4)},
-        "attn1_to_q changes 64 x 64 numbers, and the base's layer has 32 x 32: this file is of another base",
+        "attn1_to_q is 64 x 64, but the base model's layer is 32 x 32: the LoRA belongs to another",
     ),
-    "half": ({f"{FLAT}.lora_down.weight": DOWN}, "attn1_to_q is damaged: .* it has lora_A alone"),
-    "ranks": ({f"{FLAT}.lora_down.weight": DOWN, f"{FLAT}.lora_up.weight": UP[:, :3]}, "different ranks"),
-    "nan": ({**LORA, f"{FLAT}.lora_up.weight": UP / 0}, "lora_B holds values that are no finite numbers"),
-    "twice": ({**LORA, **STYLES["sai"]}, "are the same one under two names"),
+    "half": ({f"{FLAT}.lora_down.weight": DOWN}, "attn1_to_q is damaged: it has only lora_A"),
+    "ranks": (
+        {f"{FLAT}.lora_down.weight": DOWN, f"{FLAT}.lora_up.weight": UP[:, :3]},
+        "ranks of its two",
+    ),
+    "nan": ({**LORA, f"{FLAT}.lora_up.weight": UP / 0}, "lora_B must contain finite numbers"),
+    "twice": ({**LORA, **STYLES["sai"]}, "are the same layer"),
     "oft": ({f"{FLAT}.oft_blocks": DOWN}, "oft_blocks is an OFT; only LoRA, DoRA, LoHa and LoKr"),
-    "whole": ({f"{FLAT}.diff": DOWN}, "is a change of whole weights"),
+    "whole": ({f"{FLAT}.diff": DOWN}, "is a full weight difference"),
     "mixture": (
         {**LORA, **{f"{FLAT[:-1]}k.lokr_w{n}": random(*s) for n, s in ((1, (4, 4)), (2, (8, 8)))}},
-        "have to be of one form: .*attn1_to_k is of form lokr",
+        "must have the same form: .*attn1_to_k has form lokr",
     ),
     "magnitudes": (
         {**LORA, f"{FLAT}.dora_scale": random(1, 32)},
-        r"\(1, 32\); only one for each of its 32",
+        r"\(1, 32\); must be one for each of its 32",
     ),
 }
 
@@ -190,7 +193,7 @@ def test_patterns_of_the_metadata_are_names_and_no_slow_expressions(tmp_path: Pa
     config = {"unet.r": 4, "unet.lora_alpha": 4, "unet.alpha_pattern": {"(a+)+$": 1}}
     metadata = {"lora_adapter_metadata": json.dumps(config)}
     save_file(STYLES["diffusers"], tmp_path / "a.safetensors", metadata)
-    with pytest.raises(ValueError, match="alpha_pattern has to map layers' names to numbers"):
+    with pytest.raises(ValueError, match="alpha_pattern must map layer names to numbers"):
         read_lora(tmp_path / "a.safetensors")
 
 

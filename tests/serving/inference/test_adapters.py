@@ -181,7 +181,7 @@ def test_a_family_is_known_by_any_tool_s_word_for_it(about: PackageInfo, tmp_pat
         ({"x": {"file": "one.safetensors", "kind": "style"}}, "x.licence: Field required"),
         ({"x": {**ENTRY, "weight": 20}}, "x.weight: Input should be less than or equal to 2"),
         ({"x": {**ENTRY, "scenes": ["mars"]}}, "x: 'mars' is no scene: at_home, beach_day"),
-        ({"x": {**ENTRY, "file": "broken.safetensors"}}, "is no safetensors file"),
+        ({"x": {**ENTRY, "file": "broken.safetensors"}}, "is not a valid safetensors file"),
         ({"x": {**ENTRY, "file": "strange.safetensors"}}, "it was trained on the base 000000000000"),
         ({"x": {**ENTRY, "file": "sd15.safetensors"}}, "it is for stable-diffusion-v1/lora"),
     ],

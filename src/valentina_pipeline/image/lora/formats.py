@@ -1,9 +1,8 @@
-"""Adapters as files that others read: diffusers' format, peft's and kohya's, all with the same numbers.
+"""Export adapters in the formats of diffusers, peft and kohya, all with the same numbers.
 
-diffusers' format names modules as diffusers does and carries alpha as JSON in the metadata. peft's is a
-folder for each network. kohya's, which ComfyUI and the WebUIs read, names modules in one flat style, with
-alpha as a tensor beside each layer's, and SDXL's U-Net as Stability does; of a DoRA or LoKr it is LyCORIS's
-form.
+diffusers' format uses diffusers' module names and stores alpha as JSON in the metadata. peft's format is one
+folder per network. kohya's format, which ComfyUI and the WebUIs read, uses flat module names and stores alpha
+as one tensor per layer. It uses Stability's names for SDXL's U-Net, and LyCORIS's form for a DoRA or LoKr.
 """
 
 import hashlib
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 Format = Literal["diffusers", "kohya", "peft"]
 
-KOHYA_NAMES = {  # of one layer's tensors
+KOHYA_NAMES = {  # tensors of a layer: peft's name -> kohya's
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
     "lora_magnitude_vector.weight": "dora_scale",
 }
-ARCHITECTURES: dict[Family, tuple[str, str]] = {  # in modelspec's and in kohya's words
+ARCHITECTURES: dict[Family, tuple[str, str]] = {  # modelspec's and kohya's identifiers
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
     "sd15": ("stable-diffusion-v1/lora", "sd_v1"),
 }
@@ -45,22 +44,22 @@ NETWORKS: dict[Kind, dict[str, str]] = {
     },
     "lokr": {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": "lokr"})},
 }
-"""What trains such a file in kohya's scripts: readers tell the formats apart by it."""
+"""Network module of kohya's scripts, by which readers tell the formats apart."""
 
 
 @dataclass(frozen=True)
 class AdapterMetadata:
-    """What a file says about itself, all of it a function of the training's inputs.
+    """Metadata of an adapter file, a function of the training inputs alone.
 
     Attributes:
-        trigger: the word that calls the concept.
-        base_sha256: `base_hash` of the base.
-        data_sha256: of the training images and captions.
-        resolution: pixels, width and height of the training images.
-        prediction_type: of the base.
-        captions: of the training images.
-        rights: a line about each rights record that the images stand on.
-        private: leave out what tells about the images: their hash, their number, captions' tags and rights.
+        trigger: trigger word of the concept.
+        base_sha256: `base_hash` of the base model.
+        data_sha256: hash of the training images and captions.
+        resolution: width and height of the training images in pixels.
+        prediction_type: prediction type of the base model.
+        captions: captions of the training images.
+        rights: one line for each rights record that covers the images.
+        private: omit the images' hash, their number, the tags of their captions and their rights.
     """
 
     trigger: str
@@ -79,41 +78,41 @@ def export_adapter(
     half: bool = False,
     formats: Iterable[Format] = ("diffusers", "kohya"),
 ) -> dict[str, bytes]:
-    """Return the adapter as files by relative path, byte for byte a function of the arguments.
+    """Return the adapter's files by relative path; equal arguments give equal bytes.
 
     Args:
-        adapter: trained.
-        notes: for the metadata.
-        half: store the weights as float16, as is usual where they were trained with it.
-        formats: which of them.
+        adapter: trained adapter.
+        notes: metadata of the files.
+        half: store the weights as float16, the usual choice after training in half precision.
+        formats: formats to export.
     """
     import torch
 
     dtype = torch.float16 if half else torch.float32
     tensors = {name: p.detach().to("cpu", dtype) for name, p in adapter.weights().items()}
-    about = {**_about(adapter, notes, tensors), "format": "pt"}
+    header = {**_metadata(adapter, notes, tensors), "format": "pt"}
     files = {}
     for form in formats:
         if form == "diffusers":
             configs = {f"{m}.{key}": v for m, config in adapter.configs.items() for key, v in config.items()}
-            content = {_published(name): t for name, t in tensors.items()}
-            metadata = {**about, "lora_adapter_metadata": json.dumps(configs, sort_keys=True)}
+            content = {_file_name(name): t for name, t in tensors.items()}
+            metadata = {**header, "lora_adapter_metadata": json.dumps(configs, sort_keys=True)}
             files[LORA_FILE] = serialise(content, metadata)
         elif form == "kohya":
-            files[f"{notes.trigger}.kohya.safetensors"] = serialise(_kohya(tensors, adapter), about)
+            files[f"{notes.trigger}.kohya.safetensors"] = serialise(_kohya(tensors, adapter), header)
         else:
-            files |= _peft(tensors, adapter, about)
+            files |= _peft(tensors, adapter, header)
     return files
 
 
 def serialise(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> bytes:
-    """Return a safetensors file whose bytes depend on nothing but the arguments.
+    """Return a safetensors file whose bytes depend on the arguments alone.
 
-    The library itself writes the metadata in a random order, so that its header is written again here:
-    8 bytes of length (little endian), JSON padded to a multiple of 8, then the data.
+    The library writes the metadata in random order, so this function rewrites the header: its length in
+    8 bytes (little endian), JSON padded to a multiple of 8, then the data.
 
     Raises:
-        NotFiniteError: a weight is infinite or no number, be it that half precision cannot hold it.
+        NotFiniteError: a weight is infinite or NaN, for example because it overflows half precision.
     """
     from safetensors.torch import save
 
@@ -130,19 +129,19 @@ def read_metadata(file: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(file, framework="pt") as opened:
-            return dict(opened.metadata() or {})
+        with safe_open(file, framework="pt") as tensors:
+            return dict(tensors.metadata() or {})
     except SafetensorError as err:
-        raise ValueError(f"{file} is no safetensors file: {err}") from err
+        raise ValueError(f"{file} is not a valid safetensors file: {err}") from err
 
 
-def _published(name: str) -> str:
-    """Return a parameter's name as files know it: text encoders' always start with `text_model.`."""
+def _file_name(name: str) -> str:
+    """Return a parameter's name in files: for text encoders it always starts with `text_model.`."""
     module, rest = name.split(".", 1)
     return name if module == "unet" or rest.startswith("text_model.") else f"{module}.text_model.{rest}"
 
@@ -155,23 +154,23 @@ def _kohya(tensors: "Mapping[str, Tensor]", adapter: Adapter) -> "dict[str, Tens
     converted = {}
     for layer, parts in _by_layer(tensors, scales).items():
         flat = kohya_name(split_layer(layer), adapter.family, layout)
-        # one alpha for all layers, since diffusers reads no other; what a layer's own scale is beyond
-        # alpha / rank goes into its weights. LyCORIS reads no alpha where neither factor is decomposed
+        # diffusers reads only one alpha for all layers, so the rest of a layer's scale (beyond alpha / rank)
+        # goes into its weights. LyCORIS ignores alpha if neither factor is decomposed
         lokr = adapter.plan.kind == "lokr"
-        beyond = scales[layer] if lokr else scales[layer] * _rank(parts) / alpha
+        rest_scale = scales[layer] if lokr else scales[layer] * _rank(parts) / alpha
         last = ("lokr_w1" if "lokr_w1" in parts else "lokr_w1_a") if lokr else "lora_B.weight"
-        for part, tensor in {**parts, last: parts[last] * beyond}.items():
+        for part, tensor in {**parts, last: parts[last] * rest_scale}.items():
             name = KOHYA_NAMES.get(part, part)
-            if name == "dora_scale":  # LyCORIS's is a column, (out, 1, ...); peft's (out) or (1, out, 1, 1)
+            if name == "dora_scale":  # LyCORIS: (out, 1, ...); peft: (out) or (1, out, 1, 1)
                 tensor = tensor.transpose(0, 1) if tensor.ndim > 1 else tensor[:, None]
             converted[f"{flat}.{name}"] = tensor
-        # diffusers' own conversion writes the rank here, which rescales every LoRA of another alpha
+        # diffusers' own conversion writes the rank here, which rescales a LoRA whose alpha differs from it
         converted[f"{flat}.alpha"] = torch.tensor(float(_rank(parts) if lokr else alpha))
     return converted
 
 
 def _by_layer(tensors: "Mapping[str, Tensor]", layers: Iterable[str]) -> "dict[str, dict[str, Tensor]]":
-    """Return each layer's tensors by what is left of their names, such as "lora_A.weight"."""
+    """Return each layer's tensors by the rest of their names, such as "lora_A.weight"."""
     parts: dict[str, dict[str, Tensor]] = {layer: {} for layer in sorted(layers)}
     for name, tensor in tensors.items():
         layer, part = re.split(r"\.(?=lora_|lokr_)", name, maxsplit=1)
@@ -180,36 +179,37 @@ def _by_layer(tensors: "Mapping[str, Tensor]", layers: Iterable[str]) -> "dict[s
 
 
 def _rank(parts: "Mapping[str, Tensor]") -> int:
-    """Return what alpha is divided by where a layer's tensors are read."""
+    """Return the rank by which readers of the file divide alpha."""
     if "lora_A.weight" in parts:
         return parts["lora_A.weight"].shape[0]
     factor = parts.get("lokr_w2_b", parts.get("lokr_w1_b"))
     return 1 if factor is None else factor.shape[0]
 
 
-def _peft(tensors: "Mapping[str, Tensor]", adapter: Adapter, about: Mapping[str, str]) -> dict[str, bytes]:
+def _peft(tensors: "Mapping[str, Tensor]", adapter: Adapter, header: Mapping[str, str]) -> dict[str, bytes]:
     kind = "LOKR" if adapter.plan.kind == "lokr" else "LORA"
     files = {}
     for module, config in adapter.configs.items():
-        mine = {n.removeprefix(f"{module}."): t for n, t in tensors.items() if n.startswith(f"{module}.")}
-        named = {f"base_model.model.{_plain_magnitude(name)}": t for name, t in mine.items()}
-        described = {**config, "peft_type": kind, "task_type": None}
-        files[f"peft/{module}/adapter_config.json"] = json.dumps(described, indent=2, sort_keys=True).encode()
-        files[f"peft/{module}/adapter_model.safetensors"] = serialise(named, about)
+        prefix = f"{module}."
+        own_tensors = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        renamed = {f"base_model.model.{_plain_magnitude(name)}": t for name, t in own_tensors.items()}
+        settings = {**config, "peft_type": kind, "task_type": None}
+        files[f"peft/{module}/adapter_config.json"] = json.dumps(settings, indent=2, sort_keys=True).encode()
+        files[f"peft/{module}/adapter_model.safetensors"] = serialise(renamed, header)
     return files
 
 
 def _plain_magnitude(name: str) -> str:
-    """Return the name that peft's own files have: a magnitude vector's without `.weight`."""
+    """Return the name in peft's own files, where a magnitude vector has no `.weight`."""
     return name.replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
 
 
-def _about(adapter: Adapter, notes: AdapterMetadata, tensors: "Mapping[str, Tensor]") -> dict[str, str]:
+def _metadata(adapter: Adapter, notes: AdapterMetadata, tensors: "Mapping[str, Tensor]") -> dict[str, str]:
     architecture, version = ARCHITECTURES[adapter.family]
     plan = adapter.plan
     rank, alpha = str(plan.rank), f"{plan.alpha:g}"
     side = notes.resolution
-    about = {
+    metadata = {
         "trigger": notes.trigger,
         "method": plan.kind,
         "base_sha256": notes.base_sha256,
@@ -232,10 +232,10 @@ def _about(adapter: Adapter, notes: AdapterMetadata, tensors: "Mapping[str, Tens
         "ss_resolution": f"({side}, {side})",
         "ss_v2": "False",
     }
-    return about if notes.private else {**about, **_about_images(notes)}
+    return metadata if notes.private else {**metadata, **_image_metadata(notes)}
 
 
-def _about_images(notes: AdapterMetadata) -> dict[str, str]:
+def _image_metadata(notes: AdapterMetadata) -> dict[str, str]:
     tags = Counter(tag.strip() for caption in notes.captions for tag in caption.split(",") if tag.strip())
     return {
         "data_sha256": notes.data_sha256,

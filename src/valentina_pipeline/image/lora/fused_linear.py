@@ -1,4 +1,4 @@
-"""A LoRA's linear layer as one operation: no more passes over the activations than the sum needs."""
+"""Fused LoRA linear layer: one operation with the fewest passes over the activations."""
 
 from types import MethodType
 from typing import Any
@@ -10,18 +10,18 @@ from torch.nn import functional
 
 
 class LoraLinear(torch.autograd.Function):
-    """x W^T + bias + scale x A^T B^T, whose backward makes no gradient of the frozen W.
+    """x W^T + bias + scale x A^T B^T, without a gradient of the frozen W.
 
-    peft computes the same as five operations, each of which reads and writes all activations.
+    peft computes the same in five operations, each of which reads and writes all activations.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
-        """Return (..., out) of x (..., in), W (out, in), A = down (r, in) and B = up (out, r)."""
+        """Return (..., out) from x (..., in), W (out, in), A = down (r, in) and B = up (out, r)."""
         flat = x.reshape(-1, x.shape[-1])
-        if x.dtype == torch.float32:  # merged: a layer has fewer weights than there are activations
+        if x.dtype == torch.float32:  # merge into W, which is smaller than the activations
             result = functional.linear(flat, torch.addmm(weight, up, down, alpha=scale), bias)
         else:  # half precision would round small updates of W away
             result = functional.linear(flat, weight, bias).addmm_(flat @ down.T, up.T, alpha=scale)
@@ -32,19 +32,19 @@ class LoraLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of x, where it needs one, of A and of B."""
+        """Return the gradients of x (if it needs one), A and B."""
         flat, weight, down, up = ctx.saved_tensors
         outer = gradient.reshape(-1, gradient.shape[-1])
         inner = (outer @ up).mul_(ctx.scale)
-        of_up = (outer.T @ (flat @ down.T)).mul_(ctx.scale)
-        of_x = None
+        up_gradient = (outer.T @ (flat @ down.T)).mul_(ctx.scale)
+        x_gradient = None
         if ctx.needs_input_grad[0]:
-            of_x = (outer @ weight).addmm_(inner, down).view(ctx.shape)
-        return of_x, None, None, inner.T @ flat, of_up, None
+            x_gradient = (outer @ weight).addmm_(inner, down).view(ctx.shape)
+        return x_gradient, None, None, inner.T @ flat, up_gradient, None
 
 
 def use_fused_linear(network: nn.Module) -> None:
-    """Have a network's plain LoRA layers, on linear ones, compute in one operation."""
+    """Replace the forward pass of a network's plain LoRA layers on linear layers by the fused operation."""
     from peft.tuners.lora.layer import Linear
 
     for layer in network.modules():

@@ -1,4 +1,4 @@
-"""LoRA files into a base's networks by peft, all layers of a file or none."""
+"""Load LoRA files into a base model's networks with peft, all layers of a file or none."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 CONFIGS: Mapping[Form, str] = {
     "lora": "LoraConfig", "dora": "LoraConfig", "loha": "LoHaConfig", "lokr": "LoKrConfig",
 }  # fmt: skip
-REBUILT = ("decompose_both", "decompose_factor", "use_effective_conv2d")
-"""Settings of peft's LoKr that tell whoever builds it again which shapes it has."""
+LOKR_SETTINGS = ("decompose_both", "decompose_factor", "use_effective_conv2d")
+"""Settings of peft's LoKr that determine the shapes of its tensors."""
 
 
 def load_lora(base: BaseModel, file: Path, adapter: str) -> None:
-    """Put an adapter file, each of its layers, into a base.
+    """Load all layers of an adapter file into a base model.
 
     Args:
-        base: changed in place; unchanged where the file does not fit.
-        file: as `read_lora` takes it.
-        adapter: what peft knows it by.
+        base: base model, changed in place; unchanged if the file does not fit.
+        file: file or folder, see `read_lora`.
+        adapter: adapter name in peft.
 
     Raises:
-        ValueError: it is no LoRA, or one of its layers has no place in the base; the message names both.
+        ValueError: the file is not a LoRA, or the base model lacks one of its layers; the message names both.
     """
     lora = read_lora(file, layout_of(base.unet.config).size)
-    found = _placed(base, lora)
+    found = _locate_layers(base, lora)
     forms = {network: refuse_mixture(lora, network) for network in found}
-    shaped = {network: _shaped(base, lora, network, layers) for network, layers in found.items()}
+    shaped = {network: _reshape_layers(base, lora, network, layers) for network, layers in found.items()}
     for network, tensors in shaped.items():
         _inject(
             getattr(base.pipe, network),
@@ -45,17 +45,17 @@ def load_lora(base: BaseModel, file: Path, adapter: str) -> None:
         )
 
 
-def _placed(base: BaseModel, lora: LoraFile) -> dict[str, dict[str, LoraLayer]]:
-    """Return the file's layers by network and path in it."""
+def _locate_layers(base: BaseModel, lora: LoraFile) -> dict[str, dict[str, LoraLayer]]:
+    """Return the file's layers by network and by path in the network."""
     size = layout_of(base.unet.config).size
     places = {}
     for network in ("unet", *base.text_encoders):
         for path in _targets(getattr(base.pipe, network)):
             places[one_name(split_layer(f"{network}.{path}"), size)] = (network, path)
-    if strange := [layer.name for key, layer in lora.layers.items() if key not in places]:
+    if unknown := [layer.name for key, layer in lora.layers.items() if key not in places]:
         raise ValueError(
-            f"{lora.file}: the {base.family} base has no layer for {len(strange)} of the {len(lora.layers)} "
-            f"in the file: {summarize_names(strange)}"
+            f"{lora.file}: the {base.family} base model has no layer for {len(unknown)} of the "
+            f"{len(lora.layers)} in the file: {summarize_names(unknown)}"
         )
     found: dict[str, dict[str, LoraLayer]] = defaultdict(dict)
     for key, layer in lora.layers.items():
@@ -65,7 +65,7 @@ def _placed(base: BaseModel, lora: LoraFile) -> dict[str, dict[str, LoraLayer]]:
 
 
 def _targets(network: Any) -> "dict[str, Module]":
-    """Return the linear layers and convolutions of a network by path, whatever adapters wrap them."""
+    """Return the linear layers and convolutions of a network by path, without adapters around them."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from torch.nn import Conv2d, Linear
 
@@ -74,66 +74,71 @@ def _targets(network: Any) -> "dict[str, Module]":
     for path, module in network.named_modules():
         if any(path.startswith(f"{outer}.") for outer in wrapped[-1:]):
             continue
-        own = module
+        layer = module
         if isinstance(module, BaseTunerLayer):
             wrapped.append(path)
-            own = module.get_base_layer()
-        if isinstance(own, Linear | Conv2d):
-            found[path] = own
+            layer = module.get_base_layer()
+        if isinstance(layer, Linear | Conv2d):
+            found[path] = layer
     return found
 
 
-def _shaped(
+def _reshape_layers(
     base: BaseModel, lora: LoraFile, network: str, layers: Mapping[str, LoraLayer]
 ) -> "dict[str, dict[str, Tensor]]":
     targets = _targets(getattr(base.pipe, network))
-    return {path: _in_shape(lora, layer, targets[path]) for path, layer in layers.items()}
+    return {path: _reshape_layer(lora, layer, targets[path]) for path, layer in layers.items()}
 
 
-def _in_shape(lora: LoraFile, layer: LoraLayer, own: Any) -> "dict[str, Tensor]":
+def _reshape_layer(lora: LoraFile, layer: LoraLayer, target: Any) -> "dict[str, Tensor]":
     """Return a layer's tensors in peft's shapes.
 
     Raises:
-        ValueError: they do not fit the base's layer.
+        ValueError: the tensors do not fit the base model's layer `target`.
     """
-    kernel = tuple(getattr(own, "kernel_size", ()))
-    wide, tall = (own.in_channels, own.out_channels) if kernel else (own.in_features, own.out_features)
+    kernel = tuple(getattr(target, "kernel_size", ()))
+    if kernel:
+        inputs, outputs = target.in_channels, target.out_channels
+    else:
+        inputs, outputs = target.in_features, target.out_features
+    target_size = outputs, inputs * _product(kernel)
     parts = dict(layer.parts)
     if layer.form in {"loha", "lokr"}:
-        _refuse_other_size(lora, layer, _kin_size(layer), (tall, wide * _product(kernel)))
+        _refuse_other_size(lora, layer, _lycoris_size(layer), target_size)
         return parts
     down, up = parts["lora_A"], parts["lora_B"]
-    given = up.shape[0] * _product(up.shape[2:]), down[0].numel()
-    _refuse_other_size(lora, layer, given, (tall, wide * _product(kernel)))
+    _refuse_other_size(lora, layer, (up.shape[0] * _product(up.shape[2:]), down[0].numel()), target_size)
     shaped = {
-        "lora_A.weight": down.reshape(layer.parts["lora_A"].shape[0], wide, *kernel),
-        "lora_B.weight": up.reshape(tall, -1, *[1] * len(kernel)),
+        "lora_A.weight": down.reshape(layer.parts["lora_A"].shape[0], inputs, *kernel),
+        "lora_B.weight": up.reshape(outputs, -1, *[1] * len(kernel)),
     }
     magnitude = parts.get("magnitude", parts.get("dora_scale"))
     if magnitude is not None:
-        # LyCORIS may norm each input instead, which peft cannot; its shape is (1, in, ...) then
-        by_input = "dora_scale" in parts and magnitude.ndim > 1 and len(magnitude) != tall
-        if by_input or magnitude.numel() != tall:
+        # LyCORIS may normalize by input, shape (1, in, ...), which peft does not support
+        by_input = "dora_scale" in parts and magnitude.ndim > 1 and len(magnitude) != outputs
+        if by_input or magnitude.numel() != outputs:
             raise ValueError(
-                f"{lora.file}: the magnitudes of layer {layer.name} are {tuple(magnitude.shape)}; "
-                f"only one for each of its {tall} outputs is read"
+                f"{lora.file}: the magnitudes of layer {layer.name} have shape {tuple(magnitude.shape)}; "
+                f"must be one for each of its {outputs} outputs"
             )
-        shaped["lora_magnitude_vector.weight"] = magnitude.reshape(*([1, tall, 1, 1] if kernel else [tall]))
+        shaped["lora_magnitude_vector.weight"] = magnitude.reshape(
+            *([1, outputs, 1, 1] if kernel else [outputs])
+        )
     return shaped
 
 
 def _refuse_other_size(
-    lora: LoraFile, layer: LoraLayer, given: tuple[int, int], own: tuple[int, int]
+    lora: LoraFile, layer: LoraLayer, size: tuple[int, int], target_size: tuple[int, int]
 ) -> None:
-    if given != own:
+    if size != target_size:
         raise ValueError(
-            f"{lora.file}: layer {layer.name} changes {given[0]} x {given[1]} numbers, and the base's layer "
-            f"has {own[0]} x {own[1]}: this file is of another base"
+            f"{lora.file}: layer {layer.name} is {size[0]} x {size[1]}, but the base model's layer is "
+            f"{target_size[0]} x {target_size[1]}: the LoRA belongs to another base model"
         )
 
 
-def _kin_size(layer: LoraLayer) -> tuple[int, int]:
-    """Return height and width, flattened, of a LoHa's or LoKr's update."""
+def _lycoris_size(layer: LoraLayer) -> tuple[int, int]:
+    """Return outputs and flattened inputs of a LoHa's or LoKr's update."""
 
     def size(name: str) -> tuple[int, int]:
         if name in parts:
@@ -160,7 +165,7 @@ def _product(sides: Any) -> int:
 
 
 def _config(lora: LoraFile, network: str, form: Form, layers: Mapping[str, LoraLayer]) -> Any:
-    """Return what peft builds these layers by."""
+    """Return peft's configuration for these layers."""
     import peft
 
     label = "lora_alpha" if form in {"lora", "dora"} else "alpha"
@@ -174,20 +179,22 @@ def _config(lora: LoraFile, network: str, form: Form, layers: Mapping[str, LoraL
         settings["use_rslora"] = True
     if form == "lokr":
         settings |= {
-            name: lora.config[f"{network}.{name}"] for name in REBUILT if f"{network}.{name}" in lora.config
+            name: lora.config[f"{network}.{name}"]
+            for name in LOKR_SETTINGS
+            if f"{network}.{name}" in lora.config
         }
     return getattr(peft, CONFIGS[form])(**settings)
 
 
 def _common(values: Mapping[str, float]) -> tuple[Any, dict[str, Any]]:
-    """Return the most frequent value, and patterns of the layers that have another: one for each value."""
+    """Return the most frequent value, and for each other value one pattern of its layers."""
     paths: dict[float, list[str]] = defaultdict(list)
     for path, value in sorted(values.items()):
         paths[value].append(path)
     common = max(paths, key=lambda value: (len(paths[value]), -value))
     return _plain(common), {
-        "^" + "$|^".join(path.replace(".", r"\.") for path in named): _plain(value)
-        for value, named in sorted(paths.items())
+        "^" + "$|^".join(path.replace(".", r"\.") for path in layers): _plain(value)
+        for value, layers in sorted(paths.items())
         if value != common
     }
 
@@ -207,18 +214,18 @@ def _inject(network: Any, config: Any, tensors: "Mapping[str, Mapping[str, Tenso
 
 
 def _fill(layer: Any, adapter: str, parts: "Mapping[str, Tensor]") -> None:
-    """Give an injected layer its numbers."""
+    """Set the weights of an injected layer."""
     from torch.nn import Parameter
 
     lycoris = not any(name.endswith(".weight") for name in parts)
-    for name in layer.adapter_layer_names if lycoris else ():  # where peft would have chosen other shapes
-        chosen = getattr(layer, name)
-        if adapter in chosen:
-            del chosen[adapter]
+    for name in layer.adapter_layer_names if lycoris else ():  # peft may have created other shapes
+        created = getattr(layer, name)
+        if adapter in created:
+            del created[adapter]
     for name, tensor in parts.items():
-        number = Parameter(tensor.clone(), requires_grad=False)
+        parameter = Parameter(tensor.clone(), requires_grad=False)
         if lycoris:
-            getattr(layer, name)[adapter] = number
+            getattr(layer, name)[adapter] = parameter
         else:
-            getattr(layer, name.removesuffix(".weight"))[adapter].weight = number
+            getattr(layer, name.removesuffix(".weight"))[adapter].weight = parameter
     layer._move_adapter_to_device_of_base_layer(adapter)

@@ -1,7 +1,7 @@
-"""Names in LoRA files of any tool, brought to one form before anything is compared.
+"""Canonical names of the layers in LoRA files of any tool.
 
-A layer's one name is its network and diffusers' name made flat, such as ("unet",
-"mid_block_attentions_0_proj_in"). The parts of a layer are named as peft and LyCORIS name them.
+A canonical name is the network and diffusers' name with underscores instead of dots ("flat"), such as
+("unet", "mid_block_attentions_0_proj_in"). The parts of a layer have the names that peft and LyCORIS use.
 """
 
 import re
@@ -12,7 +12,7 @@ from valentina_pipeline.image.lora.unet_names import SDXL, Layout, diffusers_nam
 from valentina_pipeline.image.models.families import Family
 
 Layer = tuple[str, str]
-"""The network's name in a pipeline, and the layer's in the network, flat."""
+"""Network's name in a pipeline, and the layer's flat name in the network."""
 
 NETWORKS = {
     "lora_unet_": "unet",
@@ -30,10 +30,12 @@ NETWORKS = {
     "clip_l.transformer.": "text_encoder",
     "clip_g.transformer.": "text_encoder_2",
 }
-"""How layers' names begin, in kohya's, LyCORIS's, diffusers' and ComfyUI's files."""
+"""Prefixes of layer names in the files of kohya, LyCORIS, diffusers and ComfyUI -> network."""
 
-BARE = r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks|conv_|time_emb|add_emb)"
-"""How names of the U-Net's layers begin where nothing names the network."""
+UNET_BLOCKS = (
+    r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks|conv_|time_emb|add_emb)"
+)
+"""Prefixes of the U-Net's layer names in files that do not name the network."""
 
 PARTS = {
     **dict.fromkeys(
@@ -57,17 +59,17 @@ PARTS = {
     **{f".hada_{end}": f"hada_{end}" for end in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     **{f".lokr_{end}": f"lokr_{end}" for end in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
 }  # fmt: skip
-"""How tensors' names end -> what the tensor is."""
+"""Suffix of a tensor's name -> part of the layer."""
 
-UNREAD = {
-    r"^bundle_emb\.|string_to_param|^emb_params$|^clip_[lg]$": "an embedding of a word",
+UNSUPPORTED = {
+    r"^bundle_emb\.|string_to_param|^emb_params$|^clip_[lg]$": "a textual inversion",
     r"\.b?oft_|\.vec$": "an OFT",
     r"\.(a1|a2|b1|b2|bm)\.weight$": "a GLoRA",
     r"\.on_input$": "an (IA)3",
-    r"\.(diff|diff_b|w_norm|b_norm)$": "a change of whole weights, as LyCORIS's full and norm make",
+    r"\.(diff|diff_b|w_norm|b_norm)$": "a full weight difference (LyCORIS full or norm)",
     r"\.lora_\w+(\.\w+)?\.bias$": "a bias",
 }
-"""What else tensors of such files may be, by their names."""
+"""Patterns of tensor names that are not supported -> their kind."""
 
 OTHER_BASES = {
     r"(double|single)_blocks|single_transformer_blocks": "Flux",
@@ -77,40 +79,42 @@ OTHER_BASES = {
         "a diffusion transformer, such as Flux, SD 3, Wan or Qwen-Image"
     ),
 }
-"""Bases of other kinds, by their layers' names."""
+"""Patterns of layer names -> base models of unsupported architectures."""
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Return the layer's and the part's name of a tensor: ("lora_unet_conv_in", "lora_A").
+    """Return the layer and the part of a tensor's name, such as ("lora_unet_conv_in", "lora_A").
 
     Raises:
-        ValueError: it is no part of a LoRA, DoRA, LoHa or LoKr.
+        ValueError: the tensor does not belong to a LoRA, DoRA, LoHa or LoKr.
     """
     for end, part in PARTS.items():
         if name.endswith(end):
             return name.removesuffix(end), part
-    kind = next((kind for pattern, kind in UNREAD.items() if re.search(pattern, name)), "of an unknown kind")
-    raise ValueError(f"tensor {name} is {kind}; only LoRA, DoRA, LoHa and LoKr are read")
+    kind = next(
+        (kind for pattern, kind in UNSUPPORTED.items() if re.search(pattern, name)), "of an unknown kind"
+    )
+    raise ValueError(f"tensor {name} is {kind}; only LoRA, DoRA, LoHa and LoKr are supported")
 
 
 def split_layer(name: str) -> Layer:
-    """Return the network and the flat name, which may still be Stability's, of a layer as files name it.
+    """Return the network and the flat name, which may be Stability's, of a layer's name in a file.
 
     Raises:
-        ValueError: it is of a base of another kind.
+        ValueError: the layer belongs to a base model of another architecture.
     """
     for pattern, base in OTHER_BASES.items():
         if re.search(pattern, name):
-            raise ValueError(f"layer {name} is one of {base}; only LoRAs of SD 1.5 and SDXL are read")
+            raise ValueError(f"layer {name} belongs to {base}; only LoRAs of SD 1.5 and SDXL are supported")
     plain = name.removeprefix("base_model.model.")
     for start, network in NETWORKS.items():
         if plain.startswith(start):
             return network, _flat(plain.removeprefix(start), network)
-    if re.match(BARE, plain):
+    if re.match(UNET_BLOCKS, plain):
         return "unet", _flat(plain, "unet")
     if plain.startswith(("text_model.", "text_model_")):
         return "text_encoder", _flat(plain, "text_encoder")
-    raise ValueError(f"layer {name} is of no network that a base of SD 1.5 or SDXL has")
+    raise ValueError(f"layer {name} belongs to none of the networks of SD 1.5 and SDXL")
 
 
 def _flat(name: str, network: str) -> str:
@@ -123,15 +127,15 @@ def _flat(name: str, network: str) -> str:
 
 
 def one_name(layer: Layer, size: int) -> Layer:
-    """Return a layer by its one name; `size` is that of the U-Net's `Layout`."""
+    """Return the canonical name of a layer; `size` is the size of the U-Net's `Layout`."""
     network, flat = layer
     return (network, diffusers_name(flat, size)) if network == "unet" else layer
 
 
 def kohya_name(layer: Layer, family: Family, layout: Layout = SDXL) -> str:
-    """Return a layer's name as kohya's own files have it: of SDXL's U-Net it is Stability's.
+    """Return a layer's name in kohya's files, which use Stability's names for SDXL's U-Net.
 
-    A layer for which Stability's code has no name keeps diffusers'.
+    A layer without a name in Stability's code keeps diffusers' name.
     """
     network, flat = layer
     if network != "unet":
@@ -143,7 +147,7 @@ def kohya_name(layer: Layer, family: Family, layout: Layout = SDXL) -> str:
     return f"lora_unet_{flat}"
 
 
-def summarize_names(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+def summarize_names(names: Sequence[str], max_names: int = 3) -> str:
+    """Return the first names and the number of further ones."""
+    more = len(names) - max_names
+    return ", ".join(names[:max_names]) + (f" and {more} more" if more > 0 else "")

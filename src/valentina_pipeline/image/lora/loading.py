@@ -1,4 +1,4 @@
-"""A base with what was learned: any method's files, read back."""
+"""Load the trained files of any method into a base model."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ EMBEDDINGS = "*.embeddings.safetensors"
 
 
 def load_pipeline(base: BaseModel, learned: Path | None = None) -> Any:
-    """Return the base's pipeline, ready to draw: bare, or with what was learned.
+    """Return the base model's pipeline, ready to generate, with the trained weights of `learned` if given.
 
-    What was loaded before is unloaded first. `learned` is one LoRA file, or train_lora's folder.
+    Weights that were loaded before are unloaded first. `learned` is one LoRA file, or train_lora's folder.
     """
     with fully_loaded(base.pipe, base.placement):
         _unload(base)
@@ -25,28 +25,29 @@ def load_pipeline(base: BaseModel, learned: Path | None = None) -> Any:
 
 
 def parts(adapter: Path) -> list[Path]:
-    """Return the files of an adapter: itself, or in peft's layout those of its folder, sorted."""
+    """Return the files of an adapter: the file itself, or all files of a folder in peft's layout, sorted."""
     return [adapter] if adapter.is_file() else sorted(file for file in adapter.rglob("*") if file.is_file())
 
 
 def load_adapter(base: BaseModel, file: Path, name: str = "default") -> None:
-    """Load a LoRA, DoRA, LoHa or LoKr into a base, beside those that are in it.
+    """Load a LoRA, DoRA, LoHa or LoKr into a base model, in addition to the adapters that it already has.
 
     Args:
-        base: changed in place; unchanged where not each layer of the file has its place in it.
-        file: of any tool that lora/layer_names.py knows; or a folder in peft's layout, of the U-Net or with
-            a folder for each network.
-        name: what peft knows it by.
+        base: base model, changed in place; unchanged if it lacks a layer of the file.
+        file: file of any tool that lora/layer_names.py supports; or a folder in peft's layout, of the U-Net
+            or with a folder for each network.
+        name: adapter name in peft.
 
     Raises:
-        ValueError: it is no such file, or not of this base; the message names the file and layers.
+        ValueError: the file is not an adapter, or belongs to another base model; the message names the file
+            and its layers.
     """
     with fully_loaded(base.pipe, base.placement):
         load_lora(base, file, name)
 
 
 def unload_adapter(base: BaseModel, name: str) -> None:
-    """Take an adapter out of a base; of one that was loaded in part, what there is."""
+    """Remove an adapter from a base model, even if it was only partly loaded."""
     with fully_loaded(base.pipe, base.placement):
         base.pipe.delete_adapters(name)
 

@@ -1,4 +1,4 @@
-"""LoRA files of any tool summed, made smaller, or merged into a base."""
+"""Merge LoRA files of any tool: sum them, or fuse them into a base model."""
 
 import math
 import re
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WIDTHS: Mapping[int, Family] = {768: "sd15", 2048: "sdxl"}
-"""Of the text that the published bases' cross-attention reads."""
+"""Width of the text embeddings in the cross-attention -> family of published base models."""
 
 
 def read_pairs(lora: LoraFile) -> dict[str, Pair]:
     """Return a plain LoRA's updates by layer.
 
     Raises:
-        ValueError: they are no products of two matrices.
+        ValueError: the file is a DoRA, LoHa or LoKr.
     """
     pairs = {}
     for key, layer in lora.layers.items():
         if layer.form != "lora":
             raise ValueError(
-                f"{lora.file} is no plain LoRA: layer {layer.name} is of form {layer.form}, "
-                "and only products of two matrices have sums and ranks"
+                f"{lora.file} is not a plain LoRA: layer {layer.name} has form {layer.form}; only a LoRA, "
+                "a product of two matrices, can be summed and resized"
             )
         root = math.sqrt(layer.rank) if lora.is_rslora(key[0]) else layer.rank
         down, up = (layer.parts[part].float() for part in ("lora_A", "lora_B"))
@@ -42,29 +42,29 @@ def read_pairs(lora: LoraFile) -> dict[str, Pair]:
 
 
 def weighted_files(parts: Sequence[tuple[Path, float]]) -> tuple[dict[str, Pair], Family, Layout]:
-    """Return the weighted sum of LoRA files, and what is known of their base.
+    """Return the weighted sum of LoRA files, and the family and U-Net layout of their base model.
 
     Raises:
-        ValueError: one is no plain LoRA, or they are of different bases.
+        ValueError: a file is not a plain LoRA, or the base models differ.
     """
-    read = [read_lora(file) for file, _ in parts]
-    families = {family: lora.file for lora in read if (family := _family(lora))}
-    sizes = {lora.size: lora.file for lora in read if lora.size}
+    loras = [read_lora(file) for file, _ in parts]
+    families = {family: lora.file for lora in loras if (family := _family(lora))}
+    sizes = {lora.size: lora.file for lora in loras if lora.size}
     if len(families) > 1 or len(sizes) > 1:
-        said = " and ".join(str(file) for file in (families if len(families) > 1 else sizes).values())
-        raise ValueError(f"{said} are of different bases")
-    whole = weighted_sum([(read_pairs(lora), weight) for lora, (_, weight) in zip(read, parts, strict=True)])
-    return whole, next(iter(families), "sd15"), Layout(next(iter(sizes), SDXL.size))
+        files = " and ".join(str(file) for file in (families if len(families) > 1 else sizes).values())
+        raise ValueError(f"{files} belong to different base models")
+    total = weighted_sum([(read_pairs(lora), weight) for lora, (_, weight) in zip(loras, parts, strict=True)])
+    return total, next(iter(families), "sd15"), Layout(next(iter(sizes), SDXL.size))
 
 
 def kohya_file(lora: Lora, family: Family, layout: Layout, about: Mapping[str, str]) -> bytes:
-    """Return a LoRA in kohya's format, which diffusers reads too.
+    """Return a LoRA in kohya's format, which diffusers also reads.
 
     Args:
-        lora: by layers named as `read_pairs` names them.
-        family: of its base.
-        layout: of its base's U-Net.
-        about: further metadata.
+        lora: LoRA by layer names of `read_pairs`.
+        family: family of its base model.
+        layout: layout of its base model's U-Net.
+        about: additional metadata.
     """
     import torch
 
@@ -73,27 +73,27 @@ def kohya_file(lora: Lora, family: Family, layout: Layout, about: Mapping[str, s
     for key, pair in lora.items():
         network, _, flat = key.partition(".")
         layer = kohya_name((network, flat), family, layout)
-        # one alpha for all, since diffusers reads no other; the rest of the scale goes into the weights
+        # diffusers reads only one alpha for all layers; the rest of the scale goes into the weights
         tensors[f"{layer}.lora_down.weight"] = pair.down
         tensors[f"{layer}.lora_up.weight"] = pair.up * (pair.scale * pair.rank / alpha)
         tensors[f"{layer}.alpha"] = torch.tensor(float(alpha))
     architecture, version = ARCHITECTURES[family]
-    named = {
+    metadata = {
         "modelspec.architecture": architecture,
         "ss_base_model_version": version,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(alpha),
         "ss_network_alpha": str(alpha),
     }
-    return serialise(tensors, {**about, **named, "format": "pt"})
+    return serialise(tensors, {**about, **metadata, "format": "pt"})
 
 
 def merge(base: BaseModel, parts: Sequence[tuple[Path, float]]) -> Any:
-    """Return the base's pipeline with LoRAs, DoRAs or LoKrs merged into its own weights.
+    """Fuse LoRAs, DoRAs or LoKrs into a base model's weights and return its pipeline.
 
     Args:
-        base: changed in place.
-        parts: files, and how much of each.
+        base: base model, changed in place.
+        parts: files with their weights.
     """
     for file, weight in parts:
         load_adapter(base, file)
@@ -103,14 +103,14 @@ def merge(base: BaseModel, parts: Sequence[tuple[Path, float]]) -> Any:
 
 
 def _family(lora: LoraFile) -> Family | None:
-    """Return the family that a file's layers, or where they leave it open its metadata, say."""
-    crossed = [
+    """Return the base model's family by a file's layers and metadata, or None if unknown."""
+    cross_attention = [
         layer for (_, flat), layer in lora.layers.items() if flat.endswith(("attn2_to_k", "attn2_to_v"))
     ]
-    if crossed and (width := crossed[0].parts["lora_A"].shape[1]) in WIDTHS:
+    if cross_attention and (width := cross_attention[0].parts["lora_A"].shape[1]) in WIDTHS:
         return WIDTHS[width]
-    said = lora.metadata.get("modelspec.architecture", "") + lora.metadata.get("ss_base_model_version", "")
+    model = lora.metadata.get("modelspec.architecture", "") + lora.metadata.get("ss_base_model_version", "")
     names = " ".join(layer.name for layer in lora.layers.values())
-    if re.search("text_encoder_2|clip_g|lora_te[12]_|(in|out)put_blocks", names) or "xl" in said:
+    if re.search("text_encoder_2|clip_g|lora_te[12]_|(in|out)put_blocks", names) or "xl" in model:
         return "sdxl"
-    return "sd15" if said or "lora_te_" in names else None
+    return "sd15" if model or "lora_te_" in names else None

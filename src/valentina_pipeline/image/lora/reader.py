@@ -1,4 +1,4 @@
-"""LoRA files of any tool as layers: checked, under one name each, with the scale that the file gives them."""
+"""Read LoRA files of any tool: validate the layers, give them canonical names and determine their scales."""
 
 import json
 import math
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Form = Literal["lora", "dora", "loha", "lokr"]
-NEEDED: Mapping[Form, str] = {
+PARTS_BY_FORM: Mapping[Form, str] = {
     "lora": r"lora_A lora_B( lora_mid)?",
     "dora": r"dora_scale lora_A lora_B( lora_mid)?|lora_A lora_B( lora_mid)? magnitude",
     "loha": r"(hada_t1 hada_t2 )?hada_w1_a hada_w1_b hada_w2_a hada_w2_b",
     "lokr": r"(lokr_t2 )?lokr_w1(_a lokr_w1_b)? lokr_w2(_a lokr_w2_b)?",
 }
-"""The parts that a layer has to have, sorted, by its form."""
+"""Patterns of the sorted part names that a layer must have, by form."""
 
 
 @dataclass(frozen=True)
 class LoraLayer:
-    """What a file says of one layer.
+    """One layer of a LoRA file.
 
     Attributes:
-        name: in the file.
-        form: how its update is made.
+        name: name in the file.
+        form: adapter type.
         parts: tensors by part, without alpha.
-        rank: r of the file's scale.
-        alpha: the update is multiplied by alpha / rank, alpha / sqrt(rank) where it is rank-stabilised.
+        rank: rank that divides alpha.
+        alpha: the update is scaled by alpha / rank, or by alpha / sqrt(rank) if it is rank-stabilized.
     """
 
     name: str
@@ -52,14 +52,14 @@ class LoraLayer:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA or one of its kin, as read.
+    """Contents of a LoRA, DoRA, LoHa or LoKr file.
 
     Attributes:
-        file: where it was read from.
-        metadata: of the file.
-        layers: by their one name.
-        config: peft's settings as diffusers' format carries them, by "network.setting"; {} where none.
-        size: of the U-Net's `Layout`, where Stability's names tell it.
+        file: file or folder that was read.
+        metadata: metadata of the file.
+        layers: layers by canonical name.
+        config: peft's settings as in diffusers' format, by "network.setting"; {} if the file has none.
+        size: size of the U-Net's `Layout` if Stability's names determine it, else None.
     """
 
     file: Path
@@ -69,19 +69,19 @@ class LoraFile:
     size: int | None
 
     def is_rslora(self, network: str) -> bool:
-        """Return whether a network's updates are scaled by alpha / sqrt(rank)."""
+        """Return True if a network's updates are scaled by alpha / sqrt(rank)."""
         return bool(self.config.get(f"{network}.use_rslora"))
 
 
 def read_lora(file: Path, size: int | None = None) -> LoraFile:
-    """Return a LoRA, DoRA, LoHa or LoKr by layers.
+    """Return the layers of a LoRA, DoRA, LoHa or LoKr.
 
     Args:
-        file: of kohya's scripts, LyCORIS, diffusers, ComfyUI or peft; or a folder in peft's layout.
-        size: of the U-Net's `Layout`; None: as the names in the file allow.
+        file: file of kohya's scripts, LyCORIS, diffusers, ComfyUI or peft; or a folder in peft's layout.
+        size: size of the U-Net's `Layout`; None derives it from the names in the file.
 
     Raises:
-        ValueError: it is no such file, is damaged, or holds what is not read; the message says what.
+        ValueError: the file is not an adapter, is damaged, or has unsupported content; the message says what.
     """
     try:
         tensors, metadata = _folder(file) if file.is_dir() else _file(file)
@@ -95,15 +95,15 @@ def read_lora(file: Path, size: int | None = None) -> LoraFile:
                 raise ValueError(f"layer {layer} has {part} twice")
             parts[layer][part] = tensors[name]
         layers: dict[Layer, LoraLayer] = {}
-        for name, each in parts.items():
+        for name, layer_parts in parts.items():
             key = one_name(own[name], size or SDXL.size)
             if key in layers:
-                raise ValueError(f"layers {layers[key].name} and {name} are the same one under two names")
-            layers[key] = _layer(name, key, each, config)
+                raise ValueError(f"layers {layers[key].name} and {name} are the same layer")
+            layers[key] = _layer(name, key, layer_parts, config)
     except ValueError as err:
         raise ValueError(f"{file}: {err}" if str(file) not in str(err) else str(err)) from err
     if not layers:
-        raise ValueError(f"{file} holds no LoRA: there are no tensors in it")
+        raise ValueError(f"{file} does not contain a LoRA: it has no tensors")
     return LoraFile(file, metadata, layers, config, size)
 
 
@@ -115,18 +115,18 @@ def _file(file: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             return tensors, dict(opened.metadata() or {})
     except SafetensorError as err:
-        raise ValueError(f"{file} is no safetensors file: {err}") from err
+        raise ValueError(f"{file} is not a valid safetensors file: {err}") from err
 
 
 def _folder(folder: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
-    """Return what is in peft's layout as one file: of the U-Net, or with a folder for each network."""
+    """Read a folder in peft's layout, of the U-Net or with a folder for each network, like one file."""
     names = [name for name in ("unet", "text_encoder", "text_encoder_2") if (folder / name).is_dir()]
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
     for name, place in {name: folder / name for name in names}.items() if names else {"unet": folder}.items():
         file, settings = place / "adapter_model.safetensors", place / "adapter_config.json"
         if not file.is_file() or not settings.is_file():
-            raise ValueError(f"{place} is no adapter of peft's: {settings.name} and {file.name} make one")
+            raise ValueError(f"{place} is not a peft adapter: must contain {settings.name} and {file.name}")
         read, _ = _file(file)
         tensors |= {f"{name}.{key.removeprefix('base_model.model.')}": tensor for key, tensor in read.items()}
         config |= {f"{name}.{key}": value for key, value in json.loads(settings.read_text("utf-8")).items()}
@@ -134,20 +134,20 @@ def _folder(folder: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
 
 
 def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return peft's settings, of which patterns may be lists of layers' names and nothing slower."""
+    """Return peft's settings; allow only lists of layer names as patterns, because a regex may be slow."""
     config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     if not isinstance(config, dict):
-        raise ValueError("lora_adapter_metadata has to be a mapping")
+        raise ValueError("lora_adapter_metadata: must be a mapping")
     for name, value in config.items():
         setting = name.rpartition(".")[2]
         if setting in {"rank_pattern", "alpha_pattern"} and value is not None:
             if not isinstance(value, dict) or not all(re.fullmatch(r"[\w.^$|\\-]+", key) for key in value):
-                raise ValueError(f"lora_adapter_metadata: {name} has to map layers' names to numbers")
+                raise ValueError(f"lora_adapter_metadata: {name} must map layer names to numbers")
             numbers = list(value.values())
         else:
             numbers = [value] if setting in {"r", "alpha", "lora_alpha"} else []
         if not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
-            raise ValueError(f"lora_adapter_metadata: {name} holds what is no number above 0")
+            raise ValueError(f"lora_adapter_metadata: {name} must contain finite numbers above 0")
     return config
 
 
@@ -159,29 +159,29 @@ def _layer(name: str, key: Layer, parts: "dict[str, Tensor]", config: Mapping[st
     form = _form(name, set(parts), forms)
     for part, tensor in parts.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
-            raise ValueError(f"layer {name}: {part} holds values that are no finite numbers")
-    if "lora_mid" in parts:  # Tucker's middle and the first matrix are one convolution
+            raise ValueError(f"layer {name}: {part} must contain finite numbers")
+    if "lora_mid" in parts:  # Tucker decomposition: merge the middle into the first matrix
         mid, down = parts.pop("lora_mid"), parts["lora_A"]
         parts["lora_A"] = torch.einsum("ij...,jr->ir...", mid.float(), down.flatten(1).float())
     rank = _rank(form, parts)
     if form in {"lora", "dora"} and parts["lora_B"].shape[1:2] != (rank,):
-        raise ValueError(f"layer {name}: its two matrices are of different ranks")
+        raise ValueError(f"layer {name}: the ranks of its two matrices differ")
     rank, scale = _scale(key, form, rank, alpha, config)
     return LoraLayer(name, form, parts, rank, scale)
 
 
 def _form(name: str, parts: set[str], forms: set[str]) -> Form:
     named = " ".join(sorted(parts))
-    for form, needed in NEEDED.items():
+    for form, needed in PARTS_BY_FORM.items():
         if re.fullmatch(needed, named):
             return form
     if {"dora_scale", "magnitude"} & parts and forms & {"hada", "lokr"}:
-        raise ValueError(f"layer {name} is a LoHa or LoKr with DoRA's magnitudes, which peft has not")
-    raise ValueError(f"layer {name} is damaged: of a LoRA, LoHa or LoKr it has {named or 'alpha'} alone")
+        raise ValueError(f"layer {name}: peft does not support a LoHa or LoKr with DoRA's magnitudes")
+    raise ValueError(f"layer {name} is damaged: it has only {named or 'alpha'} of a LoRA, LoHa or LoKr")
 
 
 def _rank(form: Form, parts: "Mapping[str, Tensor]") -> int:
-    """Return r as the shapes tell it; 0 for a LoKr of two whole matrices."""
+    """Return the rank by the shapes of the parts; 0 for a LoKr without decomposed factors."""
     if form in {"lora", "dora"}:
         return parts["lora_A"].shape[0]
     names = ("hada_w1_b",) if form == "loha" else ("lokr_w2_b", "lokr_w1_b")
@@ -191,17 +191,17 @@ def _rank(form: Form, parts: "Mapping[str, Tensor]") -> int:
 def _scale(
     key: Layer, form: Form, rank: int, alpha: "Tensor | None", config: Mapping[str, Any]
 ) -> tuple[int, float]:
-    """Return a layer's rank and alpha: by its own tensor, by peft's settings, or the rank itself."""
+    """Return a layer's rank and alpha, from its alpha tensor or peft's settings; the default is the rank."""
     network, flat = key
     label = "lora_alpha" if form in {"lora", "dora"} else "alpha"
     if alpha is None and f"{network}.{label}" in config:
         rank = rank or round(_setting(config, network, "r", "rank_pattern", flat))
         return rank, float(_setting(config, network, label, "alpha_pattern", flat))
-    if alpha is None or not rank:  # LyCORIS scales a LoKr of two whole matrices by nothing
+    if alpha is None or not rank:  # LyCORIS does not scale a LoKr without decomposed factors
         return rank or 1, float(rank or 1)
     if alpha.numel() != 1 or not math.isfinite(alpha.item()):
-        raise ValueError(f"the alpha of layer {flat} is no number")
-    return rank, float(alpha.item()) or float(rank)  # 0 says: the rank, as in kohya's and LyCORIS's settings
+        raise ValueError(f"layer {flat}: alpha must be one finite number")
+    return rank, float(alpha.item()) or float(rank)  # 0 means the rank, as in kohya's and LyCORIS's settings
 
 
 def _setting(config: Mapping[str, Any], network: str, name: str, pattern: str, flat: str) -> float:
@@ -214,22 +214,22 @@ def _setting(config: Mapping[str, Any], network: str, name: str, pattern: str, f
 
 @lru_cache(maxsize=8192)
 def _ending(key: str) -> re.Pattern[str]:
-    """Return one of peft's patterns, which are of the ends of dotted names, for names made flat."""
+    """Return one of peft's patterns, which match the end of dotted names, as a pattern for flat names."""
     loose = re.sub(r"\\?\.", "_", key.removeprefix("^").removesuffix("$")).removeprefix("text_model_")
     return re.compile(rf"(^|_)({loose})$")
 
 
 def refuse_mixture(lora: LoraFile, network: str) -> Form:
-    """Return the form of all layers of one network.
+    """Return the common form of all layers of one network.
 
     Raises:
-        ValueError: there are several, which peft cannot have in one network.
+        ValueError: the forms differ, which peft does not support in one network.
     """
     found: dict[Form, str] = {}
-    for (own, _), layer in lora.layers.items():
-        if own == network:
+    for (layer_network, _), layer in lora.layers.items():
+        if layer_network == network:
             found.setdefault(layer.form, layer.name)
     if len(found) > 1:
-        said = summarize_names([f"{name} is of form {form}" for form, name in sorted(found.items())], 4)
-        raise ValueError(f"{lora.file}: layers of one network have to be of one form: {said}")
+        forms = summarize_names([f"{name} has form {form}" for form, name in sorted(found.items())], 4)
+        raise ValueError(f"{lora.file}: all layers of a network must have the same form: {forms}")
     return next(iter(found))

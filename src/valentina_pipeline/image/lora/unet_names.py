@@ -1,4 +1,4 @@
-"""The two names of each layer of a U-Net: diffusers', and those of Stability's own code."""
+"""Convert U-Net layer names between diffusers and Stability's code."""
 
 import re
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ OUTER = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How the layers of a U-Net are grouped.
+    """Grouping of a U-Net's layers.
 
     Attributes:
-        size: of each group of Stability's input blocks: the resnets of one of diffusers' blocks, and one.
-        crossed: for each of diffusers' up blocks, whether it has attentions.
+        size: Stability's input blocks per diffusers' block: its resnets and one more.
+        crossed: for each of diffusers' up blocks, True if it has attentions.
     """
 
     size: int = 3
@@ -38,11 +38,11 @@ class Layout:
 
 
 SDXL = Layout()
-"""Of the published SDXL; its size is that of all published SD 1.x and 2.x too."""
+"""Layout of the published SDXL; all published SD 1.x and 2.x have the same size."""
 
 
 def layout_of(config: Any) -> Layout:
-    """Return the layout that a U-Net's configuration describes."""
+    """Return the layout of a U-Net by its configuration."""
     return Layout(config.layers_per_block + 1, tuple("CrossAttn" in kind for kind in config.up_block_types))
 
 
@@ -51,8 +51,8 @@ def original_name(name: str, layout: Layout, dot: str = ".") -> str:
 
     Args:
         name: diffusers' name, such as "down_blocks.1.attentions.0.proj_in".
-        layout: of the U-Net.
-        dot: what stands between the parts of both names; "_" in kohya's flat ones.
+        layout: layout of the U-Net.
+        dot: separator in both names; "_" in kohya's flat names.
 
     Raises:
         ValueError: Stability's code has no such layer.
@@ -72,7 +72,7 @@ def original_name(name: str, layout: Layout, dot: str = ".") -> str:
             rf"(down|mid|up)_blocks?{d}(?:(\d+){d})?(resnets|attentions){d}(\d+){d}(.*)", name
         )
         if found is None or (found[2] is None) != (found[1] == "mid"):
-            raise ValueError(f"{name} is a layer of the U-Net that files of one base have no name for")
+            raise ValueError(f"{name}: this layer of the U-Net has no name in Stability's format")
         side, block_, kind, index, rest = found.groups()
         if kind == "resnets" and rest in RESNET:
             rest = RESNET[rest].replace(".", dot)
@@ -86,11 +86,11 @@ def original_name(name: str, layout: Layout, dot: str = ".") -> str:
 
 
 def diffusers_name(name: str, size: int) -> str:
-    """Return diffusers' flat name of a layer that may have Stability's.
+    """Return diffusers' flat name of a layer.
 
     Args:
-        name: flat, such as "input_blocks_4_1_proj_in"; one of diffusers' own comes back as it is.
-        size: of the U-Net's `Layout`.
+        name: Stability's flat name, such as "input_blocks_4_1_proj_in"; diffusers' names are returned as is.
+        size: size of the U-Net's `Layout`.
     """
     for ours, theirs in OUTER.items():
         if name == theirs.replace(".", "_"):
@@ -115,9 +115,10 @@ def diffusers_name(name: str, size: int) -> str:
 
 
 def group_size(names: Sequence[str]) -> int | None:
-    """Return the first size of a `Layout`, the published one first, that Stability's flat names allow.
+    """Return the size of a `Layout` that fits Stability's flat names, the published size first.
 
-    The last input block of each group is a downsampler, and no other one is. None where no name is of one.
+    Only the last input block of each group is a downsampler. Return None if the names contain no input
+    blocks, or if no size fits.
     """
     blocks = [found for name in names if (found := re.fullmatch(r"input_blocks_(\d+)_\d_(.*)", name))]
     for size in (SDXL.size, 2, 4) if blocks else ():
