@@ -27,7 +27,7 @@ def test_results_come_in_the_order_of_the_items() -> None:
 def test_a_worker_that_dies_loses_its_item_and_nothing_else() -> None:
     before, lost, *after = parallel_map(doubled, [1, 13, 2, 3, 4, 5], workers=2)
     assert (before, after) == (2, [4, 6, 8, 10])
-    assert lost == WorkerFailure("its process died (exit code -11)")
+    assert lost == WorkerFailure("its process crashed (exit code -11)")
 
 
 def test_an_item_that_takes_too_long_is_lost() -> None:

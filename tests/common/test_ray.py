@@ -45,7 +45,7 @@ def cluster() -> Iterator[None]:
 
 def test_a_worker_that_dies_loses_its_item_and_nothing_else() -> None:
     results = list(parallel_map(signal.raise_signal, [0, signal.SIGKILL, 0]))
-    assert results == [None, WorkerFailure("its process died"), None]
+    assert results == [None, WorkerFailure("its process crashed"), None]
 
 
 def test_an_exception_of_the_work_is_raised_here() -> None:

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and folders of them that nothing leaves."""
+"""Atomic writes, private folders, folder locks, and writing files that cannot leave their folder."""
 
 import fcntl
 import os
@@ -10,23 +10,23 @@ from pathlib import Path, PurePosixPath
 
 
 def replace(path: Path, content: bytes, mode: int = 0o666) -> None:
-    """Have the file hold `content`, so that nobody ever reads half of it, and several may do so at once.
+    """Write a file atomically: no reader sees half of it, and several writers may run at once.
 
     Args:
-        path: of the file, whose folder is made where there is none.
-        content: of the file.
-        mode: who may read and write it; less what the process's umask takes away.
+        path: path of the file; its folder is created if necessary.
+        content: content of the file.
+        mode: permissions of the file, before the process's umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        made = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(made, "wb") as opened:
-            opened.write(content)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a name beside `path`, nobody else's, for what takes its place when the block ends well."""
+    """Yield a unique path next to `path`; move it to `path` if the block succeeds, else remove it."""
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # short: a name has at most 255 bytes
     try:
         yield partial
@@ -39,30 +39,30 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def private(folder: Path) -> Path:
-    """Return a folder that its owner alone may enter, made where there is none."""
+    """Return a folder that only its owner may enter; create it if necessary."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(OSError):  # another's, such as a mounted secret: who may enter is up to them
-        folder.chmod(0o700)  # it may have been there before
+    with suppress(OSError):  # the owner is somebody else, such as for a mounted secret: keep its mode
+        folder.chmod(0o700)  # an existing folder may have another mode
     return folder
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes of this project out of the block, for the same folder."""
+    """Lock a folder against other processes of this project inside the block."""
     folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)  # in place of its files, which are replaced
+    descriptor = os.open(folder, os.O_RDONLY)  # not a file in it, because files are replaced
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def write(files: Mapping[str, bytes | Path], folder: Path) -> None:
-    """Write relative path -> content, or a file to copy, into `folder`, which exists.
+    """Write files into an existing folder, given as relative path -> content or file to copy.
 
     Raises:
-        ValueError: a path that is not plainly inside the folder.
+        ValueError: a path could leave the folder.
     """
     for name, content in sorted(files.items()):
         if not stays_inside(name):
@@ -76,7 +76,7 @@ def write(files: Mapping[str, bytes | Path], folder: Path) -> None:
 
 
 def stays_inside(name: str) -> bool:
-    """Return whether a name is a plain relative path, which cannot leave its folder."""
+    """Return True if a name is a plain relative path, which cannot leave its folder."""
     plain = PurePosixPath(name)
     return (
         bool(name)

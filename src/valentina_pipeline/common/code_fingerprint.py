@@ -1,7 +1,7 @@
 """Fingerprint of code: a hash over the syntax trees of everything that a module imports.
 
-Comments, docstrings and layout do not count, so that an edit of words changes no fingerprint. Syntax
-trees are those of one version of Python, which pyproject.toml pins.
+Comments, docstrings and layout do not count, so that an edit of them changes no fingerprint. Syntax trees
+depend on the version of Python, which pyproject.toml pins.
 """
 
 import ast
@@ -15,16 +15,16 @@ SRC = Path(__file__).parents[2]
 
 
 def pipeline_module(stage: str) -> str:
-    """Return the full name of the module that wires a stage."""
+    """Return the full name of the module that defines a stage's pipeline."""
     return f"{PACKAGE}.pipelines.{stage}.pipeline"
 
 
 def fingerprint(*modules: str, src: Path = SRC) -> str:
-    """Return the sha256 over the code of modules of this package and of all that they import.
+    """Return the sha256 over the code of modules of this package and of all their imports.
 
     Args:
         modules: full names, such as `valentina_pipeline.image.ingest`.
-        src: the folder that contains the package.
+        src: folder that contains the package.
     """
     total = hashlib.sha256()
     for file in import_closure(*modules, src=src):
@@ -33,21 +33,21 @@ def fingerprint(*modules: str, src: Path = SRC) -> str:
 
 
 def import_closure(*modules: str, src: Path = SRC) -> list[Path]:
-    """Return the files of this package that running modules can read, sorted.
+    """Return the files of this package that the modules can import or read, sorted.
 
-    Imports are read from the syntax tree, so that those inside functions count and nothing runs. Imports
-    for type checkers alone do not count. A module that a string names, such as a loader, counts as
-    imported. Text files in the folder `data` beside a module are part of its code.
+    Imports are read from the syntax tree, so that imports inside functions count and nothing runs. Imports
+    for type checkers only do not count. A module named in a string, such as a loader, counts as imported.
+    Text files in the folder `data` next to a module are part of its code.
     """
     todo = [file for module in modules for file in _module_files(module, src)]
-    seen = set[Path]()
+    visited = set[Path]()
     while todo:
         file = todo.pop()
-        if file not in seen:
-            seen.add(file)
+        if file not in visited:
+            visited.add(file)
             todo.extend(file for module in _imports(file, src) for file in _module_files(module, src))
-    texts = {text for file in seen for text in (file.parent / "data").glob("*.txt")}
-    return sorted(seen | texts)
+    texts = {text for file in visited for text in (file.parent / "data").glob("*.txt")}
+    return sorted(visited | texts)
 
 
 @lru_cache(maxsize=1024)
@@ -61,7 +61,7 @@ def _file_hash(file: Path) -> str:
 
 
 class _WordStripper(ast.NodeTransformer):
-    """Removes docstrings and other strings that stand alone."""
+    """Removes docstrings and other string statements."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
@@ -70,7 +70,7 @@ class _WordStripper(ast.NodeTransformer):
 
 @lru_cache(maxsize=1024)
 def _imports(file: Path, src: Path) -> frozenset[str]:
-    """Return the full names of the modules that a file may import; some are names inside of a module."""
+    """Return the full names that a file may import: modules, and names inside modules."""
     if file.suffix != ".py":
         return frozenset()
     return frozenset(_imported_names(ast.parse(file.read_bytes()), file.relative_to(src).parent.parts))
@@ -90,7 +90,7 @@ def _imported_names(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
 
 
 def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield a tree's nodes, but for those under `if TYPE_CHECKING`."""
+    """Yield a tree's nodes except those under `if TYPE_CHECKING`."""
     todo = [tree]
     while todo:
         node = todo.pop()
@@ -102,7 +102,7 @@ def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _module_files(module: str, src: Path) -> Iterable[Path]:
-    """Return the files that importing a module runs: its own and its parents'."""
+    """Return the files that run on import of a module: its own and its parents'."""
     parts = module.split(".")
     if parts[0] != PACKAGE:
         return []

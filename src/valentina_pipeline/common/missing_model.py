@@ -1,13 +1,13 @@
-"""Where models lie, and the one error for one that is not at hand: nothing is ever downloaded silently."""
+"""Locations of models, and the error for a missing one. Nothing is downloaded implicitly."""
 
 from pathlib import Path
 
 
 class MissingModelError(RuntimeError):
-    """A model's weights are not on this machine; the message says which, its licence and how to get it."""
+    """A model's weights are not on this machine; the message gives its license and how to get it."""
 
     def __init__(self, model: str, licence: str, obtain: str) -> None:
-        super().__init__(model, licence, obtain)  # as given: workers pickle it
+        super().__init__(model, licence, obtain)  # worker processes pickle the error with them
         self.model = model
         self.licence = licence
         self.obtain = obtain
@@ -17,29 +17,29 @@ class MissingModelError(RuntimeError):
 
 
 HUB_PATTERNS = ("*.json", "*.txt", "*.csv", "*.model", "*.jinja", "*.safetensors")
-"""Files of a hub repository that are read; it often carries several gigabytes of other formats."""
+"""Files of a hub repository that are used; other formats often add several gigabytes."""
 
 
 def download_command(model: str) -> str:
-    """Return the shell command that fetches what is read of a hub repository, and no more."""
+    """Return the shell command that downloads only the used files of a hub repository."""
     return " ".join([f"hf download {model}", *(f'--include "{pattern}"' for pattern in HUB_PATTERNS)])
 
 
 def missing_hub_model(kind: str, model: str, licence: str, key: str) -> MissingModelError:
-    """Return the error for a hub model or a folder that is not there or is incomplete.
+    """Return the error for a missing or incomplete hub model or folder.
 
     Args:
-        kind: the model's task, as in "the upscaler".
+        kind: task of the model, such as "the upscaler".
         model: hub id or folder.
-        licence: its license.
-        key: the parameter that names it, as in "ingest.upscale".
+        licence: license of the model.
+        key: parameter that names the model, such as "ingest.upscale".
     """
     obtain = f"`{download_command(model)}`, or set {key} to a folder that holds such a model"
     return MissingModelError(f"{kind} {model}", licence, obtain)
 
 
 def has_hub_model(model: str) -> bool:
-    """Return whether the configuration and weights of a hub id or folder are on this machine."""
+    """Return True if the configuration and weights of a hub id or folder are on this machine."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -56,5 +56,5 @@ def has_hub_model(model: str) -> bool:
 
 
 def resolve_path(path: str, root: Path) -> str:
-    """Return what is there below `root` as an absolute path; other values are names that loaders know."""
+    """Return an existing path below `root` as an absolute path; return others, such as hub ids, as is."""
     return str(root / path) if (root / path).exists() else path

@@ -1,7 +1,7 @@
-"""One function over many items: in processes of this machine, or on a Ray cluster where one is configured.
+"""Parallel map in processes of this machine, or on a Ray cluster if one is configured.
 
-Results come in the order of the items, whatever finishes first, and are the same on every backend. A worker
-that dies, or takes too long, loses its item and nothing else.
+Results come in the order of the items and are the same on every backend. If a worker process crashes or times
+out, only its item fails.
 """
 
 import os
@@ -16,15 +16,15 @@ Result = TypeVar("Result")
 Backend = Literal["processes", "ray"]
 
 PREFETCH_PER_WORKER = 4
-"""Items in waiting for each worker: enough that none idles, few enough that memory stays flat."""
+"""Queued items per worker process: enough to keep it busy, few enough to limit memory."""
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MKL_NUM_THREADS")
-"""Environment of workers: each has one core, and libraries that start more threads would fight over it."""
+"""Thread variables of worker processes, set to 1, because each has one core."""
 
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """In place of an item's result: what became of its worker."""
+    """Replaces the result of an item whose worker process failed, with the reason."""
 
     why: str
 
@@ -36,14 +36,14 @@ def parallel_map(
     workers: int | None = None,
     seconds: float = 300.0,
 ) -> Iterator[Result | WorkerFailure]:
-    """Yield `work(item)` for each item, in their order; an exception of `work` is raised here.
+    """Yield `work(item)` for each item, in order; re-raise an exception of `work`.
 
     Args:
-        work: a function of a module, so that workers find it.
-        items: read only a little ahead of what is yielded.
-        backend: None takes Ray where RAY_ADDRESS says which cluster, else processes.
-        workers: processes; None takes VALENTINA_WORKERS, or as many as there are cores. Ray knows its own.
-        seconds: for one item; then its worker is ended.
+        work: module-level function, so that worker processes can import it.
+        items: items, read only a little ahead of the results.
+        backend: None is Ray if RAY_ADDRESS is set, else processes.
+        workers: number of processes; None is VALENTINA_WORKERS or the number of cores. Ray ignores it.
+        seconds: time limit of one item, after which its worker process is killed.
     """
     if backend == "ray" or (backend is None and os.environ.get("RAY_ADDRESS")):
         return _on_ray(work, items, seconds)
@@ -51,7 +51,7 @@ def parallel_map(
 
 
 def worker_count() -> int:
-    """Return how many processes work side by side."""
+    """Return the number of worker processes."""
     return int(os.environ.get("VALENTINA_WORKERS", 0)) or len(os.sched_getaffinity(0))
 
 
@@ -63,24 +63,24 @@ def _in_processes(
 
     from pebble import ProcessPool
 
-    # forked from a small process that has no threads: a fork of this one could hang
+    # workers are forked from a small process without threads, because a fork of this one could hang
     context: Any = get_context("forkserver")
-    # the parent of the workers imports what they need, so that starting one costs next to nothing
+    # the workers' parent imports their modules, so that a worker starts quickly
     context.set_forkserver_preload([getattr(work, "func", work).__module__])
     with _environment(dict.fromkeys(ONE_THREAD, "1")):
         ensure_running()
-    # the work travels once to each worker, and then only items
-    with ProcessPool(workers, initializer=_remember, initargs=[work], context=context) as pool:
+    # `work` is sent once to each worker process, and then only items
+    with ProcessPool(workers, initializer=_set_work, initargs=[work], context=context) as pool:
         waiting: deque[Any] = deque()
         try:
             for item in items:
-                waiting.append(pool.schedule(_do, args=[item], timeout=seconds))
+                waiting.append(pool.schedule(_run_work, args=[item], timeout=seconds))
                 if len(waiting) >= PREFETCH_PER_WORKER * workers:
-                    yield _of_process(waiting.popleft(), seconds)
+                    yield _process_result(waiting.popleft(), seconds)
             while waiting:
-                yield _of_process(waiting.popleft(), seconds)
+                yield _process_result(waiting.popleft(), seconds)
         finally:
-            for future in waiting:  # nobody wants the rest any more
+            for future in waiting:  # the caller stopped early
                 future.cancel()
 
 
@@ -101,17 +101,17 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 _work: Callable[[Any], Any] | None = None
 
 
-def _remember(work: Callable[[Any], Any]) -> None:
+def _set_work(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
 
 
-def _do(item: Any) -> Any:
+def _run_work(item: Any) -> Any:
     assert _work is not None
     return _work(item)
 
 
-def _of_process(future: Any, seconds: float) -> Any:
+def _process_result(future: Any, seconds: float) -> Any:
     from pebble import ProcessExpired
 
     try:
@@ -119,7 +119,7 @@ def _of_process(future: Any, seconds: float) -> Any:
     except TimeoutError:
         return WorkerFailure(f"it took longer than {seconds:g} s")
     except ProcessExpired as err:
-        return WorkerFailure(f"its process died (exit code {err.exitcode})")
+        return WorkerFailure(f"its process crashed (exit code {err.exitcode})")
 
 
 def _on_ray(
@@ -130,8 +130,8 @@ def _on_ray(
 
     if not ray.is_initialized():
         ray.init(address="auto", log_to_driver=False)
-    remote, sent = ray.remote(max_retries=0)(_done), ray.put(work)
-    ahead = PREFETCH_PER_WORKER * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    remote, work_reference = ray.remote(max_retries=0)(_call), ray.put(work)
+    max_waiting = PREFETCH_PER_WORKER * max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def result(reference: Any) -> Any:
         try:
@@ -140,18 +140,18 @@ def _on_ray(
             ray.cancel(reference, force=True)
             return WorkerFailure(f"it took longer than {seconds:g} s")
         except WorkerCrashedError:
-            return WorkerFailure("its process died")
+            return WorkerFailure("its process crashed")
         except RayTaskError as err:
             raise err.as_instanceof_cause() from err
 
     waiting: deque[Any] = deque()
     for item in items:
-        waiting.append(remote.remote(sent, item))
-        if len(waiting) >= ahead:
+        waiting.append(remote.remote(work_reference, item))
+        if len(waiting) >= max_waiting:
             yield result(waiting.popleft())
     while waiting:
         yield result(waiting.popleft())
 
 
-def _done(work: Callable[[Any], Any], item: Any) -> Any:
+def _call(work: Callable[[Any], Any], item: Any) -> Any:
     return work(item)

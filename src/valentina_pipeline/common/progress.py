@@ -1,4 +1,4 @@
-"""A bar for long work over pictures, and in the log how fast it went."""
+"""Progress bar and logged rate for long work on images."""
 
 import logging
 import time
@@ -13,13 +13,13 @@ logger = logging.getLogger(__name__)
 
 
 def track_progress(items: Iterable[Item], what: str, total: int, done: int = 0) -> Iterator[Item]:
-    """Yield the items, one a picture, with a bar that shows rate and time left; log the rate at their end.
+    """Yield the items with a progress bar of rate and remaining time; log the rate at the end.
 
     Args:
-        items: what is still to be worked on.
-        what: is done to them.
-        total: pictures, those done before included.
-        done: before.
+        items: items still to process, one per image.
+        what: name of the work, for the bar and the log.
+        total: number of images, already processed ones included.
+        done: number of images already processed.
     """
     columns = (
         TextColumn(what),
@@ -36,7 +36,7 @@ def track_progress(items: Iterable[Item], what: str, total: int, done: int = 0) 
             yield item
             count += 1
             rate = count / (time.perf_counter() - began)
-            progress.update(bar, advance=1, description=f"{rate:.1f} pictures/s")
+            progress.update(bar, advance=1, description=f"{rate:.1f} images/s")
     if count:
         seconds = time.perf_counter() - began
-        logger.info("%s: %d pictures in %.1f s, %.1f a second", what, count, seconds, count / seconds)
+        logger.info("%s: %d images in %.1f s, %.1f per second", what, count, seconds, count / seconds)

@@ -185,7 +185,7 @@ def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
 
 
 def test_a_bootstrap_without_groups_is_refused() -> None:
-    with pytest.raises(ValueError, match="no group"):
+    with pytest.raises(ValueError, match="at least one group"):
         Bootstrap.over([], 100, 0)
 
 
