@@ -132,7 +132,7 @@ def test_the_tiny_world_s_own_network_keeps_to_the_edges_that_it_is_shown() -> N
 
 
 def test_a_network_for_another_base_says_so() -> None:
-    with pytest.raises(ValueError, match="for another base: its in_channels is 4"):
+    with pytest.raises(ValueError, match="for another base model: its in_channels is 4"):
         load(steering.controlnet("sd15", 1), "controlnet", pipe("sdxl").unet)
 
 

@@ -1,38 +1,38 @@
-"""Edges of a picture, which a ControlNet follows, and how well a drawn picture keeps to them."""
+"""Canny edges as a ControlNet's input, and the F1 of a generated image's edges."""
 
 import numpy as np
 from PIL import Image
 
 THRESHOLDS = (100, 200)
-"""Of the gradient: a line starts above the higher one and goes on above the lower one."""
+"""Gradient thresholds: a line starts above the higher one and continues above the lower one."""
 
 TOLERANCE = 1
-"""Pixels that an edge may lie beside its place: a latent of the tiny base is 8 wide."""
+"""Allowed distance of a matching edge in pixels; a latent cell of the tiny base model is 8 pixels wide."""
 
 
 def edges(image: Image.Image) -> Image.Image:
-    """Return a picture's edges, white on black, RGB and as large (Canny 1986)."""
+    """Return an image's edges (Canny 1986), white on black, RGB, in the image's size."""
     import cv2
 
-    found = cv2.Canny(np.asarray(image.convert("L")), *THRESHOLDS)
-    return Image.fromarray(found).convert("RGB")
+    lines = cv2.Canny(np.asarray(image.convert("L")), *THRESHOLDS)
+    return Image.fromarray(lines).convert("RGB")
 
 
 def edge_f1(drawn: Image.Image, wanted: Image.Image) -> float:
-    """Return the F1 of a drawn picture's edges against those wanted, in [0, 1]; 0 where either has none.
+    """Return the F1 of a generated image's edges, in [0, 1]; 0 if either side has no edges.
 
-    An edge is right where the other picture has one within TOLERANCE pixels, up, down, aside or across.
+    An edge pixel matches if the other side has one within TOLERANCE pixels, diagonals included.
 
     Args:
-        drawn: RGB.
-        wanted: edges, white on black, as large.
+        drawn: generated image, RGB.
+        wanted: control image: edges, white on black, same size.
     """
     import cv2
 
-    found, asked = (np.asarray(lines.convert("L")) > 127 for lines in (edges(drawn), wanted))
-    if not found.any() or not asked.any():
+    actual, target = (np.asarray(lines.convert("L")) > 127 for lines in (edges(drawn), wanted))
+    if not actual.any() or not target.any():
         return 0.0
-    around = np.ones((2 * TOLERANCE + 1,) * 2, np.uint8)
-    near_found, near_asked = (cv2.dilate(lines.astype(np.uint8), around) > 0 for lines in (found, asked))
-    precision, recall = near_asked[found].mean(), near_found[asked].mean()
+    kernel = np.ones((2 * TOLERANCE + 1,) * 2, np.uint8)
+    near_actual, near_target = (cv2.dilate(lines.astype(np.uint8), kernel) > 0 for lines in (actual, target))
+    precision, recall = near_target[actual].mean(), near_actual[target].mean()
     return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0

@@ -1,7 +1,7 @@
-"""Texts of any length as the U-Net attends to them: in pieces that CLIP's encoders read, words weighted.
+"""Text embeddings of prompts of any length, with weighted words.
 
-A text beyond the encoders' 75 tokens is read in pieces, whose embeddings follow each other, as A1111,
-kohya's scripts and ComfyUI have it. Nothing is cut. SDXL's pooled embedding is that of the first piece.
+As in A1111, kohya's scripts and ComfyUI, a text of more than 75 tokens is encoded in chunks and the
+embeddings are concatenated. Nothing is truncated. SDXL's pooled embedding is that of the first chunk.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from valentina_pipeline.image.generate.prompt_weights import BREAK, Words
 
-PHRASE = 20
-"""Tokens of the longest phrase that is kept in one piece, its comma included."""
+MAX_PHRASE_TOKENS = 20
+"""Phrases of at most so many tokens, comma included, are not split between chunks."""
 
 Spelled = list[list[tuple[int, float]]]
-"""The tokens of each piece with their weights, without those of its begin and its end."""
+"""Tokens of each chunk with their weights, without the begin and end tokens."""
 
 
 class Rows(NamedTuple):
-    """Texts for one encoder.
+    """Token ids of n texts for one text encoder.
 
     Attributes:
-        ids: int64 (n, pieces, tokens): n texts, each piece with its begin, its end and padding.
-        weights: float32 (n, pieces, tokens).
+        ids: int64 (n, chunks, tokens), with begin token, end token and padding.
+        weights: weights of the tokens, float32 (n, chunks, tokens).
     """
 
     ids: Tensor
@@ -32,14 +32,14 @@ class Rows(NamedTuple):
 
 
 def spell(tokenizer: Any, words: Words) -> Spelled:
-    """Return the tokens of a text in pieces; phrases between commas stay together where they are short."""
+    """Return the tokens of a text in chunks; short phrases between commas stay in one chunk."""
     room = tokenizer.model_max_length - 2
     whole = [(token, w) for text, w in words if text != BREAK for token in _ids(tokenizer, text)]
     if len(whole) <= room and all(text != BREAK for text, _ in words):
         return [whole]
     pieces: Spelled = [[]]
     for phrase in _phrases(tokenizer, words):
-        units = [phrase] if sum(map(len, phrase)) <= PHRASE else [[word] for word in phrase]
+        units = [phrase] if sum(map(len, phrase)) <= MAX_PHRASE_TOKENS else [[word] for word in phrase]
         if not phrase:
             pieces.append([])
         for unit in units:
@@ -52,7 +52,7 @@ def spell(tokenizer: Any, words: Words) -> Spelled:
 
 
 def lay(tokenizer: Any, texts: Sequence[Spelled], pieces: int) -> Rows:
-    """Return spelled texts as an encoder takes them, the shorter ones with empty pieces at their end."""
+    """Return token ids for a text encoder; pad texts to `pieces` chunks with empty ones."""
     room = tokenizer.model_max_length - 2
     begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     ids, weights = [], []
@@ -66,17 +66,17 @@ def lay(tokenizer: Any, texts: Sequence[Spelled], pieces: int) -> Rows:
 
 
 def encode(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Return what the U-Net attends to, as diffusers' pipelines make it of one piece.
+    """Return text embeddings as diffusers' pipelines compute them for one chunk.
 
     Args:
-        encoders: one is SD 1.5's, two are SDXL's.
-        ids: int64 (n, pieces, tokens) for each of them.
+        encoders: text encoders: one for SD 1.5, two for SDXL.
+        ids: int64 (n, chunks, tokens) for each text encoder.
 
     Returns:
-        (n, pieces * tokens, d), and for SDXL the pooled embedding (n, p) of the second encoder.
+        (n, chunks * tokens, d), and for SDXL the pooled embedding (n, p) of the second encoder.
     """
     count, pieces, _ = ids[0].shape
-    rows = [each.flatten(0, 1) for each in ids]
+    rows = [encoder_ids.flatten(0, 1) for encoder_ids in ids]
     if len(encoders) == 1:
         return _side_by_side(encoders[0](rows[0])[0], pieces), None
     outputs = [encoder(row, output_hidden_states=True) for encoder, row in zip(encoders, rows, strict=True)]
@@ -85,33 +85,34 @@ def encode(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tens
 
 
 def pad(contexts: Sequence[Tensor], blank: Tensor) -> Tensor:
-    """Return contexts (1, tokens, d) as one (n, longest, d), the shorter ones with empty pieces behind.
+    """Return text embeddings (1, tokens, d) as one (n, most tokens, d), padded with empty chunks.
 
     Args:
-        contexts: of one text each.
-        blank: (1, tokens of a piece, d) of the empty text.
+        contexts: embeddings of one text each.
+        blank: embedding of the empty text (1, tokens of a chunk, d).
     """
-    longest = max(each.shape[1] for each in contexts)
+    length = max(context.shape[1] for context in contexts)
     return torch.cat(
         [
-            torch.cat([each, *([blank] * ((longest - each.shape[1]) // blank.shape[1]))], dim=1)
-            for each in contexts
+            torch.cat([context, *([blank] * ((length - context.shape[1]) // blank.shape[1]))], dim=1)
+            for context in contexts
         ]
     )
 
 
 def embed(pipe: Any, texts: Sequence[Sequence[Spelled]], pieces: int) -> tuple[Tensor, Tensor | None]:
-    """Return what a pipeline's U-Net attends to for weighted texts; see `encode`.
+    """Return text embeddings of weighted texts; see `encode`.
 
-    A weight moves a token's embedding away from that of the empty text, or, below 1, towards it.
+    A weight above 1 moves a token's embedding away from the empty text's, a weight below 1 towards it.
 
     Args:
-        pipe: its encoders may wait elsewhere, or be graphs of ONNX Runtime.
-        texts: for each tokenizer, see `readings`.
-        pieces: at least as many as the longest text has.
+        pipe: pipeline; its text encoders may be offloaded, or be graphs of ONNX Runtime.
+        texts: texts for each tokenizer, see `readings`.
+        pieces: number of chunks, at least as many as the longest text has.
     """
-    rows = [lay(tokenizer, each, pieces) for tokenizer, each in zip(_tokenizers(pipe), texts, strict=True)]
-    blanks = [lay(tokenizer, [[[]]], pieces).ids for tokenizer in _tokenizers(pipe)]
+    tokenizers = _tokenizers(pipe)
+    rows = [lay(tokenizer, spelled, pieces) for tokenizer, spelled in zip(tokenizers, texts, strict=True)]
+    blanks = [lay(tokenizer, [[[]]], pieces).ids for tokenizer in tokenizers]
     ids = [
         torch.cat([row.ids, blank]).to(pipe._execution_device)
         for row, blank in zip(rows, blanks, strict=True)
@@ -124,10 +125,10 @@ def embed(pipe: Any, texts: Sequence[Sequence[Spelled]], pieces: int) -> tuple[T
 
 
 def readings(pipe: Any, words: Words) -> list[Spelled]:
-    """Return a text as each of a pipeline's tokenizers spells it, with all vectors of a learned word."""
+    """Return the tokens of a text for each of a pipeline's tokenizers, with all tokens of a trained word."""
     return [
-        spell(each, [(pipe.maybe_convert_prompt(text, each), weight) for text, weight in words])
-        for each in _tokenizers(pipe)
+        spell(tokenizer, [(pipe.maybe_convert_prompt(text, tokenizer), weight) for text, weight in words])
+        for tokenizer in _tokenizers(pipe)
     ]
 
 
@@ -136,9 +137,9 @@ def _side_by_side(context: Tensor, pieces: int) -> Tensor:
 
 
 def _phrases(tokenizer: Any, words: Words) -> Iterator[list[list[tuple[int, float]]]]:
-    """Yield phrases with the tokens of each word: up to a comma or another weight; [] is a break.
+    """Yield phrases as tokens by word; a phrase ends at a comma or a change of weight, and [] is a BREAK.
 
-    White space bounds tokens, so that words are spelled as in the whole text.
+    No token spans white space, so that the tokens are the same as for the whole text.
     """
     for text, weight in words:
         if text == BREAK:

@@ -1,4 +1,4 @@
-"""Networks that have a drawing keep to a picture: ControlNets and T2I-Adapters, several at once."""
+"""ControlNets and T2I-Adapters: apply one or more control images to a U-Net."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,20 +20,20 @@ Kind = Literal["canny", "pose", "depth", "segmentation", "normal"]
 Architecture = Literal["controlnet", "t2i"]
 
 PREPROCESSORS: Mapping[str, Callable[[Image.Image], Image.Image]] = {"canny": edges}
-"""Those that need no weights; pictures of the other kinds come ready, such as a depth map."""
+"""Preprocessors without weights; other kinds need a ready control image, such as a depth map."""
 
-SAME = ("in_channels", "block_out_channels", "cross_attention_dim", "addition_embed_type")
-"""What a ControlNet has in common with its U-Net."""
+SHARED_SETTINGS = ("in_channels", "block_out_channels", "cross_attention_dim", "addition_embed_type")
+"""Configuration values that a ControlNet shares with its U-Net."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """What a drawing keeps to.
+    """Control image with its network and scale.
 
     Attributes:
         network: ControlNetModel or T2IAdapter.
-        picture: RGB, as large as the drawing: edges, a pose, depth...
-        scale: how much it counts; 0 changes nothing.
+        picture: control image, RGB, in the size of the generated image: edges, a pose, depth...
+        scale: conditioning scale; 0 has no effect.
     """
 
     network: Any
@@ -42,11 +42,11 @@ class Control:
 
 
 def load(folder: Path, architecture: Architecture, unet: Any) -> Any:
-    """Return a network from a folder in diffusers' layout, frozen, where and as `unet` computes.
+    """Load a control network from a folder in diffusers' layout, frozen, with device and dtype of `unet`.
 
     Raises:
-        ValueError: it is for another base.
-        OSError: the folder holds no such network in safetensors.
+        ValueError: the network is for another base model.
+        OSError: the folder does not contain such a network in safetensors.
     """
     import diffusers
 
@@ -54,22 +54,22 @@ def load(folder: Path, architecture: Architecture, unet: Any) -> Any:
     network = kind.from_pretrained(
         folder, torch_dtype=unet.dtype, use_safetensors=True, local_files_only=True
     )
-    mine, base = network.config, unet.config
+    own, base = network.config, unet.config
     if architecture == "controlnet":
-        other = [name for name in SAME if _plain(mine[name]) != _plain(base[name])]
+        other = [name for name in SHARED_SETTINGS if _plain(own[name]) != _plain(base[name])]
     else:
-        both = zip(mine["channels"], base["block_out_channels"], strict=False)
-        other = ["channels"] if any(one != theirs for one, theirs in both) else []
+        pairs = zip(own["channels"], base["block_out_channels"], strict=False)
+        other = ["channels"] if any(channels != expected for channels, expected in pairs) else []
     if other:
-        raise ValueError(f"it is for another base: its {other[0]} is {mine[other[0]]}")
+        raise ValueError(f"it is for another base model: its {other[0]} is {own[other[0]]}")
     return attach_like(network.requires_grad_(False).eval(), unet)
 
 
 @contextmanager
 def apply_controls(unet: Any, controls: Sequence[Control]) -> Iterator[None]:
-    """Have networks steer a U-Net inside of the block, in whichever pipeline it works.
+    """Apply control networks to a U-Net inside the block, in any pipeline.
 
-    Each call of the U-Net is given what diffusers' own pipelines for ControlNets and T2I-Adapters give it.
+    Each call of the U-Net gets the same arguments as in diffusers' ControlNet and T2I-Adapter pipelines.
     """
     import torch
     from diffusers import ControlNetModel, MultiControlNetModel
@@ -77,29 +77,29 @@ def apply_controls(unet: Any, controls: Sequence[Control]) -> Iterator[None]:
     if not controls:
         yield
         return
-    nets = [each for each in controls if isinstance(each.network, ControlNetModel)]
-    shown = [_pixels(each, unet) for each in nets]
-    together = MultiControlNetModel([each.network for each in nets])
+    controlnets = [control for control in controls if isinstance(control.network, ControlNetModel)]
+    control_images = [_pixels(control, unet) for control in controlnets]
+    combined = MultiControlNetModel([control.network for control in controlnets])
     with torch.inference_mode():
-        features = _features([each for each in controls if each not in nets], unet)
+        features = _features([control for control in controls if control not in controlnets], unet)
 
-    def hook(_: Any, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        more: dict[str, Any] = {}
-        images = len(args[0])  # each twice where guidance needs both sides
-        if nets:
-            down, middle = together(
+    def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        residuals: dict[str, Any] = {}
+        batch_size = len(args[0])  # twice the images with classifier-free guidance
+        if controlnets:
+            down, middle = combined(
                 *args,
-                given["encoder_hidden_states"],
-                [pixels.expand(images, -1, -1, -1) for pixels in shown],
-                [each.scale for each in nets],
-                added_cond_kwargs=given.get("added_cond_kwargs"),
+                kwargs["encoder_hidden_states"],
+                [pixels.expand(batch_size, -1, -1, -1) for pixels in control_images],
+                [control.scale for control in controlnets],
+                added_cond_kwargs=kwargs.get("added_cond_kwargs"),
                 return_dict=False,
             )
-            more = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+            residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
         if features:
-            each = [part.expand(images, -1, -1, -1) for part in features]
-            more["down_intrablock_additional_residuals"] = each
-        return args, {**given, **more}
+            expanded = [feature.expand(batch_size, -1, -1, -1) for feature in features]
+            residuals["down_intrablock_additional_residuals"] = expanded
+        return args, {**kwargs, **residuals}
 
     handle = unet.register_forward_pre_hook(hook, with_kwargs=True)
     try:
@@ -109,19 +109,19 @@ def apply_controls(unet: Any, controls: Sequence[Control]) -> Iterator[None]:
 
 
 def _features(adapters: Sequence[Control], unet: Any) -> "list[Tensor]":
-    """Return what T2I-Adapters add to the U-Net's blocks, of all of them; [] where there is none."""
-    each = [[part * a.scale for part in a.network(_pixels(a, unet))] for a in adapters]
-    return [sum(parts[1:], parts[0]) for parts in zip(*each, strict=True)]
+    """Return the sum of the T2I-Adapters' features for the U-Net's blocks; [] without adapters."""
+    features = [[feature * a.scale for feature in a.network(_pixels(a, unet))] for a in adapters]
+    return [sum(block[1:], block[0]) for block in zip(*features, strict=True)]
 
 
 def _pixels(control: Control, unet: Any) -> "Tensor":
-    """Return a control's picture (1, c, h, w) in [0, 1]."""
+    """Return the control image as (1, c, h, w) in [0, 1]."""
     import torch
 
     config = control.network.config
     channels = config.get("conditioning_channels") or config["in_channels"]
-    shown = np.array(control.picture.convert("L" if channels == 1 else "RGB"))
-    pixels = torch.from_numpy(shown.reshape(*shown.shape[:2], -1)).permute(2, 0, 1)[None] / 255
+    array = np.array(control.picture.convert("L" if channels == 1 else "RGB"))
+    pixels = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)[None] / 255
     return pixels.to(execution_device(unet), unet.dtype)
 
 

@@ -1,41 +1,42 @@
-"""A1111's notation in a prompt: (words:1.3), (words), [words], BREAK; a backslash makes a bracket plain."""
+"""Parse A1111's prompt notation: (words:1.3), (words), [words], BREAK; a backslash escapes a bracket."""
 
 import re
 from collections.abc import Sequence
 
 Words = Sequence[tuple[str, float]]
-"""Parts of a text in order, with the weight of each."""
+"""Parts of a text in order, with their weights."""
 
 BREAK = "BREAK"
-"""A part of its own: what follows begins a new piece."""
+"""A separate part; the text after it starts a new chunk."""
 
 UP, DOWN = 1.1, 1 / 1.1
-"""Weights of (words) and of [words], as A1111 has them."""
+"""Weights of (words) and [words], as in A1111."""
 
 HEAVIEST = 2.0
+"""Largest weight of a part."""
 
 _MARK = re.compile(r"\\[()\[\]\\]|[()\[\]]|\bBREAK\b|[^\\()\[\]B]+|.", re.DOTALL)
 _WEIGHT = re.compile(r"(.*):\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*", re.DOTALL)
 
 
 class InvalidPromptWeightError(ValueError):
-    """A prompt asks for a weight out of range, or for what is not drawn here; the message says which."""
+    """A prompt has a weight out of range or unsupported notation; the message says which."""
 
 
 def parse(prompt: str) -> list[tuple[str, float]]:
-    """Return the parts of a prompt with their weights; a bracket without its other half is plain.
+    """Return the parts of a prompt with their weights; an unmatched bracket is plain text.
 
     Raises:
-        InvalidPromptWeightError: a weight is not in [0, 2], or words would change between the steps:
-            [one:other:0.5], [one|other].
+        InvalidPromptWeightError: a weight is not in [0, 2], or the prompt uses prompt editing, such as
+            [one:other:0.5] or [one|other].
     """
     marks = _MARK.findall(prompt)
     pairs = _pairs(marks)
-    begun = {opened: closed for closed, opened in pairs.items()}
+    openings = {opened: closed for closed, opened in pairs.items()}
     parts: list[tuple[str, float]] = []
     starts: list[int] = []
     for place, mark in enumerate(marks):
-        if place in begun:
+        if place in openings:
             starts.append(len(parts))
         elif place in pairs:
             start = starts.pop()
@@ -53,7 +54,7 @@ def parse(prompt: str) -> list[tuple[str, float]]:
 
 
 def plain(prompt: str) -> str:
-    """Return the words alone, as the text encoders read them.
+    """Return the text without notation, as the text encoders read it.
 
     Raises:
         InvalidPromptWeightError: see `parse`.
@@ -62,29 +63,27 @@ def plain(prompt: str) -> str:
 
 
 def _pairs(marks: Sequence[str]) -> dict[int, int]:
-    """Return for each closing bracket where it was opened; one that stays open in between is plain."""
+    """Return closing bracket -> its opening bracket, by position; unmatched ones are plain text."""
     pairs: dict[int, int] = {}
     opened: list[int] = []
     for place, mark in enumerate(marks):
         if mark in ("(", "["):
             opened.append(place)
         elif mark in (")", "]"):
-            halves = [depth for depth, at in enumerate(opened) if marks[at] + mark in ("()", "[]")]
-            if halves:
-                pairs[place] = opened[halves[-1]]
-                del opened[halves[-1] :]
+            matches = [depth for depth, at in enumerate(opened) if marks[at] + mark in ("()", "[]")]
+            if matches:
+                pairs[place] = opened[matches[-1]]
+                del opened[matches[-1] :]
     return pairs
 
 
 def _refuse_editing(inside: str) -> None:
     if "|" in inside or (":" in inside and _WEIGHT.fullmatch(inside)):
-        raise InvalidPromptWeightError(
-            f"[{inside}] changes words between steps, which is not done here: leave it out"
-        )
+        raise InvalidPromptWeightError(f"[{inside}] is prompt editing, which is not supported: remove it")
 
 
 def _joined(parts: Words) -> list[tuple[str, float]]:
-    """Return the parts with neighbors of one weight in one, empty ones left out."""
+    """Join neighboring parts of equal weight, drop empty ones and check the weights."""
     joined: list[tuple[str, float]] = []
     for text, weight in parts:
         if text == BREAK:
@@ -92,8 +91,8 @@ def _joined(parts: Words) -> list[tuple[str, float]]:
             continue
         if not 0 <= weight <= HEAVIEST:
             raise InvalidPromptWeightError(
-                f"{text.strip()!r} would weigh {weight:.3g}, and 0 to {HEAVIEST:g} is drawn; plain brackets "
-                "are written \\( and \\)"
+                f"invalid weight {weight:.3g} of {text.strip()!r}: must be between 0 and {HEAVIEST:g}; "
+                "write plain brackets as \\( and \\)"
             )
         if text and joined and joined[-1][0] != BREAK and joined[-1][1] == weight:
             joined[-1] = (joined[-1][0] + text, weight)

@@ -1,4 +1,4 @@
-"""Drawing images from prompts, each with a seed of its own and a mark that says it was generated."""
+"""Generate images from prompts, each with its own seed and with metadata that marks it as generated."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 from valentina_pipeline.image.provenance.metadata import add_provenance
 
 OnStep = Callable[[int, "Tensor"], None]
-"""Told after each step of a batch: how many are done, and its latents (n, c, h, w).
+"""Callback after each step of a batch: number of finished steps, and latents (n, c, h, w).
 
-What it raises ends the drawing.
+An exception in it stops the generation.
 """
 
-DECODED_AT_ONCE = 1024 * 1024
-"""Pixels: the decoder's memory grows with them, far more than the denoiser's."""
+MAX_DECODED_PIXELS = 1024 * 1024
+"""Pixels per call of the VAE decoder, whose memory grows with them far more than the denoiser's."""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """One image to draw.
+    """Specification of one image to generate.
 
     Attributes:
-        prompt: what it shows.
-        seed: of its noise; the same request gives the same image, whatever is drawn beside it.
-        negative: what it does not show; "" leaves the unconditional side as the base was trained.
-        weighted: (words:1.3) in the texts weigh so much, see `emphasis`; else brackets are plain.
+        prompt: prompt.
+        seed: seed of the noise; equal specifications give equal images, whatever the batch.
+        negative: negative prompt; "" keeps the unconditional embedding that the base model was trained with.
+        weighted: True parses weights such as (words:1.3), see `prompt_weights`; else brackets are plain text.
     """
 
     prompt: str
@@ -53,9 +53,9 @@ class ImageSpec:
 
 
 def request_metadata(request: ImageSpec) -> dict[str, object]:
-    """Return what an image says of the request that it was drawn for."""
-    said: dict[str, object] = {"prompt": request.prompt, "seed": request.seed}
-    return {**said, "negative_prompt": request.negative} if request.negative else said
+    """Return the metadata of an image: prompt, seed and negative prompt, if there is one."""
+    metadata: dict[str, object] = {"prompt": request.prompt, "seed": request.seed}
+    return {**metadata, "negative_prompt": request.negative} if request.negative else metadata
 
 
 def generate_images(
@@ -69,60 +69,61 @@ def generate_images(
     on_step: OnStep | None = None,
     start: InitImage | None = None,
 ) -> list[Image.Image]:
-    """Draw the requests, in order, each image marked as generated.
+    """Generate images in the order of the requests, with metadata that marks them as generated.
 
-    Every image has a generator of its own on the CPU, so that neither batches nor the device change its
-    noise; what batches change is rounding.
+    Every image has its own generator on the CPU, so that its noise depends neither on the batch nor on the
+    device. Batches change rounding only.
 
     Args:
-        pipe: StableDiffusionXLPipeline or StableDiffusionPipeline, its LoRA loaded.
-        requests: prompts and seeds.
-        steps: of the sampler.
+        pipe: StableDiffusionXLPipeline or StableDiffusionPipeline, with its LoRA loaded.
+        requests: images to generate.
+        steps: number of the sampler's steps.
         guidance: scale of classifier-free guidance; 1 or less turns it off.
-        size: width and height in pixels, multiples of 8; one number for both.
-        batch: images drawn at once.
-        provenance: further marks, such as the base's and the LoRA's hashes.
-        on_step: see `OnStep`.
-        start: what all of them begin from; None begins from noise.
+        size: width and height in pixels, multiples of 8; one number sets both.
+        batch: batch size.
+        provenance: additional metadata, such as the hashes of the base model and the LoRA.
+        on_step: callback, see `OnStep`.
+        start: initial image of all requests; None starts from noise.
     """
     width, height = size if isinstance(size, tuple) else (size, size)
     images: dict[int, Image.Image] = {}
     for rows in _batches(pipe, requests, batch):
-        chosen = [requests[row] for row in rows]
-        latents = _denoise(pipe, chosen, steps, guidance, (width, height), on_step, start)
-        for row, request, image in zip(rows, chosen, decode_latents(pipe.vae, latents), strict=True):
+        selected = [requests[row] for row in rows]
+        latents = _denoise(pipe, selected, steps, guidance, (width, height), on_step, start)
+        for row, request, image in zip(rows, selected, decode_latents(pipe.vae, latents), strict=True):
             settings = {"steps": steps, "guidance": guidance}
-            whole = composite(image, start) if start else image
+            final = composite(image, start) if start else image
             images[row] = add_provenance(
-                whole, {**request_metadata(request), **settings, **(provenance or {})}
+                final, {**request_metadata(request), **settings, **(provenance or {})}
             )
     return [images[row] for row in range(len(requests))]
 
 
 def _batches(pipe: Any, requests: Sequence[ImageSpec], batch: int) -> Iterator[list[int]]:
-    """Yield rows to draw together.
+    """Yield the rows of each batch.
 
-    Pipelines treat no negative prompt and an empty one differently; texts of one batch have as many pieces.
+    A batch has either negative prompts or none, because pipelines treat none and an empty one differently.
+    Its texts have the same number of chunks.
     """
     kinds = [(bool(request.negative), _pieces(pipe, request)) for request in requests]
     for kind in sorted(set(kinds)):
-        rows = [row for row, each in enumerate(kinds) if each == kind]
+        rows = [row for row, row_kind in enumerate(kinds) if row_kind == kind]
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 
 
 def _pieces(pipe: Any, request: ImageSpec) -> int:
-    """Return how many pieces a request's texts take; 0 where the pipeline reads them by itself."""
+    """Return the number of chunks of a request's texts; 0 if the pipeline can encode them itself."""
     from valentina_pipeline.image.generate.conditioning import readings
 
     texts = request.words()
-    most = max(len(spelled) for words in texts for spelled in readings(pipe, words))
+    max_chunks = max(len(spelled) for words in texts for spelled in readings(pipe, words))
     weighted = any(weight != 1 for words in texts for _, weight in words)
-    return most if weighted or most > 1 else 0
+    return max_chunks if weighted or max_chunks > 1 else 0
 
 
 def _texts(pipe: Any, requests: Sequence[ImageSpec]) -> dict[str, Any]:
-    """Return what a pipeline's call takes of the texts of one batch."""
+    """Return the text arguments of a pipeline's call for one batch."""
     from valentina_pipeline.image.generate.conditioning import embed, readings
 
     pieces = _pieces(pipe, requests[0])
@@ -130,16 +131,19 @@ def _texts(pipe: Any, requests: Sequence[ImageSpec]) -> dict[str, Any]:
         zip(("prompt", "negative_prompt"), zip(*(r.words() for r in requests), strict=True), strict=True)
     )
     if not requests[0].negative and (not pieces or pipe.config.get("force_zeros_for_empty_prompt")):
-        del texts["negative_prompt"]  # the pipeline's own: zeros, or the empty text
+        del texts["negative_prompt"]  # the pipeline uses its default: zeros, or the empty text
     if not pieces:
-        return {name: ["".join(text for text, _ in words) for words in each] for name, each in texts.items()}
-    found = {}
-    for name, each in texts.items():
-        spelled = zip(*(readings(pipe, words) for words in each), strict=True)
-        found[f"{name}_embeds"], pooled = embed(pipe, list(spelled), pieces)
+        return {
+            name: ["".join(text for text, _ in words) for words in batch_texts]
+            for name, batch_texts in texts.items()
+        }
+    embeds = {}
+    for name, batch_texts in texts.items():
+        spelled = zip(*(readings(pipe, words) for words in batch_texts), strict=True)
+        embeds[f"{name}_embeds"], pooled = embed(pipe, list(spelled), pieces)
         if pooled is not None:
-            found[f"{'negative_' if name.startswith('n') else ''}pooled_prompt_embeds"] = pooled
-    return found
+            embeds[f"{'negative_' if name.startswith('n') else ''}pooled_prompt_embeds"] = pooled
+    return embeds
 
 
 def _denoise(
@@ -151,7 +155,7 @@ def _denoise(
     on_step: OnStep | None,
     start: InitImage | None,
 ) -> "Tensor":
-    """Return latents (n, c, h, w) by the pipeline's own call."""
+    """Return the latents (n, c, h, w) of the pipeline's call."""
     import torch
 
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
@@ -176,7 +180,7 @@ def _denoise(
             guidance_scale=guidance,
             width=size[0],
             height=size[1],
-            output_type="latent",  # decoded below in float32, few at a time
+            output_type="latent",  # decoded later in float32, a few at a time
             callback_on_step_end=after_step,
         ).images
     finally:
@@ -184,10 +188,10 @@ def _denoise(
 
 
 def decode_latents(vae: Any, latents: "Tensor") -> Iterator[Image.Image]:
-    """Yield the pictures of latents (n, c, h, w)."""
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a latent is wide and high
+    """Yield the decoded images of latents (n, c, h, w)."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels per latent cell, in width and height
     pixels_each = latents.shape[-2] * latents.shape[-1] * factor**2
-    for part in latents.split(max(1, DECODED_AT_ONCE // pixels_each)):
+    for part in latents.split(max(1, MAX_DECODED_PIXELS // pixels_each)):
         pixels = decode(vae, part).clamp(-1, 1).add(1).mul(127.5).round()
-        for picture in pixels.byte().permute(0, 2, 3, 1).cpu().numpy():
-            yield Image.fromarray(picture)
+        for array in pixels.byte().permute(0, 2, 3, 1).cpu().numpy():
+            yield Image.fromarray(array)
