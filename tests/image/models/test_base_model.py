@@ -75,7 +75,7 @@ def test_a_base_for_inpainting_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps(config | {"in_channels": 9}))
-    with pytest.raises(ValueError, match="takes 9 channels and gives 4"):
+    with pytest.raises(ValueError, match="has 9 input and 4 output channels"):
         base_weights.base_folder(tiny_bases.config("sd15", folder), tmp_path)
 
 
@@ -200,15 +200,15 @@ def test_a_base_in_one_file_is_the_same_as_in_a_folder(family: str, tmp_path: Pa
     content = (tmp_path / "base.safetensors").read_bytes()
     assert base_weights.base_hash(loaded.folder) == hashlib.sha256(content).hexdigest()
     other = {"sdxl": "sd15", "sd15": "sdxl"}[family]
-    with pytest.raises(ValueError, match=f"it is no {other}"):
+    with pytest.raises(ValueError, match=f"is not a model of family {other}"):
         base_model.load_base(config.model_copy(update={"family": other}), tmp_path)
-    with pytest.raises(ValueError, match="needs a base in diffusers' layout"):
+    with pytest.raises(ValueError, match="single file; must be in diffusers' layout"):
         base_model.load_base(config, tmp_path, quantise="nf4")
 
 
 def test_a_pickled_base_in_one_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "base.ckpt").write_bytes(b"\x80\x02.")
-    with pytest.raises(ValueError, match=r"only .safetensors is read; a pickle may run code"):
+    with pytest.raises(ValueError, match=r"must be a .safetensors file; a pickle may run code"):
         base_model.load_base(tiny_bases.config("sdxl", "base.ckpt"), tmp_path)
 
 

@@ -33,7 +33,7 @@ def test_a_vector_does_not_depend_on_how_many_are_encoded() -> None:
 
 
 def test_nothing_to_encode_is_an_error() -> None:
-    with pytest.raises(ValueError, match="nothing to encode"):
+    with pytest.raises(ValueError, match="at least one image or text"):
         load_clip("tiny", tiny_bases.clip_folder()).texts([])
 
 

@@ -1,4 +1,4 @@
-"""Base models: found on this machine, or an error that says how to get them; never a silent download."""
+"""Load base models. A missing one is an error that says how to get it, never an implicit download."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,16 +28,16 @@ from valentina_pipeline.image.models.weights import SETTINGS, _pipeline_folder, 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model on its device, frozen, as diffusers' own pipeline.
+    """Base model on its device, frozen, as a pipeline of diffusers.
 
-    The VAE is always float32: SDXL's overflows in float16, and it runs once an image.
+    The VAE is always float32, because SDXL's overflows in float16. It runs only once per image.
 
     Attributes:
-        family: "sdxl" (two text encoders, pooled text, size conditions) or "sd15".
-        folder: where it was read from; the file, where all of it is in one.
+        family: "sdxl" (two text encoders, pooled text embeddings, time ids) or "sd15".
+        folder: folder, or the file of a single-file base model.
         pipe: StableDiffusionXLPipeline or StableDiffusionPipeline.
-        placement: how it uses memory, where that was chosen.
-        replaced: networks' own weights, while fully trained ones stand in for them.
+        placement: placement of the networks in memory, if one was chosen.
+        replaced: original weights by network, while fully trained ones replace them.
     """
 
     family: Family
@@ -48,12 +48,12 @@ class BaseModel:
 
     @property
     def unet(self) -> Any:
-        """The denoiser."""
+        """Denoiser."""
         return self.pipe.unet
 
     @property
     def vae(self) -> Any:
-        """The autoencoder between pixels and latents."""
+        """Autoencoder between pixels and latents."""
         return self.pipe.vae
 
     @property
@@ -69,29 +69,29 @@ class BaseModel:
 
     @property
     def device(self) -> "torch.device":
-        """Where it computes; diffusers' own property walks through all modules, 60 ms each time."""
+        """Execution device; unlike diffusers' property, this does not visit all modules (60 ms a call)."""
         return execution_device(self.unet)
 
     @property
     def dtype(self) -> "torch.dtype":
-        """What the U-Net computes in, outside of autocast."""
+        """Dtype of the U-Net's weights and, outside autocast, of its computation."""
         return next(self.unet.parameters()).dtype
 
     @property
     def prediction_type(self) -> str:
-        """What the denoiser predicts: "epsilon" or "v_prediction"."""
+        """Prediction type of the denoiser: "epsilon" or "v_prediction"."""
         return str(self.pipe.scheduler.config.prediction_type)
 
     def compile(self) -> None:
-        """Have the U-Net's transformer blocks compiled when they first run.
+        """Compile the U-Net's transformer blocks when they first run.
 
-        They alone: the whole of it takes minutes before the first step. Their shapes are dynamic from the
-        start, so that a run that goes on computes by the same kernels as one that was not stopped.
+        Compiling the whole U-Net would take minutes before the first step. Shapes are dynamic from the
+        start, so that a resumed run uses the same kernels as an uninterrupted one.
         """
         import torch
 
-        torch._dynamo.config.suppress_errors = True  # what does not compile runs as it is, with a message
-        torch._dynamo.config.recompile_limit = 64  # so does what exceeds it: each width, mode, LoRA
+        torch._dynamo.config.suppress_errors = True  # a block that fails to compile runs as it is
+        torch._dynamo.config.recompile_limit = 64  # beyond this limit likewise: one per width, mode and LoRA
         self.unet.compile_repeated_blocks(dynamic=True)
 
 
@@ -102,38 +102,38 @@ def load_base(
     quantise: Quantize = "none",
     offload: bool = False,
 ) -> BaseModel:
-    """Load a base model, frozen and in eval mode, onto the GPU where there is one.
+    """Load a base model, frozen and in eval mode, onto the GPU if there is one.
 
     Args:
         base: `path` is a folder in diffusers' layout or a .safetensors file, absolute or below `root`, or a
             hub id in the cache.
-        root: the project's folder.
-        precision: of the weights on a GPU; None takes bf16 where the GPU has it, else fp16. Always
-            float32 on a CPU.
-        quantise: store the U-Net and the text encoders in 8 or 4 bits, by bitsandbytes on a GPU.
-        offload: where the GPU's memory is too small for all networks, have only those there that compute.
+        root: project folder.
+        precision: precision of the weights on a GPU; None is bf16 if the GPU supports it, else fp16. A CPU
+            always uses float32.
+        quantise: store the U-Net and the text encoders in 8 or 4 bits, with bitsandbytes on a GPU.
+        offload: if the GPU's memory is too small for all networks, keep only the computing ones there.
 
     Raises:
-        MissingModelError: it, a part of it, or the GPU that `quantise` needs is not on this machine.
-        ValueError: it is of another family.
+        MissingModelError: the model, a part of it, or the GPU that `quantise` needs is missing.
+        ValueError: the model belongs to another family.
     """
     import torch
 
-    place_of = base_folder(base, root)
+    folder = base_folder(base, root)
     with no_progress_bars():
-        read = _from_file if place_of.is_file() else _from_folder
-        pipe = read(base, place_of, root, precision, quantise)
+        load = _from_file if folder.is_file() else _from_folder
+        pipe = load(base, folder, root, precision, quantise)
     pipe.set_progress_bar_config(disable=True)
     for name in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         getattr(pipe, name).requires_grad_(False).eval()
     for name in ("vae",) if quantise != "none" else ("unet", "vae"):
-        # several times faster convolutions on CPUs and tensor cores
+        # makes convolutions several times faster on CPUs and tensor cores
         getattr(pipe, name).to(memory_format=torch.channels_last)
     device, free = ("cuda", torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else ("cpu", None)
     if not offload:
         pipe.to(device)
     return BaseModel(
-        base.family, place_of, pipe, place(pipe, device, base.resolution, free) if offload else None
+        base.family, folder, pipe, place(pipe, device, base.resolution, free) if offload else None
     )
 
 
@@ -142,7 +142,7 @@ def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, qua
     import torch
 
     dtype = _dtype(precision)
-    more = {} if quantise == "none" else {"quantization_config": _quantisation(base, quantise, dtype)}
+    quantization = {} if quantise == "none" else {"quantization_config": _quantization(base, quantise, dtype)}
     return getattr(diffusers, PIPELINES[base.family]).from_pretrained(
         folder,
         dtype={"default": dtype, "vae": torch.float32},
@@ -150,21 +150,24 @@ def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, qua
         local_files_only=True,
         variant=base_variant(folder) or None,
         **PIPELINE_KWARGS[base.family],
-        **more,
+        **quantization,
     )
 
 
 def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantise: Quantize) -> Any:
-    """Load what is in one file, as kohya's scripts, ComfyUI and the WebUIs keep a base."""
+    """Load a single-file base model, the format of kohya's scripts, ComfyUI and the WebUIs."""
     import diffusers
     import torch
     from safetensors import safe_open
 
     if quantise != "none":
-        raise ValueError(f"train_lora.quantise needs a base in diffusers' layout; {file} is one file")
+        raise ValueError(f"train_lora.quantise: {file} is a single file; must be in diffusers' layout")
     with safe_open(file, framework="pt") as opened:
         if not any(name.startswith(ORIGINAL_TEXT[base.family]) for name in opened.keys()):  # noqa: SIM118
-            raise ValueError(f"{file} holds no tensors {ORIGINAL_TEXT[base.family]}*: it is no {base.family}")
+            raise ValueError(
+                f"{file} is not a model of family {base.family}: "
+                f"it has no tensors {ORIGINAL_TEXT[base.family]}*"
+            )
     path = base.config or CONFIG_REPOS[base.family]
     pipe = getattr(diffusers, PIPELINES[base.family]).from_single_file(
         file,
@@ -178,13 +181,15 @@ def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantis
     return pipe
 
 
-def _quantisation(base: BaseConfig, quantise: Quantize, dtype: "torch.dtype") -> Any:
+def _quantization(base: BaseConfig, quantise: Quantize, dtype: "torch.dtype") -> Any:
     import torch
     from diffusers import PipelineQuantizationConfig
 
     if not torch.cuda.is_available():
         raise MissingModelError(
-            f"a GPU for a base in {quantise}", "MIT", "set train_lora.quantise to none: a CPU has the memory"
+            f"a GPU for a base model in {quantise}",
+            "MIT",
+            "set train_lora.quantise to none: a CPU has the memory",
         )
     bits = {
         "int8": ("bitsandbytes_8bit", {"load_in_8bit": True}),

@@ -1,4 +1,4 @@
-"""CLIP through open_clip: pictures and texts as unit vectors in one space."""
+"""CLIP through open_clip: embed images and texts as unit vectors in one space."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ Kind = Literal["tiny", "open_clip"]
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 PUBLISHED = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
-"""Names of the weights in open_clip's repositories on the hub; pickles are not read."""
+"""File names of the weights in open_clip's hub repositories; pickles are not read."""
 
-AT_ONCE = 32
+BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A CLIP model on the CPU, with the preprocessing that it was trained with.
+    """CLIP model on the CPU, with the preprocessing of its training.
 
     Attributes:
-        model: open_clip's, in eval mode.
-        preprocess: an RGB picture -> float32 (3, size, size).
+        model: open_clip's model in eval mode.
+        preprocess: RGB image -> float32 (3, size, size).
         tokenizer: texts -> int64 (n, 77).
     """
 
@@ -38,10 +38,10 @@ class Clip:
     tokenizer: Callable[[list[str]], "Tensor"]
 
     def images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Return float32 (n, d), each of norm 1."""
+        """Return image embeddings, float32 (n, d) of norm 1."""
         import torch
 
-        return self._encoded(
+        return self._encode(
             list(images),
             lambda part: self.model.encode_image(
                 torch.stack([self.preprocess(image.convert("RGB")) for image in part]), normalize=True
@@ -49,18 +49,18 @@ class Clip:
         )
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return float32 (n, d), each of norm 1."""
-        return self._encoded(
+        """Return text embeddings, float32 (n, d) of norm 1."""
+        return self._encode(
             list(texts), lambda part: self.model.encode_text(self.tokenizer(part), normalize=True)
         )
 
-    def _encoded(self, items: list[Any], encode: "Callable[[list[Any]], Tensor]") -> np.ndarray:
+    def _encode(self, items: list[Any], encode: "Callable[[list[Any]], Tensor]") -> np.ndarray:
         import torch
 
         if not items:
-            raise ValueError("nothing to encode with CLIP")
+            raise ValueError("CLIP needs at least one image or text")
         with torch.inference_mode():
-            parts = [encode(items[start : start + AT_ONCE]) for start in range(0, len(items), AT_ONCE)]
+            parts = [encode(items[start : start + BATCH_SIZE]) for start in range(0, len(items), BATCH_SIZE)]
         return torch.cat(parts).float().numpy()
 
 
@@ -69,27 +69,27 @@ def load_clip(kind: Kind, path: str | Path) -> Clip:
 
     Args:
         kind: "tiny" or "open_clip".
-        path: for tiny a folder in open_clip's layout; for open_clip such a folder, or
-            "ViT-B-32/laion2b_s34b_b79k" (architecture/tag), whose weights are in the hub's local cache.
+        path: folder in open_clip's layout; for open_clip also an architecture and tag such as
+            "ViT-B-32/laion2b_s34b_b79k", with weights in the hub's local cache.
 
     Raises:
-        MissingModelError: the weights are not on this machine; they are never downloaded silently.
-        ValueError: open_clip knows no such architecture and tag.
+        MissingModelError: the weights are not on this machine; they are never downloaded implicitly.
+        ValueError: open_clip does not know the architecture and tag.
     """
     file = require_clip(kind, path)
     if kind == "open_clip" and not (Path(path) / CONFIG).is_file():
-        return _published(str(path), file)
-    return _clip(f"local-dir:{path}", {})
+        return _load_published(str(path), file)
+    return _create_clip(f"local-dir:{path}", {})
 
 
 def require_clip(kind: Kind, path: str | Path) -> Path:
-    """Return the file of a CLIP model's weights without reading it; see `load_clip`."""
+    """Return the path of a CLIP model's weights without reading them; see `load_clip`."""
     folder = Path(path)
     if kind == "open_clip" and not (folder / CONFIG).is_file():
-        return _cached(str(path), _published_config(str(path))["hf_hub"].split("/")[:2])
+        return _find_cached(str(path), _published_config(str(path))["hf_hub"].split("/")[:2])
     if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
         raise MissingModelError(
-            f"the tiny CLIP ({folder})", "Apache-2.0", "`git checkout -- tiny/weights` brings it back"
+            f"the tiny CLIP ({folder})", "Apache-2.0", "`git checkout -- tiny/weights` restores it"
         )
     return folder / WEIGHTS
 
@@ -98,27 +98,27 @@ def _published_config(path: str) -> dict[str, Any]:
     import open_clip
 
     architecture, _, tag = path.partition("/")
-    known = open_clip.get_pretrained_cfg(architecture, tag)
-    if not known or not known.get("hf_hub"):
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    if not config or not config.get("hf_hub"):
         raise ValueError(f"open_clip has no model {path!r} on the hub: see open_clip.list_pretrained()")
-    return dict(known)
+    return dict(config)
 
 
-def _published(path: str, weights: Path) -> Clip:
-    """Return one of open_clip's published models, whose weights are in the hub's cache."""
-    known = _published_config(path)
+def _load_published(path: str, weights: Path) -> Clip:
+    """Load a published model of open_clip from weights in the hub's cache."""
+    config = _published_config(path)
     options = {
         "pretrained": str(weights),
-        "force_quick_gelu": bool(known.get("quick_gelu", False)),
-        "image_mean": known.get("mean"),
-        "image_std": known.get("std"),
-        "image_interpolation": known.get("interpolation"),
-        "image_resize_mode": known.get("resize_mode"),
+        "force_quick_gelu": bool(config.get("quick_gelu", False)),
+        "image_mean": config.get("mean"),
+        "image_std": config.get("std"),
+        "image_interpolation": config.get("interpolation"),
+        "image_resize_mode": config.get("resize_mode"),
     }
-    return _clip(path.partition("/")[0], options)
+    return _create_clip(path.partition("/")[0], options)
 
 
-def _cached(path: str, repository: list[str]) -> Path:
+def _find_cached(path: str, repository: list[str]) -> Path:
     from huggingface_hub import try_to_load_from_cache
 
     name = "/".join(repository)
@@ -134,7 +134,7 @@ def _cached(path: str, repository: list[str]) -> Path:
     )
 
 
-def _clip(name: str, options: dict[str, Any]) -> Clip:
+def _create_clip(name: str, options: dict[str, Any]) -> Clip:
     import open_clip
 
     model, preprocess = open_clip.create_model_from_pretrained(name, **options)

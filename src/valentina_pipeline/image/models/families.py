@@ -20,16 +20,16 @@ SAVED_AS: dict[Family, re.Pattern[str]] = {
     family: re.compile(name.removesuffix("Pipeline") + r"(ControlNet)?(Img2Img|Inpaint)?Pipeline")
     for family, name in PIPELINES.items()
 }
-"""The pipelines that a base's networks may have been saved from: the same ones serve them all."""
+"""Pipeline classes that a base model may have been saved from; their networks are the same."""
 
 CONFIG_REPOS: dict[Family, str] = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
-"""Whose configuration and tokenizers a base in one file has, where it names no other."""
+"""Default repositories of a single-file base model's configuration and tokenizers."""
 
 ORIGINAL_TEXT: dict[Family, str] = {"sdxl": "conditioner.embedders.1.", "sd15": "cond_stage_model."}
-"""How the names of the text encoder's tensors begin in a base of one file."""
+"""Prefixes of the text encoder's tensor names in a single-file base model."""
 
 TEXT_ENCODERS: dict[Family, tuple[str, ...]] = {
     "sdxl": ("text_encoder", "text_encoder_2"),
@@ -37,7 +37,7 @@ TEXT_ENCODERS: dict[Family, tuple[str, ...]] = {
 }
 
 PIPELINE_KWARGS: dict[Family, dict[str, Any]] = {
-    # every image is marked by image/provenance/metadata.py and looked at by image/safety/content_filter.py
+    # image/provenance/metadata.py marks every image and image/safety/content_filter.py filters it
     "sdxl": {"add_watermarker": False},
     "sd15": {"safety_checker": None, "requires_safety_checker": False},
 }
@@ -45,14 +45,14 @@ PIPELINE_KWARGS: dict[Family, dict[str, Any]] = {
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Show no progress bar for each component: loading takes seconds."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
+    """Hide the progress bars of pipeline components inside the block, because loading takes only seconds."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    for library in (of_diffusers, of_transformers):
+    for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library in (of_diffusers, of_transformers):
+        for library in (diffusers_logging, transformers_logging):
             library.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""Where a base's networks are while it draws, chosen by the memory that is free."""
+"""Place a base model's networks in memory: on the device, or offloaded, by the free memory."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,29 +7,28 @@ from typing import Any, Literal
 
 Offload = Literal["none", "model", "sequential"]
 
-SPARE = 0.9
-"""Share of the free memory that is counted on: other programs breathe too."""
+USABLE_FRACTION = 0.9
+"""Usable share of the free memory; the rest is left to other programs."""
 
-MAPS_AT_ONCE = 8
-"""Feature maps as large as the picture that the decoder holds, in float32: an estimate, not measured."""
+NUM_DECODER_MAPS = 8
+"""Float32 feature maps in image size that the decoder holds at once: an estimate, not measured."""
 
-TILES = 8
-"""What tiles divide that by, about."""
+TILING_FACTOR = 8
+"""Approximate factor by which tiling reduces the decoder's memory."""
 
-TILED_FROM = 1536 * 1536
-"""Pixels from which the decoder works in tiles wherever it runs."""
+MAX_UNTILED_PIXELS = 1536 * 1536
+"""Image size in pixels above which the decoder always works in tiles."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a pipeline uses memory.
+    """Placement of a pipeline's networks in memory.
 
     Attributes:
-        offload: "none": all networks stay on the device; "model": one at a time is there; "sequential": one
+        offload: "none" keeps all networks on the device; "model" one network at a time; "sequential" one
             layer at a time.
-        tiled: the decoder works in tiles, whose seams are blended. Images are decoded one after the other
-            in any case.
-        why: in words.
+        tiled: True decodes in tiles with blended seams. Images are decoded one after the other in any case.
+        why: reason, for messages.
     """
 
     offload: Offload
@@ -38,34 +37,34 @@ class Placement:
 
 
 def choose_placement(networks: Mapping[str, int], channels: int, side: int, free: int | None) -> Placement:
-    """Return how to place networks.
+    """Return the fastest placement of networks that fits the memory.
 
     Args:
         networks: name -> bytes of its weights.
-        channels: of the decoder's widest feature maps, those as large as the picture.
-        side: pixels, of the pictures that the base is made for.
-        free: bytes of the accelerator's memory, None without one.
+        channels: channels of the decoder's feature maps in image size.
+        side: side in pixels of the images that the base model is made for.
+        free: free bytes of the accelerator's memory, None without one.
     """
-    large = side * side > TILED_FROM
+    large = side * side > MAX_UNTILED_PIXELS
     if free is None:
         return Placement("none", large, "no accelerator: the machine's memory holds all networks")
-    room, whole, largest = free * SPARE, sum(networks.values()), max(networks.values())
-    decoding = MAPS_AT_ONCE * channels * side * side * 4
-    resident: dict[Offload, float] = {"none": whole, "model": largest, "sequential": 0}
-    fitting = [offload for offload, held in resident.items() if held + decoding / TILES <= room]
+    usable, total, largest = free * USABLE_FRACTION, sum(networks.values()), max(networks.values())
+    decoding = NUM_DECODER_MAPS * channels * side * side * 4
+    resident: dict[Offload, float] = {"none": total, "model": largest, "sequential": 0}
+    fitting = [offload for offload, size in resident.items() if size + decoding / TILING_FACTOR <= usable]
     offload: Offload = fitting[0] if fitting else "sequential"
-    tiled = large or resident[offload] + decoding > room
-    return Placement(offload, tiled, f"{whole / 2**30:.1f} GiB of weights, {free / 2**30:.1f} GiB free")
+    tiled = large or resident[offload] + decoding > usable
+    return Placement(offload, tiled, f"{total / 2**30:.1f} GiB of weights, {free / 2**30:.1f} GiB free")
 
 
 def place(pipe: Any, device: str, side: int, free: int | None) -> Placement:
-    """Bring a pipeline to a device, as far as it fits, and return how.
+    """Place a pipeline on a device, as far as it fits, and return the placement.
 
     Args:
-        pipe: of diffusers, on the CPU.
-        device: such as "cuda".
-        side: pixels, of the pictures that the base is made for.
-        free: bytes of the device's memory, None for a CPU.
+        pipe: pipeline of diffusers, on the CPU.
+        device: device, such as "cuda".
+        side: side in pixels of the images that the base model is made for.
+        free: free bytes of the device's memory, None for a CPU.
     """
     sizes = {name: sum(p.nbytes for p in part.parameters()) for name, part in _networks(pipe).items()}
     placement = choose_placement(sizes, pipe.vae.config.block_out_channels[0], side, free)
@@ -74,7 +73,7 @@ def place(pipe: Any, device: str, side: int, free: int | None) -> Placement:
 
 
 def apply(pipe: Any, placement: Placement, device: str) -> None:
-    """Do what a placement says."""
+    """Apply a placement to a pipeline."""
     import torch
 
     if placement.tiled:
@@ -91,9 +90,9 @@ def apply(pipe: Any, placement: Placement, device: str) -> None:
 
 @contextmanager
 def fully_loaded(pipe: Any, placement: Placement | None) -> Iterator[None]:
-    """Have all weights in their networks inside of the block, for what is to be changed in them.
+    """Load all weights into their networks inside the block, so that they can be changed.
 
-    They go back to where they were: a layer that came meanwhile is brought to the device as the others are.
+    Afterwards the placement is applied again, to new layers as well.
     """
     if placement is None or placement.offload == "none":
         yield
@@ -107,25 +106,25 @@ def fully_loaded(pipe: Any, placement: Placement | None) -> Iterator[None]:
 
 
 def attach_like(network: Any, other: Any) -> Any:
-    """Return a network that was brought to where another computes, layer by layer if that is."""
+    """Place a network on the device of another one, layer by layer if the other is offloaded so."""
     if any(weights.is_meta for weights in other.parameters()):
         return _layer_by_layer(network, execution_device(other))
     return network.to(execution_device(other))
 
 
 def execution_device(network: Any) -> Any:
-    """Return the device that a network computes on, be its weights elsewhere meanwhile."""
+    """Return the device that a network computes on, even while its weights are offloaded."""
     hooks = (getattr(module, "_hf_hook", None) for module in (network, *network.children()))
-    elsewhere = (device for hook in hooks if (device := getattr(hook, "execution_device", None)) is not None)
+    devices = (device for hook in hooks if (device := getattr(hook, "execution_device", None)) is not None)
     weights = next(network.parameters(), None)
-    return next(elsewhere, None) or (network if weights is None else weights).device
+    return next(devices, None) or (network if weights is None else weights).device
 
 
 def _layer_by_layer(network: Any, device: Any) -> Any:
-    """Return a network whose layers' weights come when these compute.
+    """Offload a network so that each layer's weights are loaded only while it computes.
 
-    As a pipeline's own method does, but for layers with a LoRA, which come as one: a DoRA looks at the
-    weights of the layer below it, and a LoKr has its own outside of any layer.
+    Unlike diffusers' method, this loads a layer and its LoRA as one. A DoRA reads the weights of the layer
+    that it wraps, and a LoKr's weights are outside any layer.
     """
     from accelerate import cpu_offload
     from peft.tuners.tuners_utils import BaseTunerLayer

@@ -1,4 +1,4 @@
-"""Models that a run needs: every missing one is named before any work begins."""
+"""Check that all models of a run are on this machine before any work begins."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -20,10 +20,10 @@ def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingMo
 
     Args:
         params: effective parameters of all stages.
-        root: the project's folder; relative paths count from it.
+        root: project folder; paths are relative to it.
 
     Raises:
-        ValueError: a model is there, but is of another family or format.
+        ValueError: a model has another family or format.
     """
     missing = []
     base = parse_config(BaseConfig, params["base"], "base")
@@ -41,7 +41,7 @@ def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingMo
 def _requirements(
     base: BaseConfig, ingest: IngestConfig, align: AlignConfig, caption: CaptionConfig, root: Path
 ) -> Iterator[Callable[[], object]]:
-    """Yield functions, one a model, that raise MissingModelError where it is not there."""
+    """Yield one function per model, which raises MissingModelError if the model is missing."""
     from valentina_pipeline.image.align import background_removal
     from valentina_pipeline.image.caption import captioners
     from valentina_pipeline.image.faces import embedding
@@ -49,10 +49,10 @@ def _requirements(
     from valentina_pipeline.image.models import clip
     from valentina_pipeline.image.models.weights import base_folder
 
-    embedder, judge = base.face_embedder, base.clip
+    embedder, scorer = base.face_embedder, base.clip
     yield partial(base_folder, base, root)
     yield partial(embedding.require_embedder, embedder.kind, resolve_path(embedder.path, root))
-    yield partial(clip.require_clip, judge.kind, resolve_path(judge.path, root))
+    yield partial(clip.require_clip, scorer.kind, resolve_path(scorer.path, root))
     if ingest.score_model:
         yield partial(clip.require_clip, "open_clip", ingest.score_model)
     if ingest.brisque_model:

@@ -1,4 +1,4 @@
-"""Models that score images: faces, CLIP and content."""
+"""Models that score images: face detection, face embedding and CLIP."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 class ContentScorer(Protocol):
-    """What compares pictures with words and with each other: image/models/clip.py's Clip."""
+    """Embeds images and texts in one space, as the class Clip in image/models/clip.py."""
 
     def images(self, images: list[Image.Image]) -> np.ndarray:
-        """Return (n, d), each of norm 1."""
+        """Return image embeddings (n, d) of norm 1."""
 
     def texts(self, texts: list[str]) -> np.ndarray:
-        """Return (n, d), each of norm 1."""
+        """Return text embeddings (n, d) of norm 1."""
 
 
 @dataclass(frozen=True)
 class Scorers:
-    """The networks that look at pictures."""
+    """Models that score images: face detector, face embedder and CLIP."""
 
     find: Find
     faces: FaceJudge
@@ -35,10 +35,10 @@ class Scorers:
 
 
 def load_scorers(base: BaseConfig, root: Path) -> Scorers:
-    """Return the judges that a base names; relative paths count from `root`.
+    """Load the scorers of a base model's configuration; paths are relative to `root`.
 
     Raises:
-        MissingModel: one of them is not on this machine.
+        MissingModelError: one of them is not on this machine.
     """
     from valentina_pipeline.image.faces.detection import detect_faces
     from valentina_pipeline.image.faces.embedding import load_face_embedder

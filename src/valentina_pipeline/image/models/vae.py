@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 def encode(vae: Any, pixels: "Tensor") -> "Tensor":
-    """Return the latents that a pipeline denoises, of the distribution's mean: the same every time.
+    """Return scaled latents from the mean of the VAE's distribution, which makes them deterministic.
 
     Args:
         vae: AutoencoderKL, float32.
         pixels: float32 (n, 3, h, w) in [-1, 1].
 
     Returns:
-        float32 (n, c, h / f, w / f), scaled as the VAE's configuration says.
+        float32 (n, c, h / f, w / f), scaled by the VAE's configuration.
     """
     import torch
 
@@ -27,7 +27,7 @@ def encode(vae: Any, pixels: "Tensor") -> "Tensor":
 
 
 def decode(vae: Any, latents: "Tensor") -> "Tensor":
-    """Return float32 pixels (n, 3, h, w), about [-1, 1], of a pipeline's latents: `encode` reversed."""
+    """Return float32 pixels (n, 3, h, w), about [-1, 1], from scaled latents; the inverse of `encode`."""
     import torch
 
     shift, spread = _spread(vae)
@@ -36,7 +36,7 @@ def decode(vae: Any, latents: "Tensor") -> "Tensor":
 
 
 def _spread(vae: Any) -> "tuple[Tensor, Tensor]":
-    """Return what the VAE's own latents are shifted and divided by, each (1, c or 1, 1, 1)."""
+    """Return the shift and the divisor of the VAE's unscaled latents, each (1, c or 1, 1, 1)."""
     import torch
 
     def channels(values: list[float]) -> "Tensor":

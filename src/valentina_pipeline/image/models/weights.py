@@ -1,4 +1,4 @@
-"""Weights of base models: where they are, their hash, and download from the hub."""
+"""Weights of base models: their location, their hash, and their download from the hub."""
 
 import json
 import os
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 from valentina_pipeline.image.models.families import PIPELINES, SAVED_AS, TEXT_ENCODERS
 
 DOWNLOAD = "VALENTINA_DOWNLOAD"
-"""Environment variable: 1 lets a hub id that is not in the local cache be downloaded."""
+"""Environment variable: 1 allows to download a hub id that is not in the local cache."""
 
 SETTINGS = ("model_index.json", "*/*.json", "*/*.txt")
 
 WEIGHTS = "*/*.safetensors"
 
-SPARE = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "vae_1_0/*")
-"""Files of a hub's repository: a base's settings, its weights, and weights that nothing is loaded from."""
+UNUSED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "vae_1_0/*")
+"""File patterns in a hub repository: settings, weights, and weights that are never loaded."""
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def base_folder(base: BaseConfig, root: Path) -> Path:
-    """Return the folder of a base's weights, or the one file that holds them.
+    """Return the folder of a base model's weights, or its file if it is a single one.
 
     Raises:
-        MissingModelError: there is none, or a part of it is missing.
-        ValueError: the folder holds a pipeline of another family, or the file's format is not read.
+        MissingModelError: the base model or a part of it is missing.
+        ValueError: the folder contains a pipeline of another family, or the file's format is not supported.
     """
     file = root / base.path
     if file.is_file():
         if file.suffix != ".safetensors":
-            raise ValueError(f"{file}: only .safetensors is read; a pickle may run code when it is opened")
+            raise ValueError(f"{file}: must be a .safetensors file; a pickle may run code when it is opened")
         return file
     folder = _pipeline_folder(base, root, (*SETTINGS, WEIGHTS))
     files = base_files(folder)
@@ -53,8 +53,8 @@ def base_folder(base: BaseConfig, root: Path) -> Path:
     unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
     if unet.get("in_channels") != unet.get("out_channels"):
         raise ValueError(
-            f"{folder}: its U-Net takes {unet.get('in_channels')} channels and gives "
-            f"{unet.get('out_channels')}, as for inpainting; a base draws from text alone"
+            f"{folder}: its U-Net has {unet.get('in_channels')} input and {unet.get('out_channels')} output "
+            "channels, as for inpainting; use a text-to-image base model"
         )
     return folder
 
@@ -65,15 +65,15 @@ def _pipeline_folder(base: BaseConfig, root: Path, needed: tuple[str, ...]) -> P
         folder = _cached(base, needed)
     name = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name")
     if not SAVED_AS[base.family].fullmatch(str(name)):
-        raise ValueError(f"{folder} holds a {name}; family {base.family} needs {PIPELINES[base.family]}")
+        raise ValueError(f"{folder} contains a {name}; family {base.family} needs {PIPELINES[base.family]}")
     return folder
 
 
 def base_hash(folder: Path) -> str:
-    """Return the sha256 over the names and sha256 sums of a base's weights.
+    """Return the sha256 over the names and sha256 sums of a base model's weights.
 
-    Only what a pipeline loads counts, see `base_files`; of a base in one file it is the file's sha256.
-    Cached per process.
+    Only files that a pipeline loads count, see `base_files`. The hash of a single-file base model is the
+    file's sha256. The result is cached per process.
     """
     return _weights_hash(folder.resolve())
 
@@ -84,7 +84,7 @@ def _weights_hash(folder: Path) -> str:
         return sha256(folder)
     files = base_files(folder)
     if not files:
-        raise FileNotFoundError(f"{folder} holds no weights of a base: unet/*.safetensors and the like")
+        raise FileNotFoundError(f"{folder} contains no weights of a base model, such as unet/*.safetensors")
     lines = (f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
     return sha256("".join(lines).encode())
 
@@ -99,11 +99,11 @@ def _cached(base: BaseConfig, needed: tuple[str, ...]) -> Path:
     offline = os.environ.get(DOWNLOAD) != "1"
     fetch = partial(snapshot_download, base.path, allow_patterns=list(needed), local_files_only=offline)
     try:
-        found = Path(fetch(ignore_patterns=list(SPARE)))
-        if WEIGHTS in needed and not base_files(found):  # some are offered in half precision alone
-            found = Path(fetch())
+        folder = Path(fetch(ignore_patterns=list(UNUSED)))
+        if WEIGHTS in needed and not base_files(folder):  # some repositories have half precision only
+            folder = Path(fetch())
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
         raise missing from err
-    if not (found / "model_index.json").is_file():
+    if not (folder / "model_index.json").is_file():
         raise missing
-    return found
+    return folder
