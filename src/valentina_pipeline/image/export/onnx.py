@@ -1,6 +1,6 @@
-"""A package's networks for other engines than torch: what was learned is in the base's own weights.
+"""Export a package's networks for other engines, with the LoRA fused into the base model's weights.
 
-For ONNX Runtime each network is a graph, its weights beside it; for stable-diffusion.cpp all are one file.
+ONNX Runtime gets one graph with a weights file per network, stable-diffusion.cpp one file for all networks.
 """
 
 import json
@@ -19,18 +19,18 @@ from valentina_pipeline.image.models.base_model import BaseModel, load_base
 from valentina_pipeline.image.models.families import no_progress_bars
 
 SETTINGS = "settings.json"
-"""Of an export for ONNX Runtime: what the networks' configurations say, and the sampler's."""
+"""Configurations of the networks and the sampler, in an export for ONNX Runtime."""
 
 TRACE_SIZE = (11, 13)
-"""Height and width of the latents that are traced: where sizes halve evenly, a graph may rely on it."""
+"""Height and width of the traced latents; with even sizes, a graph might rely on sizes that halve evenly."""
 
 
 def fuse_lora(base: BaseConfig, root: Path, learned: Path) -> BaseModel:
-    """Return a base on the CPU in float32 whose weights are what the LoRA makes of them.
+    """Return a base model on the CPU in float32 with the LoRA fused into its weights.
 
     Args:
-        base: as `load_base` takes it.
-        root: the project's folder.
+        base: base model, see `load_base`.
+        root: project folder.
         learned: train_lora's folder.
     """
     model = load_base(base, root, "fp32")
@@ -42,11 +42,11 @@ def fuse_lora(base: BaseConfig, root: Path, learned: Path) -> BaseModel:
 
 
 def export_single_file(model: BaseModel, folder: Path) -> dict[str, Path]:
-    """Write all networks into one file in float16, as bases are passed on.
+    """Write all networks into one float16 file, the common format of base models.
 
     Args:
-        model: changed in place.
-        folder: exists.
+        model: base model, changed in place.
+        folder: existing folder.
 
     Returns:
         Path in `folder` -> file.
@@ -57,14 +57,14 @@ def export_single_file(model: BaseModel, folder: Path) -> dict[str, Path]:
 
 
 def export_onnx(model: BaseModel, folder: Path) -> dict[str, Path]:
-    """Write each network as an ONNX graph of any batch, height and width, with all else that draws.
+    """Write each network as an ONNX graph of any batch, height and width, with tokenizers and settings.
 
     Args:
-        model: on the CPU, in float32.
-        folder: exists.
+        model: base model on the CPU, in float32.
+        folder: existing folder.
 
     Returns:
-        Path in `folder` -> file, byte for byte a function of the model.
+        Path in `folder` -> file; equal models give equal bytes.
     """
     for name, (network, inputs, dynamic) in _traced(model).items():
         _export(network, inputs, dynamic, folder / f"{name}.onnx")
@@ -82,17 +82,17 @@ def export_onnx(model: BaseModel, folder: Path) -> dict[str, Path]:
 
 
 ENGINES = {"onnx": export_onnx, "native": export_single_file}
-"""What writes an engine's files."""
+"""Engine -> function that writes its files."""
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    """Return a configuration without the place that it was read from."""
+    """Return a configuration without the path that it was read from."""
     values: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
     return {name: value for name, value in values.items() if name != "_name_or_path"}
 
 
 def _traced(model: BaseModel) -> dict[str, tuple[nn.Module, dict[str, Tensor], dict[str, Any]]]:
-    """Return each network, inputs that it is traced with, and which of their sides may have any length."""
+    """Return each network with its trace inputs and their dynamic dimensions."""
     unet, vae = model.unet.to(memory_format=torch.contiguous_format), model.vae
     n, length = 4, model.tokenizers[0].model_max_length
     inputs = {
@@ -103,12 +103,12 @@ def _traced(model: BaseModel) -> dict[str, tuple[nn.Module, dict[str, Tensor], d
     if model.family == "sdxl":
         inputs["text_embeds"] = torch.zeros(n, model.text_encoders["text_encoder_2"].config.projection_dim)
         inputs["time_ids"] = torch.zeros(n, 6)
-    any_of = torch.export.Dim.AUTO
-    batch = {0: any_of}
+    dynamic = torch.export.Dim.AUTO
+    batch = {0: dynamic}
     sides = {
-        "sample": {0: any_of, 2: any_of, 3: any_of},
+        "sample": {0: dynamic, 2: dynamic, 3: dynamic},
         "timestep": {},
-        "encoder_hidden_states": {0: any_of, 1: any_of},  # texts of several pieces are longer
+        "encoder_hidden_states": {0: dynamic, 1: dynamic},  # texts of several chunks are longer
     }
     latents = {"latents": torch.zeros(n, vae.config.latent_channels, *TRACE_SIZE)}
     ids = {"ids": torch.zeros(n, length, dtype=torch.int64)}
@@ -119,7 +119,7 @@ def _traced(model: BaseModel) -> dict[str, tuple[nn.Module, dict[str, Tensor], d
             latents,
             {"latents": sides["sample"]},
         ),
-        **{name: (_Text(each), ids, {"ids": batch}) for name, each in model.text_encoders.items()},
+        **{name: (_Text(encoder), ids, {"ids": batch}) for name, encoder in model.text_encoders.items()},
     }
 
 
@@ -135,8 +135,8 @@ def _export(network: nn.Module, inputs: dict[str, Tensor], sides: dict[str, Any]
         verbose=False,
     )
     if program is None:
-        raise ValueError(f"{file.name}: torch exported nothing")
-    ClearMetadataAndDocStringPass()(program.model)  # which name this machine's files
+        raise ValueError(f"{file.name}: torch exported no program")
+    ClearMetadataAndDocStringPass()(program.model)  # they contain paths of this machine
     program.model.producer_version = torch.__version__.partition("+")[0]
     program.save(file, external_data=True)
 
@@ -170,12 +170,12 @@ class _Decoder(nn.Module):
 
 
 class _Text(nn.Module):
-    """Gives what diffusers' pipelines take: the first output, and the hidden states before the last layer."""
+    """Returns the first output and the last but one hidden states, which diffusers' pipelines use."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        said = self.encoder(ids, output_hidden_states=True)
-        return said[0], said.hidden_states[-2]
+        output = self.encoder(ids, output_hidden_states=True)
+        return output[0], output.hidden_states[-2]

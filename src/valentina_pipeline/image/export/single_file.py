@@ -1,7 +1,8 @@
-"""A base in one file, as stable-diffusion.cpp, ComfyUI and the WebUIs read it: diffusers' names turned back.
+"""Write a single-file base model, the format of stable-diffusion.cpp, ComfyUI and the WebUIs.
 
-The names are those of Stability's own code: `model.diffusion_model.*` is the U-Net, `first_stage_model.*` the
-VAE, and the text encoders are `conditioner.embedders.*` of SDXL or `cond_stage_model.*` of SD 1.5.
+diffusers' names become the names of Stability's code: `model.diffusion_model.*` is the U-Net,
+`first_stage_model.*` the VAE, and the text encoders are `conditioner.embedders.*` for SDXL or
+`cond_stage_model.*` for SD 1.5.
 """
 
 import re
@@ -35,11 +36,11 @@ OPEN_CLIP = {
 
 
 def write(pipe: Any, file: Path) -> None:
-    """Write a pipeline's networks into one file, byte for byte a function of them.
+    """Write a pipeline's networks into one file; equal networks give equal bytes.
 
     Args:
-        pipe: StableDiffusionXLPipeline or StableDiffusionPipeline; its weights are stored as they are.
-        file: a .safetensors file.
+        pipe: StableDiffusionXLPipeline or StableDiffusionPipeline; its weights keep their dtype.
+        file: path of the .safetensors file.
     """
     import torch
     from safetensors.torch import save_file
@@ -48,31 +49,31 @@ def write(pipe: Any, file: Path) -> None:
     tensors = {f"model.diffusion_model.{k}": v for k, v in _unet(pipe.unet).items()}
     tensors |= {f"first_stage_model.{k}": v for k, v in _vae(pipe.vae).items()}
     first = "conditioner.embedders.0.transformer." if xl else "cond_stage_model.transformer."
-    tensors |= {first + _prefixed(k): v for k, v in pipe.text_encoder.state_dict().items()}
+    tensors |= {first + _add_prefix(k): v for k, v in pipe.text_encoder.state_dict().items()}
     if xl:
         tensors |= {
             f"conditioner.embedders.1.model.{k}": v for k, v in _open_clip(pipe.text_encoder_2).items()
         }
         config = pipe.scheduler.config
-        said = {
+        flags = {
             "v_pred": config.prediction_type == "v_prediction",
             "ztsnr": config.get("rescale_betas_zero_snr"),
         }
-        tensors |= {name: torch.zeros(0) for name, is_so in said.items() if is_so}  # how its readers tell
+        tensors |= {name: torch.zeros(0) for name, is_set in flags.items() if is_set}  # readers test presence
     save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, file)
 
 
-def _prefixed(name: str) -> str:
+def _add_prefix(name: str) -> str:
     return name if name.startswith("text_model.") else f"text_model.{name}"
 
 
 def _unet(unet: Any) -> "dict[str, Tensor]":
     layout = layout_of(unet.config)
-    named = {}
+    renamed = {}
     for name, tensor in unet.state_dict().items():
         layer, leaf = name.rsplit(".", 1)
-        named[f"{original_name(layer, layout)}.{leaf}"] = tensor
-    return named
+        renamed[f"{original_name(layer, layout)}.{leaf}"] = tensor
+    return renamed
 
 
 def _vae(vae: Any) -> "dict[str, Tensor]":
@@ -88,7 +89,7 @@ def _vae(vae: Any) -> "dict[str, Tensor]":
         attention = "attentions" in new
         for ours, theirs in VAE.items():
             new = re.sub(rf"(?<=\.){re.escape(ours)}(?=\.)", theirs, new)
-        # the original's attention is made of 1 x 1 convolutions
+        # attention layers in Stability's code are 1 x 1 convolutions
         renamed[new] = tensor[..., None, None] if attention and tensor.ndim == 2 else tensor
     return renamed
 
@@ -96,7 +97,7 @@ def _vae(vae: Any) -> "dict[str, Tensor]":
 def _open_clip(encoder: Any) -> "dict[str, Tensor]":
     import torch
 
-    state = {_prefixed(k) if "projection" not in k else k: v for k, v in encoder.state_dict().items()}
+    state = {_add_prefix(k) if "projection" not in k else k: v for k, v in encoder.state_dict().items()}
     outer = {
         "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
         "text_model.embeddings.position_embedding.weight": "positional_embedding",
