@@ -13,7 +13,7 @@ class MissingModelError(RuntimeError):
         self.obtain = obtain
 
     def __str__(self) -> str:
-        return f"{self.model} is not on this machine (licence: {self.licence}). To get it: {self.obtain}"
+        return f"{self.model} is not on this machine (license: {self.licence}). To get it: {self.obtain}"
 
 
 HUB_PATTERNS = ("*.json", "*.txt", "*.csv", "*.model", "*.jinja", "*.safetensors")

@@ -46,39 +46,39 @@ def create_optimizer(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> t
 
 
 def optimizer_state(
-    optimiser: torch.optim.Optimizer, names: Sequence[str]
+    optimizer: torch.optim.Optimizer, names: Sequence[str]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return an optimizer's state: tensors by "parameter/key", and all other values as JSON.
 
     Args:
-        optimiser: any optimizer of `create_optimizer`.
+        optimizer: any optimizer of `create_optimizer`.
         names: names of its parameters, in the order of its groups.
     """
     tensors: dict[str, Tensor] = {}
     facts: dict[str, Any] = {}
-    for index, state in optimiser.state_dict()["state"].items():
+    for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             (tensors if isinstance(value, Tensor) else facts)[f"{names[index]}/{key}"] = value
-    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimiser.param_groups]
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
     return tensors, {"state": facts, "groups": groups}
 
 
 def restore_optimizer(
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     names: Sequence[str],
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
 ) -> None:
     """Restore an optimizer exactly to the state that `optimizer_state` returned."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     by_name = dict(zip(names, parameters, strict=True))
     for label, value in {**tensors, **facts["state"]}.items():
         name, key = label.rsplit("/", 1)
         parameter = by_name[name]
         if isinstance(value, Tensor):
             value = _match_layout(value, parameter)
-        optimiser.state[parameter][key] = value
-    for group, saved in zip(optimiser.param_groups, facts["groups"], strict=True):
+        optimizer.state[parameter][key] = value
+    for group, saved in zip(optimizer.param_groups, facts["groups"], strict=True):
         # JSON turns tuples into lists, and optimizers compare and unpack tuples
         group.update({k: tuple(v) if isinstance(group.get(k), tuple) else v for k, v in saved.items()})
 

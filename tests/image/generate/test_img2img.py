@@ -12,7 +12,7 @@ import packages
 import tiny_bases
 from given import somebody
 from valentina_pipeline.config.base_model import BaseConfig
-from valentina_pipeline.image.generate.img2img import SOFT, InitImage, skipped_steps
+from valentina_pipeline.image.generate.img2img import MASK_BLUR_RADIUS, InitImage, skipped_steps
 from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.serving.inference.engine import _scheduler
@@ -76,7 +76,7 @@ def test_behind_a_mask_something_is_drawn_anew_and_all_else_stays_to_the_last_bi
     image = drawn(InitImage(somebody(), 0.9, mask))
     before, after = np.asarray(somebody()), np.asarray(image)
     assert np.array_equal(before[:64], after[:64])
-    assert np.abs(before[64 + SOFT :].astype(int) - after[64 + SOFT :]).mean() > 10
+    assert np.abs(before[64 + MASK_BLUR_RADIUS :].astype(int) - after[64 + MASK_BLUR_RADIUS :]).mean() > 10
     # what is drawn fits to what stays: along the seam it is no further off than inside
     seam = np.abs(after[66].astype(int) - after[62]).mean()
     assert seam < np.abs(np.asarray(drawn(None)).astype(int)[66] - before[62]).mean()

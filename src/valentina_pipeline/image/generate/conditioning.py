@@ -33,35 +33,35 @@ class Rows(NamedTuple):
 
 def spell(tokenizer: Any, words: Words) -> Spelled:
     """Return the tokens of a text in chunks; short phrases between commas stay in one chunk."""
-    room = tokenizer.model_max_length - 2
-    whole = [(token, w) for text, w in words if text != BREAK for token in _ids(tokenizer, text)]
-    if len(whole) <= room and all(text != BREAK for text, _ in words):
-        return [whole]
-    pieces: Spelled = [[]]
+    capacity = tokenizer.model_max_length - 2
+    all_tokens = [(token, w) for text, w in words if text != BREAK for token in _ids(tokenizer, text)]
+    if len(all_tokens) <= capacity and all(text != BREAK for text, _ in words):
+        return [all_tokens]
+    chunks: Spelled = [[]]
     for phrase in _phrases(tokenizer, words):
         units = [phrase] if sum(map(len, phrase)) <= MAX_PHRASE_TOKENS else [[word] for word in phrase]
         if not phrase:
-            pieces.append([])
+            chunks.append([])
         for unit in units:
             tokens = [token for word in unit for token in word]
-            if len(pieces[-1]) + len(tokens) > room and pieces[-1]:
-                pieces.append([])
-            pieces[-1] += tokens[:room]
-            pieces += [tokens[start : start + room] for start in range(room, len(tokens), room)]
-    return [piece for piece in pieces if piece] or [[]]
+            if len(chunks[-1]) + len(tokens) > capacity and chunks[-1]:
+                chunks.append([])
+            chunks[-1] += tokens[:capacity]
+            chunks += [tokens[start : start + capacity] for start in range(capacity, len(tokens), capacity)]
+    return [chunk for chunk in chunks if chunk] or [[]]
 
 
-def lay(tokenizer: Any, texts: Sequence[Spelled], pieces: int) -> Rows:
-    """Return token ids for a text encoder; pad texts to `pieces` chunks with empty ones."""
-    room = tokenizer.model_max_length - 2
+def lay(tokenizer: Any, texts: Sequence[Spelled], chunks: int) -> Rows:
+    """Return token ids for a text encoder; pad texts to `chunks` chunks with empty ones."""
+    capacity = tokenizer.model_max_length - 2
     begin, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
     ids, weights = [], []
     for text in texts:
-        for piece in [*text, *([[]] * (pieces - len(text)))]:
-            blank = room - len(piece)
-            ids.append([begin, *(token for token, _ in piece), end, *([pad] * blank)])
-            weights.append([1.0, *(weight for _, weight in piece), *([1.0] * (blank + 1))])
-    shape = len(texts), pieces, room + 2
+        for chunk in [*text, *([[]] * (chunks - len(text)))]:
+            blank = capacity - len(chunk)
+            ids.append([begin, *(token for token, _ in chunk), end, *([pad] * blank)])
+            weights.append([1.0, *(weight for _, weight in chunk), *([1.0] * (blank + 1))])
+    shape = len(texts), chunks, capacity + 2
     return Rows(torch.tensor(ids, dtype=torch.int64).view(shape), torch.tensor(weights).view(shape))
 
 
@@ -75,13 +75,13 @@ def encode(encoders: Sequence[Any], ids: Sequence[Tensor]) -> tuple[Tensor, Tens
     Returns:
         (n, chunks * tokens, d), and for SDXL the pooled embedding (n, p) of the second encoder.
     """
-    count, pieces, _ = ids[0].shape
+    count, chunks, _ = ids[0].shape
     rows = [encoder_ids.flatten(0, 1) for encoder_ids in ids]
     if len(encoders) == 1:
-        return _side_by_side(encoders[0](rows[0])[0], pieces), None
+        return _side_by_side(encoders[0](rows[0])[0], chunks), None
     outputs = [encoder(row, output_hidden_states=True) for encoder, row in zip(encoders, rows, strict=True)]
     context = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-    return _side_by_side(context, pieces), outputs[1][0].view(count, pieces, -1)[:, 0]
+    return _side_by_side(context, chunks), outputs[1][0].view(count, chunks, -1)[:, 0]
 
 
 def pad(contexts: Sequence[Tensor], blank: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def pad(contexts: Sequence[Tensor], blank: Tensor) -> Tensor:
     )
 
 
-def embed(pipe: Any, texts: Sequence[Sequence[Spelled]], pieces: int) -> tuple[Tensor, Tensor | None]:
+def embed(pipe: Any, texts: Sequence[Sequence[Spelled]], chunks: int) -> tuple[Tensor, Tensor | None]:
     """Return text embeddings of weighted texts; see `encode`.
 
     A weight above 1 moves a token's embedding away from the empty text's, a weight below 1 towards it.
@@ -108,11 +108,11 @@ def embed(pipe: Any, texts: Sequence[Sequence[Spelled]], pieces: int) -> tuple[T
     Args:
         pipe: pipeline; its text encoders may be offloaded, or be graphs of ONNX Runtime.
         texts: texts for each tokenizer, see `readings`.
-        pieces: number of chunks, at least as many as the longest text has.
+        chunks: number of chunks, at least as many as the longest text has.
     """
     tokenizers = _tokenizers(pipe)
-    rows = [lay(tokenizer, spelled, pieces) for tokenizer, spelled in zip(tokenizers, texts, strict=True)]
-    blanks = [lay(tokenizer, [[[]]], pieces).ids for tokenizer in tokenizers]
+    rows = [lay(tokenizer, spelled, chunks) for tokenizer, spelled in zip(tokenizers, texts, strict=True)]
+    blanks = [lay(tokenizer, [[[]]], chunks).ids for tokenizer in tokenizers]
     ids = [
         torch.cat([row.ids, blank]).to(pipe._execution_device)
         for row, blank in zip(rows, blanks, strict=True)
@@ -132,8 +132,8 @@ def readings(pipe: Any, words: Words) -> list[Spelled]:
     ]
 
 
-def _side_by_side(context: Tensor, pieces: int) -> Tensor:
-    return context.reshape(-1, pieces * context.shape[1], context.shape[2])
+def _side_by_side(context: Tensor, chunks: int) -> Tensor:
+    return context.reshape(-1, chunks * context.shape[1], context.shape[2])
 
 
 def _phrases(tokenizer: Any, words: Words) -> Iterator[list[list[tuple[int, float]]]]:

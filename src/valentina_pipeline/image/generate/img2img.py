@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-SOFT = 4
+MASK_BLUR_RADIUS = 4
 """Radius in pixels of the blur that fades in the generated area inside its mask."""
 
 MIN_MASK_WEIGHT = 128
@@ -55,7 +55,7 @@ def is_blank(mask: Image.Image) -> bool:
 
 def weights(mask: Image.Image) -> Image.Image:
     """Return the share of each pixel that is generated, mode L; it fades in inside the white of the mask."""
-    return ImageChops.darker(mask, mask.filter(ImageFilter.GaussianBlur(SOFT)))
+    return ImageChops.darker(mask, mask.filter(ImageFilter.GaussianBlur(MASK_BLUR_RADIUS)))
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class Img2ImgState:
 
     def restore_kept_area(self, done: int, latents: "Tensor") -> "Tensor":
         """Restore the initial image outside the mask in the latents after `done` steps."""
-        known = self._noisy(done).to(latents.device, latents.dtype)
-        return known + self.fresh.to(latents.device, latents.dtype) * (latents - known)
+        original = self._noisy(done).to(latents.device, latents.dtype)
+        return original + self.fresh.to(latents.device, latents.dtype) * (latents - original)
 
     def _noisy(self, done: int) -> "Tensor":
         """Return the initial image's latents with the noise level after `done` steps."""

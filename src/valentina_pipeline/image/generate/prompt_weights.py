@@ -43,8 +43,8 @@ def parse(prompt: str) -> list[tuple[str, float]]:
             weight = DOWN if mark == "]" else UP
             if mark == "]":
                 _refuse_editing("".join(text for text, _ in parts[start:]))
-            elif parts[start:] and (given := _WEIGHT.fullmatch(parts[-1][0])):
-                parts[-1], weight = (given[1], parts[-1][1]), float(given[2])
+            elif parts[start:] and (weighted := _WEIGHT.fullmatch(parts[-1][0])):
+                parts[-1], weight = (weighted[1], parts[-1][1]), float(weighted[2])
             parts[start:] = [(text, factor * weight) for text, factor in parts[start:]]
         elif mark == BREAK:
             parts.append((BREAK, 1.0))

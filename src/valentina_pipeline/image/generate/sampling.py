@@ -105,14 +105,14 @@ def _batches(pipe: Any, requests: Sequence[ImageSpec], batch: int) -> Iterator[l
     A batch has either negative prompts or none, because pipelines treat none and an empty one differently.
     Its texts have the same number of chunks.
     """
-    kinds = [(bool(request.negative), _pieces(pipe, request)) for request in requests]
+    kinds = [(bool(request.negative), _num_chunks(pipe, request)) for request in requests]
     for kind in sorted(set(kinds)):
         rows = [row for row, row_kind in enumerate(kinds) if row_kind == kind]
         for start in range(0, len(rows), batch):
             yield rows[start : start + batch]
 
 
-def _pieces(pipe: Any, request: ImageSpec) -> int:
+def _num_chunks(pipe: Any, request: ImageSpec) -> int:
     """Return the number of chunks of a request's texts; 0 if the pipeline can encode them itself."""
     from valentina_pipeline.image.generate.conditioning import readings
 
@@ -126,13 +126,13 @@ def _texts(pipe: Any, requests: Sequence[ImageSpec]) -> dict[str, Any]:
     """Return the text arguments of a pipeline's call for one batch."""
     from valentina_pipeline.image.generate.conditioning import embed, readings
 
-    pieces = _pieces(pipe, requests[0])
+    num_chunks = _num_chunks(pipe, requests[0])
     texts = dict(
         zip(("prompt", "negative_prompt"), zip(*(r.words() for r in requests), strict=True), strict=True)
     )
-    if not requests[0].negative and (not pieces or pipe.config.get("force_zeros_for_empty_prompt")):
+    if not requests[0].negative and (not num_chunks or pipe.config.get("force_zeros_for_empty_prompt")):
         del texts["negative_prompt"]  # the pipeline uses its default: zeros, or the empty text
-    if not pieces:
+    if not num_chunks:
         return {
             name: ["".join(text for text, _ in words) for words in batch_texts]
             for name, batch_texts in texts.items()
@@ -140,7 +140,7 @@ def _texts(pipe: Any, requests: Sequence[ImageSpec]) -> dict[str, Any]:
     embeds = {}
     for name, batch_texts in texts.items():
         spelled = zip(*(readings(pipe, words) for words in batch_texts), strict=True)
-        embeds[f"{name}_embeds"], pooled = embed(pipe, list(spelled), pieces)
+        embeds[f"{name}_embeds"], pooled = embed(pipe, list(spelled), num_chunks)
         if pooled is not None:
             embeds[f"{'negative_' if name.startswith('n') else ''}pooled_prompt_embeds"] = pooled
     return embeds

@@ -96,8 +96,8 @@ class Adapter:
 
         Examples: "mid_block.attentions.0.proj_in.lora_A.weight" (rank, in), "...lokr_w1" (a, b).
         """
-        named = self.modules[module].named_parameters()
-        return {re.sub(r"\.default(?=\.|$)", "", name): p for name, p in named if p.requires_grad}
+        parameters = self.modules[module].named_parameters()
+        return {re.sub(r"\.default(?=\.|$)", "", name): p for name, p in parameters if p.requires_grad}
 
     def weights(self) -> "dict[str, Parameter]":
         """Return all trainable parameters, such as "unet.mid_block...": the network's name comes first."""

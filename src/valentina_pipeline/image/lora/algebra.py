@@ -61,9 +61,9 @@ def resize(lora: Lora, rank: int) -> dict[str, Pair]:
 
 def retained_energy(lora: Lora, smaller: Lora) -> float:
     """Return the share of the squared norm of all updates that the smaller LoRA retains, in [0, 1]."""
-    whole = sum(_energy(pair.update()) for pair in lora.values())
+    total = sum(_energy(pair.update()) for pair in lora.values())
     lost = sum(_energy(pair.update() - smaller[name].update()) for name, pair in lora.items())
-    return 1.0 if whole == 0 else 1 - lost / whole
+    return 1.0 if total == 0 else 1 - lost / total
 
 
 def _stack(name: str, parts: Sequence[tuple[Lora, float]]) -> Pair:

@@ -30,9 +30,9 @@ class ExtendedEmbedding(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """Return embeddings (..., d) of token ids (...), old or new."""
         size = self.table.num_embeddings
-        known = self.table(ids.clamp(max=size - 1))
-        new = self.rows[(ids - size).clamp(min=0)].to(known.dtype)
-        return torch.where(ids[..., None] >= size, new, known)
+        old = self.table(ids.clamp(max=size - 1))
+        new = self.rows[(ids - size).clamp(min=0)].to(old.dtype)
+        return torch.where(ids[..., None] >= size, new, old)
 
 
 @dataclass(frozen=True)

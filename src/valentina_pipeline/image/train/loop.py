@@ -90,7 +90,7 @@ def train(
             seconds = time.perf_counter() - began
             metrics = _run_evaluations(trainer, watch, step, run, cfg)
             if processes.first:
-                rate = max(group["lr"] for group in trainer.optimiser.param_groups)
+                rate = max(group["lr"] for group in trainer.optimizer.param_groups)
                 progress = {"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
                 watch.log({**progress, **metrics}, step)
             show(step, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")

@@ -54,7 +54,7 @@ class Trainer:
     weights: Mapping[str, nn.Parameter]
     loss: DiffusionLoss
     processes: Processes
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     peaks: list[float]
     mean: dict[str, Tensor]
     scaler: torch.amp.GradScaler
@@ -72,15 +72,15 @@ class Trainer:
         base, cfg = loss.base, loss.cfg
         groups = parameter_groups(weights, rates, spans)
         trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
-        optimiser = create_optimizer(groups, cfg)
-        if hasattr(optimiser, "train"):
-            optimiser.train()
+        optimizer = create_optimizer(groups, cfg)
+        if hasattr(optimizer, "train"):
+            optimizer.train()
         return cls(
             base,
             trained,
             loss,
             processes,
-            optimiser,
+            optimizer,
             [group["lr"] for group in groups],
             {name: weight.detach().clone() for name, weight in trained.items()} if cfg.ema else {},
             torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16),
@@ -93,7 +93,7 @@ class Trainer:
             NotFiniteError: the gradient is not finite although the loss is; no weight was changed.
         """
         cfg = self.loss.cfg
-        for group, peak in zip(self.optimiser.param_groups, self.peaks, strict=True):
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             share = lr_multiplier(step, cfg, group["span"])
             group["lr"] = peak * share
             for weight in group["params"]:
@@ -101,7 +101,7 @@ class Trainer:
         total = torch.zeros((), device=self.base.device)
 
         def gradients(micro: int) -> None:
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             total.zero_()
             for rows, slots in self._micro_batches(step, micro):
                 share = len(rows) / (cfg.batch_size * cfg.accumulate)
@@ -113,10 +113,10 @@ class Trainer:
         networks = {"unet": self.base.unet, "vae": self.base.vae, **self.base.text_encoders}
         run.micro = find_executable_batch_size(gradients, run.micro or cfg.batch_size, networks)
         self.processes.average(w.grad for w in self.weights.values() if w.grad is not None)
-        self.scaler.unscale_(self.optimiser)
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_gradient)
         if norm.isfinite():
-            self.scaler.step(self.optimiser)
+            self.scaler.step(self.optimizer)
         elif total.isfinite() and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1):
             raise NotFiniteError("the gradient is not finite")
         self.scaler.update()  # float16: too large a scale skips the step and is halved
@@ -137,15 +137,15 @@ class Trainer:
         with torch.no_grad():
             for name, weight in before.items():
                 self.weights[name].copy_(weight)
-        if hasattr(self.optimiser, "train"):
-            self.optimiser.train()
+        if hasattr(self.optimizer, "train"):
+            self.optimizer.train()
         self.base.unet.train()
 
     def settle(self) -> dict[str, Tensor]:
         """Replace the weights by their average, if there is one; return the weights to restore."""
         before = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        if hasattr(self.optimiser, "eval"):  # schedule-free: switches to its average
-            self.optimiser.eval()
+        if hasattr(self.optimizer, "eval"):  # schedule-free: switches to its average
+            self.optimizer.eval()
             return {}
         with torch.no_grad():
             for name, average in self.mean.items():
@@ -156,7 +156,7 @@ class Trainer:
         """Return everything that the next step depends on."""
         tensors: dict[str, Tensor] = {f"weight/{name}": w for name, w in self.weights.items()}
         tensors |= {f"mean/{name}": average for name, average in self.mean.items()}
-        moments, facts = optimizer_state(self.optimiser, self._names())
+        moments, facts = optimizer_state(self.optimizer, self._names())
         tensors |= {f"optimiser/{label}": tensor for label, tensor in moments.items()}
         return State(
             done, tensors, {"run": asdict(run), "optimiser": facts, "scaler": self.scaler.state_dict()}
@@ -172,7 +172,7 @@ class Trainer:
                     moments[name] = tensor
                 else:
                     (self.weights if kind == "weight" else self.mean)[name].copy_(tensor)
-        restore_optimizer(self.optimiser, self._names(), moments, state.facts["optimiser"])
+        restore_optimizer(self.optimizer, self._names(), moments, state.facts["optimiser"])
         self.scaler.load_state_dict(state.facts["scaler"])
         saved = state.facts["run"]
         return TrainState(
@@ -182,7 +182,7 @@ class Trainer:
     def _names(self) -> list[str]:
         """Return the names of the optimizer's parameters, in its order."""
         names = {id(weight): name for name, weight in self.weights.items()}
-        return [names[id(p)] for group in self.optimiser.param_groups for p in group["params"]]
+        return [names[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
 
     def _micro_batches(self, step: int, micro: int) -> Iterator[tuple[list[int], range]]:
         """Yield the rows and slots of this process's micro-batches, at most `micro` samples each."""
