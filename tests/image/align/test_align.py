@@ -52,16 +52,15 @@ def test_the_largest_of_a_face_and_a_passer_by_is_the_main_face() -> None:
 
 def test_a_second_face_of_a_quarter_of_the_area_makes_two() -> None:
     two = main_face([face((0, 0, 100, 100)), face((200, 0, 250, 50))], 0.9)
-    assert two == "two faces: the second is 0.25 of the largest, less than 0.25 is wanted"
+    assert two == "two faces: the second is 0.25 of the largest, less than 0.25 is required"
     six = [face((200 * i, 0, 200 * i + 100, 100)) for i in range(6)]
     assert str(main_face([*six, face((0, 200, 10, 210))], 0.9)).startswith("six faces: ")
     assert str(main_face(six * 3, 0.9)).startswith("18 faces: ")
 
 
 def test_unsure_faces_do_not_count() -> None:
-    said = (
-        "no face: the surest place has probability 0.80, at least 0.9 (align.min_face_probability) is wanted"
-    )
+    limit = "at least 0.9 (align.min_face_probability) is required"
+    said = f"no face: the best detection has probability 0.80, {limit}"
     assert main_face([face((0, 0, 100, 100), 0.8)], 0.9) == said
     assert main_face([], 0.9) == "no face"
     sure = face((0, 0, 50, 50), 0.95)
@@ -120,7 +119,8 @@ def test_a_stranger_is_an_outlier_and_the_others_are_not() -> None:
 
     assert [a.reason for a in judged] == [""] * 6 + [judged[6].reason, "no face"]
     assert (
-        judged[6].reason == "identity outlier: distance 1.01, at most 0.5 (align.outlier_distance) is wanted"
+        judged[6].reason
+        == "identity outlier: distance 1.01, at most 0.5 (align.outlier_distance) is required"
     )
     assert judged[6].outlier_distance > 0.9 > 0.1 > max(a.outlier_distance for a in judged[:6])
     assert math.isnan(judged[7].outlier_distance)
@@ -159,13 +159,13 @@ def test_when_no_face_is_left_table_and_sheet_are_made_and_the_error_names_files
     with pytest.raises(TooFewPortraitsError) as caught:
         check_portraits(frame, named(images))
     said = str(caught.value)
-    assert "none is left to train on: 0 can be used" in said and "no face (2): take pictures" in said
+    assert "is left for training: 0 can be used" in said and "no face (2): add images" in said
     assert "a.png" in said and "b.png" in said
 
 
 def test_without_a_held_out_portrait_there_is_nothing_to_measure_against() -> None:
     _, frame, _ = align({"a": picture(0)}, {"a": "a.png"}, CFG, Colours(), each=map)
-    with pytest.raises(TooFewPortraitsError, match="none is left to measure against: 1 can be used"):
+    with pytest.raises(TooFewPortraitsError, match="is left for evaluation: 1 can be used"):
         check_portraits(frame, {"a": "a.png"})
 
 
@@ -185,7 +185,7 @@ def test_a_face_of_which_only_mtcnn_is_sure_is_no_persons(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys.modules[align.__module__], "person_score", lambda image, face: 0.42)
     _, frame, _ = align(images, named(images), CFG, Colours(), each=map)
     assert set(frame["reason"]) == {
-        "no person's face: score 0.42, at least 0.55 (align.min_person) is wanted"
+        "no person's face: score 0.42, at least 0.55 (align.min_person) is required"
     }
     both = Image.new("RGB", (512, 256))
     both.paste(picture(0), (0, 0))

@@ -371,14 +371,14 @@ def test_a_learned_score_leaves_out_what_looks_poor_where_a_model_is_chosen(
     pictures = [original("a.png", encoded(noise(1))), original("b.png", encoded(noise(2, 64, 64)))]
     _, manifest, rejections = ingest(pictures, replace(intake(), limits=limits))
     assert manifest["clip_iqa"].tolist() == [0.9]
-    assert rejections["detail"].tolist() == ["CLIP-IQA 0.1, at least 0.3 is wanted"]
+    assert rejections["detail"].tolist() == ["CLIP-IQA 0.1, at least 0.3 is required"]
     assert ingest(pictures, intake())[1][["clip_iqa", "brisque"]].isna().all(axis=None)
 
     monkeypatch.setattr(judging, "brisque", lambda image, folder: 20.5 if image.width > 80 else 70.0)
     limits = LIMITS.model_copy(update={"brisque_model": "some"})
     _, manifest, rejections = ingest(pictures, replace(intake(), limits=limits))
     assert manifest["brisque"].tolist() == [20.5]
-    assert rejections["detail"].tolist() == ["BRISQUE 70, at most 50 is wanted"]
+    assert rejections["detail"].tolist() == ["BRISQUE 70, at most 50 is required"]
 
 
 def test_a_second_run_judges_nothing_again_duplicates_neither(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_drawing_on_black_and_a_small_portrait_on_white_or_black_are_well_expo
 def test_burnt_out_and_drowned_light_is_a_reason_that_says_which_how_much_and_by_which_limit() -> None:
     assert verdict(photograph()) == ""
     assert "too dark, brightness 0.0" in verdict(exposed(0.001))
-    assert "at least 0.08 (ingest.brightness) is wanted" in verdict(exposed(0.001))
+    assert "at least 0.08 (ingest.brightness) is required" in verdict(exposed(0.001))
     ramp = np.clip(np.linspace(180, 1200, 512)[None, :].repeat(512, 0), 0, 255).astype(np.uint8)
     said = verdict(Image.fromarray(ramp).convert("RGB"))
     assert said.startswith("badly exposed: ")
@@ -73,7 +73,7 @@ def test_burnt_out_and_drowned_light_is_a_reason_that_says_which_how_much_and_by
     said = verdict(Image.fromarray(fading).convert("RGB"))
     assert said == (
         "badly exposed: 76% burnt-out white and 0% black without detail, clipped 0.7559, "
-        "at most 0.7 (ingest.max_clipped) is wanted"
+        "at most 0.7 (ingest.max_clipped) is required"
     )
 
 

@@ -1,4 +1,4 @@
-"""From a picture to a portrait: one main face, level, at one scale, and surely hers."""
+"""Alignment: find one main face per image, check that it is the character's, crop it level and scaled."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,8 +29,8 @@ from valentina_pipeline.image.align.overview import render_overview
 
 logger = logging.getLogger(__name__)
 
-SECOND_FACE = 0.25
-"""A second face below this share of the main face's area is a passer-by."""
+MIN_SECOND_FACE_SHARE = 0.25
+"""Share of the main face's area: a smaller second face counts as a passer-by."""
 
 NUMBERS = (
     "no",
@@ -48,34 +48,39 @@ NUMBERS = (
     "twelve",
 )
 
-MOST_LOOKED_AT = 20
-"""Faces of a picture, the largest first, of which a second opinion is asked."""
+MAX_CHECKED_FACES = 20
+"""Largest faces of an image that the person detector also checks."""
 
 
 Map = Callable[[Callable[[str], Any], Iterable[str]], Iterable[Any]]
 
-Alone = Callable[[Image.Image], Image.Image]
+RemoveBackground = Callable[[Image.Image], Image.Image]
 
-ALIKE_BITS = 12
-"""Of the perceptual hash's 64: how close two pictures are whose faces are compared."""
+MAX_PHASH_BITS = 12
+"""Distance in bits of 64: the faces of two images with closer perceptual hashes are compared."""
 
 
 class Portraits(Mapping[str, Image.Image]):
-    """The kept portraits by name, each cut when asked for: thousands need not fit memory."""
+    """The accepted portraits by name, each cropped on access, so that thousands need not fit in memory."""
 
     def __init__(
-        self, images: Mapping[str, Image.Image], crops: Mapping[str, Crop], size: int, alone: Alone
+        self,
+        images: Mapping[str, Image.Image],
+        crops: Mapping[str, Crop],
+        size: int,
+        remove_background: RemoveBackground,
     ) -> None:
-        self._images, self._crops, self._size, self._alone = images, crops, size, alone
+        self._images, self._crops, self._size = images, crops, size
+        self._remove_background = remove_background
 
     def __getitem__(self, name: str) -> Image.Image:
-        return self._alone(apply_crop(self._images[name], self._crops[name], self._size))
+        return self._remove_background(apply_crop(self._images[name], self._crops[name], self._size))
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._crops))
 
     def cut_masks(self, masks: Mapping[str, Image.Image]) -> Iterator[tuple[str, Image.Image]]:
-        """Yield the masks of these portraits by name, L, cut as they are."""
+        """Yield the masks of these portraits by name, in mode L, with the same crop."""
         for name in self:
             if name in masks:
                 yield name, apply_crop(masks[name], self._crops[name], self._size, linear=True).convert("L")
@@ -90,34 +95,35 @@ def align(
     cfg: AlignConfig,
     embedder: FaceEmbedder,
     each: Map = parallel_map,
-    alone: Alone = lambda image: image,
+    alone: RemoveBackground = lambda image: image,
     hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Portraits, "pd.DataFrame", Image.Image]:
-    """Cut one portrait from each picture that shows one main face that is hers.
+    """Crop one portrait from each image that shows one main face, the character's.
 
     Args:
-        images: by sha256.
-        sources: sha256 -> file name, by which messages name a picture.
+        images: images by sha256.
+        sources: sha256 -> file name, for messages.
         cfg: crop and thresholds.
-        embedder: judges whose face it is.
-        each: see each.py.
-        alone: takes away what is around her.
-        hashes: sha256 -> perceptual hash; pictures without one are not compared with others.
+        embedder: face embedding, for the identity check.
+        each: maps a function over items; see common/parallel.py.
+        alone: removes the background of a portrait.
+        hashes: sha256 -> perceptual hash; images without one are not checked for duplicates.
 
     Returns:
-        The kept portraits by sha256, of `cfg.resolution` squared pixels; one row for each picture (where no
-        single face was found its figures are NaN and its embedding is empty); a contact sheet of all. Too few
-        may be kept: see enough.py.
+        The accepted portraits by sha256, of `cfg.resolution` squared pixels; one row per image (without a
+        single main face its numbers are NaN and its embedding is empty); a contact sheet of all. Too few may
+        be accepted: see sufficiency.py.
     """
     names = sorted(images)
-    made = each(partial(_locate, images, cfg, embedder), names)
-    shown = track_progress(zip(names, made, strict=True), "align", len(names))
+    results = track_progress(
+        zip(names, each(partial(_locate, images, cfg, embedder), names), strict=True), "align", len(names)
+    )
     found = [
-        Aligned(name, result.why) if isinstance(result, WorkerFailure) else result for name, result in shown
+        Aligned(name, result.why) if isinstance(result, WorkerFailure) else result for name, result in results
     ]
-    own = flag_outliers(found, cfg.outlier_distance)
-    judged = flag_duplicates(own, hashes, cfg.duplicate_distance, sources)
-    _report(judged, sources)
+    with_distances = flag_outliers(found, cfg.outlier_distance)
+    judged = flag_duplicates(with_distances, hashes, cfg.duplicate_distance, sources)
+    _log_result(judged, sources)
     crops = {a.name: a.crop for a in judged if not a.reason and a.crop}
     portraits = Portraits(images, crops, cfg.resolution, alone)
     frame = _frame(judged).assign(background_removed=bool(cfg.remove_background))
@@ -125,38 +131,37 @@ def align(
 
 
 def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
-    """Return the one main face, or why there is none, with the figure: "no face" or "two faces".
+    """Return the main face, or the reason why there is not exactly one: "no face" or "two faces".
 
     Args:
-        faces: the largest first.
-        min_probability: faces below it are not counted.
+        faces: sorted by size, the largest first.
+        min_probability: faces below this detection probability are ignored.
     """
-    sure = [face for face in faces if face.probability >= min_probability]
-    if not sure:
+    confident = [face for face in faces if face.probability >= min_probability]
+    if not confident:
         best = max((face.probability for face in faces), default=0.0)
-        wanted = f"at least {min_probability:g} (align.min_face_probability) is wanted"
-        return f"no face: the surest place has probability {best:.2f}, {wanted}" if faces else "no face"
-    shares = [face.area / sure[0].area for face in sure]
-    count = sum(share >= SECOND_FACE for share in shares)
+        limit = f"at least {min_probability:g} (align.min_face_probability) is required"
+        return f"no face: the best detection has probability {best:.2f}, {limit}" if faces else "no face"
+    shares = [face.area / confident[0].area for face in confident]
+    count = sum(share >= MIN_SECOND_FACE_SHARE for share in shares)
     if count > 1:
-        said = NUMBERS[count] if count < len(NUMBERS) else str(count)
-        return (
-            f"{said} faces: the second is {shares[1]:.2f} of the largest, less than {SECOND_FACE:g} is wanted"
-        )
-    return sure[0]
+        number = NUMBERS[count] if count < len(NUMBERS) else str(count)
+        limit = f"less than {MIN_SECOND_FACE_SHARE:g} is required"
+        return f"{number} faces: the second is {shares[1]:.2f} of the largest, {limit}"
+    return confident[0]
 
 
 def _people(image: Image.Image, faces: Sequence[Face], cfg: AlignConfig) -> list[Face]:
-    """Return the faces without animals' and toys', where a person's is among them."""
-    sure = [face for face in faces if face.probability >= cfg.min_face_probability][:MOST_LOOKED_AT]
-    if len(sure) < 2:
+    """Return the faces of people, without animals and toys, if there are any; otherwise all faces."""
+    confident = [face for face in faces if face.probability >= cfg.min_face_probability][:MAX_CHECKED_FACES]
+    if len(confident) < 2:
         return list(faces)
-    people = [face for face in sure if person_score(image, face) >= cfg.min_person]
+    people = [face for face in confident if person_score(image, face) >= cfg.min_person]
     return people or list(faces)
 
 
 def rejection_reason(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) -> str:
-    """Return why a main face is none to learn from, with the figure and its limit; "" where it is one."""
+    """Return why a main face is unsuitable for training, with value and limit; "" if it is suitable."""
     checks = (
         (face.height < cfg.min_face_side, "small face", f"{face.height:.0f} px high", "min_face_side"),
         (abs(pose.yaw) > cfg.max_yaw, "turned away", f"yaw {pose.yaw:.0f} degrees", "max_yaw"),
@@ -164,52 +169,52 @@ def rejection_reason(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) 
         (pose.misfit > cfg.max_misfit, "no whole face", f"misfit {pose.misfit:.2f}", "max_misfit"),
         (contrast < cfg.min_contrast, "face partly hidden", f"contrast {contrast:.2f}", "min_contrast"),
     )
-    for beyond, reason, figure, key in checks:
-        if beyond:
-            return f"{reason}: {figure}, {_wanted(key, getattr(cfg, key))}"
+    for exceeded, reason, value, key in checks:
+        if exceeded:
+            return f"{reason}: {value}, {_limit(key, getattr(cfg, key))}"
     return ""
 
 
-def _unlike_people(image: Image.Image, face: Face, cfg: AlignConfig) -> str:
+def _no_person_reason(image: Image.Image, face: Face, cfg: AlignConfig) -> str:
     score = person_score(image, face)
-    figure = f"no person's face: score {score:.2f}"
-    return f"{figure}, {_wanted('min_person', cfg.min_person)}" if score < cfg.min_person else ""
+    reason = f"no person's face: score {score:.2f}"
+    return f"{reason}, {_limit('min_person', cfg.min_person)}" if score < cfg.min_person else ""
 
 
-def _wanted(key: str, limit: float) -> str:
-    return f"at {'most' if key.startswith('max') else 'least'} {limit:g} (align.{key}) is wanted"
+def _limit(key: str, limit: float) -> str:
+    return f"at {'most' if key.startswith('max') else 'least'} {limit:g} (align.{key}) is required"
 
 
 def flag_outliers(found: Sequence[Aligned], limit: float) -> list[Aligned]:
-    """Measure each face's distance to the median face, and leave out those beyond `limit`."""
+    """Set each face's distance to the median face, and reject faces farther than `limit`."""
     embeddings = [a.embedding for a in found if a.embedding is not None]
     if not embeddings:
         return list(found)
-    # the median of each coordinate: a few strangers do not move it as they would move a mean
+    # median of each coordinate: unlike a mean, it barely moves with a few faces of other people
     middle = np.median(np.stack(embeddings).astype(np.float64), axis=0)
     middle /= max(float(np.linalg.norm(middle)), 1e-12)
-    return [_distanced(a, middle, limit) for a in found]
+    return [_with_distance(a, middle, limit) for a in found]
 
 
 def flag_duplicates(
     found: Sequence[Aligned], hashes: Mapping[str, str], limit: float, sources: Mapping[str, str]
 ) -> list[Aligned]:
-    """Leave out second pictures of one moment, such as another crop of the same photograph.
+    """Reject a second image of one moment, such as another crop of the same photograph.
 
-    Perceptual hash and face are both close to those of one before them; ingest has left out what the hash
-    alone tells.
+    Both its perceptual hash and its face are close to an earlier image's. Ingest has already rejected
+    duplicates that the hash alone reveals.
     """
     judged: list[Aligned] = []
     kept: list[Aligned] = []
-    known = PerceptualHashIndex(len(found))
+    index = PerceptualHashIndex(len(found))
     for aligned in found:
         if not aligned.reason and aligned.name in hashes:
-            close = np.flatnonzero(known.distances(hashes[aligned.name]) <= ALIKE_BITS)
+            close = np.flatnonzero(index.distances(hashes[aligned.name]) <= MAX_PHASH_BITS)
             same = next((kept[i].name for i in close if _same_moment(kept[i], aligned, limit)), None)
             if same:
                 aligned = replace(aligned, reason=f"near duplicate: the same moment as {sources[same]}")
             else:
-                known.add(hashes[aligned.name])
+                index.add(hashes[aligned.name])
                 kept.append(aligned)
         judged.append(aligned)
     return judged
@@ -221,12 +226,12 @@ def _same_moment(one: Aligned, other: Aligned, limit: float) -> bool:
     return 1 - float(one.embedding @ other.embedding) <= limit
 
 
-def _distanced(aligned: Aligned, middle: np.ndarray, limit: float) -> Aligned:
+def _with_distance(aligned: Aligned, middle: np.ndarray, limit: float) -> Aligned:
     if aligned.embedding is None:
         return aligned
     distance = round(1 - float(aligned.embedding.astype(np.float64) @ middle), 6)
-    wanted = f"at most {limit:g} (align.outlier_distance) is wanted"
-    reason = f"identity outlier: distance {distance:.2f}, {wanted}" if distance > limit else ""
+    required = f"at most {limit:g} (align.outlier_distance) is required"
+    reason = f"identity outlier: distance {distance:.2f}, {required}" if distance > limit else ""
     return replace(aligned, outlier_distance=distance, reason=reason)
 
 
@@ -243,9 +248,9 @@ def _locate(
     pose, contrast = head_pose(face.landmarks), landmark_contrast(image, face.landmarks, face.box)
     share = round(face.height / image.height, 4)
     found = Aligned(name, "", inside, crop, pose, contrast, share)
-    if reason := rejection_reason(face, pose, contrast, cfg) or _unlike_people(image, face, cfg):
+    if reason := rejection_reason(face, pose, contrast, cfg) or _no_person_reason(image, face, cfg):
         return replace(found, reason=reason)
-    # whatever the portrait shows, whose face it is is judged close up, as faces in drawn images are
+    # embed a close-up crop whatever `cfg.crop` is, so that scores compare with generated images
     near = portrait_crop(face, "face", cfg.margin, image.size)
     close = face_crop(
         apply_crop(image, near, cfg.resolution), transform_face(face, near, cfg.resolution), embedder.size
@@ -261,16 +266,16 @@ def _frame(judged: Sequence[Aligned]) -> "pd.DataFrame":
 
 def _row(aligned: Aligned) -> list[object]:
     face = aligned.face
-    figures = [float("nan")] * 15 if face is None else [face.probability, *face.box, *face.landmarks.ravel()]
+    values = [float("nan")] * 15 if face is None else [face.probability, *face.box, *face.landmarks.ravel()]
     pose = aligned.pose
-    figures += [float("nan")] * 3 if pose is None else [pose.yaw, pose.pitch, pose.misfit]
-    figures += [aligned.contrast, aligned.face_share]
+    values += [float("nan")] * 3 if pose is None else [pose.yaw, pose.pitch, pose.misfit]
+    values += [aligned.contrast, aligned.face_share]
     embedding = np.zeros(0, np.float32) if aligned.embedding is None else aligned.embedding
     kept = not aligned.reason
-    return [aligned.name, *figures, embedding, aligned.outlier_distance, kept, aligned.reason]
+    return [aligned.name, *values, embedding, aligned.outlier_distance, kept, aligned.reason]
 
 
-def _report(judged: Sequence[Aligned], sources: Mapping[str, str]) -> None:
+def _log_result(judged: Sequence[Aligned], sources: Mapping[str, str]) -> None:
     left_out = [a for a in judged if a.reason]
     for aligned in left_out:
         logger.warning("left out %s: %s", sources[aligned.name], aligned.reason)

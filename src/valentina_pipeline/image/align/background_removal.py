@@ -1,4 +1,4 @@
-"""Taking away what is around a person, by any semantic segmentation model that transformers loads."""
+"""Background removal with any semantic segmentation model that transformers can load."""
 
 from collections.abc import Callable
 
@@ -9,26 +9,26 @@ from valentina_pipeline.common.missing_model import MissingModelError, missing_h
 from valentina_pipeline.common.threads import one_thread
 
 GREY = 128
-"""Of 255: what a background turns into; captions say so."""
+"""Level of 255 that replaces the background; captions mention it."""
 
 PLAIN = "plain grey background"
 LABEL = "background"
 
 
 def missing_segmenter(model: str) -> MissingModelError:
-    """Return the error for a segmentation model that is not here, or that has no class "background"."""
+    """Return the error for a segmentation model that is not on this machine or lacks "background"."""
     kind = f"the segmentation model with a class called {LABEL!r},"
     return missing_hub_model(kind, model, "see its card", "align.remove_background")
 
 
 def remover(model: str) -> Callable[[Image.Image], Image.Image]:
-    """Return a function that turns the background of a picture grey.
+    """Return a function that makes the background of an image gray.
 
     Args:
-        model: a hub id already downloaded, or a folder; one of its classes is called "background".
+        model: a hub id already downloaded, or a folder; one of its classes must be "background".
 
     Raises:
-        MissingModelError: it is not on this machine, or has no such class.
+        MissingModelError: the model is not on this machine, or lacks the class.
     """
     import torch
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation

@@ -1,4 +1,4 @@
-"""What a portrait shows of a picture, and cutting it out."""
+"""Portrait crop: its position, size and rotation, and its application to images, masks and landmarks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,15 +12,15 @@ from valentina_pipeline.image.faces.embedding import LEFT_EYE, RIGHT_EYE
 Policy = Literal["face", "bust", "full"]
 
 POLICIES = {"face": (1.0, 0.0), "bust": (1.8, 0.16)}
-"""How much wider than a face's crop, and how far below the face its middle lies, as a share of its side."""
+"""Policy -> width relative to a face crop, and offset of its center below the face as a share of its side."""
 
-TIGHTEST = 6 / 7
-"""A crop may be this much narrower than asked for, rather than show what is not in the picture."""
+MIN_WIDTH_SHARE = 6 / 7
+"""Minimum share of the requested width: a crop shrinks so far rather than exceed the image."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a picture: its centre (x, y), width and height in pixels, turned by `angle` radians."""
+    """A part of an image: its center (x, y), width and height in pixels, rotated by `angle` radians."""
 
     centre: tuple[float, float]
     width: float
@@ -28,38 +28,38 @@ class Crop:
     angle: float
 
     def visible_size(self, size: int) -> tuple[int, int]:
-        """Return width and height of `size` x `size` pixels in the proportions of the crop."""
+        """Return width and height with the crop's aspect ratio and the area of about `size` x `size`."""
         long = (self.width / self.height) ** 0.5
         return max(1, round(size * long)), max(1, round(size / long))
 
     def matrix(self, shown: tuple[int, int]) -> np.ndarray:
-        """Return float64 (2, 3): picture -> pixels of the crop drawn at this width and height."""
+        """Return float64 (2, 3): image pixels -> crop pixels at this width and height."""
         x, y = shown[0] / self.width, shown[1] / self.height
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         turn = np.array([[cos * x, sin * x], [-sin * y, cos * y]])
-        # pixel centres lie at whole numbers: the middle of n pixels is (n - 1) / 2
+        # pixel centers are integers: the middle of n pixels is (n - 1) / 2
         return np.column_stack([turn, (np.array(shown) - 1) / 2 - turn @ np.array(self.centre)])
 
 
 def portrait_crop(face: Face, policy: Policy, margin: float, picture: tuple[int, int]) -> Crop:
-    """Return what a portrait shows of a picture.
+    """Return the crop of a portrait.
 
-    Around a face it is a square in which the eyes are level, `margin` face heights wide, or up to a seventh
-    less where only that fits in the picture, and moved inside where it would reach out. A bust is the same,
-    wider and with the face in its upper part. In full, the picture stays as it is.
+    "face" is a square with level eyes, `margin` face heights wide. It shrinks by up to a seventh and moves
+    so that it stays inside the image. "bust" is wider, with the face in its upper part. "full" is the whole
+    image.
 
     Args:
-        face: in pixels of the picture.
+        face: in pixels of the image.
         policy: face, bust or full.
-        margin: in face heights.
-        picture: width and height in pixels.
+        margin: width of a face crop in face heights.
+        picture: width and height of the image in pixels.
     """
     if policy == "full":
         return Crop(((picture[0] - 1) / 2, (picture[1] - 1) / 2), *picture, 0.0)
     wider, below = POLICIES[policy]
     x0, y0, x1, y1 = face.box
-    asked = margin * wider * face.height
-    side = max(min(asked, *picture), TIGHTEST * asked)
+    requested = margin * wider * face.height
+    side = max(min(requested, *picture), MIN_WIDTH_SHARE * requested)
     down = below * side
     x, y = (
         float(np.clip((low + high) / 2, side / 2, extent - side / 2)) if side <= extent else (low + high) / 2
@@ -71,22 +71,22 @@ def portrait_crop(face: Face, policy: Policy, margin: float, picture: tuple[int,
 
 
 def apply_crop(image: Image.Image, crop: Crop, size: int, linear: bool = False) -> Image.Image:
-    """Return the crop at `size` x `size` pixels in its own proportions, RGB, free of aliasing.
+    """Return the cropped RGB image in its own aspect ratio, without aliasing.
 
-    Where it reaches outside, the picture's edge goes on: mirroring would show hair a second time.
+    Outside the image, the edge pixels are repeated: mirroring would show hair twice.
 
     Args:
-        image: of any mode.
-        crop: in pixels of it.
-        size: see `Crop.shown`.
-        linear: for masks: sharper filters overshoot, and black beside white would no longer be black.
+        image: image of any mode.
+        crop: in pixels of the image.
+        size: see `Crop.visible_size`.
+        linear: use linear filters, for masks: sharper ones overshoot, so black would not stay black.
     """
     import cv2
 
     shown = crop.visible_size(size)
     native = crop.visible_size(min(max(round((crop.width * crop.height) ** 0.5), 1), 8192))
     matrix = crop.matrix(native)
-    # only the part that is seen: OpenCV warps no picture of more than 32,767 pixels a side
+    # cut the visible part first: OpenCV cannot warp images of more than 32,767 pixels a side
     (x, y), reach = crop.centre, max(crop.width, crop.height) * 0.75 + 4
     left, top = max(0, int(x - reach)), max(0, int(y - reach))
     right, bottom = min(image.width, int(x + reach)), min(image.height, int(y + reach))
@@ -104,7 +104,7 @@ def apply_crop(image: Image.Image, crop: Crop, size: int, linear: bool = False) 
 
 
 def transform_face(face: Face, crop: Crop, size: int) -> Face:
-    """Return the face in pixels of its portrait; the box keeps its proportions about its centre."""
+    """Return the face in pixels of its portrait; the box keeps its aspect ratio around its center."""
     shown = crop.visible_size(size)
     matrix = crop.matrix(shown)
     landmarks = np.round(face.landmarks @ matrix[:, :2].T + matrix[:, 2], 2)

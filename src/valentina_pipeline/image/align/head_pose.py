@@ -1,4 +1,4 @@
-"""Where a head looks, and whether its landmarks are those of a face that is seen whole, from five points."""
+"""Head pose from five landmarks, and checks that the landmarks belong to a fully visible face."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from PIL import Image
 HEAD = np.array(
     [[-31.5, -36.0, 30.0], [31.5, -36.0, 30.0], [0.0, 0.0, 0.0], [-25.0, 31.0, 24.0], [25.0, 31.0, 24.0]]
 )
-"""Eyes, nose and mouth corners of an average adult head in mm, the nose's tip in the middle; x to the
-viewer's right, y down, z away from the viewer."""
+"""Eyes, nose tip and mouth corners of an average adult head in mm; the nose tip is the origin, x points to
+the viewer's right, y down, z away from the viewer."""
 
 
 FACE_HEIGHT, REACH = 96, 9
-"""Pixels: of a face whose landmarks are looked at, and how far around each."""
+"""Pixels: height to which a face is resized, and half the side of the patch around each landmark."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Pose:
         yaw: degrees, positive where the head is turned to the viewer's right.
         pitch: degrees, positive where it looks down.
         roll: degrees, positive where it leans to the viewer's right.
-        misfit: how far the landmarks lie from those of the head in this pose, as a share of the distance from
-            eyes to mouth: large where they are not a face's.
+        misfit: mean distance of the landmarks to the model's in this pose, as a share of the distance from
+            eyes to mouth; large if they are not a face's.
     """
 
     yaw: float
@@ -35,10 +35,10 @@ class Pose:
 
 
 def head_pose(landmarks: np.ndarray) -> Pose:
-    """Return the pose of the average head whose scaled orthographic picture fits the landmarks best.
+    """Return the pose of an average head that fits the landmarks best under scaled orthographic projection.
 
-    Pose from orthography and scaling (DeMenthon & Davis 1995): the affine map from the head to the picture by
-    least squares, and the scaled rotation nearest to it by its singular values.
+    Pose from orthography and scaling (DeMenthon & Davis 1995): fit the affine map from head to image by least
+    squares, and take the nearest scaled rotation by its singular values.
 
     Args:
         landmarks: (5, 2) pixels: eyes, nose, mouth corners, the viewer's left first.
@@ -66,22 +66,22 @@ def head_pose(landmarks: np.ndarray) -> Pose:
 def landmark_contrast(
     image: Image.Image, landmarks: np.ndarray, box: tuple[float, float, float, float]
 ) -> float:
-    """Return how much is to be seen at the landmark with the least: close to 0 under a mask or sunglasses.
+    """Return the contrast at the least visible landmark: close to 0 under a mask or sunglasses.
 
     Args:
-        image: the picture.
-        landmarks: (5, 2) pixels of it.
-        box: of the face: left, top, right, bottom.
+        image: the image.
+        landmarks: (5, 2) in pixels of the image.
+        box: the face: left, top, right, bottom.
 
     Returns:
-        The least standard deviation of the luminance around a landmark, as a share of the whole face's.
+        The smallest standard deviation of the luminance around a landmark, relative to the whole face's.
     """
     left, top, right, bottom = (round(value) for value in box)
     face = image.convert("L").crop((left, top, max(right, left + 1), max(bottom, top + 1)))
     scale = FACE_HEIGHT / face.height
-    grey = np.asarray(face.resize((max(1, round(face.width * scale)), FACE_HEIGHT)), np.float64)
+    gray = np.asarray(face.resize((max(1, round(face.width * scale)), FACE_HEIGHT)), np.float64)
     middles = (landmarks - (left, top)) * scale
     starts = np.clip(middles - REACH, 0, None).astype(int)
-    patches = (grey[y : y + 2 * REACH, x : x + 2 * REACH] for x, y in starts)
-    seen = min(float(patch.std()) if patch.size else 0.0 for patch in patches)
-    return round(seen / max(float(grey.std()), 1e-6), 4)
+    patches = (gray[y : y + 2 * REACH, x : x + 2 * REACH] for x, y in starts)
+    lowest = min(float(patch.std()) if patch.size else 0.0 for patch in patches)
+    return round(lowest / max(float(gray.std()), 1e-6), 4)

@@ -34,18 +34,18 @@ FACE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Aligned:
-    """One picture's result.
+    """Alignment result of one image.
 
     Attributes:
-        name: its sha256.
-        face: in pixels of the portrait; None where no single main face was found.
-        crop: which part of the picture the portrait shows.
-        pose: of the head.
-        contrast: what is to be seen at the landmarks: pose.landmark_contrast.
-        face_share: height of the face as a share of the picture's.
+        name: sha256 of the image.
+        face: in pixels of the portrait; None without a single main face.
+        crop: the part of the image that the portrait shows.
+        pose: head pose.
+        contrast: see `head_pose.landmark_contrast`.
+        face_share: height of the face as a share of the image's.
         embedding: float32 (d,), norm 1.
         outlier_distance: 1 - cosine to the median embedding.
-        reason: why it is left out, or "".
+        reason: reason for rejection, or "".
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Whether portraits are left to train on and to measure against, and what would bring more."""
+"""Check that portraits are left for training and for evaluation, with advice on how to get more."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ADVICE = {
-    "no face": "take pictures in which the face is larger, in the light and unhidden",
-    "no person": "animals and toys are not learned from; where it is a person, lower align.min_person",
-    "small face": "take larger pictures, or crop to bust",
-    "turned away": "add pictures from the front",
-    "looks up or down": "add pictures at eye level",
-    "no whole face": "take pictures that show the whole face",
-    "face partly hidden": "take pictures without mask, hand or sunglasses",
-    "identity outlier": "see on the sheet whether it is somebody else; with few pictures add more",
-    "near duplicate": "add pictures of other moments",
+    "no face": "add images in which the face is larger, well lit and unobstructed",
+    "no person": "animals and toys are excluded; if it is a person, lower align.min_person",
+    "small face": "add larger images, or set align.crop to bust",
+    "turned away": "add images from the front",
+    "looks up or down": "add images at eye level",
+    "no whole face": "add images that show the whole face",
+    "face partly hidden": "add images without mask, hand or sunglasses",
+    "identity outlier": "check on the sheet whether it is somebody else; with few images add more",
+    "near duplicate": "add images of other moments",
 }
-"""By the reason's beginning: how to come by portraits that can be used."""
+"""Beginning of a reason -> advice on how to get usable portraits."""
 
 CROP_ADVICE = "crop these to one person"
 
@@ -28,20 +28,20 @@ FILES_NAMED = 5
 
 
 class TooFewPortraitsError(ValueError):
-    """Too few pictures show her; the message names the reasons."""
+    """Too few usable portraits of the character; the message names the reasons."""
 
 
 def check_portraits(faces: "pd.DataFrame", sources: Mapping[str, str]) -> None:
-    """See that portraits are left on both sides.
+    """Check that both splits have portraits.
 
     Args:
-        faces: align's rows.
+        faces: the table of faces from align.
         sources: sha256 -> file name.
 
     Raises:
-        TooFewPortraitsError: none is left to train on, or none to measure against.
+        TooFewPortraitsError: the training split or the held-out split is empty.
     """
-    for split, purpose in ((TRAIN, "train on"), (HELD_OUT, "measure against")):
+    for split, purpose in ((TRAIN, "training"), (HELD_OUT, "evaluation")):
         if split in set(faces["split"]):
             continue
         left_out = faces[~faces["kept"].astype(bool)]
@@ -50,16 +50,16 @@ def check_portraits(faces: "pd.DataFrame", sources: Mapping[str, str]) -> None:
             files[reason.partition(":")[0]].append(
                 f"{sources[name]}{reason[len(reason.partition(':')[0]) :]}"
             )
-        said = "".join(f"\n- {_counted(reason, found)}" for reason, found in sorted(files.items()))
+        reasons = "".join(f"\n- {_counted(reason, found)}" for reason, found in sorted(files.items()))
         raise TooFewPortraitsError(
-            f"of {len(faces)} pictures none is left to {purpose}: "
-            f"{len(faces) - len(left_out)} can be used, two are the least.{said or ' Add some.'}\n"
-            "The faces table and the contact sheet (data/08_reporting) show all of them."
+            f"none of {len(faces)} images is left for {purpose}: "
+            f"{len(faces) - len(left_out)} can be used, at least 2 are required.{reasons or ' Add images.'}\n"
+            "The faces table and the contact sheet (data/08_reporting) show all images."
         )
 
 
 def _counted(reason: str, files: Sequence[str]) -> str:
-    named = "; ".join(files[:FILES_NAMED])
+    listed = "; ".join(files[:FILES_NAMED])
     more = f"; and {len(files) - FILES_NAMED} more" if len(files) > FILES_NAMED else ""
-    advice = next((said for start, said in ADVICE.items() if reason.startswith(start)), CROP_ADVICE)
-    return f"{reason} ({len(files)}): {advice}. {named}{more}"
+    advice = next((text for start, text in ADVICE.items() if reason.startswith(start)), CROP_ADVICE)
+    return f"{reason} ({len(files)}): {advice}. {listed}{more}"

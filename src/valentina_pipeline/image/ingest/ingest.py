@@ -1,7 +1,7 @@
-"""Taking in pictures: every one that is left out has its reason, and nothing hostile gets further.
+"""Ingest: screen source images, reject hostile or unusable ones with a reason, and write the manifest.
 
-A picture is bounded before it is decoded, then turned upright, into sRGB and into a PNG without
-metadata, whose sha256 is its name from then on. That happens in other processes, which may die.
+Limits are checked before an image is decoded. The image is then turned upright, converted to sRGB and
+stored as PNG without metadata, named by its sha256. Worker processes do this and may crash.
 """
 
 import json
@@ -32,15 +32,15 @@ from valentina_pipeline.image.io.perceptual_hash import PerceptualHashIndex
 
 logger = logging.getLogger(__name__)
 
-PASSING = ("cannot be opened", "decoder died")
-"""Reasons that may not hold the next time."""
+RETRYABLE_REASONS = ("cannot be opened", "decoder died")
+"""Reasons for rejection that are not cached, because the next run may succeed."""
 
-SHOWN = 20
-"""Rejections that are logged one by one; all are in the report."""
+MAX_LOGGED_REJECTIONS = 20
+"""Number of rejections that are logged one by one; rejections.csv has all."""
 
 
 class NoImagesError(ValueError):
-    """Not one picture was taken in; the message names the most frequent reasons."""
+    """No image was accepted; the message names the most frequent reasons."""
 
 
 Map = Callable[
@@ -52,53 +52,53 @@ Outcome = CachedImage | RejectedImageError
 def ingest(
     originals: Sequence[SourceImage], intake: ScreeningContext, journal: ResultCache, each: Map = parallel_map
 ) -> tuple[Mapping[str, Path], pd.DataFrame, pd.DataFrame]:
-    """Judge every picture that the journal does not know yet.
+    """Screen every image that the result cache does not hold, and drop duplicates.
 
     Args:
-        originals: in any order.
-        intake: see there.
-        journal: what is known, and where pictures are kept.
-        each: see each.py.
+        originals: source images in any order.
+        intake: limits, rights and content filter.
+        journal: result cache; also stores the accepted images.
+        each: maps a function over items; see common/parallel.py.
 
     Returns:
-        PNG files by sha256; the manifest (domain/manifest.py), by source name; the rejections, one row
-        a picture left out: source_name, reason, detail.
+        PNG files by sha256; the manifest (domain/manifest.py), sorted by source name; the rejections, one
+        row per rejected image: source_name, reason, detail.
 
     Raises:
-        NoImagesError: nothing is left.
+        NoImagesError: no image was accepted.
     """
     ordered = sorted(originals, key=lambda original: original.name)
-    about = screening_fingerprint(intake)
-    keys = [_key(about, original.version) for original in ordered]
+    context_hash = screening_fingerprint(intake)
+    keys = [_key(context_hash, original.version) for original in ordered]
     outcomes: list[Outcome | None] = [
-        _refused(original, intake) or _known(journal, key)
+        _rights_rejection(original, intake) or _cached_outcome(journal, key)
         for original, key in zip(ordered, keys, strict=True)
     ]
     todo = [row for row, outcome in enumerate(outcomes) if outcome is None]
     if len(todo) < len(ordered):
         logger.info(
-            "%d of %d pictures did not change since they were judged", len(ordered) - len(todo), len(ordered)
+            "%d of %d images are unchanged since the last run", len(ordered) - len(todo), len(ordered)
         )
     with prefetch(ordered[row] for row in todo) as read:
-        made = each(partial(screen_image, intake), read)
-        shown = track_progress(made, "ingest", len(ordered), len(ordered) - len(todo))
-        for row, outcome in zip(todo, shown, strict=True):
-            outcomes[row] = _remembered(journal, keys[row], outcome)
-    judged = [outcome for outcome in outcomes if outcome is not None]
-    kept, rejected = _without_likenesses(ordered, judged, intake.limits.near_duplicate_bits)
+        results = each(partial(screen_image, intake), read)
+        tracked = track_progress(results, "ingest", len(ordered), len(ordered) - len(todo))
+        for row, outcome in zip(todo, tracked, strict=True):
+            outcomes[row] = _store_outcome(journal, keys[row], outcome)
+    screened = [outcome for outcome in outcomes if outcome is not None]
+    kept, rejected = _drop_duplicates(ordered, screened, intake.limits.near_duplicate_bits)
     rejections = pd.DataFrame(
         [(name, r.reason, r.detail) for name, r in rejected], columns=list(REJECTION_COLUMNS), dtype=str
     )
-    _report(len(kept), rejections)
+    _log_rejections(len(kept), rejections)
     manifest = _manifest(kept, intake)
-    _say_notes(manifest)
-    # duplicates, too: without its file a picture would be judged again each time
-    journal.forget_all_but(keys, (item.facts["sha256"] for item in judged if isinstance(item, CachedImage)))
+    _log_notes(manifest)
+    # keep duplicates, too: an image without its file would be screened again in each run
+    journal.forget_all_but(keys, (item.facts["sha256"] for item in screened if isinstance(item, CachedImage)))
     return {item.facts["sha256"]: item.path for _, item in kept}, manifest, rejections
 
 
 def row(original: SourceImage, facts: Mapping[str, Any], record: RightsRecord) -> dict[str, Any]:
-    """Return a picture's row of the manifest."""
+    """Return an image's row of the manifest."""
     return {
         **facts,
         "source_name": original.name,
@@ -109,7 +109,7 @@ def row(original: SourceImage, facts: Mapping[str, Any], record: RightsRecord) -
     }
 
 
-def _refused(original: SourceImage, intake: ScreeningContext) -> RejectedImageError | None:
+def _rights_rejection(original: SourceImage, intake: ScreeningContext) -> RejectedImageError | None:
     try:
         require_permission(intake.rights, original.name, "training", intake.today)
     except NotAllowedError as err:
@@ -117,17 +117,17 @@ def _refused(original: SourceImage, intake: ScreeningContext) -> RejectedImageEr
     return None
 
 
-def _key(about: str, version: str) -> str:
-    # file systems allow names that are no UTF-8
-    return sha256(f"{about} {version}".encode(errors="backslashreplace")) if version else ""
+def _key(context_hash: str, version: str) -> str:
+    # file systems allow names that are not valid UTF-8
+    return sha256(f"{context_hash} {version}".encode(errors="backslashreplace")) if version else ""
 
 
-def _known(journal: ResultCache, key: str) -> Outcome | None:
-    known = journal.get(key) if key else None
-    return RejectedImageError(*known) if isinstance(known, tuple) else known
+def _cached_outcome(journal: ResultCache, key: str) -> Outcome | None:
+    cached = journal.get(key) if key else None
+    return RejectedImageError(*cached) if isinstance(cached, tuple) else cached
 
 
-def _remembered(
+def _store_outcome(
     journal: ResultCache, key: str, outcome: "AcceptedImage | RejectedImageError | WorkerFailure"
 ) -> Outcome:
     if isinstance(outcome, AcceptedImage):
@@ -135,15 +135,15 @@ def _remembered(
     rejection = (
         RejectedImageError("decoder died", outcome.why) if isinstance(outcome, WorkerFailure) else outcome
     )
-    if rejection.reason not in PASSING:
+    if rejection.reason not in RETRYABLE_REASONS:
         journal.reject(key, rejection.reason, rejection.detail)
     return rejection
 
 
-def _without_likenesses(
+def _drop_duplicates(
     originals: Sequence[SourceImage], outcomes: Sequence[Outcome], bits: int
 ) -> tuple[list[tuple[SourceImage, CachedImage]], list[tuple[str, RejectedImageError]]]:
-    """Leave out pictures that equal, or nearly equal, one before them; rejections in order of names."""
+    """Reject images that equal, or nearly equal, an earlier one; rejections are sorted by name."""
     kept: list[tuple[SourceImage, CachedImage]] = []
     rejected: list[tuple[str, RejectedImageError]] = []
     hashes = PerceptualHashIndex(len(outcomes))
@@ -181,19 +181,19 @@ def _manifest(kept: Sequence[tuple[SourceImage, CachedImage]], intake: Screening
     )
 
 
-def _report(accepted: int, rejections: pd.DataFrame) -> None:
-    for left_out in rejections.head(SHOWN).itertuples():
-        logger.warning("left out %s: %s (%s)", left_out.source_name, left_out.reason, left_out.detail)
-    if len(rejections) > SHOWN:
-        logger.warning("and %d more: rejections.csv has them all", len(rejections) - SHOWN)
-    logger.info("%d images taken in, %d left out", accepted, len(rejections))
+def _log_rejections(accepted: int, rejections: pd.DataFrame) -> None:
+    for rejection in rejections.head(MAX_LOGGED_REJECTIONS).itertuples():
+        logger.warning("rejected %s: %s (%s)", rejection.source_name, rejection.reason, rejection.detail)
+    if len(rejections) > MAX_LOGGED_REJECTIONS:
+        logger.warning("and %d more: rejections.csv has them all", len(rejections) - MAX_LOGGED_REJECTIONS)
+    logger.info("%d images accepted, %d rejected", accepted, len(rejections))
     if accepted == 0:
         reasons = Counter(rejections["reason"]).most_common(3)
-        said = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-        raise NoImagesError(f"none of {len(rejections)} files was taken in: {said}; each is logged above")
+        summary = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+        raise NoImagesError(f"all {len(rejections)} files were rejected: {summary}; see the log above")
 
 
-def _say_notes(manifest: pd.DataFrame) -> None:
+def _log_notes(manifest: pd.DataFrame) -> None:
     for note, rows in manifest[manifest["notes"] != ""].groupby("notes"):
         first, *more = rows["source_name"]
         logger.warning("%s%s: %s", first, f" and {len(more)} more" if more else "", note)

@@ -1,6 +1,6 @@
-"""Learned scores of how good a photograph looks, by models that are at hand.
+"""Image quality assessment by learned models that are already on this machine.
 
-CLIP-IQA (Wang, Chan & Loy 2023), by any CLIP; BRISQUE (Mittal, Moorthy & Bovik 2012), by OpenCV's files.
+CLIP-IQA (Wang, Chan & Loy 2023) with any CLIP; BRISQUE (Mittal, Moorthy & Bovik 2012) with OpenCV's files.
 """
 
 from functools import lru_cache
@@ -18,23 +18,23 @@ GOOD, BAD = "Good photo.", "Bad photo."
 """The paper's pair of prompts for overall quality."""
 
 SCALE = 100.0
-"""By which CLIP multiplies cosines before the softmax."""
+"""Factor by which CLIP multiplies cosines before the softmax."""
 
 BRISQUE_FILES = "brisque_model_live.yml", "brisque_range_live.yml"
 BRISQUE_SIDE = 512
-"""Pixels of the shorter side at which it looks: its files were made from pictures of about this size."""
+"""Shorter side in pixels to which images are resized: BRISQUE was fitted on images of about this size."""
 
 
 def clip_iqa(image: Image.Image, model: str) -> float:
-    """Return how much nearer a picture is to "Good photo." than to "Bad photo.", in [0, 1].
+    """Return the CLIP-IQA score in [0, 1]: 1 is nearest to "Good photo.", 0 to "Bad photo.".
 
     Args:
         image: any size.
         model: a folder in open_clip's layout, or a name such as "ViT-B-32/laion2b_s34b_b79k".
 
     Raises:
-        MissingModelError: it is not on this machine.
-        ValueError: open_clip knows no such model.
+        MissingModelError: the model is not on this machine.
+        ValueError: open_clip does not know the model.
     """
     import torch
 
@@ -45,14 +45,14 @@ def clip_iqa(image: Image.Image, model: str) -> float:
 
 
 def brisque(image: Image.Image, folder: str) -> float:
-    """Return how distorted a picture looks, from 0 (natural) to 100.
+    """Return the BRISQUE score, from 0 (natural) to 100 (distorted).
 
     Args:
         image: any size.
-        folder: holds BRISQUE_FILES.
+        folder: contains BRISQUE_FILES.
 
     Raises:
-        MissingModelError: it does not, or they are none.
+        MissingModelError: a file is missing or invalid.
     """
     small = image.convert("RGB")
     scale = BRISQUE_SIDE / min(image.size)
@@ -78,7 +78,7 @@ def _brisque(folder: str) -> Any:
 
 
 def require_brisque(folder: str) -> list[Path]:
-    """Return BRISQUE's two files in `folder` without reading them.
+    """Return the paths of BRISQUE's two files in `folder` without reading them.
 
     Raises:
         MissingModelError: one of them is missing.
@@ -92,7 +92,7 @@ def require_brisque(folder: str) -> list[Path]:
 def _missing_brisque(files: list[Path]) -> MissingModelError:
     return MissingModelError(
         f"BRISQUE ({' and '.join(map(str, files))})",
-        "Apache-2.0; made from the LIVE database",
-        "they are in modules/quality/samples of github.com/opencv/opencv_contrib; "
-        "set ingest.brisque_model to the folder that holds them",
+        "Apache-2.0; fitted on the LIVE database",
+        "download them from modules/quality/samples of github.com/opencv/opencv_contrib and "
+        "set ingest.brisque_model to their folder",
     )

@@ -1,4 +1,4 @@
-"""Masks beside pictures, as other trainers read them: white is learned, black is not, gray in part."""
+"""Loss masks from files next to the images: white is learned, black is ignored, gray is weighted."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG")
 
-OTHER_SHAPE = 0.01
-"""By how much the proportions of a mask may differ from its picture's: rounding of a smaller one."""
+MAX_ASPECT_DIFFERENCE = 0.01
+"""Relative difference allowed between the aspect ratios of mask and image: a smaller mask is rounded."""
 
 Masked = tuple[SourceImage, Size]
 Map = Callable[[Callable[[Masked], bytes | RejectedImageError], Iterable[Masked]], Iterable[Any]]
@@ -31,44 +31,43 @@ Map = Callable[[Callable[[Masked], bytes | RejectedImageError], Iterable[Masked]
 def take_in(
     originals: Sequence[SourceImage], manifest: pd.DataFrame, limits: IngestConfig, each: Map = parallel_map
 ) -> tuple[Mapping[str, bytes], pd.DataFrame]:
-    """Read the masks of the pictures that were taken in; a picture whose mask is refused stays.
+    """Read the masks of the accepted images; an image whose mask is rejected stays.
 
     Args:
-        originals: pictures, with their masks.
-        manifest: of the pictures that were taken in.
-        limits: bytes and pixels of a file.
-        each: see each.py.
+        originals: source images with their masks.
+        manifest: rows of the accepted images.
+        limits: maximum bytes and pixels of a file.
+        each: maps a function over items; see common/parallel.py.
 
     Returns:
-        PNG files of masks by the sha256 of their pictures; one row a mask refused: source_name, reason,
-        detail.
+        PNG masks by the sha256 of their images; one row per rejected mask: source_name, reason, detail.
     """
-    of = {original.name: original.mask for original in originals if original.mask}
-    rows = [row for row in manifest.to_dict("records") if row["source_name"] in of]
+    sources = {original.name: original.mask for original in originals if original.mask}
+    rows = [row for row in manifest.to_dict("records") if row["source_name"] in sources]
     masks: dict[str, bytes] = {}
     refused = []
     sizes = [(int(row["width"]), int(row["height"])) for row in rows]
-    with prefetch(of[row["source_name"]] for row in rows) as read:
-        # workers are started for nothing else
-        made = each(partial(_encoded, limits), zip(read, sizes, strict=True)) if rows else ()
-        for row, mask in zip(rows, made, strict=True):
+    with prefetch(sources[row["source_name"]] for row in rows) as read:
+        # without masks no worker is started
+        results = each(partial(_encoded, limits), zip(read, sizes, strict=True)) if rows else ()
+        for row, mask in zip(rows, results, strict=True):
             if isinstance(mask, bytes):
                 masks[row["sha256"]] = mask
                 continue
             reason = mask.why if isinstance(mask, WorkerFailure) else mask
-            why = f"{reason}; {row['source_name']} is taken without it"
-            logger.warning("the mask %s is not used: %s", of[row["source_name"]].name, why)
-            refused.append((of[row["source_name"]].name, "mask not used", why))
+            why = f"{reason}; {row['source_name']} is used without it"
+            logger.warning("the mask %s is not used: %s", sources[row["source_name"]].name, why)
+            refused.append((sources[row["source_name"]].name, "mask not used", why))
     return masks, pd.DataFrame(refused, columns=list(REJECTION_COLUMNS), dtype=str)
 
 
 def read_mask(original: SourceImage, size: Size, limits: IngestConfig) -> Image.Image:
-    """Return a mask, L, upright and as large as its picture; what is transparent counts as black.
+    """Return the mask in mode L, upright and in its image's size; transparent pixels become black.
 
     Args:
         original: the mask's file.
-        size: width and height of the picture, in pixels.
-        limits: bytes and pixels of the file.
+        size: width and height of the image in pixels.
+        limits: maximum bytes and pixels of the file.
 
     Raises:
         RejectedImageError: it cannot be read, has other proportions than the picture, or is all black.
@@ -76,12 +75,12 @@ def read_mask(original: SourceImage, size: Size, limits: IngestConfig) -> Image.
     content = read_content(original, limits.max_bytes)
     any_side = limits.model_copy(update={"min_side": 1})
     mask = decode(content, any_side, FORMATS, behind="black").image.convert("L")
-    if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > OTHER_SHAPE:
-        shapes = f"the mask has {mask.width} x {mask.height} pixels, its picture {size[0]} x {size[1]}"
-        raise RejectedImageError("another shape", f"{shapes}: save it in the picture's size")
+    if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > MAX_ASPECT_DIFFERENCE:
+        shapes = f"the mask has {mask.width} x {mask.height} pixels, its image {size[0]} x {size[1]}"
+        raise RejectedImageError("another shape", f"{shapes}: save it in the image's size")
     if mask.getextrema() == (0, 0):
-        raise RejectedImageError("nothing to learn", "the mask is all black: white is what is learned")
-    # not Lanczos: it rings, and black would no longer be black near an edge
+        raise RejectedImageError("nothing to learn", "the mask is all black: paint white where to learn")
+    # not Lanczos: it rings, so black next to an edge would not stay black
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
 
 

@@ -1,4 +1,4 @@
-"""The renderer as a source of portraits: one woman in scenes spread evenly over what varies."""
+"""Rendered source: portraits of one identity in scenes that cover every trait evenly."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,21 +13,21 @@ from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.io import png
 
 SMALLEST = 768
-"""Pixels: what is rendered at least, so that a crop has more than the tiny base needs."""
+"""Minimum render size in pixels, so that a crop exceeds the tiny base's resolution."""
 
 YAW = 35.0
 YAW_STEPS = 10
 
 
 def scene(seed: int, index: int) -> renderer.Scene:
-    """Return scene `index`, the same however many there are.
+    """Return scene `index`, independent of the number of scenes.
 
-    Drawn at random, except that each vocabulary is gone through in shuffled rounds, and yaw in strata:
-    any row of scenes covers all of them evenly.
+    The scene is random, but each vocabulary is sampled in shuffled rounds and yaw in strata, so that any
+    run of consecutive scenes covers them evenly.
     """
-    drawn = renderer.random_scene(np.random.default_rng([seed, index]))
+    sampled = renderer.random_scene(np.random.default_rng([seed, index]))
     step = _round(seed, index, 0, YAW_STEPS)
-    within = (drawn.yaw + YAW) / (2 * YAW)
+    within = (sampled.yaw + YAW) / (2 * YAW)
     vocabularies = {
         "expression": renderer.EXPRESSIONS,
         "dress": renderer.DRESSES,
@@ -39,11 +39,11 @@ def scene(seed: int, index: int) -> renderer.Scene:
         field: options[_round(seed, index, number, len(options))]
         for number, (field, options) in enumerate(vocabularies.items(), start=1)
     }
-    return replace(drawn, yaw=YAW * (2 * (step + within) / YAW_STEPS - 1), **words)
+    return replace(sampled, yaw=YAW * (2 * (step + within) / YAW_STEPS - 1), **words)
 
 
 def _round(seed: int, index: int, field: int, options: int) -> int:
-    """Return which option `index` takes: each round of `options` indices is a permutation."""
+    """Return the option of `index`: each round of `options` indices is a permutation."""
     turn, place = divmod(index, options)
     return int(np.random.default_rng([seed, field, turn, options]).permutation(options)[place])
 
@@ -51,25 +51,25 @@ def _round(seed: int, index: int, field: int, options: int) -> int:
 def portraits(
     woman: renderer.Identity, trigger: str, count: int, size: int, seed: int
 ) -> Sequence[SourceImage]:
-    """Return `count` portraits, each rendered when its content is asked for.
+    """Return `count` portraits, each rendered when its content is read.
 
     Args:
-        woman: who is in all of them.
-        trigger: the first part of their names.
-        count: how many; more only adds to those before.
+        woman: the identity of all portraits.
+        trigger: prefix of their names.
+        count: number of portraits; a larger count keeps the earlier ones unchanged.
         size: width and height in pixels.
-        seed: of scenes, framing and strands.
+        seed: seed of scenes, framing and strands.
     """
     scenes = [scene(seed, index) for index in range(count)]
     return [
         SourceImage(
             name=f"{trigger}_{index:04d}.png",
-            content=partial(_rendered, woman, view, index, size),
+            content=partial(_render, woman, view, index, size),
             attributes=renderer.attributes(woman, view),
         )
         for index, view in enumerate(scenes)
     ]
 
 
-def _rendered(woman: renderer.Identity, view: renderer.Scene, seed: int, size: int) -> bytes:
-    return png.encode(Image.fromarray(renderer.render(woman, view, seed, size)))
+def _render(identity: renderer.Identity, view: renderer.Scene, seed: int, size: int) -> bytes:
+    return png.encode(Image.fromarray(renderer.render(identity, view, seed, size)))

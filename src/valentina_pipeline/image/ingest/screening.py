@@ -1,4 +1,4 @@
-"""What becomes of one picture by its content alone: a function of its bytes, limits, code and libraries."""
+"""Screening of one image by its content alone: a function of its bytes, the limits, code and libraries."""
 
 import json
 from collections.abc import Callable
@@ -26,18 +26,18 @@ LIBRARIES = (
     "imagehash", "nudenet", "open-clip-torch", "opencv-contrib-python-headless", "pillow", "pillow-heif",
     "rapidocr", "transformers",
 )  # fmt: skip
-"""Whose versions do, too."""
+"""Packages whose versions are part of the screening fingerprint."""
 
 
 @dataclass(frozen=True)
 class ScreeningContext:
-    """What every picture is judged by.
+    """Settings and filters that apply to every image.
 
     Attributes:
-        limits: bytes, pixels, sides, quality and likeness.
-        rights: the concept's records.
-        today: decides only whether a record has expired; its last day still counts.
-        unsafe: says what makes a picture unsafe, or None; can be pickled.
+        limits: bytes, pixels, sides, quality and distance between duplicates.
+        rights: the concept's rights records.
+        today: date on which records are checked for expiry; the last day is still valid.
+        unsafe: returns the reason why an image is unsafe, or None; picklable.
     """
 
     limits: IngestConfig
@@ -48,57 +48,57 @@ class ScreeningContext:
 
 @dataclass(frozen=True)
 class AcceptedImage:
-    """A picture that passed all that can be said of it alone: its facts, as in the manifest, and its PNG."""
+    """An image that passed screening: its manifest fields, and its PNG."""
 
     facts: dict[str, Any]
     content: bytes
 
 
 def screen_image(intake: ScreeningContext, original: SourceImage) -> AcceptedImage | RejectedImageError:
-    """Return what becomes of one picture by its content alone, whatever the file holds."""
+    """Decode, measure and filter one image; return it, or the reason for its rejection."""
     limits = intake.limits
     try:
         content = read_content(original, limits.max_bytes)
-        found = decode(content, limits.model_copy(update={"min_side": _least_side(limits)}))
-        figures = quality.measure_quality(found.image, found.tables, read_letters=limits.max_letters >= 0)
-        quality.check(figures, limits)
-        if reason := intake.unsafe(found.image):
+        decoded = decode(content, limits.model_copy(update={"min_side": _min_side(limits)}))
+        metrics = quality.measure_quality(decoded.image, decoded.tables, read_letters=limits.max_letters >= 0)
+        quality.check(metrics, limits)
+        if reason := intake.unsafe(decoded.image):
             raise RejectedImageError("unsafe content", reason)
-        scores = _scores(found.image, limits)
+        scores = _scores(decoded.image, limits)
     except RejectedImageError as rejection:
         return rejection
-    small = min(found.image.size) < limits.min_side
-    image = upscaler(limits.upscale).enlarge(found.image) if small else found.image
+    small = min(decoded.image.size) < limits.min_side
+    image = upscaler(limits.upscale).enlarge(decoded.image) if small else decoded.image
     encoded = png.encode(image)
     facts = {
         "sha256": sha256(encoded),
         "source_sha256": sha256(content),
-        "format": found.format,
+        "format": decoded.format,
         "width": image.width,
         "height": image.height,
         "bytes": len(content),
         "phash": perceptual_hash(image),
-        **asdict(figures),
+        **asdict(metrics),
         **scores,
         "upscaled": small,
-        "notes": "; ".join(found.notes),
+        "notes": "; ".join(decoded.notes),
     }
     return AcceptedImage(facts, encoded)
 
 
 def screening_fingerprint(intake: ScreeningContext) -> str:
-    """Return a hash of all that an outcome depends on beside the picture: limits, code and libraries."""
+    """Return a hash of everything else that an outcome depends on: limits, code and libraries."""
     code = fingerprint(__name__, content_filter.__name__)
     libraries = {name: version(name) for name in LIBRARIES}
-    about = {"limits": intake.limits.model_dump(exclude={"count"}), "code": code, "libraries": libraries}
-    return sha256(json.dumps(about, sort_keys=True).encode())
+    context = {"limits": intake.limits.model_dump(exclude={"count"}), "code": code, "libraries": libraries}
+    return sha256(json.dumps(context, sort_keys=True).encode())
 
 
 def read_content(original: SourceImage, limit: int) -> bytes:
     """Return a file's content.
 
     Raises:
-        RejectedImageError: it cannot be read, or has more than `limit` bytes.
+        RejectedImageError: it cannot be read, or exceeds `limit` bytes.
     """
     try:
         content = original.content()
@@ -110,24 +110,26 @@ def read_content(original: SourceImage, limit: int) -> bytes:
 
 
 def perceptual_hash(image: Image.Image) -> str:
-    """Return 64 bits that stay close where a picture is encoded again, resized or lit otherwise, as hex."""
+    """Return the 64-bit perceptual hash as hex; recompression, resizing and relighting change few bits."""
     import imagehash
 
     return str(imagehash.phash(image))
 
 
-def _least_side(limits: IngestConfig) -> int:
+def _min_side(limits: IngestConfig) -> int:
     return ceil(limits.min_side / upscaler(limits.upscale).factor) if limits.upscale else limits.min_side
 
 
 def _scores(image: Image.Image, limits: IngestConfig) -> dict[str, float | None]:
-    """Return the learned scores that are wanted; None of others."""
-    good = clip_iqa(image, limits.score_model) if limits.score_model else None
-    if good is not None and good < limits.min_score:
-        raise RejectedImageError("looks poor", f"CLIP-IQA {good:g}, at least {limits.min_score:g} is wanted")
-    distorted = brisque(image, limits.brisque_model) if limits.brisque_model else None
-    if distorted is not None and distorted > limits.max_brisque:
+    """Return the learned scores; None for a model that is not configured."""
+    iqa_score = clip_iqa(image, limits.score_model) if limits.score_model else None
+    if iqa_score is not None and iqa_score < limits.min_score:
         raise RejectedImageError(
-            "looks poor", f"BRISQUE {distorted:g}, at most {limits.max_brisque:g} is wanted"
+            "looks poor", f"CLIP-IQA {iqa_score:g}, at least {limits.min_score:g} is required"
         )
-    return {"clip_iqa": good, "brisque": distorted}
+    brisque_score = brisque(image, limits.brisque_model) if limits.brisque_model else None
+    if brisque_score is not None and brisque_score > limits.max_brisque:
+        raise RejectedImageError(
+            "looks poor", f"BRISQUE {brisque_score:g}, at most {limits.max_brisque:g} is required"
+        )
+    return {"clip_iqa": iqa_score, "brisque": brisque_score}

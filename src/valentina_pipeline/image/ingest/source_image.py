@@ -1,4 +1,4 @@
-"""Pictures as they came, and reading them: those behind a network many at once."""
+"""Source images and their reading: remote ones are prefetched by several threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,16 +14,16 @@ from valentina_pipeline.image.io.decode import brief
 
 @dataclass(frozen=True)
 class SourceImage:
-    """A picture as it came.
+    """An image file before decoding.
 
     Attributes:
-        name: a file name, relative to its source.
-        content: reads the file, at most one byte more than `max_bytes`; can be pickled.
-        attributes: what is known of it: trait -> word.
-        version: names its content, such as by place, size and time; "" where nothing does.
-        remote: reading waits for a network.
-        caption: a person's, from a file beside it; "" where there is none.
-        mask: says where to learn from it; a file beside it, if there is one.
+        name: file name relative to its source.
+        content: reads the file, at most one byte more than `max_bytes`; picklable.
+        attributes: known traits: trait -> word.
+        version: identifies the content, for example by path, size and time; "" if unknown.
+        remote: reading waits for the network.
+        caption: written by a person in a sidecar file; "" if there is none.
+        mask: loss mask from a sidecar file, or None.
     """
 
     name: str
@@ -37,42 +37,42 @@ class SourceImage:
 
 @contextmanager
 def prefetch(originals: Iterable[SourceImage], at_once: int = 16) -> Iterator[Iterator[SourceImage]]:
-    """Give the originals in order; the contents of remote ones are read ahead, many at once, into files.
+    """Yield the source images in order; download remote ones ahead into files, `at_once` at a time.
 
-    The files last as long as the block: workers may read them after the last original was asked for. A
-    content that could not be read raises again where it is asked for.
+    The files exist as long as the block: workers may read them after the last image was yielded. A failed
+    download raises its error again when the content is read.
     """
     with TemporaryDirectory(prefix="fetched-") as folder, ThreadPoolExecutor(at_once) as threads:
-        yield _ahead(originals, Path(folder), threads, 2 * at_once)
+        yield _read_ahead(originals, Path(folder), threads, 2 * at_once)
 
 
-def _ahead(
-    originals: Iterable[SourceImage], folder: Path, threads: ThreadPoolExecutor, most: int
+def _read_ahead(
+    originals: Iterable[SourceImage], folder: Path, threads: ThreadPoolExecutor, max_pending: int
 ) -> Iterator[SourceImage]:
-    waiting: deque[Future[SourceImage]] = deque()
+    pending: deque[Future[SourceImage]] = deque()
     for number, original in enumerate(originals):
-        waiting.append(threads.submit(_fetched, original, folder / str(number)))
-        if len(waiting) >= most or not original.remote:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        pending.append(threads.submit(_download, original, folder / str(number)))
+        if len(pending) >= max_pending or not original.remote:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
-def _fetched(original: SourceImage, file: Path) -> SourceImage:
+def _download(original: SourceImage, file: Path) -> SourceImage:
     if not original.remote:
         return original
     try:
         file.write_bytes(original.content())
     except OSError as err:
-        return replace(original, content=partial(_raised, brief(err)))
-    return replace(original, content=partial(_taken, file))
+        return replace(original, content=partial(_raise_error, brief(err)))
+    return replace(original, content=partial(_read_and_delete, file))
 
 
-def _raised(said: str) -> bytes:
-    raise OSError(said)
+def _raise_error(message: str) -> bytes:
+    raise OSError(message)
 
 
-def _taken(file: Path) -> bytes:
+def _read_and_delete(file: Path) -> bytes:
     content = file.read_bytes()
     file.unlink()
     return content

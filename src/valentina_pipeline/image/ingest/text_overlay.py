@@ -1,7 +1,7 @@
-"""Writing in an image, such as a watermark: found and read by PP-OCR, whose weights RapidOCR's package ships.
+"""Text in an image, such as a visible watermark, read by PP-OCR; RapidOCR's package contains the weights.
 
-Only writing that can be read counts, so that fur, grass, cloth or bricks are not taken for it. Writing in the
-scene, on a shirt or a sign, counts like writing that was laid over the image.
+Only readable text counts, so that fur, grass, cloth or bricks are not mistaken for it. Text in the scene, on
+a shirt or a sign, counts like text laid over the image.
 """
 
 from functools import lru_cache
@@ -11,22 +11,22 @@ import numpy as np
 from PIL import Image
 
 MAX_SIDE = 1024
-"""Pixels of the longer side at which writing is looked for."""
+"""Longer side in pixels to which images are reduced before reading."""
 
 MIN_LETTERS = 4
 MIN_SCORE = 0.7
-"""A line counts from so many letters and digits, read with at least this confidence."""
+"""A line counts if it has at least MIN_LETTERS letters and digits, read with confidence MIN_SCORE or more."""
 
 
 def count_overlay_letters(image: Image.Image) -> int:
-    """Return the number of letters and digits in the lines of writing that can be read.
+    """Return the number of letters and digits in the readable lines of text.
 
     Args:
         image: RGB, any size.
     """
     small = image.convert("RGB")
     small.thumbnail((MAX_SIDE, MAX_SIDE))
-    found = _reader()(np.asarray(small)[..., ::-1].copy(), use_cls=False)  # it reads BGR
+    found = _reader()(np.asarray(small)[..., ::-1].copy(), use_cls=False)  # RapidOCR expects BGR
     if found.txts is None:
         return 0
     lines = zip(found.txts, found.scores, strict=True)
@@ -39,7 +39,7 @@ def _reader() -> Any:
     from rapidocr import RapidOCR
 
     one_thread = {
-        f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1  # images are read side by side already
+        f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1  # images are processed in parallel already
         for kind in ("intra", "inter")
     }
     return RapidOCR(params={"Global.log_level": "error", **one_thread})

@@ -1,4 +1,4 @@
-"""Making small but good pictures larger, by a Swin2SR (Conde et al. 2022), a model of super-resolution."""
+"""Super-resolution of small but good images with Swin2SR (Conde et al. 2022)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from valentina_pipeline.common.threads import one_thread
 
 @dataclass(frozen=True)
 class Upscaler:
-    """A loaded model.
+    """A loaded super-resolution model.
 
     Attributes:
-        factor: how many times as wide and high a picture becomes.
-        enlarge: a picture -> the larger one, RGB; the same bytes everywhere, for it runs on one thread.
+        factor: scale of width and height.
+        enlarge: image -> upscaled RGB image; reproducible, because it runs on one thread.
     """
 
     factor: int
@@ -31,13 +31,13 @@ def missing_upscaler(model: str) -> MissingModelError:
 
 @lru_cache(maxsize=1)
 def upscaler(model: str) -> Upscaler:
-    """Load a model, once in a process.
+    """Load a model, once per process.
 
     Args:
         model: a hub id already downloaded, such as "caidas/swin2SR-classical-sr-x2-64", or a folder.
 
     Raises:
-        MissingModelError: it is not on this machine.
+        MissingModelError: the model is not on this machine.
     """
     import torch
     from transformers import Swin2SRForImageSuperResolution, Swin2SRImageProcessor
@@ -55,9 +55,9 @@ def upscaler(model: str) -> Upscaler:
     def enlarge(image: Image.Image) -> Image.Image:
         pixels = processor(images=image.convert("RGB"), return_tensors="pt")
         with one_thread(), torch.inference_mode():
-            made = network(**pixels).reconstruction[0].permute(1, 2, 0).clamp(0, 1).numpy()
-        # the processor pads to whole windows at the right and below
-        made = made[: image.height * factor, : image.width * factor]
-        return Image.fromarray((made * 255).round().astype(np.uint8))
+            upscaled = network(**pixels).reconstruction[0].permute(1, 2, 0).clamp(0, 1).numpy()
+        # the processor pads right and bottom to whole windows
+        upscaled = upscaled[: image.height * factor, : image.width * factor]
+        return Image.fromarray((upscaled * 255).round().astype(np.uint8))
 
     return Upscaler(factor, enlarge)
