@@ -143,9 +143,9 @@ def test_a_tagger_says_what_is_surer_than_the_threshold_the_surest_first(tmp_pat
 def test_the_tagger_is_shown_what_it_was_made_for() -> None:
     from PIL import Image
 
-    from valentina_pipeline.image.caption.captioners import _padded
+    from valentina_pipeline.image.caption.captioners import _to_input
 
-    pixels = _padded(Image.new("RGB", (32, 16), (255, 0, 0)), 32)
+    pixels = _to_input(Image.new("RGB", (32, 16), (255, 0, 0)), 32)
     assert pixels.shape == (1, 3, 32, 32) and pixels.dtype == np.float32
     np.testing.assert_allclose(pixels[0, :, 16, 16], [-1, -1, 1])  # blue first
     np.testing.assert_allclose(pixels[0, :, 0, 0], [1, 1, 1])  # white above

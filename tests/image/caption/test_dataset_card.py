@@ -62,9 +62,11 @@ def test_what_is_missing_is_said_with_figures() -> None:
         "to the right"
     ]
     assert aspect("tilt").advice() == []
-    assert aspect("expression").advice() == ["4 of 5 are smiling; add others, or it becomes part of her"]
+    assert aspect("expression").advice() == [
+        "4 of 5 are smiling; add others, or the character will always have it"
+    ]
     assert aspect("clothes").advice() == [
-        "of 5 of 5 nothing is known: use another captioner, or say it in attributes.json"
+        "5 of 5 are unknown: use another captioner, or set it in attributes.json"
     ]
 
 
@@ -84,7 +86,7 @@ def test_the_card_has_counts_pictures_rights_and_what_was_left_out() -> None:
     files = dataset_card(person, found, aligned, manifest, faces, rejections, RIGHTS)
     text = files["README.md"].decode()
     for said in (
-        "5 portraits of one adult character: 4 to train on, 1 held out",
+        "5 portraits of one adult character: 4 for training, 1 held out",
         "**direction**: 4 of 5 are facing the camera; add half turned to the left",
         "| half turned to the right | 1 |",
         "| ingest | too small | 1 |",
@@ -105,4 +107,4 @@ def test_where_nothing_was_left_out_the_card_says_so() -> None:
     found = aspects(faces, manifest, descriptions)
     nothing = pd.DataFrame({"source_name": [], "reason": [], "detail": []}, dtype=str)
     files = dataset_card(Concept.model_validate(CONCEPT), found, aligned, manifest, faces, nothing, RIGHTS)
-    assert "## What was left out\n\nNothing.\n" in files["README.md"].decode()
+    assert "## Excluded images\n\nNone.\n" in files["README.md"].decode()

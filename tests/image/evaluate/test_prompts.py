@@ -45,7 +45,7 @@ def test_the_bare_base_gets_the_description_and_the_floor_does_not() -> None:
         ([], "a list"),
         (["photo of a woman"], "prompt 1 .*once"),
         (["photo of {subject}", "{subject} and {subject}"], "prompt 2 .*once"),
-        (["photo of {subject}, at sea", "photo of {subject},  At sea"], "prompt 1 is there twice"),
+        (["photo of {subject}, at sea", "photo of {subject},  At sea"], "prompt 1 is duplicated"),
         ([7], "prompt 1"),
     ],
 )

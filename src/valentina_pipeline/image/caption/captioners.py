@@ -1,8 +1,8 @@
-"""Who looks at pictures to caption them: all behind one function, none of them downloaded silently.
+"""Captioning models behind one function. None is downloaded implicitly.
 
-`attributes` knows what the renderer or a sidecar file says; `blip` (Li et al. 2022) says a sentence; `vlm`,
-any vision-language model that transformers loads, fills in the fields; `tagger` (SmilingWolf's WD tagger)
-gives tags.
+`attributes` uses the words of the renderer or of a sidecar file; `blip` (Li et al. 2022) writes a sentence;
+`vlm`, any vision-language model that transformers can load, fills in the fields; `tagger` (SmilingWolf's WD
+tagger) gives tags.
 """
 
 import csv
@@ -21,17 +21,17 @@ from valentina_pipeline.common.threads import one_thread
 from valentina_pipeline.config.caption import CaptionConfig
 from valentina_pipeline.image.caption.description import (
     FIELDS,
-    LONGEST,
+    MAX_FIELD_CHARS,
     Description,
     from_attributes,
     from_phrases,
     from_sentence,
 )
 
-Look = Callable[[Image.Image], Description]
+DescribeImage = Callable[[Image.Image], Description]
 
-SENTENCE_TOKENS = 40
-ANSWER_TOKENS = 220
+MAX_SENTENCE_TOKENS = 40
+MAX_ANSWER_TOKENS = 220
 
 QUESTION = (
     "Describe this photograph as one JSON object with the keys "
@@ -41,30 +41,30 @@ QUESTION = (
 )
 
 GENERAL = "0"
-"""Category of tags that say what is seen; the others are characters and ratings."""
+"""Category of tags that describe the content; the others are characters and ratings."""
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """A kind of model that looks at pictures.
+    """A kind of captioning model.
 
     Attributes:
-        load: (model, class word, config) -> what looks at one picture.
-        model: hub id where none is chosen.
-        licence: of that one.
+        load: (model, class word, config) -> function that describes one image.
+        model: default hub id.
+        license: license of the default model.
     """
 
-    load: Callable[[str, str, CaptionConfig], Look]
+    load: Callable[[str, str, CaptionConfig], DescribeImage]
     model: str
-    licence: str
+    license: str
 
 
 def missing_captioner(cfg: CaptionConfig) -> MissingModelError:
-    """Return the error for a captioning model that is not on this machine, or is not of its kind."""
+    """Return the error for a captioning model that is not on this machine, or is of another kind."""
     captioner = CAPTIONERS[cfg.captioner]
-    licence = "see its card" if cfg.model else captioner.licence
+    license_name = "see its card" if cfg.model else captioner.license
     return missing_hub_model(
-        f"the captioner {cfg.captioner},", cfg.model or captioner.model, licence, "caption.model"
+        f"the captioner {cfg.captioner},", cfg.model or captioner.model, license_name, "caption.model"
     )
 
 
@@ -75,20 +75,20 @@ def describe(
     cfg: CaptionConfig,
     class_word: str,
 ) -> dict[str, Description]:
-    """Say what is seen in pictures.
+    """Describe images.
 
     Args:
-        images: by name; opened one at a time.
-        names: which of them.
-        attributes: name -> trait -> word, for the captioner that does not look.
-        cfg: which captioner and model.
-        class_word: what the character is, such as "woman".
+        images: images by name; opened one at a time.
+        names: names of the images to describe.
+        attributes: name -> trait -> word, for the captioner `attributes`.
+        cfg: captioner and model.
+        class_word: class of the character, such as "woman".
 
     Returns:
-        By name; of a model the same words everywhere, for it is greedy and runs on one thread.
+        Descriptions by name. Models are reproducible: they decode greedily on one thread.
 
     Raises:
-        MissingModelError: the model is not on this machine, or is none of its kind.
+        MissingModelError: the model is not on this machine, or is of another kind.
     """
     if not names:
         return {}
@@ -99,66 +99,66 @@ def describe(
     captioner = CAPTIONERS[cfg.captioner]
     model = cfg.model or captioner.model
     try:
-        look = captioner.load(model, class_word, cfg)
+        describe_image = captioner.load(model, class_word, cfg)
     except (
         OSError,
         ValueError,
         KeyError,
-    ) as err:  # ValueError: a path that is no folder is taken for a hub id
+    ) as err:  # ValueError: transformers reads a path that is not a folder as a hub id
         raise missing_captioner(cfg) from err
-    return dict(_looked(look, images, names))
+    return dict(_describe_all(describe_image, images, names))
 
 
-def _looked(
-    look: Look, images: Mapping[str, Image.Image], names: Sequence[str]
+def _describe_all(
+    describe_image: DescribeImage, images: Mapping[str, Image.Image], names: Sequence[str]
 ) -> Iterator[tuple[str, Description]]:
     import torch
 
     with one_thread(), torch.inference_mode():
         for name in track_progress(names, "caption", len(names)):
-            yield name, look(images[name].convert("RGB"))
+            yield name, describe_image(images[name].convert("RGB"))
 
 
-def _blip(model: str, class_word: str, _cfg: CaptionConfig) -> Look:
+def _blip(model: str, class_word: str, _cfg: CaptionConfig) -> DescribeImage:
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
     processor = BlipProcessor.from_pretrained(model, local_files_only=True)
     network = BlipForConditionalGeneration.from_pretrained(model, local_files_only=True, use_safetensors=True)
     network.eval()
 
-    def look(image: Image.Image) -> Description:
+    def describe_image(image: Image.Image) -> Description:
         inputs = processor(images=image, return_tensors="pt")
-        tokens = network.generate(**inputs, max_new_tokens=SENTENCE_TOKENS, do_sample=False, num_beams=1)
+        tokens = network.generate(**inputs, max_new_tokens=MAX_SENTENCE_TOKENS, do_sample=False, num_beams=1)
         return from_sentence(processor.decode(tokens[0], skip_special_tokens=True), class_word)
 
-    return look
+    return describe_image
 
 
-def _vlm(model: str, class_word: str, _cfg: CaptionConfig) -> Look:
+def _vlm(model: str, class_word: str, _cfg: CaptionConfig) -> DescribeImage:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(model, local_files_only=True)
     network = AutoModelForImageTextToText.from_pretrained(model, local_files_only=True, use_safetensors=True)
     network.eval()
 
-    def look(image: Image.Image) -> Description:
-        asked = [
+    def describe_image(image: Image.Image) -> Description:
+        messages = [
             {
                 "role": "user",
                 "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}],
             }
         ]
         inputs = processor.apply_chat_template(
-            asked, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
         )
-        tokens = network.generate(**inputs, max_new_tokens=ANSWER_TOKENS, do_sample=False, num_beams=1)
+        tokens = network.generate(**inputs, max_new_tokens=MAX_ANSWER_TOKENS, do_sample=False, num_beams=1)
         answer = tokens[0, inputs["input_ids"].shape[1] :]
         return parse_answer(processor.decode(answer, skip_special_tokens=True), class_word)
 
-    return look
+    return describe_image
 
 
-def _tagger(model: str, _class_word: str, cfg: CaptionConfig) -> Look:
+def _tagger(model: str, _class_word: str, cfg: CaptionConfig) -> DescribeImage:
     import timm
     import torch
     from huggingface_hub import snapshot_download
@@ -169,36 +169,36 @@ def _tagger(model: str, _class_word: str, cfg: CaptionConfig) -> Look:
     network: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     size = network.pretrained_cfg["input_size"][-1]
 
-    def look(image: Image.Image) -> Description:
-        scores = network(torch.from_numpy(_padded(image, size))).sigmoid()[0].tolist()
-        # the surest first, as captions name them
+    def describe_image(image: Image.Image) -> Description:
+        scores = network(torch.from_numpy(_to_input(image, size))).sigmoid()[0].tolist()
+        # captions list the most probable tags first
         ranked = sorted(zip(scores, rows, strict=True), key=lambda pair: -pair[0])
-        sure = (
+        selected = (
             row["name"].replace("_", " ")
             for score, row in ranked
             if score >= cfg.threshold and row["category"] == GENERAL
         )
-        return from_phrases(sure)
+        return from_phrases(selected)
 
-    return look
+    return describe_image
 
 
-def parse_answer(said: str, class_word: str) -> Description:
-    """Return a model's answer as fields; one that is no JSON object is read as a sentence."""
-    start = said.find("{")
+def parse_answer(answer: str, class_word: str) -> Description:
+    """Return a model's answer as fields; parse it as a sentence where it is not a JSON object."""
+    start = answer.find("{")
     try:
-        found = json.JSONDecoder().raw_decode(said[start:])[0] if start >= 0 else None
+        fields = json.JSONDecoder().raw_decode(answer[start:])[0] if start >= 0 else None
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        return from_sentence(said, class_word)
-    words = {str(key).lower(): value for key, value in found.items() if isinstance(value, str)}
+        fields = None
+    if not isinstance(fields, dict):
+        return from_sentence(answer, class_word)
+    words = {str(key).lower(): value for key, value in fields.items() if isinstance(value, str)}
     plain = {name: " ".join(words.get(name, "").lower().split()).strip(" .") for name in FIELDS}
-    return Description(**{name: value[:LONGEST] for name, value in plain.items()})
+    return Description(**{name: value[:MAX_FIELD_CHARS] for name, value in plain.items()})
 
 
-def _padded(image: Image.Image, size: int) -> np.ndarray:
-    """Return float32 (1, 3, size, size) in [-1, 1], blue first, on a white square, as WD taggers take it."""
+def _to_input(image: Image.Image, size: int) -> np.ndarray:
+    """Return the input of a WD tagger: float32 (1, 3, size, size) in [-1, 1], BGR, padded with white."""
     side = max(image.size)
     square = Image.new("RGB", (side, side), "white")
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

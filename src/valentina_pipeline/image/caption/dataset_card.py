@@ -1,6 +1,6 @@
-"""What a dataset has and what it lacks, as a dataset card: counts, plots, pictures, and what to add.
+"""Dataset card: counts, plots, sample images and gaps of a dataset, with advice on what to add.
 
-A LoRA draws what it saw: pictures that all face the camera give a character who always does.
+A LoRA reproduces its training set: if all images face the camera, the character always will.
 """
 
 import io
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FRONT, PROFILE, LEVEL = 15.0, 50.0, 15.0
-"""Degrees: yaw up to which a head faces the camera and from which it is in profile, pitch of a level one."""
+"""Degrees: maximum yaw of a frontal head, minimum yaw of a profile, maximum pitch of a level head."""
 
 SIDES = (
     "half turned to the left",
@@ -31,29 +31,29 @@ SIDES = (
 )
 
 FRAMINGS = {0.45: "close-up", 0.22: "head and shoulders", 0.12: "half length", 0.0: "full length"}
-"""Least height of the face as a share of the picture's -> framing."""
+"""Minimum height of the face as a share of the image's -> framing."""
 
 LIGHTS = {0.6: "bright", 0.35: "medium", 0.0: "dark"}
-"""Least mean luminance -> light."""
+"""Minimum mean luminance -> light."""
 
-TOO_MUCH = 0.6
-"""A value that more of the pictures share than this becomes part of who she is."""
+MAX_SHARE = 0.6
+"""Share of the images above which a value is learned as part of the character."""
 
 UNKNOWN = "not known"
-SHOWN, COLUMNS, CELL = 4, 8, 160
-MOST_VALUES = 12
-"""Values that a plot and a sheet show; the rest is counted."""
+IMAGES_PER_VALUE, COLUMNS, CELL_PIXELS = 4, 8, 160
+MAX_VALUES = 12
+"""Maximum number of values that a plot and a sheet show; the card counts the rest."""
 
 
 @dataclass(frozen=True)
 class Aspect:
-    """One way in which pictures differ.
+    """One property in which images differ.
 
     Attributes:
         name: such as "pose".
-        values: picture -> value.
-        wanted: values that a dataset should have; () where any will do.
-        source: how the values are known.
+        values: image -> value.
+        wanted: values that a dataset should contain; () if any value is fine.
+        source: origin of the values.
     """
 
     name: str
@@ -62,38 +62,37 @@ class Aspect:
     source: str
 
     def counts(self) -> dict[str, int]:
-        """Return value -> pictures: wanted ones in their order, then the most frequent."""
+        """Return value -> number of images: first the wanted values, then others by frequency."""
         found = {str(value): int(count) for value, count in self.values.value_counts().items()}
         rest = sorted((value for value in found if value not in self.wanted), key=lambda v: (-found[v], v))
         return {value: found.get(value, 0) for value in (*self.wanted, *rest)}
 
     def advice(self) -> list[str]:
-        """Return what to add, and why."""
+        """Return advice on what to add, with reasons."""
         counts, total = self.counts(), len(self.values)
         known = {value: count for value, count in counts.items() if value != UNKNOWN}
-        said = []
+        advice = []
         if unknown := counts.get(UNKNOWN, 0):
-            said.append(
-                f"of {unknown} of {total} nothing is known: "
-                "use another captioner, or say it in attributes.json"
+            advice.append(
+                f"{unknown} of {total} are unknown: use another captioner, or set it in attributes.json"
             )
         top = max(known, key=lambda value: known[value], default="")
         missing = [value for value in self.wanted if not known[value]]
-        if top and known[top] > TOO_MUCH * total:
+        if top and known[top] > MAX_SHARE * total:
             others = missing or [value for value in self.wanted if value != top]
-            add = f"add {_joined(others)}" if others else "add others, or it becomes part of her"
-            said.append(f"{known[top]} of {total} are {top}; {add}")
+            add = f"add {_joined(others)}" if others else "add others, or the character will always have it"
+            advice.append(f"{known[top]} of {total} are {top}; {add}")
         elif missing:
-            said.append(f"none of {total} is {_joined(missing, 'or')}; add some")
-        return said
+            advice.append(f"none of {total} is {_joined(missing, 'or')}; add some")
+        return advice
 
 
 def aspects(faces: "pd.DataFrame", manifest: "pd.DataFrame", descriptions: "pd.DataFrame") -> list[Aspect]:
-    """Return in what ways the kept portraits differ.
+    """Return the properties in which the accepted portraits differ.
 
     Args:
-        faces: align's rows.
-        manifest: domain/manifest.py's.
+        faces: the table of faces from align.
+        manifest: see domain/manifest.py.
         descriptions: sha256 and the fields of image/caption/description.py.
     """
     table = faces[faces["kept"].astype(bool)].merge(manifest, on="sha256")
@@ -108,13 +107,13 @@ def aspects(faces: "pd.DataFrame", manifest: "pd.DataFrame", descriptions: "pd.D
         Aspect("framing", shares, tuple(FRAMINGS.values()), "the face's share of the picture's height"),
         Aspect("brightness", light, tuple(reversed(LIGHTS.values())), "mean luminance"),
     ]
-    worded = [
+    described = [
         Aspect(name, table[field].fillna("").replace("", UNKNOWN), (), "the captioner")
         for name, field in (
             ("expression", "expression"), ("clothes", "clothes"), ("background", "place"), ("light", "light"),
         )
     ]  # fmt: skip
-    return [*measured, *worded]
+    return [*measured, *described]
 
 
 def dataset_card(
@@ -126,27 +125,27 @@ def dataset_card(
     rejections: "pd.DataFrame",
     rights: Sequence[RightsRecord],
 ) -> dict[str, bytes]:
-    """Return the card's files by name: README.md, a plot of all aspects, and a sheet of pictures for each.
+    """Return the card's files by name: README.md, a plot of all aspects, and a sheet of images for each.
 
     Args:
-        person: whose dataset it is.
-        found: `aspects`.
+        person: the concept of the dataset.
+        found: the result of `aspects`.
         aligned: portraits by sha256.
-        manifest: domain/manifest.py's.
-        faces: align's rows.
-        rejections: ingest's.
-        rights: the concept's records.
+        manifest: see domain/manifest.py.
+        faces: the table of faces from align.
+        rejections: the table of rejections from ingest.
+        rights: the concept's rights records.
     """
     sheets = {f"{aspect.name}.png": png.encode(_sheet(aspect, aligned)) for aspect in found}
     sections = (
         _front_matter(person, rights),
         f"# Portraits of {person.name}\n",
         _summary(manifest, faces),
-        "## What is missing\n\n" + _missing(found),
-        "## What there is\n\n![Pictures by aspect](balance.png)\n",
+        "## Gaps\n\n" + _missing(found),
+        "## Distribution\n\n![Images by aspect](balance.png)\n",
         *(_aspect(aspect) for aspect in found),
-        "## What was left out\n\n" + _left_out(faces, rejections),
-        "## Whose they are\n\n" + _rights(manifest, rights),
+        "## Excluded images\n\n" + _excluded(faces, rejections),
+        "## Rights\n\n" + _rights(manifest, rights),
     )
     text = "\n".join(sections)
     return {"README.md": text.encode(), "balance.png": _plot(found), **sheets}
@@ -165,7 +164,7 @@ def _tilt(pitch: float) -> str:
 
 
 def _from(steps: Mapping[float, str], value: float) -> str:
-    return next(name for least, name in steps.items() if value >= least)
+    return next(name for minimum, name in steps.items() if value >= minimum)
 
 
 def _joined(words: Sequence[str], last: str = "and") -> str:
@@ -173,11 +172,11 @@ def _joined(words: Sequence[str], last: str = "and") -> str:
 
 
 def _front_matter(person: Concept, rights: Sequence[RightsRecord]) -> str:
-    licences = sorted({record.licence for record in rights})
+    licenses = sorted({record.licence for record in rights})
     return (
         "---\n"
         "license: other\n"
-        f"license_name: {', '.join(licences)}\n"
+        f"license_name: {', '.join(licenses)}\n"
         f"pretty_name: {person.name}\n"
         "task_categories: [text-to-image]\n"
         "---\n"
@@ -186,32 +185,32 @@ def _front_matter(person: Concept, rights: Sequence[RightsRecord]) -> str:
 
 def _summary(manifest: "pd.DataFrame", faces: "pd.DataFrame") -> str:
     kept = faces[faces["kept"].astype(bool)]
-    train, aside = ((kept["split"] == split).sum() for split in (TRAIN, HELD_OUT))
+    train, held_out = ((kept["split"] == split).sum() for split in (TRAIN, HELD_OUT))
     sides = manifest[["width", "height"]].min(axis=1)
     return (
-        f"{len(kept)} portraits of one adult character: {train} to train on, {aside} held out to measure "
-        f"with. {int(manifest['synthetic'].sum())} of the {len(manifest)} pictures taken in are synthetic. "
-        f"Their shorter sides are {sides.min()} to {sides.max()} pixels long.\n"
+        f"{len(kept)} portraits of one adult character: {train} for training, {held_out} held out for "
+        f"evaluation. {int(manifest['synthetic'].sum())} of the {len(manifest)} accepted images are "
+        f"synthetic. Their shorter sides are {sides.min()} to {sides.max()} pixels long.\n"
     )
 
 
 def _missing(found: Sequence[Aspect]) -> str:
-    said = [f"- **{aspect.name}**: {advice}\n" for aspect in found for advice in aspect.advice()]
-    return "".join(said) or "Nothing that these figures show.\n"
+    items = [f"- **{aspect.name}**: {advice}\n" for aspect in found for advice in aspect.advice()]
+    return "".join(items) or "These counts show none.\n"
 
 
 def _aspect(aspect: Aspect) -> str:
     counts = aspect.counts()
-    rows = "".join(f"| {value} | {count} |\n" for value, count in list(counts.items())[:MOST_VALUES])
-    more = len(counts) - MOST_VALUES
+    rows = "".join(f"| {value} | {count} |\n" for value, count in list(counts.items())[:MAX_VALUES])
+    more = len(counts) - MAX_VALUES
     rest = f"\n{more} further values are not shown.\n" if more > 0 else ""
     return (
-        f"### {aspect.name}\n\nBy {aspect.source}.\n\n| {aspect.name} | pictures |\n|---|---|\n{rows}{rest}\n"
+        f"### {aspect.name}\n\nBy {aspect.source}.\n\n| {aspect.name} | images |\n|---|---|\n{rows}{rest}\n"
         f"![{aspect.name}]({aspect.name}.png)\n"
     )
 
 
-def _left_out(faces: "pd.DataFrame", rejections: "pd.DataFrame") -> str:
+def _excluded(faces: "pd.DataFrame", rejections: "pd.DataFrame") -> str:
     by_align = faces.loc[~faces["kept"].astype(bool), "reason"].str.split(":").str[0]
     counts = {
         stage: reasons.value_counts().sort_index().to_dict()
@@ -222,7 +221,7 @@ def _left_out(faces: "pd.DataFrame", rejections: "pd.DataFrame") -> str:
         for stage, found in counts.items()
         for reason, count in found.items()
     ]
-    return "| stage | reason | pictures |\n|---|---|---|\n" + "".join(rows) if rows else "Nothing.\n"
+    return "| stage | reason | images |\n|---|---|---|\n" + "".join(rows) if rows else "None.\n"
 
 
 def _rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord]) -> str:
@@ -232,39 +231,39 @@ def _rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord]) -> str:
         f"{record.expires or 'does not expire'} | {counts.get(record.id, 0)} |\n"
         for record in rights
     )
-    return "| record | holder | licence | uses | until | pictures |\n|---|---|---|---|---|---|\n" + "".join(
+    return "| record | holder | license | uses | until | images |\n|---|---|---|---|---|---|\n" + "".join(
         rows
     )
 
 
 def _sheet(aspect: Aspect, aligned: Mapping[str, Image.Image]) -> Image.Image:
-    """Return a few pictures of each value, each under its value."""
-    chosen = [
+    """Return a sheet of a few images for each value, labeled with it."""
+    selected = [
         (name, value)
-        for value in list(aspect.counts())[:MOST_VALUES]
-        for name in sorted(aspect.values.index[aspect.values == value])[:SHOWN]
+        for value in list(aspect.counts())[:MAX_VALUES]
+        for name in sorted(aspect.values.index[aspect.values == value])[:IMAGES_PER_VALUE]
     ]
-    labels = [f"{value}\n{name[:8]}" for name, value in chosen]
-    return contact_sheet((aligned[name] for name, _ in chosen), labels, COLUMNS, CELL)
+    labels = [f"{value}\n{name[:8]}" for name, value in selected]
+    return contact_sheet((aligned[name] for name, _ in selected), labels, COLUMNS, CELL_PIXELS)
 
 
 def _plot(found: Sequence[Aspect]) -> bytes:
-    """Return bars for each aspect as PNG, the same bytes again."""
+    """Return bar charts of all aspects as PNG; the bytes are reproducible."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [dict(list(aspect.counts().items())[:MOST_VALUES]) for aspect in found]
+    shown = [dict(list(aspect.counts().items())[:MAX_VALUES]) for aspect in found]
     heights = [1 + 0.8 * len(counts) for counts in shown]
     figure = Figure(figsize=(8, 0.28 * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(found), 1, height_ratios=heights, squeeze=False)[:, 0]
     for aspect, counts, axis in zip(found, shown, axes, strict=True):
-        # a gap is what people should see first
-        colours = [
+        # highlight gaps
+        colors = [
             "#b5443c" if not count or value == UNKNOWN else "#4a7a8c" for value, count in counts.items()
         ]
         bars = axis.barh(
-            [shorten(value, 40, placeholder="…") for value in counts], list(counts.values()), color=colours
+            [shorten(value, 40, placeholder="…") for value in counts], list(counts.values()), color=colors
         )
         axis.bar_label(bars, padding=3, fontsize=8)
         axis.set_title(aspect.name, loc="left", fontsize=10)

@@ -1,7 +1,7 @@
-"""Captions that name what varies: what they leave unsaid, the trigger takes on.
+"""Captions describe only what varies; identity traits are left out so that the trigger word absorbs them.
 
-Whoever looks at a picture says what varies in fixed fields; words that would describe the character herself
-leave, and the rest is worded in one order. Trigger and class word enter once.
+A captioner fills in fixed fields. Phrases that describe the character are removed, and the rest is worded in
+one order. Trigger and class word appear once.
 """
 
 import re
@@ -18,13 +18,13 @@ PHRASINGS = {
     "light": "{}",
     "framing": "{}",
 }
-"""How each field is worded, in this order; the subject is trigger and class word."""
+"""Field -> phrasing, in the order of a caption; the subject is trigger and class word."""
 
 TRAITS = {"dress": ("clothes", "a {}"), "background": ("place", "{} background")}
-"""The renderer's names for fields; attributes of other names count where a field has that name."""
+"""Renderer attribute -> (field, phrasing); other attributes are used where a field has their name."""
 
 PEOPLE = ("woman", "lady", "girl", "female", "person", "man", "guy", "boy", "model", "face", "portrait")
-"""What captioners call who is in the picture, whoever it is; the first in a sentence is the character."""
+"""Words by which captioners call any person; the first one in a sentence is the character."""
 
 VOCABULARY: Mapping[str, str] = {
     "framing": r"close[- ]?up|head ?shot|bust|upper body|half[- ]length|full[- ](body|length)|cowboy shot|"
@@ -39,7 +39,7 @@ VOCABULARY: Mapping[str, str] = {
     "pose": r"sit\w*|stand\w*|walk\w*|run\w*|look\w*|fac(e|es|ing)|turn\w*|lean\w*|lying|kneel\w*|"
     r"pos(e|es|ing)|profile|arms?|hands?|hold\w*|viewer|camera|head",
 }
-"""Words by which a phrase belongs to a field, tried in this order; any other phrase is the place."""
+"""Field -> words that assign a phrase to it, tried in this order; any other phrase is the place."""
 
 FILLER_WORDS = (
     "and",
@@ -57,7 +57,7 @@ FILLER_WORDS = (
     "it",
     "there",
 )
-"""Words that join phrases and say nothing."""
+"""Words that join phrases and carry no content."""
 
 NOT_PHRASES = re.compile(rf"^(?:(?:{'|'.join(FILLER_WORDS)})\s+)+")
 CLOTHED = re.compile(r"^(?:wear(?:s|ing)?|dressed in|in|with)\s+")
@@ -68,22 +68,22 @@ PHRASE_START = re.compile(
 IMAGE_WORDS = frozenset(
     {"a", "an", "the", "there", "is", "photo", "photograph", "picture", "image", "portrait", "of"}
 )
-"""Words that say only that this is a picture."""
+"""Words that only say that this is an image."""
 
-LONGEST = 200
-"""Characters of a field; a model that says more is rambling."""
+MAX_FIELD_CHARS = 200
+"""Maximum length of a field; longer answers are cut."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is seen in a picture; a field of which nothing is known is empty.
+    """Content of an image by field; an unknown field is empty.
 
     Attributes:
-        subject: who, as the captioner said it; captions say trigger and class word instead.
+        subject: the person in the captioner's words; captions use trigger and class word instead.
         clothes: such as "a red dress".
         pose: such as "looking to the left".
         expression: such as "smiling".
-        place: where, and what is around, such as "on a beach".
+        place: location and surroundings, such as "on a beach".
         light: such as "soft light".
         framing: such as "close up".
     """
@@ -102,13 +102,13 @@ FIELDS = tuple(field.name for field in fields(Description))
 
 def compose_caption(description: Description, trigger: str, class_word: str) -> str:
     """Return the caption, such as "photo of a vee woman, smiling, wearing a red dress, on a beach"."""
-    said = asdict(description)
-    phrases = [phrase.format(said[name]) for name, phrase in PHRASINGS.items() if said[name]]
+    values = asdict(description)
+    phrases = [phrase.format(values[name]) for name, phrase in PHRASINGS.items() if values[name]]
     return ", ".join([photo_of(f"{trigger} {class_word}"), *phrases])
 
 
 def from_attributes(attributes: Mapping[str, str]) -> Description:
-    """Return what is known of a picture: trait -> word."""
+    """Return the description that corresponds to attributes (trait -> word)."""
     known: dict[str, str] = {}
     for trait, word in attributes.items():
         name, phrase = TRAITS.get(trait, (trait, "{}"))
@@ -117,46 +117,46 @@ def from_attributes(attributes: Mapping[str, str]) -> Description:
     return Description(**known)
 
 
-def from_sentence(said: str, class_word: str) -> Description:
-    """Sort what a captioner said in a sentence into fields.
+def from_sentence(sentence: str, class_word: str) -> Description:
+    """Parse a captioner's sentence into fields.
 
-    The first person named is the subject, with all that is said before it; adjectives there are the
-    character's own.
+    The first person mentioned is the subject, together with the words before it: adjectives there describe
+    the character.
     """
-    plain = re.sub(r"\s+", " ", said.lower()).strip(" .")
+    plain = re.sub(r"\s+", " ", sentence.lower()).strip(" .")
     people = sorted({*PEOPLE, class_word}, key=len, reverse=True)
     person = re.search(rf"\b(?:{'|'.join(map(re.escape, people))})(?:'s)?\b", plain)
     before, after = (plain[: person.start()], plain[person.end() :]) if person else ("", plain)
     shown, of, own = before.rpartition(" of ")
-    opening = _without_shown(shown) if of else ""
-    subject = f"{_without_shown(own if of else before)} {person[0]}".strip() if person else ""
+    opening = _drop_image_words(shown) if of else ""
+    subject = f"{_drop_image_words(own if of else before)} {person[0]}".strip() if person else ""
     return from_phrases([opening, *PHRASE_START.split(after)], subject)
 
 
-def from_caption(said: str, class_word: str) -> Description:
-    """Sort what a person wrote: tags between commas, or a sentence."""
-    tags = said.split(",")
-    return from_phrases(tags) if len(tags) > 2 else from_sentence(said, class_word)
+def from_caption(caption: str, class_word: str) -> Description:
+    """Parse a person's caption: tags separated by commas, or a sentence."""
+    tags = caption.split(",")
+    return from_phrases(tags) if len(tags) > 2 else from_sentence(caption, class_word)
 
 
 def from_phrases(phrases: Iterable[str], subject: str = "") -> Description:
-    """Sort phrases, or a tagger's tags, into the fields their words belong to."""
+    """Assign phrases, or a tagger's tags, to fields by their words."""
     found: dict[str, list[str]] = {}
     for phrase in phrases:
         plain = NOT_PHRASES.sub("", re.sub(r"\s+", " ", phrase.lower()).strip(" .,;"))
         if plain and plain not in FILLER_WORDS:
             found.setdefault(_field(plain), []).append(plain)
-    clothes = dict.fromkeys(CLOTHED.sub("", phrase) for phrase in found.pop("clothes", []))
-    others = {name: ", ".join(dict.fromkeys(said))[:LONGEST] for name, said in found.items()}
-    return Description(subject=subject[:LONGEST], clothes=" and ".join(clothes)[:LONGEST], **others)
+    clothes = " and ".join(dict.fromkeys(CLOTHED.sub("", phrase) for phrase in found.pop("clothes", [])))
+    others = {name: ", ".join(dict.fromkeys(texts))[:MAX_FIELD_CHARS] for name, texts in found.items()}
+    return Description(subject=subject[:MAX_FIELD_CHARS], clothes=clothes[:MAX_FIELD_CHARS], **others)
 
 
 def drop_identity_phrases(description: Description, gone: Iterable[str]) -> Description:
-    """Return the description without phrases that have one of these words: they would be the character's own.
+    """Return the description without phrases that contain one of these words, as they describe the character.
 
     Args:
-        description: as a captioner saw it; its subject stays, for it is never worded.
-        gone: in lower case: identity words, trigger and class word.
+        description: a captioner's; its subject stays, because captions never use it.
+        gone: words in lower case: identity words, trigger and class word.
     """
     words = set(gone)
     kept = {"subject": description.subject}
@@ -173,7 +173,7 @@ def drop_identity_phrases(description: Description, gone: Iterable[str]) -> Desc
     return Description(**kept)
 
 
-def _without_shown(text: str) -> str:
+def _drop_image_words(text: str) -> str:
     return " ".join(word for word in text.split() if word not in IMAGE_WORDS)
 
 
@@ -183,5 +183,5 @@ def _field(phrase: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    # a trigger may hold underscores and digits: read with and without
+    # a trigger may contain underscores and digits: match with and without them
     return set(re.findall(r"[^\W_]+", text)) | set(re.findall(r"\w+", text))

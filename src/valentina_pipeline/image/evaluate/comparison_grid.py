@@ -1,4 +1,4 @@
-"""The side-by-side picture: a portrait of her, the LoRA's image and the bare base's, prompt by prompt."""
+"""Comparison grid: for each prompt a held-out portrait, the LoRA's image and the base model's."""
 
 from collections.abc import Mapping, Sequence
 from math import isnan
@@ -10,22 +10,22 @@ from valentina_pipeline.image.io.contact_sheet import PAPER, contact_sheet
 
 COLUMNS = 6
 CELL = 256
-"""Pixels: 128 px images at twice their size, larger ones reduced."""
+"""Cell size in pixels: 128 px images appear at twice their size, larger ones are reduced."""
 
-ROWS = {"lora": "LoRA", "bare": "bare base, described"}
+ROWS = {"lora": "LoRA", "bare": "base model, described"}
 
 
 def grid(
     measured: ScoredImages, images: Mapping[str, Image.Image], references: Sequence[Image.Image]
 ) -> Image.Image:
-    """Lay out each prompt's first image of LoRA and bare base under a held-out portrait.
+    """Lay out each prompt's first image of LoRA and base model below a held-out portrait.
 
-    A column is a prompt, six to a band; where the content filter left an image out its cell is empty.
+    Each column is a prompt, six to a band. The cell of an image that the content filter rejected is empty.
 
     Args:
         measured: the scores, for the labels.
-        images: by name.
-        references: held-out portraits, gone through in turn.
+        images: generated images by name.
+        references: held-out portraits, used in turn.
     """
     prompts = sorted({take.prompt.number: take.prompt for take in measured.takes}.items())
     first = {(t.variant, t.prompt.number): t for t in reversed(measured.takes)}
@@ -38,7 +38,7 @@ def grid(
         for variant, words in ROWS.items():
             takes = [first.get((variant, n)) for n, _ in band]
             rows.append(
-                [(images[t.name], f"{words}\n{_said(identity[t.name])}") if t else LEFT_OUT for t in takes]
+                [(images[t.name], f"{words}\n{_label(identity[t.name])}") if t else LEFT_OUT for t in takes]
             )
         for row in rows:
             cells += [image for image, _ in row + padding]
@@ -50,12 +50,12 @@ EMPTY = Image.new("RGB", (8, 8), PAPER)
 LEFT_OUT = (EMPTY, "left out by the content filter\n")
 
 
-def _said(identity: float) -> str:
+def _label(identity: float) -> str:
     return "no face found" if isnan(identity) else f"identity {identity:.2f}"
 
 
 def _heading(label: str) -> str:
-    """Break a prompt's label into two lines, who and how, then where; a third says what is above them."""
+    """Break a prompt's label into two lines, subject and place; the third line explains the portrait."""
     phrases = label.split(", ")
     middle = (len(phrases) + 1) // 2 if len(phrases) < 5 else 2
     return f"{', '.join(phrases[:middle])}\n{', '.join(phrases[middle:])}\n(a held-out portrait)"

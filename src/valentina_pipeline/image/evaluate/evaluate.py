@@ -1,4 +1,4 @@
-"""The evaluation: draw scenes never trained on, with and without the LoRA, measure them, and show them."""
+"""Evaluation: generate scenes outside the training set with and without the LoRA, score and report them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CharacterData:
-    """What is known of her before anything is drawn.
+    """Reference data of the character.
 
     Attributes:
         aligned: portraits by sha256.
-        faces: align's rows.
+        faces: the table of faces from align.
         captions: sha256 -> caption.
     """
 
@@ -53,12 +53,12 @@ class CharacterData:
 
 @dataclass(frozen=True)
 class EvaluationModels:
-    """What draws and what looks.
+    """Image generator, content filter and scoring models.
 
     Attributes:
-        draw: takes -> their images, in order, as they get ready.
-        unsafe: image -> why it is not shown, or None.
-        judges: the networks behind the scores.
+        draw: planned images -> generated images, in order, as they become ready.
+        unsafe: image -> reason why it is unsafe, or None.
+        judges: scoring models.
     """
 
     draw: Callable[[Sequence[PlannedImage]], Iterable[Image.Image]]
@@ -87,36 +87,37 @@ def evaluate(
     seed: int,
     settings: Mapping[str, str],
 ) -> Evaluation:
-    """Measure a LoRA against its bare base.
+    """Measure a LoRA against its base model.
 
-    A prompt that a training caption says, and an image that the content filter refuses, are left out and
-    reported; metrics count the images in `images` and `rejected`.
+    Prompts that occur as training captions and images that the content filter rejects are excluded and
+    reported; the metrics `images` and `rejected` count the images.
 
     Args:
-        templates: the prompts, as prompts.parse takes them.
-        person: who was learnt.
-        known: her portraits and captions.
-        models: what draws and looks.
-        cfg: how much is drawn, and how many resamples stand behind an interval.
-        seed: of images and resamples.
-        settings: what else the report shows, name -> value.
+        templates: the prompts, see prompts.parse.
+        person: the trained concept.
+        known: portraits and captions of the character.
+        models: image generator, content filter and scoring models.
+        cfg: number of images and of bootstrap resamples.
+        seed: seed of images and resamples.
+        settings: further lines of the report, name -> value.
 
     Raises:
-        InvalidPromptsError: a prompt cannot be used, or none is left.
-        NothingToMeasureError: no portraits to compare with, or no image left.
+        InvalidPromptsError: a prompt is invalid, or none is left.
+        NothingToMeasureError: there are no reference portraits, or no image is left.
     """
     fresh, seen = select_prompts(templates, person, known)
     real = portraits(known.aligned, known.faces, models.judges.clip)
     planned = plan_images(fresh, person, cfg.images_per_prompt, seed)
-    images, refused = _drawn(planned, models)
+    images, refused = _generate(planned, models)
     if not images:
-        raise NothingToMeasureError(f"the content filter refused every image: {next(iter(refused.values()))}")
+        reason = next(iter(refused.values()))
+        raise NothingToMeasureError(f"the content filter rejected every image: {reason}")
     shown = [(take, images[take.name]) for take in planned if take.name in images]
-    looked_at = track_progress(shown, "measure", len(shown))
-    measured = score_images(looked_at, person.class_word, real, models.judges)
+    tracked = track_progress(shown, "measure", len(shown))
+    measured = score_images(tracked, person.class_word, real, models.judges)
     metrics = {**compute_metrics(measured, real, cfg.bootstrap, seed), "rejected": len(refused)}
-    notes = [f"Left out, a training caption says it: {prompt.template}" for prompt in seen]
-    notes += [f"Left out by the content filter: {name}, {reason}" for name, reason in refused.items()]
+    notes = [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
+    notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in refused.items()]
     page = ReportData(
         person.name, metrics, measured, images, known.aligned, real, known.captions, settings, notes
     )
@@ -134,11 +135,11 @@ def evaluate(
 def select_prompts(
     templates: object, person: Concept, known: CharacterData
 ) -> tuple[list[Prompt], list[Prompt]]:
-    """Return the prompts to draw, and those left out because the LoRA was trained on what they say.
+    """Return the prompts to generate, and the excluded ones, which are training captions.
 
     Raises:
-        InvalidPromptsError: see `prompts.parse`; or a prompt is refused, or none is left.
-        UnsafePromptError: the concept's description is refused.
+        InvalidPromptsError: a prompt is invalid (see `prompts.parse`) or unsafe, or none is left.
+        UnsafePromptError: the concept's description is unsafe.
     """
     prompts = parse(templates)
     refuse_concept(person)
@@ -152,15 +153,15 @@ def select_prompts(
     fresh, seen = split_seen(prompts, captions, subjects(person)["lora"])
     if not fresh:
         raise InvalidPromptsError(
-            "every prompt is a training caption: write other scenes in conf/base/prompts/"
+            "every prompt is a training caption: add other scenes in conf/base/prompts/"
         )
     return fresh, seen
 
 
-def _drawn(
+def _generate(
     planned: Sequence[PlannedImage], models: EvaluationModels
 ) -> tuple[dict[str, Image.Image], dict[str, str]]:
-    """Return the images by name, and the names of those refused with the reasons."""
+    """Return the images by name, and the reasons for rejected ones by name."""
     images: dict[str, Image.Image] = {}
     refused: dict[str, str] = {}
     pairs = zip(planned, models.draw(planned), strict=True)
@@ -174,7 +175,7 @@ def _drawn(
 
 
 def _plot(measured: ScoredImages) -> "pd.DataFrame":
-    """Return one row an image with a face: prompt, variant, identity."""
+    """Return one row per image with a face: prompt, variant, identity."""
     plot = measured.scores[["prompt", "variant", "identity"]].copy()
     plot["prompt"] = [take.prompt.label for take in measured.takes]
     return plot.dropna().reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file that needs nothing beside it: no script, no link, the same bytes again."""
+"""Evaluation report: one self-contained HTML file without scripts or links; its bytes are reproducible."""
 
 import base64
 import io
@@ -13,17 +13,17 @@ from PIL import Image
 from valentina_pipeline.image.evaluate.prompts import VARIANTS, Prompt
 from valentina_pipeline.image.evaluate.scoring import Portraits, ScoredImages
 
-LONGEST = 320
-"""Pixels of a picture in the report; smaller ones stay as they are."""
+MAX_IMAGE_SIDE = 320
+"""Maximum side in pixels of an image in the report; smaller images keep their size."""
 
-PAIRS = 8
-"""How many images are shown beside their nearest training portrait."""
+NUM_PAIRS = 8
+"""Number of images shown with their nearest training portrait."""
 
 SHORT = {
     "lora": "LoRA",
-    "bare": "bare base, described",
-    "bare_trigger": "bare base, trigger",
-    "floor": "bare base, class word",
+    "bare": "base model, described",
+    "bare_trigger": "base model, trigger",
+    "floor": "base model, class word",
 }
 IDENTITY_ROWS = {
     "ceiling": "real portraits (ceiling)",
@@ -35,18 +35,18 @@ PLOT_WIDTH, PLOT_LEFT, PLOT_ROW = 720, 190, 34
 
 @dataclass(frozen=True)
 class ReportData:
-    """What the report shows.
+    """Content of the report.
 
     Attributes:
         title: the concept's name.
-        metrics: image/evaluate/evaluate.py's figures.
-        measured: the images' scores.
-        images: drawn images by name.
+        metrics: see image/evaluate/metrics.py.
+        measured: scores of the generated images.
+        images: generated images by name.
         aligned: real portraits by sha256.
-        real: which of them were trained on.
+        real: the portraits' splits and embeddings.
         captions: sha256 -> caption.
         settings: name -> value, as text.
-        notes: what the reader has to know first, such as prompts left out.
+        notes: notes for the top of the page, such as excluded prompts.
     """
 
     title: str
@@ -61,12 +61,12 @@ class ReportData:
 
 
 def report(content: ReportData) -> str:
-    """Return the whole page."""
+    """Return the HTML page."""
     sections: tuple[tuple[str, Callable[[ReportData], str]], ...] = (
-        ("Whose face", _identity),
-        ("All figures", _figures),
-        ("Side by side", _side_by_side),
-        ("Prompt by prompt", _by_prompt),
+        ("Identity", _identity),
+        ("Metrics", _metrics),
+        ("Images by prompt", _side_by_side),
+        ("Scores by prompt", _by_prompt),
         ("Nearest training portraits", _nearest),
         ("Captions", _captions),
         ("Settings", _settings),
@@ -85,10 +85,11 @@ def report(content: ReportData) -> str:
 def _summary(metrics: Mapping[str, Any]) -> str:
     identity, memorised = metrics["identity"], metrics["memorisation"]["share_memorised"]
     return (
-        f"Measured on {metrics['images']} images of scenes that were never trained on. The LoRA’s faces "
-        f"reach an identity of {_span(identity['lora'])}: {identity['gain']:+.2f} against the bare base with "
-        f"the full description, {identity['ratio']:.0%} of what real portraits reach. {memorised:.0%} of its "
-        "images copy a training portrait. Intervals hold 95% of the bootstrap’s resamples."
+        f"Measured on {metrics['images']} images of scenes outside the training set. The LoRA’s faces "
+        f"reach an identity of {_span(identity['lora'])}: {identity['gain']:+.2f} against the base model "
+        f"with the full description, {identity['ratio']:.0%} of the value of real portraits. "
+        f"{memorised:.0%} of its images copy a training portrait. Intervals contain 95% of the bootstrap "
+        "resamples."
     )
 
 
@@ -121,20 +122,20 @@ def _identity(content: ReportData) -> str:
         )
     plot = f'<svg viewBox="0 0 {PLOT_WIDTH} {height}" role="img" aria-label="identity">{"".join(parts)}</svg>'
     words = (
-        "Mean cosine of the face’s vector to the held-out portraits’, over images that show a face; the line "
-        "is its 95% interval."
+        "Mean cosine similarity of the face embedding to the held-out portraits’, over images that show a "
+        "face; the line is its 95% interval."
     )
     return f'{plot}<p class="small">{words}</p>'
 
 
-def _figures(content: ReportData) -> str:
+def _metrics(content: ReportData) -> str:
     metrics = content.metrics
     drop = f"{metrics['clip_t']['drop']:.1%}"
     copied = metrics["memorisation"]
     rows = {
-        "Images with a face": ("face_found", "MTCNN, probability 0.9 or more"),
-        "CLIP-T": ("clip_t", f"picture and words; the LoRA’s drop is {drop}"),
-        "CLIP-I": ("clip_i", "likeness to the held-out portraits, scene included"),
+        "Images with a face": ("face_found", "MTCNN probability of 0.9 or more"),
+        "CLIP-T": ("clip_t", f"similarity of image and prompt; the LoRA’s drop is {drop}"),
+        "CLIP-I": ("clip_i", "similarity to the held-out portraits, scene included"),
         "Diversity": ("diversity", "CLIP-I distance between images of one prompt"),
     }
     lines = [
@@ -142,13 +143,13 @@ def _figures(content: ReportData) -> str:
         for name, (key, words) in rows.items()
     ]
     limits = f"over {copied['threshold']:.3f} in content and {copied['layout_threshold']:.3f} in layout"
-    copies = f"nearer to a training portrait than real ones are to each other: {limits}"
-    lines.append(["Memorised", f"{copied['share_memorised']:.1%}", "", copies])
-    return _table(["", "LoRA", "bare base, described", "what it is"], lines)
+    copies = f"closer to a training portrait than real portraits are to each other: {limits}"
+    lines.append(["Memorized", f"{copied['share_memorised']:.1%}", "", copies])
+    return _table(["", "LoRA", "base model, described", "meaning"], lines)
 
 
 def _side_by_side(content: ReportData) -> str:
-    """One strip a prompt: every image of every variant."""
+    """Return one strip per prompt with every image of every variant."""
     references = [content.real.names[i] for i in content.real.references]
     strips = []
     for place, (prompt, rows) in enumerate(_prompts(content.measured)):
@@ -177,7 +178,7 @@ def _by_prompt(content: ReportData) -> str:
         "",
         *(f"identity: {SHORT[v]}" for v in VARIANTS),
         "CLIP-T: LoRA",
-        "CLIP-T: bare base",
+        "CLIP-T: base model",
         "nearest",
     ]
     return _table(header, lines)
@@ -189,13 +190,13 @@ def _nearest(content: ReportData) -> str:
         ["memorised", "nearest_training", "name"], ascending=[False, False, True]
     )
     pairs = []
-    for row in own.head(PAIRS).to_dict("records"):
+    for row in own.head(NUM_PAIRS).to_dict("records"):
         verdict = "a copy" if row["memorised"] else "not a copy"
         figures = f"content {row['nearest_training']:.3f}, layout {row['nearest_layout']:.3f}: {verdict}"
         drawn = _picture(content.images[row["name"]], row["name"], figures, "lora")
         trained = _picture(content.aligned[row["nearest_name"]], "trained on", row["nearest_name"][:12])
         pairs.append(f'<div class="pair">{drawn}{trained}</div>')
-    words = "The LoRA’s images that come closest to a portrait it was trained on, beside that portrait."
+    words = "The LoRA’s images closest to a training portrait, each with that portrait."
     return f'<p class="small">{words}</p><div class="strip">{"".join(pairs)}</div>'
 
 
@@ -214,7 +215,7 @@ def _settings(content: ReportData) -> str:
 
 
 def _prompts(measured: ScoredImages) -> list[tuple[Prompt, list[dict[str, Any]]]]:
-    """Return each prompt with its images' scores."""
+    """Return each prompt with the scores of its images."""
     by: dict[Prompt, list[dict[str, Any]]] = {}
     rows: list[dict[str, Any]] = [
         {str(k): v for k, v in r.items()} for r in measured.scores.to_dict("records")
@@ -232,15 +233,15 @@ def _picture(image: Image.Image, caption: str, figure: str, kind: str = "") -> s
 
 def _data(image: Image.Image) -> str:
     small = image.convert("RGB")
-    small.info = {}  # marks belong to the stored images; here they would only add bytes
-    small.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
+    small.info = {}  # the metadata belongs to the stored images; here it would only add bytes
+    small.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, format="JPEG", quality=92, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a table; cells are HTML already."""
+    """Return a table; `lines` contain HTML, `header` plain text."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>\n" for line in lines)
@@ -252,8 +253,8 @@ def _score(identity: float) -> str:
 
 
 def _mean(values: Iterable[float]) -> str:
-    there = [value for value in values if not isnan(value)]
-    return f"{sum(there) / len(there):.2f}" if there else "–"
+    valid = [value for value in values if not isnan(value)]
+    return f"{sum(valid) / len(valid):.2f}" if valid else "–"
 
 
 STYLE = """

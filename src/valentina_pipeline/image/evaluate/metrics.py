@@ -1,12 +1,12 @@
-"""The figures of a LoRA: whose face it draws, what of the prompt, how varied, and whether it copies.
+"""Metrics of a LoRA: identity, prompt following, diversity and memorization.
 
-Identity is the mean cosine of a face's vector to those of the held-out portraits. Two figures give it
-its scale: the ceiling, real portraits measured the same way, and the floor, the bare base's images of
-nobody in particular (the class word and the scene, no description). A real base has no other measured
-people at hand, so that the floor is drawn; it is the same for every base.
+Identity is the mean cosine of a face embedding to those of the held-out portraits. Two values give its scale:
+the ceiling, real portraits measured the same way, and the floor, the base model's images of an unspecified
+person (class word and scene, no description). The floor is generated because a real base model comes without
+portraits of other people; its definition is the same for every base model.
 
-Identity is averaged over images that show a face; the share that does is a figure of its own
-(`face_found`), with its own gate, so that a lost face neither counts twice nor hides.
+Identity is averaged over images that show a face. Their share is a separate metric (`face_found`) with its
+own gate, so that a missing face neither counts twice nor goes unnoticed.
 """
 
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ COMPARED = ("lora", "bare")
 def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, seed: int) -> dict[str, Any]:
     """Return the metrics, each mean with its 95% interval.
 
-    Intervals come from resampling prompts, for the ceiling from resampling portraits; gain and ratio
-    from the same resamples of both sides, for prompts and seeds are shared.
+    Intervals resample prompts, the ceiling's resamples portraits. Gain and ratio use the same resamples for
+    LoRA and base model, because they share prompts and seeds.
 
     Args:
-        measured: every image's scores.
-        real: her portraits.
-        resamples: behind each interval.
-        seed: of the resampling.
+        measured: scores of all images.
+        real: the character's portraits.
+        resamples: number of resamples behind each interval.
+        seed: seed of the resampling.
 
     Returns:
-        JSON's plain mapping: identity, face_found, clip_t, clip_i, diversity, memorisation, images.
+        A JSON mapping: identity, face_found, clip_t, clip_i, diversity, memorisation, images.
     """
     sides = {variant: VariantScores.of(measured, variant) for variant in VARIANTS}
     boot = Bootstrap.over([take.prompt.number for take in measured.takes], resamples, seed)
@@ -49,14 +49,14 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
 
     clip_t = mean("clip_t")
     lora, bare = clip_t["lora"]["mean"], clip_t["bare"]["mean"]
-    drop = (bare - lora) / _positive(abs(bare))  # relative; a cosine below 0 is no better for being one
+    drop = (bare - lora) / _positive(abs(bare))  # relative, also for a negative cosine
     return {
         "identity": _identity(sides, real, boot, seed),
         "face_found": mean("face_found"),
         "clip_t": {**clip_t, "drop": float(drop)},
         "clip_i": mean("clip_i"),
         "diversity": {v: boot.interval(*sides[v].diversity()).plain() for v in COMPARED},
-        "memorisation": _memorisation(sides["lora"], real),
+        "memorisation": _memorization(sides["lora"], real),
         "images": len(measured.takes),
     }
 
@@ -64,23 +64,23 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
 def _identity(
     sides: "dict[str, VariantScores]", real: Portraits, boot: Bootstrap, seed: int
 ) -> dict[str, Any]:
-    """Return each variant's identity, ceiling and floor, and the LoRA's gain and ratio with their bounds."""
-    given = {variant: (side.column("identity"), side.numbers) for variant, side in sides.items()}
-    identity = {variant: boot.interval(*each) for variant, each in given.items()}
+    """Return each variant's identity and the ceiling, and the LoRA's gain and ratio with their intervals."""
+    samples = {variant: (side.column("identity"), side.numbers) for variant, side in sides.items()}
+    identity = {variant: boot.interval(*sample) for variant, sample in samples.items()}
     best = ceiling(real)
     portraits = range(len(best))
     among_real = Bootstrap.over(portraits, len(boot.draws), seed)
     identity["ceiling"] = among_real.interval(best, portraits)
-    lora, bare = (boot.means(*given[variant]) for variant in COMPARED)
+    lora, bare = (boot.means(*samples[variant]) for variant in COMPARED)
     top = _positive(identity["ceiling"].mean)
     gain = interval(identity["lora"].mean - identity["bare"].mean, lora - bare)
     ratio = interval(float(identity["lora"].mean / top), lora / _positive(among_real.means(best, portraits)))
-    plain = {name: each.plain() for name, each in identity.items()}
+    plain = {name: estimate.plain() for name, estimate in identity.items()}
     return {**plain, **_flat("gain", gain), **_flat("ratio", ratio)}
 
 
-def _memorisation(lora: "VariantScores", real: Portraits) -> dict[str, float]:
-    """Return how near the LoRA's images come to what it was trained on; 0 where it has none."""
+def _memorization(lora: "VariantScores", real: Portraits) -> dict[str, float]:
+    """Return the similarity of the LoRA's images to its training images, with thresholds; 0 if none."""
     near, copied = lora.column("nearest_training"), lora.column("memorised")
     content, layout = copy_limits(real)
     return {
@@ -93,12 +93,12 @@ def _memorisation(lora: "VariantScores", real: Portraits) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class VariantScores:
-    """One variant's n images.
+    """Scores of one variant's n images.
 
     Attributes:
-        scores: n rows.
-        content: CLIP's (n, e).
-        numbers: their prompts.
+        scores: n rows of SCORE_COLUMNS.
+        content: CLIP image embeddings (n, e).
+        numbers: prompt number of each image.
     """
 
     scores: "pd.DataFrame"
@@ -107,21 +107,21 @@ class VariantScores:
 
     @classmethod
     def of(cls, measured: ScoredImages, variant: str) -> "VariantScores":
-        """Return a variant's part of what was measured."""
+        """Return the scores of one variant."""
         rows = [row for row, take in enumerate(measured.takes) if take.variant == variant]
         numbers = tuple(measured.takes[row].prompt.number for row in rows)
         return cls(measured.scores.iloc[rows], measured.content[rows], numbers)
 
     def column(self, name: str) -> np.ndarray:
-        """Return float64 (n,); of `face_found` 1 where a face was found."""
+        """Return a column as float64 (n,); `face_found` is 1 where a face was found."""
         if name == "face_found":
             return (self.scores["face_probability"] >= FACE_PROBABILITY).to_numpy(np.float64)
         return self.scores[name].to_numpy(np.float64)
 
     def diversity(self) -> tuple[np.ndarray, list[int]]:
-        """Return each prompt's mean CLIP-I distance between two of its images, and these prompts.
+        """Return each prompt's mean CLIP-I distance between pairs of its images, and the prompt numbers.
 
-        Prompts with fewer than two images have no distance: with none left, diversity is 0.
+        Prompts with fewer than two images are skipped; if none is left, diversity is 0.
         """
         distances: dict[int, float] = {}
         for number in dict.fromkeys(self.numbers):
@@ -136,5 +136,5 @@ def _flat(name: str, figure: Interval) -> dict[str, float]:
 
 
 def _positive(value: Any) -> Any:
-    """Keep a divisor away from 0: what measures nothing gives a huge ratio, no error."""
+    """Return the value, at least 1e-6, so that a ratio over 0 is huge instead of an error."""
     return np.maximum(value, 1e-6)

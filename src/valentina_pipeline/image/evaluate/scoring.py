@@ -1,4 +1,4 @@
-"""One drawn image's scores: her face, the prompt's words, her portraits, and the nearest one trained on."""
+"""Scores of a generated image: identity, CLIP-T, CLIP-I, and similarity to the nearest training portrait."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 from valentina_pipeline.image.models.scorers import ContentScorer, Scorers
 
 LAYOUT_SIDE = 16
-"""Pixels: at this size a picture is its pose, framing and colours, without texture."""
+"""Side in pixels of the layout vector: pose, framing and colors remain, texture does not."""
 
 COPY_QUANTILE = 0.99
 
@@ -37,19 +37,19 @@ SCORE_COLUMNS = (
 
 
 class NothingToMeasureError(ValueError):
-    """There are no portraits to measure against, or no images to measure."""
+    """There are no reference portraits, or no images to measure."""
 
 
 @dataclass(frozen=True)
 class Portraits:
-    """Her real portraits as the judges see them, n of them.
+    """Embeddings of the character's n real portraits.
 
     Attributes:
         names: n sha256.
-        identity: (n, d), norm 1.
-        content: CLIP's (n, e), norm 1.
-        layout: (n, 3 * LAYOUT_SIDE ** 2), norm 1.
-        trained: bool (n,): trained on; the others are the held-out references.
+        identity: face embeddings (n, d), norm 1.
+        content: CLIP image embeddings (n, e), norm 1.
+        layout: layout vectors (n, 3 * LAYOUT_SIDE ** 2), norm 1.
+        trained: bool (n,): True for training portraits, False for held-out references.
     """
 
     names: tuple[str, ...]
@@ -60,23 +60,23 @@ class Portraits:
 
     @property
     def references(self) -> np.ndarray:
-        """Positions of the held-out portraits."""
+        """Indices of the held-out portraits."""
         return np.flatnonzero(~self.trained)
 
     @property
     def training(self) -> np.ndarray:
-        """Positions of the training portraits."""
+        """Indices of the training portraits."""
         return np.flatnonzero(self.trained)
 
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Drawn images with their scores.
+    """Generated images with their scores.
 
     Attributes:
-        takes: n of them.
-        scores: one row a take, SCORE_COLUMNS; `identity` is NaN where no face was found.
-        content: CLIP's (n, e), norm 1.
+        takes: the n planned images.
+        scores: one row per image, SCORE_COLUMNS; `identity` is NaN where no face was found.
+        content: CLIP image embeddings (n, e), norm 1.
     """
 
     takes: tuple[PlannedImage, ...]
@@ -85,22 +85,22 @@ class ScoredImages:
 
 
 def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: ContentScorer) -> Portraits:
-    """Return the kept portraits with what they are compared by.
+    """Return the embeddings of the accepted portraits.
 
     Args:
-        aligned: by sha256.
-        faces: align's rows, with embedding, kept and split.
-        clip: the network behind CLIP-I.
+        aligned: portraits by sha256.
+        faces: the table of faces from align, with embedding, kept and split.
+        clip: the CLIP model of CLIP-I.
 
     Raises:
-        NothingToMeasureError: no portrait is held out, or none was trained on.
+        NothingToMeasureError: no portrait is held out, or none is for training.
     """
     kept = faces[faces["kept"].astype(bool)].sort_values("sha256")
     trained = (kept["split"] == TRAIN).to_numpy(dtype=bool)
     if trained.all() or not trained.any():
-        missing = "held out" if trained.all() else "trained on"
+        missing = "held out" if trained.all() else "for training"
         raise NothingToMeasureError(
-            f"of {len(kept)} aligned portraits none is {missing}: add portraits to the source"
+            f"none of {len(kept)} aligned portraits is {missing}: add portraits to the source"
         )
     names = tuple(kept["sha256"])
     identity = np.stack([np.asarray(e, np.float64) for e in kept["embedding"]])
@@ -111,20 +111,20 @@ def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: C
 
 
 def layout_vector(image: Image.Image) -> np.ndarray:
-    """Return float64 (3 * LAYOUT_SIDE ** 2,): the picture far away, its mean removed, norm 1 (or 0)."""
+    """Return the layout vector: float64 (3 * LAYOUT_SIDE ** 2,), the reduced image, mean 0, norm 1 (or 0)."""
     small = image.convert("RGB").resize((LAYOUT_SIDE, LAYOUT_SIDE), Image.Resampling.BOX)
     values = np.asarray(small, np.float64).ravel()
-    centred = values - values.mean()
-    return centred / max(float(np.linalg.norm(centred)), 1e-9)
+    centered = values - values.mean()
+    return centered / max(float(np.linalg.norm(centered)), 1e-9)
 
 
 def score_images(
     shown: Iterable[tuple[PlannedImage, Image.Image]], class_word: str, real: Portraits, judges: Scorers
 ) -> ScoredImages:
-    """Score every drawn image.
+    """Score every generated image.
 
-    CLIP-T compares all variants with the same words, the prompt about `class_word`: neither trigger
-    nor description counts for a variant that was given it.
+    CLIP-T uses the same text for all variants, the prompt with `class_word` as subject, so that trigger and
+    description do not favor a variant.
 
     Raises:
         NothingToMeasureError: there is no image.
@@ -138,7 +138,7 @@ def score_images(
         number = take.prompt.number
         if number not in texts:
             texts[number] = judges.clip.texts([take.prompt.text(class_word)])[0].astype(np.float64)
-        seen = judges.clip.images([image])[0].astype(np.float64)
+        embedding = judges.clip.images([image])[0].astype(np.float64)
         rows.append(
             {
                 "name": take.name,
@@ -146,46 +146,47 @@ def score_images(
                 "prompt": take.prompt.scene,
                 "seed": take.seed,
                 **face_scores(image, real.identity[real.references], judges.find, judges.faces),
-                "clip_t": float(seen @ texts[number]),
-                "clip_i": float((real.content[real.references] @ seen).mean()),
-                **_nearest(seen, layout_vector(image), real, limits),
+                "clip_t": float(embedding @ texts[number]),
+                "clip_i": float((real.content[real.references] @ embedding).mean()),
+                **_nearest(embedding, layout_vector(image), real, limits),
             }
         )
-        content.append(seen)
+        content.append(embedding)
         done.append(take)
     if not rows:
-        raise NothingToMeasureError("no image to measure: all were left out")
+        raise NothingToMeasureError("no image to measure: all were rejected")
     return ScoredImages(
         tuple(done), pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).round(6), np.stack(content)
     )
 
 
 def copy_limits(real: Portraits) -> tuple[float, float]:
-    """Return how alike, in content and layout, a real portrait is to the nearest other that was trained on.
+    """Return the thresholds of content and layout similarity above which an image counts as a copy.
 
-    Each is the 99th percentile over all her portraits. The nearest of many is compared with the nearest of
-    many: against the likeness of any two, one honest image in five would pass for a copy.
+    Each is the 99th percentile, over all portraits of the character, of the similarity to the nearest other
+    training portrait. It compares nearest neighbors with nearest neighbors: with the similarity of any two
+    portraits, one in five original images would count as a copy.
     """
-    return _nearest_likeness(real.content, real.trained), _nearest_likeness(real.layout, real.trained)
+    return _nearest_similarity(real.content, real.trained), _nearest_similarity(real.layout, real.trained)
 
 
-def _nearest_likeness(vectors: np.ndarray, trained: np.ndarray) -> float:
-    likeness = vectors @ vectors.T
-    np.fill_diagonal(likeness, -np.inf)
-    nearest = likeness[:, trained].max(axis=1)
+def _nearest_similarity(vectors: np.ndarray, trained: np.ndarray) -> float:
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest = similarity[:, trained].max(axis=1)
     return float(np.quantile(nearest[np.isfinite(nearest)], COPY_QUANTILE))
 
 
 def _nearest(
-    content: np.ndarray, far: np.ndarray, real: Portraits, limits: tuple[float, float]
+    content: np.ndarray, layout: np.ndarray, real: Portraits, limits: tuple[float, float]
 ) -> dict[str, object]:
-    """Return the likeness to the nearest training portrait, and whether the image copies one.
+    """Return the similarity to the nearest training portrait, and whether the image copies one.
 
-    A copy is alike in both: the same scene in words is alike in content only, and is what was asked for;
-    the same framing and colours is alike in layout only.
+    A copy is similar in both measures. An image of the same scene, as the prompt requests, is similar in
+    content only; one of the same framing and colors is similar in layout only.
     """
     in_content = real.content[real.training] @ content
-    in_layout = real.layout[real.training] @ far
+    in_layout = real.layout[real.training] @ layout
     nearest = int(in_content.argmax())
     return {
         "nearest_training": float(in_content[nearest]),
@@ -196,9 +197,9 @@ def _nearest(
 
 
 def ceiling(real: Portraits) -> np.ndarray:
-    """Return (m,): each real portrait's mean cosine to the held-out ones, itself left out."""
-    likeness = real.identity @ real.identity[real.references].T
+    """Return (m,): each real portrait's mean cosine to the held-out portraits other than itself."""
+    similarity = real.identity @ real.identity[real.references].T
     itself = np.arange(len(real.names))[:, None] == real.references[None, :]
     others = (~itself).sum(axis=1)
-    means = np.where(itself, 0.0, likeness).sum(axis=1) / np.maximum(others, 1)
+    means = np.where(itself, 0.0, similarity).sum(axis=1) / np.maximum(others, 1)
     return means[others > 0]
