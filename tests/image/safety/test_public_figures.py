@@ -34,7 +34,7 @@ def test_a_real_person_s_name_is_refused_however_it_is_spelt(prompt: str, name: 
     with pytest.raises(UnsafePromptError) as caught:
         refuse_real_person(prompt)
     assert caught.value.reason == (
-        f"it names a real person ({name}): only characters with rights on record are drawn"
+        f"it names a real person ({name}): only characters with rights on record may be generated"
     )
 
 

@@ -37,7 +37,7 @@ def person_score(image: Image.Image, face: Face) -> float:
     part = image.crop((left, top, min(image.width, int(x + reach)), min(image.height, int(y + reach))))
     if min(part.size) < 2:
         return 0.0
-    scale = max(1.0, max(part.size) / ContentFilter.LONGEST)
+    scale = max(1.0, max(part.size) / ContentFilter.MAX_SIDE)
     inside = ((x0 - left) / scale, (y0 - top) / scale, (x1 - left) / scale, (y1 - top) / scale)
     scores = (
         found["score"]

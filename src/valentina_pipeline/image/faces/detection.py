@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
 from valentina_pipeline.common.threads import one_thread
 
-LONGEST_SEARCHED = 640
-"""Pixels: larger pictures are shrunk before the search; a main face stays far above MTCNN's 20 px."""
+MAX_SIDE = 640
+"""Pixels: larger images are reduced before detection; a main face stays far above MTCNN's minimum, 20 px."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """A detected face, in pixels of its picture.
+    """A detected face, in pixels of its image.
 
     Attributes:
         box: (x0, y0, x1, y1).
-        probability: MTCNN's, in [0, 1].
+        probability: MTCNN's confidence in [0, 1].
         landmarks: float64 (5, 2): eyes, nose, mouth corners.
     """
 
@@ -42,27 +42,27 @@ class Face:
 
 
 def detect_faces(images: Iterable[Image.Image]) -> list[list[Face]]:
-    """Return each picture's faces, the largest first, an empty list where there is none.
+    """Return the faces of each image, the largest first; an empty list where there is none.
 
-    Pictures are searched one by one on one thread, so that a face's figures depend on neither its
-    neighbours nor the machine's number of cores; they are rounded to 1/100 px for the same reason.
+    Images are processed one by one on one thread and coordinates are rounded to 1/100 px, so that a result
+    depends neither on the other images nor on the number of CPU cores.
     """
     with one_thread():
         return [_faces(image) for image in images]
 
 
 def _faces(image: Image.Image) -> list[Face]:
-    shrink = max(1.0, max(image.size) / LONGEST_SEARCHED)
+    shrink = max(1.0, max(image.size) / MAX_SIDE)
     size = (round(image.width / shrink), round(image.height / shrink))
-    searched = image.convert("RGB")
+    resized = image.convert("RGB")
     if shrink > 1:
-        searched = searched.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    if min(size) < 20:  # below MTCNN's smallest face its pyramid is empty
+        resized = resized.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    if min(size) < 20:  # MTCNN's image pyramid would be empty
         return []
     try:
-        boxes, probabilities, points = _detector(max(20, min(size) // 16)).detect(searched, landmarks=True)
+        boxes, probabilities, points = _detector(max(20, min(size) // 16)).detect(resized, landmarks=True)
     except (RuntimeError, IndexError) as err:
-        # facenet-pytorch stumbles when its first network's boxes all lie outside: there is no face
+        # facenet-pytorch fails when all boxes of its first network lie outside the image: there is no face
         if "non-empty list" not in str(err) and "shape of the mask" not in str(err):
             raise
         return []

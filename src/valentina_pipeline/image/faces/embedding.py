@@ -1,4 +1,4 @@
-"""Face embeddings: vectors that tell people apart."""
+"""Face embeddings: identity vectors of face crops."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from valentina_pipeline.common.threads import one_thread
 Kind = Literal["tiny", "facenet"]
 
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
-"""MTCNN's order of landmarks; left and right as the viewer sees them."""
+"""Landmark indices in MTCNN's order; left and right are the viewer's."""
 
 VGGFACE2 = "20180402-114759-vggface2.pt"
 
@@ -26,11 +26,12 @@ VGGFACE2_URL = f"https://github.com/timesler/facenet-pytorch/releases/download/v
 
 @dataclass(frozen=True)
 class FaceEmbedder:
-    """A network from face crops to identity vectors.
+    """A face embedding network with its preprocessing.
 
     Attributes:
-        size: width and height in pixels of the crops that it wants from `face_crop`.
-        network: float32 (n, 3, size, size), scaled as the network wants it -> float32 (n, d), norm 1.
+        size: width and height in pixels of its input crops, see `face_crop`.
+        network: float32 (n, 3, size, size), scaled -> float32 (n, d), norm 1.
+        scale: divisor of the pixel values after 127.5 is subtracted.
     """
 
     size: int
@@ -38,7 +39,7 @@ class FaceEmbedder:
     scale: float
 
     def embed(self, crops: Sequence[Image.Image]) -> np.ndarray:
-        """Return the crops' identity vectors, float32 (n, d), each of norm 1.
+        """Return the identity vectors of the crops, float32 (n, d), each of norm 1.
 
         Crops of another size are resized.
         """
@@ -50,25 +51,25 @@ class FaceEmbedder:
         pixels = torch.from_numpy(np.stack([np.asarray(crop.convert("RGB")) for crop in same]))
         inputs = (pixels.permute(0, 3, 1, 2).to(torch.float32) - 127.5) / self.scale
         with one_thread(), torch.inference_mode():
-            # one by one: a vector must not depend on which crops are embedded with it
-            return torch.cat([self.network(one) for one in inputs.split(1)]).numpy()
+            # one by one: a vector must not depend on the other crops of a batch
+            return torch.cat([self.network(crop) for crop in inputs.split(1)]).numpy()
 
 
 def load_face_embedder(kind: Kind, path: str | Path) -> FaceEmbedder:
-    """Load the network that turns faces into identity vectors.
+    """Load a face embedding network.
 
     Args:
         kind: "tiny" (FaceNetTiny, 128 dimensions) or "facenet" (InceptionResnetV1, 512 dimensions).
-        path: the weights' file; for facenet also "vggface2", the published weights in torch's cache.
+        path: weights file; for facenet also "vggface2", the published weights in torch's cache.
 
     Raises:
-        MissingModelError: the weights are not on this machine; they are never downloaded silently.
+        MissingModelError: the weights are not on this machine; they are never downloaded implicitly.
     """
     return _LOADERS[kind](str(path))
 
 
 def require_embedder(kind: Kind, path: str | Path) -> Path:
-    """Return the file of a face embedder's weights without reading it; arguments as of `load_face_embedder`.
+    """Return the path of a face embedder's weights without reading it; arguments as in `load_face_embedder`.
 
     Raises:
         MissingModelError: the file is not on this machine.
@@ -90,7 +91,7 @@ def _tiny(path: str) -> FaceEmbedder:
 def _tiny_file(path: str) -> Path:
     if not Path(path).is_file():
         raise MissingModelError(
-            f"the tiny face embedder ({path})", "Apache-2.0", "`git checkout -- tiny/weights` brings it back"
+            f"the tiny face embedder ({path})", "Apache-2.0", "restore it with `git checkout -- tiny/weights`"
         )
     return Path(path)
 
@@ -106,7 +107,7 @@ def _facenet(path: str) -> FaceEmbedder:
     else:
         state = torch.load(file, map_location="cpu", weights_only=True)
     network = InceptionResnetV1(pretrained=None, classify=False)
-    # the published file also holds the classifier over its 8,631 training people
+    # the published file also contains the classifier of its 8,631 training identities
     network.load_state_dict({k: v for k, v in state.items() if not k.startswith("logits.")})
     return FaceEmbedder(160, network.eval(), scale=128.0)
 
@@ -121,7 +122,7 @@ def _facenet_file(path: str) -> Path:
             return place
     raise MissingModelError(
         f"FaceNet InceptionResnetV1, weights vggface2 ({places[0]})",
-        "code MIT; weights trained on VGGFace2, for research",
+        "code MIT; weights trained on VGGFace2, for research only",
         f"download {VGGFACE2_URL} to {places[0]}, or set `face_embedder.path` in conf/base/bases.yml to it",
     )
 

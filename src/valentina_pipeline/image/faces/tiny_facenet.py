@@ -1,4 +1,4 @@
-"""The tiny face embedder: the network that stands in for FaceNet in the embedded world."""
+"""The tiny face embedder, which replaces FaceNet with the embedded tiny base."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class FaceNetTiny(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, channels[0], 5, stride=2, padding=2), _norm(channels[0]))
         widths = (channels[0], *channels)
         self.blocks = nn.Sequential(*(_Residual(a, b) for a, b in zip(widths, channels, strict=False)))
-        # position matters in an aligned face: keep the 4 x 4 grid instead of averaging it away
+        # position matters in an aligned face: keep the 4 x 4 grid instead of averaging over it
         self.head = nn.Linear(channels[-1] * 4 * 4, dimensions)
 
     def forward(self, faces: Tensor) -> Tensor:
@@ -47,6 +47,6 @@ def _norm(channels: int) -> nn.Module:
 
 
 def to_network(pixels: Tensor) -> Tensor:
-    """Turn uint8 (n, h, w, 3) into float32 (n, 3, h, w) in [-1, 1], channels last in memory."""
+    """Convert uint8 (n, h, w, 3) to float32 (n, 3, h, w) in [-1, 1], channels last in memory."""
     scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
     return scaled.contiguous(memory_format=torch.channels_last)

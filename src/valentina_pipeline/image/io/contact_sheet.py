@@ -1,4 +1,4 @@
-"""Contact sheets: many pictures and a few words each on one page."""
+"""Contact sheets: many images with short labels on one page."""
 
 from collections.abc import Iterable, Sequence
 from math import ceil
@@ -17,22 +17,22 @@ FONT_SIZE = 13
 def contact_sheet(
     images: Iterable[Image.Image], labels: Sequence[str], columns: int, cell: int
 ) -> Image.Image:
-    """Lay out pictures in rows, each with its label below.
+    """Lay out images in rows, each with its label below.
 
     Args:
-        images: as many as labels; taken one at a time, each shrunk into its cell in its own proportions.
-        labels: any number of lines each; a line too long for the cell is cut with an ellipsis.
-        columns: pictures a row.
+        images: as many as labels; read one at a time, each scaled to its cell with its aspect ratio.
+        labels: one per image, with any number of lines; a line too long for the cell ends with an ellipsis.
+        columns: images per row.
         cell: width and height of a cell in pixels.
 
     Returns:
         An RGB page.
 
     Raises:
-        ValueError: no labels, or not as many images.
+        ValueError: there are no labels, their number differs from that of the images, or a cell is too small.
     """
     if not labels or columns < 1 or cell < 16:
-        raise ValueError("a contact sheet needs a label a picture, a column and cells of 16 pixels or more")
+        raise ValueError("a contact sheet needs a label per image, a column and cells of at least 16 pixels")
     font = ImageFont.load_default(FONT_SIZE)
     line = FONT_SIZE + 4
     caption = line * max(label.count("\n") + 1 for label in labels) + 4
@@ -46,7 +46,7 @@ def contact_sheet(
         y = GAP + index // columns * (cell + caption + GAP)
         _paste(page, image, x, y, cell)
         for number, text in enumerate(label.split("\n")):
-            draw.text((x, y + cell + 4 + number * line), _fitted(text, font, cell), INK, font)
+            draw.text((x, y + cell + 4 + number * line), _shorten(text, font, cell), INK, font)
     return page
 
 
@@ -60,7 +60,7 @@ def _paste(page: Image.Image, image: Image.Image, x: int, y: int, cell: int) -> 
     ImageDraw.Draw(page).rectangle((left - 1, top - 1, left + size[0], top + size[1]), outline=FRAME)
 
 
-def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

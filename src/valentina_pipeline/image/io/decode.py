@@ -1,4 +1,4 @@
-"""A picture out of a file that nobody has looked at yet: bounded, then decoded, upright and in sRGB."""
+"""Decoding of untrusted image files: check limits, decode, rotate upright, convert to sRGB."""
 
 import io
 import struct
@@ -23,46 +23,46 @@ FORMATS = {
     "AVIF": "AVIF", "HEIF": "HEIC", "JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "TIFF": "TIFF",
     "WEBP": "WEBP",
 }  # fmt: skip
-"""Pillow's name -> ours. MPO is what phones write as .jpg: a JPEG with a second picture behind it."""
+"""Pillow's format name -> ours. Phones write MPO as .jpg: a JPEG followed by a second image."""
 
 OPENED = ("JPEG", "PNG", "WEBP", "TIFF", "HEIF", "AVIF", "GIF")
-"""What Pillow may try: GIF only to say so (MPO comes through JPEG)."""
+"""Formats that Pillow may open: GIF only for its error message; MPO is opened as JPEG."""
 
 NAMED = "JPEG, PNG, WebP, TIFF, HEIC and AVIF"
 
-FIRST_OF_MORE = ("MPO", "HEIF")
-"""Formats whose first, or primary, picture is the one: phones put depth maps and smaller selves behind it."""
+MULTI_IMAGE_FORMATS = ("MPO", "HEIF")
+"""Formats of which the first or primary image is used: phones append depth maps and thumbnails."""
 
-SMALLER_PAGE, PAGE_KIND, AUXILIARY = 0.5, 254, 5
-"""A TIFF's page at most half as wide and high as the largest is its thumbnail, as is one whose tag says that
-it is smaller (1) or a mask (4)."""
+THUMBNAIL_SHARE, PAGE_KIND, AUXILIARY = 0.5, 254, 5
+"""A TIFF page at most half as wide and high as the largest is a thumbnail, and so is one whose tag marks it
+as reduced (1) or as a mask (4)."""
 
-MOST_PAGES = 100
+MAX_PAGES = 100
 
 INTEROPERABILITY, ADOBE_MARK = 0xA005, "R03"
-"""EXIF's part in which cameras mark what they saved as Adobe RGB."""
+"""EXIF directory, and its value, by which cameras mark Adobe RGB."""
 
 NCLX = b"colrnclx"
-"""An AVIF's box of color codes; HEIC's are read by libheif."""
+"""AVIF's box of color codes; libheif reads those of HEIC."""
 
-LONGEST_DETAIL = 300
-"""Characters of an error that the report keeps."""
+MAX_DETAIL_CHARS = 300
+"""Maximum length of an error message in the report."""
 
 
 class Limits(Protocol):
-    """What a picture may be; see IngestConfig is one."""
+    """Limits of an image, for example an IngestConfig."""
 
     @property
     def max_pixels(self) -> int:
-        """Width times height."""
+        """Maximum of width times height."""
 
     @property
     def min_side(self) -> int:
-        """Pixels of the shorter side."""
+        """Minimum of the shorter side in pixels."""
 
 
 class RejectedImageError(Exception):
-    """Why a picture is left out: a reason in fixed words, and what was found."""
+    """An image is rejected: `reason` is a fixed phrase, `detail` gives the values."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -75,14 +75,14 @@ class RejectedImageError(Exception):
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture, and what its file says of how it was packed.
+    """A decoded image with information on its file.
 
     Attributes:
         image: upright, sRGB, without metadata.
         format: one of FORMATS.
-        tables: a JPEG's quantisation tables; {} of other formats.
-        texts: a PNG's, those before its pixels.
-        notes: what of the file did not count, or was chosen, in words.
+        tables: a JPEG's quantization tables; {} for other formats.
+        texts: text chunks of a PNG before its pixels.
+        notes: messages on ignored parts of the file and on the selected page.
     """
 
     image: Image.Image
@@ -95,31 +95,31 @@ class Decoded:
 def decode(
     content: bytes, limits: Limits, formats: tuple[str, ...] = OPENED, behind: str = "white"
 ) -> Decoded:
-    """Return a file's picture.
+    """Return the image of a file.
 
     Args:
-        content: of the file.
-        limits: what it may be.
-        formats: Pillow's names of those that it may have.
-        behind: the color on which what is transparent lies.
+        content: content of the file.
+        limits: limits of the image.
+        formats: Pillow's names of the allowed formats.
+        behind: background color for transparent pixels.
 
     Raises:
-        RejectedImageError: it is no picture of an allowed format, breaks a limit, or cannot be decoded.
+        RejectedImageError: it is not an image of an allowed format, exceeds a limit, or cannot be decoded.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata is dropped anyway; sizes are checked here
+        warnings.simplefilter("ignore")  # metadata is dropped anyway; sizes are checked here
         try:
-            return _decoded(content, limits, formats, behind)
+            return _decode(content, limits, formats, behind)
         except RejectedImageError:
             raise
-        except Exception as err:  # decoders fail in many ways on broken files: each is a row, never a crash
+        except Exception as err:  # decoders fail in many ways: reject the file, never crash
             raise RejectedImageError("unreadable", brief(err)) from err
 
 
-def _decoded(content: bytes, limits: Limits, formats: tuple[str, ...], behind: str) -> Decoded:
+def _decode(content: bytes, limits: Limits, formats: tuple[str, ...], behind: str) -> Decoded:
     chunks = read_chunks(content) if content.startswith(SIGNATURE) else Chunks(content)
-    with _header(chunks.content, limits, formats) as opened:
-        chosen = _chosen(opened, limits)
+    with _open(chunks.content, limits, formats) as opened:
+        page_note = _select_image(opened, limits)
         file_format = FORMATS[str(opened.format)]
         tables = dict(getattr(opened, "quantization", {}))
         texts = {key: str(text) for key, text in getattr(opened, "text", {}).items()}
@@ -127,12 +127,12 @@ def _decoded(content: bytes, limits: Limits, formats: tuple[str, ...], behind: s
         profile, note = _profile(opened, chunks)
         image, unused = to_srgb(_eight_bits(ImageOps.exif_transpose(opened)), profile, behind)
     image.info = {}
-    notes = tuple(said for said in (*chunks.notes, chosen, note, unused) if said)
+    notes = tuple(text for text in (*chunks.notes, page_note, note, unused) if text)
     return Decoded(image, file_format, tables, texts, notes)
 
 
-def _header(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Image.Image:
-    """Open without decoding pixels, and check what the header says."""
+def _open(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Image.Image:
+    """Open a file without decoding its pixels, and check its header against the limits."""
     if "HEIF" in formats:
         import pillow_heif
 
@@ -142,59 +142,61 @@ def _header(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Image.I
     except Image.DecompressionBombError as err:
         raise RejectedImageError("too many pixels", f"more than {limits.max_pixels:,}") from err
     except UnidentifiedImageError as err:
-        named = NAMED if formats is OPENED else ", ".join(formats)
-        raise RejectedImageError("not an image", f"none of {named}") from err
+        allowed = NAMED if formats is OPENED else ", ".join(formats)
+        raise RejectedImageError("not an image", f"none of {allowed}") from err
     _check_size(opened.size, limits, 0 if opened.format == "TIFF" else limits.min_side)
     frames = 1 if opened.format == "TIFF" else getattr(opened, "n_frames", 1)
-    if frames > 1 and opened.format not in FIRST_OF_MORE:
+    if frames > 1 and opened.format not in MULTI_IMAGE_FORMATS:
         raise RejectedImageError("animated", f"{frames} frames")
     if opened.format not in FORMATS:
-        raise RejectedImageError("format not allowed", f"{opened.format} is none of {NAMED}")
+        raise RejectedImageError("format not allowed", f"{opened.format}, allowed are {NAMED}")
     return opened
 
 
-def _check_size(size: tuple[int, int], limits: Limits, least: int) -> None:
+def _check_size(size: tuple[int, int], limits: Limits, min_side: int) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise RejectedImageError("too many pixels", f"{width} x {height} is more than {limits.max_pixels:,}")
-    if min(size) < least:
-        raise RejectedImageError("too small", f"{width} x {height}, the shorter side needs {least}")
+    if min(size) < min_side:
+        raise RejectedImageError("too small", f"{width} x {height}, the shorter side needs {min_side}")
 
 
-def _chosen(opened: Image.Image, limits: Limits) -> str:
-    """Go to the one picture of a file that holds more, and say which was chosen, or ""."""
+def _select_image(opened: Image.Image, limits: Limits) -> str:
+    """Seek the main image of a file with several, and return a note on the selection, or ""."""
     if opened.format == "TIFF":
-        return _chosen_page(opened, limits)
+        return _select_page(opened, limits)
     frames = getattr(opened, "n_frames", 1)
-    return f"the main one of its {frames} pictures is taken" if frames > 1 else ""
+    return f"the main one of its {frames} images is used" if frames > 1 else ""
 
 
-def _chosen_page(opened: Image.Image, limits: Limits) -> str:
-    """Go to the one page of a TIFF that is a picture, and say which, or "".
+def _select_page(opened: Image.Image, limits: Limits) -> str:
+    """Seek the only full-size page of a TIFF, and return a note on the selection, or "".
 
     Raises:
-        RejectedImageError: several pages are, or it breaks a limit.
+        RejectedImageError: several pages have full size, or the page exceeds a limit.
     """
     pages = []
     with suppress(EOFError):
-        for page in range(MOST_PAGES):
+        for page in range(MAX_PAGES):
             opened.seek(page)
             full = int(getattr(opened, "tag_v2", {}).get(PAGE_KIND, 0)) & AUXILIARY == 0
             pages.append((full, opened.width * opened.height, -page, opened.size))
-    _, _, back, (width, height) = max(pages)
-    whole = [w > SMALLER_PAGE * width or h > SMALLER_PAGE * height for full, _, _, (w, h) in pages if full]
-    if sum(whole) > 1 or len(pages) == MOST_PAGES:
-        raise RejectedImageError("several pictures", f"{len(pages)} pages: save each as a file of its own")
+    _, _, negative_page, (width, height) = max(pages)
+    min_width, min_height = THUMBNAIL_SHARE * width, THUMBNAIL_SHARE * height
+    whole = [w > min_width or h > min_height for full, _, _, (w, h) in pages if full]
+    if sum(whole) > 1 or len(pages) == MAX_PAGES:
+        raise RejectedImageError("several pictures", f"{len(pages)} pages: save each as a separate file")
     _check_size((width, height), limits, limits.min_side)
-    opened.seek(-back)
-    return f"page {1 - back} of {len(pages)} is taken, the others are smaller" if len(pages) > 1 else ""
+    opened.seek(-negative_page)
+    note = f"page {1 - negative_page} of {len(pages)} is used, the others are smaller"
+    return note if len(pages) > 1 else ""
 
 
 def _profile(opened: Image.Image, chunks: Chunks) -> tuple[bytes | None, str]:
-    """Return the profile of a file's colors, None where it says sRGB or nothing, and a note or "".
+    """Return the color profile of a file, None for sRGB or if unspecified, and a note or "".
 
     Raises:
-        RejectedImageError: the colors are for screens with a high dynamic range.
+        RejectedImageError: the image has a high dynamic range.
     """
     info = opened.info
     try:
@@ -207,37 +209,37 @@ def _profile(opened: Image.Image, chunks: Chunks) -> tuple[bytes | None, str]:
     except UnknownColorError as err:
         raise RejectedImageError("unreadable", str(err)) from err
     except (ValueError, TypeError, KeyError, struct.error) as err:
-        return None, f"what it says of its colors does not count, plain values do: {err}"
-    with suppress(Exception):  # broken EXIF fails in many ways, and then says nothing
+        return None, f"its color information was ignored: {err}"
+    with suppress(Exception):  # broken EXIF fails in many ways: ignore it
         if opened.getexif().get_ifd(INTEROPERABILITY).get(1) == ADOBE_MARK:
             return adobe_profile(), ""
     return None, ""
 
 
 def _codes(opened: Image.Image, content: bytes) -> dict[str, int] | None:
-    """Return an AVIF's color codes: Pillow does not say them."""
-    at = content.find(NCLX, 0, content.find(b"mdat")) if opened.format == "AVIF" else -1
-    if at < 0:
+    """Return an AVIF's color codes, which Pillow does not expose."""
+    position = content.find(NCLX, 0, content.find(b"mdat")) if opened.format == "AVIF" else -1
+    if position < 0:
         return None
-    primaries, transfer = struct.unpack_from(">HH", content, at + len(NCLX))
+    primaries, transfer = struct.unpack_from(">HH", content, position + len(NCLX))
     return {"color_primaries": primaries, "transfer_characteristics": transfer}
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return grey of 16 bits in 8, its transparent value as alpha; other pictures as they are."""
+    """Convert 16-bit gray to 8 bits, with its transparent value as alpha; return other images unchanged."""
     if image.mode == "F":
         raise RejectedImageError("unreadable", "floating-point pixels have no defined white")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    gray = Image.fromarray((values >> 8).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
-        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-    return grey
+        gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return gray
 
 
 def brief(err: Exception) -> str:
-    """Return an error in one line of bounded length."""
-    said = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-    return f"{type(err).__name__}: {said}"[:LONGEST_DETAIL].replace("\n", " ")
+    """Return an error message as one line of limited length."""
+    message = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+    return f"{type(err).__name__}: {message}"[:MAX_DETAIL_CHARS].replace("\n", " ")

@@ -1,21 +1,21 @@
-"""How alike pictures are by their perceptual hashes, each compared with all before it."""
+"""Index of perceptual hashes: compares each image with all earlier ones."""
 
 import numpy as np
 
 
 class PerceptualHashIndex:
-    """Perceptual hashes of 64 bits, in the order in which they are added.
+    """Perceptual hashes of 64 bits, in the order of addition.
 
     Args:
-        most: hashes that will be added at most.
+        capacity: maximum number of hashes.
     """
 
-    def __init__(self, most: int) -> None:
-        self._hashes = np.zeros(most, np.uint64)
+    def __init__(self, capacity: int) -> None:
+        self._hashes = np.zeros(capacity, np.uint64)
         self._count = 0
 
     def distances(self, phash: str) -> np.ndarray:
-        """Return the bits, (n,) of 0 to 64, in which each hash so far differs from one given as hex."""
+        """Return the Hamming distances, (n,) in [0, 64], of the n hashes so far to `phash`, given as hex."""
         return np.bitwise_count(self._hashes[: self._count] ^ np.uint64(int(phash, 16)))
 
     def add(self, phash: str) -> None:

@@ -1,7 +1,7 @@
-"""A PNG file's chunks: its colors are read from them, and what its picture does not need is left out.
+"""PNG chunks: read the color information, and drop chunks that the image does not need.
 
-Texts without end, checksums that do not fit and unknown chunks would make Pillow refuse a picture that every
-viewer shows. Nothing in them is wanted, so that they are left out before.
+Pillow rejects images with oversized texts, wrong checksums or unknown chunks, although every viewer shows
+them. Such chunks are dropped before decoding.
 """
 
 import struct
@@ -10,27 +10,27 @@ from dataclasses import dataclass, field
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-WANTED = frozenset({b"tRNS", b"acTL", b"fcTL", b"eXIf"})
-"""Ancillary chunks that Pillow gets: transparency, animation, and how the picture is turned."""
+KEPT_CHUNKS = frozenset({b"tRNS", b"acTL", b"fcTL", b"eXIf"})
+"""Ancillary chunks that are passed to Pillow: transparency, animation and EXIF orientation."""
 
-TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
-TEXT_BYTES, ALL_TEXT_BYTES = 65_536, 1_000_000
-"""Of one text and of all texts that are kept, unpacked."""
+TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+MAX_TEXT_BYTES, MAX_ALL_TEXT_BYTES = 65_536, 1_000_000
+"""Uncompressed size limits of one text and of all texts."""
 
-COLORS = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
+COLOR_CHUNKS = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"})
 
 PROFILE_BYTES = 16 << 20
-"""Of a color profile, unpacked; the largest printing profiles have some 4 MB."""
+"""Uncompressed size limit of a color profile; the largest printing profiles have about 4 MB."""
 
 
 @dataclass
 class Chunks:
-    """A PNG file, and what it says of its colors.
+    """A filtered PNG file and its color information.
 
     Attributes:
-        content: the file with only what its picture needs.
-        colors: the bodies of the chunks cICP, iCCP, sRGB, gAMA and cHRM that there are, the first of each.
-        notes: what was left out and matters, in words.
+        content: the file with only the necessary chunks.
+        colors: bodies of the chunks cICP, iCCP, sRGB, gAMA and cHRM, the first of each.
+        notes: messages on relevant chunks that were dropped.
     """
 
     content: bytes
@@ -39,58 +39,61 @@ class Chunks:
 
 
 def read_chunks(content: bytes) -> Chunks:
-    """Return a PNG file without what its picture does not need; a file cut short stays so."""
+    """Return a PNG file without unnecessary chunks; a truncated file stays truncated."""
     view, found = memoryview(content), Chunks(b"")
     kept: list[bytes | memoryview] = [SIGNATURE]
-    at, texts = len(SIGNATURE), 0
-    while at < len(content):
-        length, kind = struct.unpack_from(">I4s", content, at) if at + 8 <= len(content) else (0, b"IEND")
-        end = at + 12 + length
-        chunk, body = view[at:end], view[at + 8 : end - 4]
-        at = end
-        if not kind[0] & 32:  # critical: whether it is whole is for Pillow to say
+    start, texts = len(SIGNATURE), 0
+    while start < len(content):
+        complete = start + 8 <= len(content)
+        length, kind = struct.unpack_from(">I4s", content, start) if complete else (0, b"IEND")
+        end = start + 12 + length
+        chunk, body = view[start:end], view[start + 8 : end - 4]
+        start = end
+        if not kind[0] & 32:  # critical chunk: Pillow checks it
             kept.append(chunk)
             if kind == b"IEND":
                 break
         elif len(chunk) < 12 + length or zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            if kind in WANTED | COLORS:
-                found.notes.append(f"its chunk {kind.decode()} is damaged and does not count")
-        elif kind in COLORS:
+            if kind in KEPT_CHUNKS | COLOR_CHUNKS:
+                found.notes.append(f"its chunk {kind.decode()} is damaged and was ignored")
+        elif kind in COLOR_CHUNKS:
             found.colors.setdefault(kind, bytes(body))
-        elif kind in WANTED:
+        elif kind in KEPT_CHUNKS:
             kept.append(chunk)
-        elif kind in TEXTS and (size := _text_bytes(kind, bytes(body[:TEXT_BYTES]), length)) <= TEXT_BYTES:
-            texts += size
-            kept += [chunk] * (texts <= ALL_TEXT_BYTES)
+        elif kind in TEXT_CHUNKS:
+            size = _text_bytes(kind, bytes(body[:MAX_TEXT_BYTES]), length)
+            if size <= MAX_TEXT_BYTES:
+                texts += size
+                kept += [chunk] * (texts <= MAX_ALL_TEXT_BYTES)
     found.content = b"".join(kept)
     return found
 
 
 def inflated_profile(body: bytes) -> bytes:
-    """Return the profile in the body of a chunk iCCP.
+    """Return the profile in the body of an iCCP chunk.
 
     Raises:
-        ValueError: it cannot be unpacked, or has more than PROFILE_BYTES.
+        ValueError: it cannot be decompressed, or exceeds PROFILE_BYTES.
     """
     _, _, packed = body.partition(b"\0")
     try:
         profile = zlib.decompressobj().decompress(packed[1:], PROFILE_BYTES + 1)
     except zlib.error as err:
-        raise ValueError(f"it cannot be unpacked: {err}") from err
+        raise ValueError(f"it cannot be decompressed: {err}") from err
     if len(profile) > PROFILE_BYTES:
-        raise ValueError(f"it has more than {PROFILE_BYTES:,} bytes")
+        raise ValueError(f"it exceeds {PROFILE_BYTES:,} bytes")
     return profile
 
 
 def _text_bytes(kind: bytes, body: bytes, length: int) -> int:
-    """Return how long a text is unpacked, or TEXT_BYTES + 1 where it is longer or cannot be unpacked."""
-    if length > TEXT_BYTES:
+    """Return the uncompressed length of a text; MAX_TEXT_BYTES + 1 if longer or not decompressible."""
+    if length > MAX_TEXT_BYTES:
         return length
     keyword, _, rest = body.partition(b"\0")
     if kind == b"tEXt" or (kind == b"iTXt" and rest[:1] == b"\0"):
         return length
     packed = rest[1:] if kind == b"zTXt" else rest[2:].split(b"\0", 2)[-1]
     try:
-        return len(keyword) + len(zlib.decompressobj().decompress(packed, TEXT_BYTES + 1))
+        return len(keyword) + len(zlib.decompressobj().decompress(packed, MAX_TEXT_BYTES + 1))
     except zlib.error:
-        return TEXT_BYTES + 1
+        return MAX_TEXT_BYTES + 1

@@ -1,1 +1,1 @@
-"""Safety: prompts and images that are refused."""
+"""Safety: filters that reject prompts and images."""

@@ -6,12 +6,12 @@ from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
 
 def refuse_words(text: str, own: str = "", negative: str = "") -> None:
-    """Raise UnsafePromptError where the word policy or the list of real people refuses a text.
+    """Raise UnsafePromptError if the word policy or the list of real people rejects a text.
 
     Args:
         text: a prompt, a scene, a caption or a description.
-        own: the character's name, which is no other's.
-        negative: the negative prompt that goes with it.
+        own: the character's name, which is allowed.
+        negative: the negative prompt of `text`.
     """
     refuse_prompt(text)
     refuse_real_person(text, own)
@@ -21,7 +21,7 @@ def refuse_words(text: str, own: str = "", negative: str = "") -> None:
 
 
 def refuse_concept(person: Concept) -> None:
-    """Raise UnsafePromptError where what describes the character makes it a minor or is never drawn."""
+    """Raise UnsafePromptError if class word or description make the character a minor or are not allowed."""
     try:
         refuse_words(f"photo of a {person.class_word}, {person.description}", person.name)
     except UnsafePromptError as err:

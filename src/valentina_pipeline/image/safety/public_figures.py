@@ -1,8 +1,8 @@
-"""Real people who are not drawn: where a text names one of policy/data/people.txt.
+"""Public figures: reject texts that name a real person of policy/data/people.txt.
 
-A list knows few of those there are: it shows what is meant, and the rights ledgers decide who is drawn. Names
-that are also common words ("Pink", "Jack Black" beside a union jack and black boots) would refuse what is
-innocent and stay out.
+The list is incomplete by nature: it illustrates the rule, and the rights ledgers decide which people may be
+generated. Names that are also common words ("Pink", "Jack Black" beside a union jack and black boots) are not
+listed, because they would reject innocent texts.
 """
 
 import re
@@ -19,43 +19,43 @@ from valentina_pipeline.image.safety.policy.lexicon import UNSPACED
 from valentina_pipeline.image.safety.policy.lists import DATA, words
 from valentina_pipeline.image.safety.policy.text import COMMON, PART, Token, fold, forms, read
 
-LONGEST = 6
-"""Words of a name, at most."""
+MAX_WORDS = 6
+"""Maximum number of words in a name."""
 
-LETTERS = 40
-"""Letters of a name, at most."""
+MAX_LETTERS = 40
+"""Maximum number of letters in a name."""
 
-SURE = 7
-"""Letters of a name, at least, that is read where a letter of it is wrong."""
+MIN_MISSPELT_LETTERS = 7
+"""Minimum number of letters in a name that is also matched with a misspelling."""
 
-HANDLE = 9
-"""Likewise, of several names written as one."""
+MIN_HANDLE_LETTERS = 9
+"""The same for names of several words that are written as one."""
 
-LONG = 11
-"""Letters of sounds, at least, that are read where one of them is wrong."""
+MIN_FUZZY_SOUNDS = 11
+"""Minimum length of a phonetic key that is also matched with one wrong letter."""
 
-HEARD = 6
-"""Letters of several names, at least, that are read where they only sound alike: "Cardy B"."""
+MIN_PHONETIC_LETTERS = 6
+"""Minimum number of letters in names of several words that are matched phonetically: "Cardy B"."""
 
-BETWEEN = 2
-"""Middle names that a name in the list lacks, at most."""
+MAX_MIDDLE_NAMES = 2
+"""Maximum number of middle names beyond those in the list."""
 
 EVERYDAY = words("everyday")
-"""Words of names that stand in sentences by themselves."""
+"""Words of names that are also everyday words."""
 
 ORDINARY = words("ordinary")
-"""Words that are nearly a name: "bowling", "dragon"."""
+"""Words that are almost a name: "bowling", "dragon"."""
 
 PARTICLES = words("particles")
 
-GIVEN = {name: each.split("/") for each in words("given") for name in each.split("/")}
-"""Given names: the ways in which they are said, "Ed" and "Edward"."""
+GIVEN = {name: line.split("/") for line in words("given") for name in line.split("/")}
+"""Given name -> its variants, such as "Ed" and "Edward"."""
 
-SMALL = COMMON | words("between")
-"""Words that are no middle names."""
+FUNCTION_WORDS = COMMON | words("between")
+"""Words that cannot be middle names."""
 
-OF_SENTENCES = SMALL - PARTICLES
-"""Words that part a name from what follows."""
+SENTENCE_WORDS = FUNCTION_WORDS - PARTICLES
+"""Words that end a name."""
 
 SOUNDS = tuple(
     (re.compile(letters), sound)
@@ -75,22 +75,22 @@ SOUNDS = tuple(
         (r"(?<=.)e$", ""),
     )
 )
-"""Letters that are written for each other, in the order in which they are replaced."""
+"""Replacements of the phonetic key, in their order."""
 
 
 @dataclass(frozen=True)
 class _People:
-    """The list, for looking names up.
+    """Lookup tables of the list.
 
     Attributes:
-        written: letters alone -> the person.
+        written: letters without spaces -> the person.
         ends: (first word, last word) -> the person.
         inside: names in scripts without spaces -> the person.
-        near: by first letter, and by the last two, the letters of names that may be misspelt.
-        heard: sounds of several names -> the person.
-        sounding: by the first two letters, these sounds.
-        lone: names of one word, as in `written`.
-        words: all words of names.
+        near: first letter or last two letters -> names that are also matched with misspellings.
+        heard: phonetic key of names of several words -> the person.
+        sounding: first two letters of a key -> phonetic keys.
+        lone: names of one word, in the form of `written`.
+        words: all words of names with at least 4 letters.
     """
 
     written: dict[str, str]
@@ -104,27 +104,27 @@ class _People:
 
 
 def refuse_real_person(text: str, own: str = "") -> None:
-    """Raise UnsafePromptError where the text names a real person of the list; else do nothing.
+    """Raise UnsafePromptError if the text names a real person of the list.
 
-    Read are words whatever their case, accents, look-alike letters and digits, and the dots, hyphens and
-    spaces between them; with middle names, surname first, as handles, and misspelt by a letter or two where
-    the name is long. "A Paris Hilton hotel lobby" is refused too, "a Hilton in Paris" is not.
+    Matching ignores case, accents, look-alike letters and digits, and dots, hyphens and spaces between words.
+    It also finds names with middle names, with the surname first, in handles, and, if long, with a wrong
+    letter or two. "A Paris Hilton hotel lobby" is rejected too, "a Hilton in Paris" is not.
 
     Args:
-        text: of a prompt or a negative prompt.
-        own: the character's name: whose rights are on record is drawn, also if listed.
+        text: a prompt or a negative prompt.
+        own: the character's name, which is allowed even if listed, because its rights are on record.
     """
     people = _people()
     tokens = read(text, lambda word, met: word in people.written or (not met and word in people.words))
     itself = people.written.get(_letters(own), own)
-    for name in _named(tokens):
+    for name in _find_names(tokens):
         if name != itself and _letters(name) != _letters(own):
             raise UnsafePromptError(
-                f"it names a real person ({name}): only characters with rights on record are drawn"
+                f"it names a real person ({name}): only characters with rights on record may be generated"
             )
 
 
-def _named(tokens: Sequence[Token]) -> Iterator[str]:
+def _find_names(tokens: Sequence[Token]) -> Iterator[str]:
     people = _people()
     for at, token in enumerate(tokens):
         if token.forms[0] == PART:
@@ -143,16 +143,16 @@ def _named(tokens: Sequence[Token]) -> Iterator[str]:
 
 
 def _sentence(tokens: Sequence[Token]) -> int:
-    """Return how many words there are before one that is of a sentence: "princess in a tower"."""
-    firsts = [token.forms[0] for token in tokens[:LONGEST]]
-    small = (at for at, word in enumerate(firsts) if word == "a" or (len(word) == 2 and word in OF_SENTENCES))
-    return next(small, LONGEST)
+    """Return the number of words before the first word that ends a name: "princess in a tower"."""
+    firsts = [token.forms[0] for token in tokens[:MAX_WORDS]]
+    ends = (i for i, word in enumerate(firsts) if word == "a" or (len(word) == 2 and word in SENTENCE_WORDS))
+    return next(ends, MAX_WORDS)
 
 
 def _runs(tokens: Sequence[Token]) -> Iterator[tuple[str, int]]:
-    """Yield all that the first words are, written as one, and how many words they are."""
+    """Yield the first words joined, in all their forms, with their number."""
     runs = [""]
-    for count, token in enumerate(tokens[:LONGEST], 1):
+    for count, token in enumerate(tokens[:MAX_WORDS], 1):
         if token.forms[0] == PART:
             return
         runs = [run + form for run in runs for form in token.forms[:4]][:32]
@@ -160,19 +160,19 @@ def _runs(tokens: Sequence[Token]) -> Iterator[tuple[str, int]]:
 
 
 def _in_handle(form: str) -> Iterator[str]:
-    """Yield whose name a handle such as "taylorswiftofficial" has in it."""
+    """Yield the people whose name a handle such as "taylorswiftofficial" contains."""
     written = _people().written
     for start in range(len(form)):
-        for end in range(start + 8, min(len(form), start + LETTERS) + 1):
+        for end in range(start + 8, min(len(form), start + MAX_LETTERS) + 1):
             if form[start:end] in written:
                 yield written[form[start:end]]
 
 
 def _apart(tokens: Sequence[Token], at: int) -> Iterator[str]:
-    """Yield whose first and last name stand around middle names, or the other way round."""
+    """Yield the people whose first and last name enclose middle names, in either order."""
     people = _people()
     parted, between = False, 0
-    for there in range(at + 1, min(len(tokens), at + LONGEST)):
+    for there in range(at + 1, min(len(tokens), at + MAX_WORDS)):
         second = tokens[there]
         if second.forms[0] == PART:
             parted = True
@@ -186,47 +186,47 @@ def _apart(tokens: Sequence[Token], at: int) -> Iterator[str]:
             plain = EVERYDAY.issuperset(turned) or (not parted and EVERYDAY.intersection(turned))
             if beside and turned in people.ends and not plain:
                 yield people.ends[turned]
-        if parted or between > BETWEEN or second.forms[0] in SMALL - PARTICLES:
+        if parted or between > MAX_MIDDLE_NAMES or second.forms[0] in FUNCTION_WORDS - PARTICLES:
             return
 
 
 @lru_cache(maxsize=65536)
 def _misspelt(run: str, count: int) -> str | None:
-    """Return who may be meant by the letters of so many words that are nearly a name's."""
+    """Return the person whose name these joined words misspell, or None; `count` is the number of words."""
     people = _people()
-    if not run.isascii() or len(run) < HEARD or run in ORDINARY:
+    if not run.isascii() or len(run) < MIN_PHONETIC_LETTERS or run in ORDINARY:
         return None
     if count > 1 and (name := _heard(_sounds(run))):
         return name
     for written in [*people.near.get(run[0], ()), *people.near.get(run[-2:], ())]:
-        allowed = _slips(len(written))
+        allowed = _max_typos(len(written))
         close = abs(len(written) - len(run)) <= allowed
-        alike = close and OSA.distance(run, written, score_cutoff=allowed) <= allowed
-        if alike and (count > 1 or written in people.lone or len(written) >= HANDLE):
+        similar = close and OSA.distance(run, written, score_cutoff=allowed) <= allowed
+        if similar and (count > 1 or written in people.lone or len(written) >= MIN_HANDLE_LETTERS):
             return people.written[written]
     return None
 
 
 def _heard(sounds: str) -> str | None:
-    """Return whose name sounds so, or in one letter otherwise where it is long."""
+    """Return the person with this phonetic key, or, if it is long, with a key that differs in one letter."""
     people = _people()
-    if sounds in people.heard or len(sounds) < LONG:
+    if sounds in people.heard or len(sounds) < MIN_FUZZY_SOUNDS:
         return people.heard.get(sounds)
-    alike = (
+    similar = (
         name for name in people.sounding.get(sounds[:2], ()) if OSA.distance(sounds, name, score_cutoff=1) < 2
     )
-    return next((people.heard[name] for name in alike), None)
+    return next((people.heard[name] for name in similar), None)
 
 
 def _sounds(run: str) -> str:
-    """Return letters as they sound, more or less: "nickiminage" and "nickiminaj" are "nikiminaj"."""
+    """Return the phonetic key of letters: "nickiminage" and "nickiminaj" both give "nikiminaj"."""
     for letters, sound in SOUNDS:
         run = letters.sub(sound, run)
     return run
 
 
-def _slips(length: int) -> int:
-    """Return how many letters of a name so long may be wrong."""
+def _max_typos(length: int) -> int:
+    """Return the number of wrong letters allowed in a name of this length."""
     return 1 if length < 12 else 2 if length < 18 else 3
 
 
@@ -251,7 +251,7 @@ def _people() -> _People:
 
 
 def _enter(people: _People, called: str, name: str, known: set[str]) -> None:
-    """Enter one of the names that a person has."""
+    """Add one of a person's names to the tables."""
     folded = fold(called)
     if UNSPACED.search(folded) or not forms(folded.replace(" ", ""))[0].isascii():
         people.inside[folded.replace(" ", "")] = name
@@ -271,10 +271,10 @@ def _enter(people: _People, called: str, name: str, known: set[str]) -> None:
     everyday = all(part in EVERYDAY for part in parts)
     if len(parts) == 1:
         people.lone.add(written)
-    elif len(written) >= HEARD and not everyday:
+    elif len(written) >= MIN_PHONETIC_LETTERS and not everyday:
         sounds = _sounds(written)
         people.heard.setdefault(sounds, name)
         people.sounding[sounds[:2]].append(sounds)
-    if len(written) >= SURE and not everyday:
+    if len(written) >= MIN_MISSPELT_LETTERS and not everyday:
         people.near[written[0]].append(written)
         people.near[written[-2:]].append(written)

@@ -1,4 +1,4 @@
-"""Safety checker of Stable Diffusion, beside the content filter, where its weights are at hand."""
+"""Safety checker of Stable Diffusion, used in addition to the content filter if its weights are available."""
 
 from pathlib import Path
 from typing import Any
@@ -12,41 +12,41 @@ WEIGHTS = "safety_checker/model.safetensors"
 
 
 class InvalidCheckerError(ValueError):
-    """A safety checker is there and cannot be used; the message says why."""
+    """A safety checker exists but cannot be used; the message gives the reason."""
 
 
 class SafetyChecker:
-    """Compares what CLIP sees in a picture with concepts that it knows as unsafe.
+    """Compares the CLIP embedding of an image with unsafe concepts.
 
     Args:
-        folder: holds `safety_checker` and `feature_extractor`, as a base of SD 1.5 does.
+        folder: contains `safety_checker` and `feature_extractor`, like a base model of SD 1.5.
 
     Raises:
-        InvalidCheckerError: they cannot be read, or a weight is missing or no number.
+        InvalidCheckerError: they cannot be read, or a weight is missing or not finite.
     """
 
     def __init__(self, folder: Path) -> None:
         from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
         from transformers import CLIPImageProcessor
 
-        read = {"local_files_only": True}
+        options = {"local_files_only": True}
         try:
             with no_progress_bars():
-                network, told = StableDiffusionSafetyChecker.from_pretrained(
-                    folder / "safety_checker", use_safetensors=True, output_loading_info=True, **read
+                network, loading_info = StableDiffusionSafetyChecker.from_pretrained(
+                    folder / "safety_checker", use_safetensors=True, output_loading_info=True, **options
                 )
-                self._prepare = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", **read)
-        except Exception as err:  # readers fail in many ways: none of them is a checker that passes
+                self._prepare = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", **options)
+        except Exception as err:  # readers fail in many ways: never use a checker that failed to load
             raise InvalidCheckerError(f"{folder}: its safety checker cannot be read: {err}") from err
-        if lacking := [*told["missing_keys"], *told["mismatched_keys"]]:
-            raise InvalidCheckerError(f"{folder}: its safety checker lacks weights: {lacking[0]}")
+        if missing := [*loading_info["missing_keys"], *loading_info["mismatched_keys"]]:
+            raise InvalidCheckerError(f"{folder}: its safety checker lacks weights: {missing[0]}")
         if not all(weight.isfinite().all() for weight in network.state_dict().values()):
-            raise InvalidCheckerError(f"{folder}: its safety checker holds weights that are no numbers")
+            raise InvalidCheckerError(f"{folder}: its safety checker has weights that are not finite")
         self._network: Any = network.eval()
 
     @classmethod
     def load_if_available(cls, base: Path) -> "SafetyChecker | None":
-        """Return the one in a base's folder, else SD 1.5's in the hub's cache; None where neither is there.
+        """Return the checker in a base model's folder, else SD 1.5's in the hub cache, else None.
 
         Nothing is downloaded, and only safetensors are read.
         """
@@ -58,14 +58,14 @@ class SafetyChecker:
         return cls(Path(cached).parents[1]) if isinstance(cached, str) else None
 
     def unsafe(self, image: Image.Image) -> str | None:
-        """Return what makes the picture unsafe, in words, or None.
+        """Return the reason why the image is unsafe, or None.
 
-        Fails closed: a picture that cannot be looked at is unsafe.
+        Fails closed: an image that cannot be checked is unsafe.
         """
         try:
             pixels = self._prepare(image.convert("RGB"), return_tensors="pt").pixel_values
-            blackened = [np.zeros((1, 1, 3))]  # in place of the picture, which stays as it is
+            blackened = [np.zeros((1, 1, 3))]  # the checker blackens this array instead of the image
             _, (flagged,) = self._network(clip_input=pixels, images=blackened)
-        except Exception as err:  # whatever breaks in here, the picture has not been looked at
+        except Exception as err:  # on any failure the image is unchecked
             return f"safety checker failed: {type(err).__name__}: {err}"
         return "unsafe by Stable Diffusion's safety checker" if flagged else None
