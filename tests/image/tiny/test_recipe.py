@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from valentina_pipeline.image.tiny import dataset
 from valentina_pipeline.image.tiny.__main__ import main
 from valentina_pipeline.image.tiny.faces import MARGIN, SCALE, margin_loss, verification
-from valentina_pipeline.image.tiny.trainer import Plan, choose_optimisers, orthogonal, train_network
+from valentina_pipeline.image.tiny.trainer import Plan, choose_optimizers, orthogonal, train_network
 
 MORE = {"steps": 2, "rate": 1e-3, "optimiser": "adamw"}
 STEPS = {**MORE, "batch": 4}
@@ -163,7 +163,7 @@ def test_orthogonalising_keeps_directions_and_evens_out_their_strengths(shape: t
 def test_muon_moves_kernels_and_leaves_embeddings_and_narrow_layers_to_adamw() -> None:
     network = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(16, 4))
     network.add_module("embedding", nn.Embedding(16, 16))
-    muon, adamw = choose_optimisers(network, Plan(steps=1, rate=1.0, optimiser="muon"))
+    muon, adamw = choose_optimizers(network, Plan(steps=1, rate=1.0, optimiser="muon"))
     assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 16, 3, 3)]
     assert len(adamw.param_groups[0]["params"]) == len(list(network.parameters())) - 1
 

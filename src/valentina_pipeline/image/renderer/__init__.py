@@ -1,7 +1,6 @@
-"""Portraits of adult women from numbers and words: a small ray-marched 3D model.
+"""Portrait renderer: a small ray-marched 3D model of adult women, controlled by numbers and words.
 
-A portrait follows from (identity, scene, seed) alone, at any size and with any
-number of threads.
+A portrait depends only on (identity, scene, seed), at any size and with any number of threads.
 """
 
 from __future__ import annotations
@@ -54,11 +53,15 @@ __all__ = [
 
 
 def render(identity: Identity, scene: Scene, seed: int, size: int = 128, samples: int = 2) -> np.ndarray:
-    """Portrait as uint8 (size, size, 3), sRGB.
+    """Return the portrait as uint8 (size, size, 3), sRGB.
 
-    `seed` moves the framing by up to 3 % and varies the strands a little.  `samples`
-    is the number of rays along each side of a pixel on outlines; elsewhere one ray
-    is enough, since the painted details are smooth.
+    Args:
+        identity: the person.
+        scene: pose, expression, clothes, background and light.
+        seed: shifts the framing by up to 3 % and varies the strands slightly.
+        size: width and height in pixels.
+        samples: rays along each side of a pixel on outlines; elsewhere one ray suffices, because the
+            painted details are smooth.
     """
     params, colors = shape_record(identity, scene, seed), palette(identity, scene)
     image = np.empty((size, size, 3))
@@ -72,7 +75,7 @@ def render(identity: Identity, scene: Scene, seed: int, size: int = 128, samples
 
 
 def _outlines(depths: np.ndarray, parts: np.ndarray, limit: float) -> np.ndarray:
-    """Pixels next to another part or to a step in depth above the limit: bool (n, n)."""
+    """Return bool (n, n): True next to another part or to a depth step above `limit`."""
     edges = np.zeros(parts.shape, np.bool_)
     for here, there in (
         (np.s_[1:], np.s_[:-1]),
@@ -85,9 +88,9 @@ def _outlines(depths: np.ndarray, parts: np.ndarray, limit: float) -> np.ndarray
 
 
 def landmarks(identity: Identity, scene: Scene, seed: int) -> np.ndarray:
-    """Left eye, right eye, nose tip, left and right mouth corner, as the viewer sees them.
+    """Return left eye, right eye, nose tip, left and right mouth corner (the viewer's sides).
 
-    float64 (5, 2): x to the right and y downwards, in [0, 1] of the image side; the
-    points of `render` with the same arguments.
+    They are float64 (5, 2), x to the right and y down, in [0, 1] of the image side, and match `render` with
+    the same arguments.
     """
     return face_points(shape_record(identity, scene, seed))

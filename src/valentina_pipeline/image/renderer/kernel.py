@@ -1,10 +1,9 @@
-"""Numba kernels: signed distance fields of the woman, painted details, lighting.
+"""Numba kernels: signed distance fields of a head and body, painted details, lighting.
 
-Head space: x to the viewer's right, y up, z towards the viewer; the eyes lie near
-y = 0, the chin near y = -1, the hairline near y = 0.8.  World space has the same
-unit; the neck bends between the two.  All functions work on one pixel at a time, so
-an image does not depend on the number of threads.  They share one file because
-numba's cache follows the time stamp of the file that holds the entry point only.
+Head space: x to the viewer's right, y up, z towards the viewer; the eyes lie near y = 0, the chin near
+y = -1, the hairline near y = 0.8. World space has the same unit; the neck bends between the two. All
+functions process one pixel at a time, so an image does not depend on the number of threads. They share one
+file because numba's cache checks only the time stamp of the file with the entry point.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ SKIN, LIPS, HAIR, IRIS, CLOTH, KEY, FILL, AMBIENT = range(8)
 DRESS, SHIRT, TURTLENECK, TSHIRT = range(4)
 STUDIO, BEIGE, SKY, GARDEN, NIGHT, BEACH, TEAL, SUNSET = range(8)
 
-# What a ray met.
+# Part hit by a ray.
 NOTHING, ON_HEAD, ON_HAIR, ON_BODY = range(4)
 
 CAMERA_DISTANCE = 11.0
-# The shoulders were drawn with a longer neck.
+# Offset of the body: the shoulders were modeled with a longer neck.
 BODY_LIFT = 0.22
 PIVOT_Y = -1.15
 PIVOT_Z = -0.15
@@ -44,21 +43,21 @@ def _clamp(value, low, high):
 
 @_jit
 def _ramp(low, high, value):
-    """Smooth step from 0 at `low` to 1 at `high`; `high` may be the smaller."""
+    """Return a smooth step from 0 at `low` to 1 at `high`; `high` may be smaller than `low`."""
     t = _clamp((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 @_jit
 def _bump(t):
-    """Smooth hill of height 1 over |t| < 1."""
+    """Return a smooth bump of height 1 over |t| < 1."""
     s = max(1.0 - t * t, 0.0)
     return s * s
 
 
 @_jit
 def _join(a, b, k):
-    """Union of two distances, blended over the length k."""
+    """Return the union of two distances, blended over the length k."""
     h = max(k - abs(a - b), 0.0) / k
     return min(a, b) - h * h * k * 0.25
 
@@ -83,7 +82,7 @@ def _length(x, y, z):
 
 @_jit
 def _cone(x, y, z, ax, ay, az, bx, by, bz, ra, rb):
-    """Capsule from a to b whose radius goes from ra to rb."""
+    """Return the distance to a capsule from a to b whose radius changes from ra to rb."""
     bx, by, bz = bx - ax, by - ay, bz - az
     x, y, z = x - ax, y - ay, z - az
     t = _clamp((x * bx + y * by + z * bz) / (bx * bx + by * by + bz * bz), 0.0, 1.0)
@@ -92,7 +91,7 @@ def _cone(x, y, z, ax, ay, az, bx, by, bz, ra, rb):
 
 @_jit
 def _cover(distance, footprint):
-    """Share of a pixel that lies inside an edge: 1 inside, 0 outside."""
+    """Return the share of a pixel inside an edge: 1 inside, 0 outside."""
     return _ramp(0.6 * footprint, -0.6 * footprint, distance)
 
 
@@ -111,7 +110,7 @@ def _row(palette, index):
 
 @_jit
 def _to_head(g, x, y, z):
-    """World to head space; below the neck this is the body's own space."""
+    """Transform world space to head space; below the neck to body space."""
     y, z = y - PIVOT_Y, z - PIVOT_Z
     bx = g.body_cos * x - g.body_sin * z
     bz = g.body_sin * x + g.body_cos * z
@@ -119,7 +118,7 @@ def _to_head(g, x, y, z):
     hx = g.m00 * x + g.m10 * y + g.m20 * z
     hy = g.m01 * x + g.m11 * y + g.m21 * z
     hz = g.m02 * x + g.m12 * y + g.m22 * z
-    # A blend of positions instead of angles: no trigonometry, and the neck bends.
+    # Blending positions instead of angles needs no trigonometry and bends the neck.
     return (
         bx + (hx - bx) * w,
         y + (hy - y) * w + PIVOT_Y,
@@ -132,7 +131,7 @@ def _to_head(g, x, y, z):
 
 @_jit
 def _mouth_lines(g, x):
-    """Heights of the four lip edges at x: upper rim, upper inner, lower inner, rim."""
+    """Return the heights of the four lip edges at x: upper rim, upper inner, lower inner, lower rim."""
     s = x / g.mouth_half
     f = max(1.0 - s * s, 0.0)
     arc = math.sqrt(f)
@@ -151,7 +150,7 @@ def _mouth_lines(g, x):
 
 @_jit
 def _lip_relief(g, x, y):
-    """Height of the lips over the face; below zero inside an open mouth."""
+    """Return the height of the lips above the face; negative inside an open mouth."""
     if abs(x) >= g.mouth_half or abs(y - g.mouth_y) > 0.42:
         return 0.0
     rim, upper, lower, low_rim = _mouth_lines(g, x)
@@ -167,7 +166,7 @@ def _lip_relief(g, x, y):
 
 @_jit
 def _head(g, x, y, z):
-    """Signed distance to the skin of the head."""
+    """Return the signed distance to the skin of the head."""
     bound = _length(x, y - 0.08, z + 0.1) - 1.2
     if bound > 0.35:
         return bound
@@ -181,7 +180,7 @@ def _head(g, x, y, z):
     if z < -0.1:
         return d
     if d > 0.4:
-        # The nose and the lips stand out from this surface by less than the difference.
+        # Nose and lips protrude from this surface by less than the difference.
         return d - 0.24
     cheek = _length(side - g.cheek_x, y - g.cheek_y, z - 0.36) - g.cheek_r
     d = _join(d, cheek, 0.20)
@@ -194,7 +193,7 @@ def _head(g, x, y, z):
         bridge = _cone(x, y, z, 0.0, 0.20, 0.58, 0.0, g.nose_y + 0.05, 0.78, g.bridge_r, g.bridge_r * 1.1)
         tip = _length(x, y - g.nose_y, z - 0.79) - g.tip_r
         wing = _ellipsoid(side - g.wing_x, y - g.nose_y + 0.03, z - 0.69, 0.060, 0.056, 0.09)
-        # The underside slopes towards the lip, so that it does not go black.
+        # The underside slopes towards the lip, so that it does not turn black.
         base = _cone(x, y, z, 0.0, g.nose_y, 0.75, 0.0, g.nose_y - 0.09, 0.61, 0.065, 0.06)
         nose = _join(_join(_join(bridge, tip, 0.10), base, 0.10), wing, 0.09)
         d = _join(d, nose, 0.13)
@@ -209,7 +208,7 @@ def _head(g, x, y, z):
 
 @_jit
 def _wave(g, y):
-    """Sideways sway of the strands, which grows below the eyes."""
+    """Return the sideways sway of the strands, which increases below the eyes."""
     if y > 0.1:
         return 0.0
     return g.hair_wave * math.sin(3.6 * y + g.hair_phase) * _ramp(0.1, -0.9, y)
@@ -217,10 +216,10 @@ def _wave(g, y):
 
 @_jit
 def _strand(g, x, y):
-    """Coordinate across the strands, 1 at the edge of the face, and its gradient.
+    """Return the coordinate across the strands, half the width of the face opening, and the gradient.
 
-    Above the eyes its level lines are half ellipses around the parting, below them
-    they fall straight.  Also returns half the width of the opening at that height.
+    The coordinate is 1 at the edge of the face. Above the eyes its level lines are half ellipses around the
+    parting, below them they are straight.
     """
     lean = g.part_x * _ramp(-0.6, 0.3, y)
     dx = x - lean
@@ -233,7 +232,7 @@ def _strand(g, x, y):
 
 @_jit
 def _hair(g, x, y, z):
-    """Signed distance to the hair: a long dome with an opening for face and neck."""
+    """Return the signed distance to the hair: a long dome with an opening for face and neck."""
     x += _wave(g, y)
     yy = max(y - 0.28, 0.0) + min(y - g.hair_end, 0.0) * (g.hair_ry / 0.34)
     fall = _ramp(-0.5, -1.8, y)
@@ -256,7 +255,7 @@ def _hair(g, x, y, z):
 
 @_jit
 def _neckline(g, x, y):
-    """Distance to the edge of the cloth on the body surface, below zero on cloth."""
+    """Return the distance to the edge of the cloth on the body surface, negative on cloth."""
     side = abs(x)
     if g.dress == DRESS:
         scoop = y + 2.02 - 0.22 * _ramp(0.12, 0.72, side)
@@ -270,7 +269,7 @@ def _neckline(g, x, y):
 
 @_jit
 def _collar(g, x, y):
-    """1 on the two leaves of a shirt collar."""
+    """Return 1 on the two leaves of a shirt collar."""
     edge = 0.8 * abs(x) - 0.30 * (y + 2.10) - 0.03
     leaf = _ramp(0.28, 0.22, edge) * _ramp(-0.03, 0.03, edge)
     return leaf * _ramp(-1.38, -1.46, y) * _ramp(-2.02, -1.94, y + 0.25 * (0.25 - edge))
@@ -278,7 +277,7 @@ def _collar(g, x, y):
 
 @_jit
 def _body(g, x, y, z):
-    """Signed distance to neck, shoulders and what she wears."""
+    """Return the signed distance to neck, shoulders and clothes."""
     y -= BODY_LIFT
     side = abs(x)
     d = _cone(x, y, z, 0.0, -0.6, -0.16, 0.0, -1.80, -0.24, 0.28, 0.32)
@@ -304,7 +303,7 @@ def _body(g, x, y, z):
 
 @_jit
 def _scene(g, x, y, z):
-    """Signed distance to the nearest of head, hair, body, and which one it is."""
+    """Return the signed distance to the nearest of head, hair and body, and that part."""
     x, y, z = _to_head(g, x, y, z)
     d = _hair(g, x, y, z)
     part = ON_HAIR
@@ -330,7 +329,7 @@ def _part(g, part, x, y, z):
 
 @_jit
 def _normal(g, part, h, y):
-    """Normal in world space of one part at the point h in head space; y in world space."""
+    """Return the world-space normal of a part at the point h in head space; y is in world space."""
     e = 0.010
     sx, sy, sz = 0.0, 0.0, 0.0
     # Four corners of a tetrahedron; a loop keeps the compiled code small.
@@ -351,7 +350,7 @@ def _normal(g, part, h, y):
 
 @_jit
 def front_depth(params, x, y):
-    """Depth z of the face surface at (x, y), both in head space."""
+    """Return the depth z of the face surface at (x, y) in head space."""
     g = params[0]
     z = 1.3
     for _ in range(80):
@@ -367,7 +366,7 @@ def front_depth(params, x, y):
 
 @_jit
 def _paint_eye(g, palette, color, x, y, footprint):
-    """Lid, lashes, white, iris, pupil, catch light and brow of the nearer eye."""
+    """Paint lid, lashes, white, iris, pupil, catch light and brow of the nearer eye."""
     outward = 1.0 if x > 0.0 else -1.0
     du = outward * x - g.eye_x
     u = du / g.eye_half
@@ -406,7 +405,7 @@ def _paint_eye(g, palette, color, x, y, footprint):
 
 @_jit
 def _paint_ball(g, palette, outward, du, dv, under_lid, footprint):
-    """Colour of the visible eyeball, in the eye's own units."""
+    """Return the color of the visible eyeball, in units of the eye."""
     ix = du - outward * g.gaze_x
     iy = dv - g.gaze_y
     r = math.sqrt(ix * ix + iy * iy)
@@ -427,7 +426,7 @@ def _paint_ball(g, palette, outward, du, dv, under_lid, footprint):
 
 @_jit
 def _paint_mouth(g, palette, color, x, y, footprint):
-    """Lips, the line between them, and teeth in an open mouth; colour and gloss."""
+    """Paint the lips, the line between them, and teeth in an open mouth; return color and gloss."""
     s = abs(x) / g.mouth_half
     if s > 1.12 or abs(y - g.mouth_y) > 0.4:
         return color, 0.0
@@ -454,7 +453,7 @@ def _paint_mouth(g, palette, color, x, y, footprint):
 
 @_jit
 def _paint_face(g, palette, x, y, z, footprint):
-    """Colour of the face at a point in head space, and how much it shines."""
+    """Return the color of the face at a point in head space, and its gloss."""
     skin = _row(palette, SKIN)
     if z < 0.0:
         return skin, 0.0
@@ -474,7 +473,7 @@ def _paint_face(g, palette, x, y, z, footprint):
 
 @_jit
 def _paint_body(g, palette, x, y, footprint):
-    """Colour of neck, shoulders or cloth, and the share of cloth."""
+    """Return the color of neck, shoulders or cloth, and the share of cloth."""
     y -= BODY_LIFT
     skin, cloth = _row(palette, SKIN), _row(palette, CLOTH)
     edge = _neckline(g, x, y)
@@ -492,7 +491,7 @@ def _paint_body(g, palette, x, y, footprint):
 
 @_jit
 def _shadow(g, x, y, z):
-    """Share of the key light that reaches a point."""
+    """Return the share of the key light that reaches a point."""
     lit, t = 1.0, 0.08
     for _ in range(8):
         d, _part = _scene(g, x + g.key_x * t, y + g.key_y * t, z + g.key_z * t)
@@ -515,10 +514,10 @@ def _occlusion(g, x, y, z, nx, ny, nz):
 
 @_jit
 def _shade_hair(g, hx, hy, n, key_dot, lit, open_sky, footprint):
-    """Diffuse hair with streaks and two highlights along the strands."""
+    """Return the color of the hair: diffuse with streaks and two highlights along the strands."""
     c, _half, gx, gy = _strand(g, hx + _wave(g, hy), hy)
     streak = math.sin(c * 17.0 + g.hair_phase) + 0.5 * math.sin(c * 29.0 + 2.0 * g.hair_phase)
-    # Single strands only where the picture is large enough to resolve them.
+    # Single strands only where the image is large enough to resolve them.
     streak += _ramp(0.016, 0.005, footprint) * (0.35 * math.sin(c * 71.0) + 0.25 * math.sin(c * 127.0 + 1.0))
     tone = 1.0 + 0.16 * streak
     # The strand runs along the surface, across the gradient of the coordinate.
@@ -535,7 +534,7 @@ def _shade_hair(g, hx, hy, n, key_dot, lit, open_sky, footprint):
 
 @_jit
 def _light(g, palette, part, color, gloss, p, h, n, view, footprint):
-    """Linear RGB leaving a point p (h in head space) with normal n."""
+    """Return the linear RGB that leaves a point p (h in head space) with normal n."""
     key, fill, ambient = _row(palette, KEY), _row(palette, FILL), _row(palette, AMBIENT)
     dot = n[0] * g.key_x + n[1] * g.key_y + n[2] * g.key_z
     lit = _shadow(g, p[0] + 0.02 * n[0], p[1] + 0.02 * n[1], p[2] + 0.02 * n[2]) if dot > -0.2 else 0.0
@@ -583,7 +582,7 @@ def _disc(color, u, v, cu, cv, radius, blur, tint, strength):
 
 @_jit
 def _backdrop(kind, u, v, shift):
-    """Out-of-focus background, linear RGB; u to the right, v downwards, 0 to 1."""
+    """Return the blurred background, linear RGB; u to the right, v down, 0 to 1."""
     corner = (u - 0.5) * (u - 0.5) + (v - 0.45) * (v - 0.45)
     u = u + shift
     if kind == STUDIO:
@@ -629,7 +628,7 @@ def _backdrop(kind, u, v, shift):
 
 @_jit
 def _trace(g, palette, u, v, footprint):
-    """Linear RGB, depth and part seen at image position (u, v), both 0 to 1."""
+    """Return linear RGB, depth and part at the image position (u, v), both 0 to 1."""
     dx, dy, dz = (u - 0.5) * g.frame, (0.5 - v) * g.frame, -CAMERA_DISTANCE
     s = 1.0 / _length(dx, dy, dz)
     dx, dy, dz = dx * s, dy * s, dz * s
@@ -665,7 +664,7 @@ def _trace(g, palette, u, v, footprint):
 
 @_jit
 def _encode(value):
-    """Linear light to sRGB, 0 to 255, with a soft shoulder instead of clipping."""
+    """Convert linear light to sRGB, 0 to 255, with a soft shoulder instead of clipping."""
     if value > 0.7:
         value = 0.7 + 0.3 * (1.0 - math.exp(-(value - 0.7) / 0.3))
     value = max(value, 0.0)
@@ -675,11 +674,11 @@ def _encode(value):
 
 @numba.njit(parallel=True, cache=True, error_model="numpy", fastmath=_FAST)
 def draw(params, palette, samples, wanted, colors, depths, parts):
-    """Fill the wanted pixels of a square image, samples x samples rays for each.
+    """Render the `wanted` pixels of a square image with samples x samples rays each.
 
-    `params` is the one-element record array of `shape.shape_record`, `palette` float64
-    (8, 3), `wanted` bool (n, n).  Written: `colors` float64 (n, n, 3), sRGB times 255,
-    `depths` float64 (n, n) and `parts` int8 (n, n) of the last ray.
+    Inputs: `params`, the one-element record array of `shape.shape_record`, `palette` float64 (8, 3) and
+    `wanted` bool (n, n). Outputs: `colors` float64 (n, n, 3), sRGB times 255, and `depths` float64 (n, n)
+    and `parts` int8 (n, n) of the last ray.
     """
     size = wanted.shape[0]
     footprint = params[0].frame / size

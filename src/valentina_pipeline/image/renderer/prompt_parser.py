@@ -1,4 +1,4 @@
-"""What parameters say of a woman, and what a prompt says of a picture of her."""
+"""Parsing of a concept's identity parameters and of prompts for the renderer."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from valentina_pipeline.image.renderer.traits import (
 )
 
 YAW, SLIGHT_YAW, PITCH = 28.0, 14.0, 10.0
-"""Degrees that are worded as turned, turned slightly, and looking up or down."""
+"""Degrees for "turned", "turned slightly", and "looking up" or "looking down"."""
 
 PLACES = tuple(place for place in BACKGROUNDS if not place.endswith("wall"))
-"""Backgrounds that their last word names: there are two walls."""
+"""Backgrounds that can be named by their last word; "wall" is ambiguous."""
 
 
 class InvalidIdentityError(ValueError):
-    """A concept's identity has a key that the renderer does not know, or lacks one."""
+    """A concept's identity has an unknown or missing key, or an invalid value."""
 
 
 def identity(parameters: Mapping[str, str | float]) -> Identity:
-    """Return a concept's identity; measures left out are 0.5, the average woman's.
+    """Return a concept's identity; omitted measures are 0.5, the average.
 
     Raises:
-        InvalidIdentityError: a key or a colour name is unknown or missing, or a measure is not in [0, 1].
+        InvalidIdentityError: a key or color name is unknown or missing, or a measure is not in [0, 1].
     """
     names = {
         "eye_color": tuple(EYE_COLORS),
@@ -50,17 +50,17 @@ def identity(parameters: Mapping[str, str | float]) -> Identity:
     }
     if unknown := sorted(set(parameters) - set(names) - set(GEOMETRY)):
         raise InvalidIdentityError(
-            f"identity.{unknown[0]} is unknown; there are {', '.join((*names, *GEOMETRY))}"
+            f"identity.{unknown[0]} is unknown; allowed are {', '.join((*names, *GEOMETRY))}"
         )
     for key, allowed in names.items():
         if parameters.get(key) not in allowed:
             raise InvalidIdentityError(
-                f"identity.{key} is {parameters.get(key)!r}; it has to be one of {', '.join(allowed)}"
+                f"identity.{key} must be one of {', '.join(allowed)} (got {parameters.get(key)!r})"
             )
     measures = {key: parameters.get(key, 0.5) for key in GEOMETRY}
     for key, value in measures.items():
         if isinstance(value, str) or not 0 <= value <= 1:
-            raise InvalidIdentityError(f"identity.{key} is {value!r}; it has to lie in [0, 1]")
+            raise InvalidIdentityError(f"identity.{key} must be in [0, 1] (got {value!r})")
     merged: dict[str, Any] = {**measures, **{key: parameters[key] for key in names}}
     return Identity(**merged)
 
@@ -69,21 +69,21 @@ def parse_scene(prompt: str, seed: int) -> Scene:
     """Return the scene that a prompt describes in the words of `traits.attributes`.
 
     Args:
-        prompt: any text; "smiling, wearing a red dress, beach background" says three things.
-        seed: decides on all that it leaves open.
+        prompt: any text; "smiling, wearing a red dress, beach background" sets three traits.
+        seed: seed of the traits that the prompt does not mention.
     """
     text = " ".join(prompt.casefold().split())
-    said: dict[str, Any] = {
+    described: dict[str, Any] = {
         "expression": _first(text, {re.sub("(ing|ed)$", "", word): word for word in EXPRESSIONS}),
         "background": _first(
-            text, {**{place.split()[-1]: place for place in PLACES}, **_itself(BACKGROUNDS)}
+            text, {**{place.split()[-1]: place for place in PLACES}, **_map_to_itself(BACKGROUNDS)}
         ),
-        "light": _first(text, _itself(LIGHTS)),
+        "light": _first(text, _map_to_itself(LIGHTS)),
         **_dress(text),
         **_pose(text),
     }
-    drawn = random_scene(np.random.default_rng(seed))
-    return replace(drawn, **{field: value for field, value in said.items() if value is not None})
+    sampled = random_scene(np.random.default_rng(seed))
+    return replace(sampled, **{field: value for field, value in described.items() if value is not None})
 
 
 def _dress(text: str) -> dict[str, str | None]:
@@ -103,7 +103,7 @@ def _pose(text: str) -> dict[str, float]:
 
 
 def _first(text: str, names: Mapping[str, str]) -> str | None:
-    """Return what the first of these names in the text stands for; of two in one place, the longer's."""
+    """Return the value of the first of these names in the text; the longest wins at one position."""
     found = re.search(rf"\b(?:{_any_of(names)})", text)
     return names[found[0]] if found else None
 
@@ -112,5 +112,5 @@ def _any_of(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
-def _itself(words: Iterable[str]) -> dict[str, str]:
+def _map_to_itself(words: Iterable[str]) -> dict[str, str]:
     return {word: word for word in words}

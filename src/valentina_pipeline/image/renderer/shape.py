@@ -1,4 +1,4 @@
-"""Identity and scene as the numbers the kernels read."""
+"""Conversion of identity and scene to the numbers that the kernels read."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _express(fields: dict[str, float], expression: str) -> None:
 
 
 def _rotation(scene: Scene) -> np.ndarray:
-    """Head to world, (3, 3)."""
+    """Return the rotation from head to world, (3, 3)."""
     yaw, pitch, roll = np.radians([scene.yaw, scene.pitch, scene.roll])
     cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
     cr, sr = math.cos(roll), math.sin(roll)
@@ -208,14 +208,14 @@ def _pose(scene: Scene, rng: np.random.Generator) -> dict[str, float]:
         "camera_x": face_x + shift_x * frame,
         "camera_y": -0.36 + shift_y * frame,
         "backdrop_shift": rng.uniform(-0.03, 0.03),
-        # Her eyes stay on the camera for part of the turn.
+        # The eyes stay on the camera for part of the turn.
         "gaze_x": -0.05 * scene.yaw / 35.0,
         "gaze_y": 0.012 - 0.015 * scene.pitch / 12.0,
     }
 
 
 def shape_record(identity: Identity, scene: Scene, seed: int) -> np.ndarray:
-    """All numbers of one picture: a (1,) array of `SHAPE_DTYPE`."""
+    """Return all numbers of one image: a (1,) array of `SHAPE_DTYPE`."""
     rng = np.random.default_rng(seed)
     fields = _face(identity) | _hair(identity, rng) | _pose(scene, rng)
     _express(fields, scene.expression)
@@ -237,7 +237,7 @@ def _linear(color: RGB) -> np.ndarray:
 
 
 def palette(identity: Identity, scene: Scene) -> np.ndarray:
-    """Linear colours of one picture, float64 (8, 3); rows as named in the kernels."""
+    """Return the linear colors of one image, float64 (8, 3); the kernels name the rows."""
     _, key, fill, ambient, key_tint, sky_tint = _LIGHTS[scene.light]
     colors = np.zeros((8, 3))
     colors[kernel.SKIN] = _linear(SKIN_TONES[identity.skin_tone])
@@ -252,7 +252,7 @@ def palette(identity: Identity, scene: Scene) -> np.ndarray:
 
 
 def face_points(record: np.ndarray) -> np.ndarray:
-    """Five marks on the face in image coordinates, float64 (5, 2) in [0, 1]."""
+    """Return five landmarks in image coordinates, float64 (5, 2) in [0, 1]."""
     g = record[0]
     corner = g["mouth_y"] + 0.55 * g["smile"]
     marks = [

@@ -1,4 +1,4 @@
-"""Who is portrayed, how, and the words for it."""
+"""Traits of a portrait: identity, scene, their vocabularies, and their words."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ DRESS_COLORS: dict[str, RGB] = {
     "purple": (118, 58, 158),
     "grey": (138, 140, 146),
 }
-# Sides are the viewer's.
+# Left and right are the viewer's.
 PARTINGS = ("left side", "middle", "right side")
 EXPRESSIONS = ("neutral", "smiling", "laughing", "serious", "surprised")
 DRESSES = ("dress", "shirt", "turtleneck", "t-shirt")
@@ -76,12 +76,11 @@ _PARTING_WORDS = {
 
 @dataclass(frozen=True)
 class Identity:
-    """What stays the same from picture to picture; every woman is an adult.
+    """Constant traits of a person, who is always an adult woman.
 
-    The numbers lie in [0, 1] with 0.5 for the average woman; 1 is the wide, large,
-    high, thick or long end, for `eye_tilt` the end with raised outer corners, for
-    `jaw` the square and for `chin` the broad one.  The names come from `EYE_COLORS`,
-    `HAIR_COLORS`, `SKIN_TONES` and `PARTINGS`.
+    Numbers are in [0, 1] with 0.5 as the average; 1 is the wide, large, high, thick or long end. For
+    `eye_tilt` 1 means raised outer corners, for `jaw` square and for `chin` broad. The names come from
+    `EYE_COLORS`, `HAIR_COLORS`, `SKIN_TONES` and `PARTINGS`.
     """
 
     face_width: float
@@ -112,10 +111,10 @@ class Identity:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture of her: angles in degrees, and names from the vocabularies.
+    """Variable traits of one image: angles in degrees, and names from the vocabularies.
 
-    `yaw` > 0 turns the face to the viewer's right (useful range -40 to 40), `pitch`
-    > 0 raises it (-15 to 15), `roll` > 0 tilts the head clockwise (-10 to 10).
+    `yaw` > 0 turns the face to the viewer's right (useful range -40 to 40), `pitch` > 0 raises it (-15 to
+    15), `roll` > 0 tilts the head clockwise (-10 to 10).
     """
 
     yaw: float
@@ -137,7 +136,7 @@ def _pick(rng: np.random.Generator, names: Iterable[str]) -> str:
 
 
 def random_identity(rng: np.random.Generator) -> Identity:
-    """A woman drawn uniformly: geometry over [0, 1], colours over their names."""
+    """Return a random identity: geometry uniform in [0, 1], colors uniform over their names."""
     return Identity(
         **{name: float(rng.uniform()) for name in GEOMETRY},
         eye_color=_pick(rng, EYE_COLORS),
@@ -148,7 +147,7 @@ def random_identity(rng: np.random.Generator) -> Identity:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """A picture drawn at random: yaw within 35, pitch within 12, roll within 6 degrees."""
+    """Return a random scene: yaw within 35, pitch within 12, roll within 6 degrees."""
     return Scene(
         yaw=float(rng.uniform(-35.0, 35.0)),
         pitch=float(rng.uniform(-12.0, 12.0)),
@@ -189,7 +188,7 @@ def _pose_words(scene: Scene) -> str:
 
 
 def attributes(identity: Identity, scene: Scene) -> dict[str, str]:
-    """The true attributes of a portrait in words; left and right are the viewer's."""
+    """Return the true attributes of a portrait in words; left and right are the viewer's."""
     return {
         "face": _face_word(identity),
         "eyes": identity.eye_color,

@@ -1,4 +1,4 @@
-"""Attributes in words: the one order and phrasing of captions, here and in the tiny world's training."""
+"""Captions from attributes: the order and phrasing for the renderer and the tiny base's training."""
 
 from collections.abc import Iterable, Mapping
 
@@ -35,12 +35,12 @@ PHRASES = {
 
 
 def caption_from_traits(attributes: Mapping[str, str], subject: str, keep: Iterable[str] = ALL_TRAITS) -> str:
-    """Word the kept attributes as a caption.
+    """Return the caption of the kept attributes.
 
     Args:
-        attributes: trait -> word, such as {"expression": "smiling"}; a missing trait is not worded.
-        subject: who is in the picture, such as "woman" or "valentina_moreau woman".
-        keep: the traits that may appear, in any order; the sentence has an order of its own.
+        attributes: trait -> word, such as {"expression": "smiling"}; missing traits are omitted.
+        subject: subject of the caption, such as "woman" or "valentina_moreau woman".
+        keep: allowed traits in any order; the caption uses the order of ALL_TRAITS.
 
     Returns:
         "photo of a woman, oval face, brown eyes, ..., smiling, wearing a red dress, beach background".

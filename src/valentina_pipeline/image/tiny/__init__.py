@@ -1,1 +1,1 @@
-"""The recipe of the tiny world: how the weights in tiny/weights were made, from nothing."""
+"""Recipe of the embedded base: training of the weights in tiny/weights from scratch."""

@@ -1,6 +1,6 @@
-"""`python -m valentina_pipeline.image.tiny STAGE`: one stage of the recipe, as tiny/dvc.yaml runs it.
+"""`python -m valentina_pipeline.image.tiny STAGE`: runs one stage of the recipe, see tiny/dvc.yaml.
 
-Every stage goes on after an interruption: rendered people and training states are kept in tiny/state,
+Every stage resumes after an interruption: rendered people and training states are stored in tiny/state,
 which neither git nor DVC tracks.
 """
 
@@ -32,35 +32,35 @@ CONTROL = TINY / "control.json"
 STATE = TINY / "state"
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's mallopt(3)."""
+"""Parameters of glibc's mallopt(3)."""
 
 
 def _params() -> dict[str, Any]:
     return yaml.safe_load((TINY / "params.yaml").read_text("utf-8"))
 
 
-def _worlds() -> tuple[dataset.RenderedDataset, dataset.RenderedDataset]:
-    drawn = _params()["render"]
-    return dataset.split(_people(range(drawn["people"]), drawn["scenes"]), drawn["held_out"])
+def _splits() -> tuple[dataset.RenderedDataset, dataset.RenderedDataset]:
+    render = _params()["render"]
+    return dataset.split(_load_people(range(render["people"]), render["scenes"]), render["held_out"])
 
 
-def _strangers() -> dataset.RenderedDataset:
-    """Return the further people, few pictures of each: for the face embedder and the U-Net."""
-    drawn = _params()["render"]
-    first, more = drawn["people"], drawn["strangers"]
-    return _people(range(first, first + more["people"]), more["scenes"])
+def _extra_people() -> dataset.RenderedDataset:
+    """Return additional people with few images each, for the face embedder and the U-Net."""
+    render = _params()["render"]
+    first, more = render["people"], render["strangers"]
+    return _load_people(range(first, first + more["people"]), more["scenes"])
 
 
-def _people(people: range, scenes: int) -> dataset.RenderedDataset:
+def _load_people(people: range, scenes: int) -> dataset.RenderedDataset:
     seed = _params()["seed"]
     cache = STATE / f"world-{seed}-{people.start}-{people.stop}x{scenes}"
     return dataset.load(people, scenes, seed, cache)
 
 
 def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
-    """Return the plan, batch, seed and state file of a stage.
+    """Return the plan, batch size, seed and state file of a stage.
 
-    Other parameters, code or input files have another state, which no run goes on from by mistake.
+    The state file depends on parameters, code and input files, so that a run never resumes from another's.
     """
     params = _params()
     chosen = params[stage]
@@ -74,18 +74,18 @@ def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Fix what rounding depends on, and keep freed memory: each step would have its pages zeroed again."""
+    """Fix the number of threads, which rounding depends on, and keep freed memory for the next step."""
     torch.set_num_threads(_params()["threads"])
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's alone
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc only
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the maximum
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @main.command()
 def render() -> None:
-    """Render the people and write down what came out."""
-    train, held_out = _worlds()
-    parts = {"train": train, "held_out": held_out, "strangers": _strangers()}
+    """Render the people and write their numbers and hashes."""
+    train, held_out = _splits()
+    parts = {"train": train, "held_out": held_out, "strangers": _extra_people()}
     facts = {name: {"pictures": len(part.pixels), "sha256": part.digest()} for name, part in parts.items()}
     (TINY / "world.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
 
@@ -93,21 +93,21 @@ def render() -> None:
 @main.command("vae")
 def train_vae() -> None:
     """Train the VAE."""
-    network = vae.train(_worlds()[0], *_plan("vae"), Plan(**_params()["vae"]["whole"]))
+    network = vae.train(_splits()[0], *_plan("vae"), Plan(**_params()["vae"]["whole"]))
     network.half().save_pretrained(VAE)
 
 
 @main.command("clip")
 def train_clip() -> None:
     """Train the CLIP."""
-    clip.save(clip.train(_worlds()[0], *_plan("clip")), WEIGHTS / "clip")
+    clip.save(clip.train(_splits()[0], *_plan("clip")), WEIGHTS / "clip")
 
 
 @main.command("faces")
 def train_faces() -> None:
     """Train the face embedder."""
     coder = AutoencoderKL.from_pretrained(VAE).to(DEVICE)
-    people = _worlds()[0] + _strangers()
+    people = _splits()[0] + _extra_people()
     network = faces.train(people, coder, *_plan("faces", VAE / "diffusion_pytorch_model.safetensors"))
     WEIGHTS.mkdir(parents=True, exist_ok=True)
     halves = {k: v.half().contiguous() for k, v in network.state_dict().items()}
@@ -116,11 +116,11 @@ def train_faces() -> None:
 
 @main.command("unet")
 def train_unet() -> None:
-    """Train the U-Net and text encoders, and assemble the base."""
+    """Train the U-Net and the text encoders, and assemble the base model."""
     coder = AutoencoderKL.from_pretrained(VAE).to(DEVICE)
     words = unet.tokenizer(STATE / "tokenizer")
     plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors", Path(diffusion.__file__))
-    network = unet.train(_worlds()[0] + _strangers(), coder, words, *plan)
+    network = unet.train(_splits()[0] + _extra_people(), coder, words, *plan)
     unet.assemble(network, coder.cpu(), words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
     for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
         (WEIGHTS / "base" / name / "tokenizer.json").unlink()
@@ -130,20 +130,20 @@ def train_unet() -> None:
 
 @main.command("control")
 def train_control() -> None:
-    """Train the ControlNet that follows edges, and measure how far it does."""
+    """Train the edge ControlNet and measure how well it follows edges."""
     pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32).to(DEVICE)
     plan = _plan("control", UNET, Path(diffusion.__file__), Path(canny.__file__))
-    train, held_out = _worlds()
+    train, held_out = _splits()
     control.train(train, pipe, *plan).half().save_pretrained(CANNY)
     params = _params()
     network = ControlNetModel.from_pretrained(CANNY).to(DEVICE)
-    figures = control.measure(network, pipe, held_out, params["control"]["pictures"], params["seed"])
-    CONTROL.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    metrics = control.measure(network, pipe, held_out, params["control"]["pictures"], params["seed"])
+    CONTROL.write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
 
 
 @main.command("card")
 def write_card() -> None:
-    """Measure the bars on held-out people and write the model card."""
+    """Measure the metrics on held-out people and write the model card."""
     pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32).to(DEVICE)
     network = FaceNetTiny()
     network.load_state_dict(load_file(WEIGHTS / "faces.safetensors"))
@@ -153,13 +153,13 @@ def write_card() -> None:
     matcher.eval()
     params = _params()
     images = params["card"]["images"]
-    figures, sheet = model_card.measure(pipe, network, matcher, _worlds()[1], images, params["seed"])
+    metrics, sheet = model_card.measure(pipe, network, matcher, _splits()[1], images, params["seed"])
     sheet.save(TINY / "samples.png")
-    (TINY / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
-    beside = TINY / "README.part"
-    followed = json.loads(CONTROL.read_text("utf-8"))
-    beside.write_text(model_card.text(figures, followed, params), "utf-8")
-    beside.replace(TINY / "README.md")
+    (TINY / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+    partial = TINY / "README.part"
+    edge_scores = json.loads(CONTROL.read_text("utf-8"))
+    partial.write_text(model_card.text(metrics, edge_scores, params), "utf-8")
+    partial.replace(TINY / "README.md")
 
 
 if __name__ == "__main__":

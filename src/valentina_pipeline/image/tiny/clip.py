@@ -1,4 +1,4 @@
-"""The tiny CLIP, as an open_clip model: what CLIP-T and CLIP-I are measured with."""
+"""The tiny CLIP, an open_clip model that measures CLIP-T and CLIP-I."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": SIZE, "layers": 4, "width": 128, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 48, "heads": 4, "layers": 3},
 }
-HALF = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+PREPROCESSING = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
 
 
 def build() -> nn.Module:
@@ -29,21 +29,21 @@ def build() -> nn.Module:
     return open_clip.model.CLIP(**CONFIG)
 
 
-def train(world: RenderedDataset, plan: Plan, batch: int, seed: int, state: Path) -> nn.Module:
-    """Train on picture-caption pairs; a caption names a random part of what is to be seen."""
+def train(dataset: RenderedDataset, plan: Plan, batch: int, seed: int, state: Path) -> nn.Module:
+    """Train on image-caption pairs; each caption names a random subset of the attributes."""
     torch.manual_seed(seed)
     network = build()
     tokenizer = open_clip.SimpleTokenizer()
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
-        rows = rng.choice(len(world.pixels), size=batch, replace=False)
+        rows = rng.choice(len(dataset.pixels), size=batch, replace=False)
         kept = [
             [t for t in ALL_TRAITS if rng.random() < share] for share in rng.uniform(0.4, 1.2, size=batch)
         ]
         captions = [
-            caption_from_traits(world.attributes[i], "woman", k) for i, k in zip(rows, kept, strict=True)
+            caption_from_traits(dataset.attributes[i], "woman", k) for i, k in zip(rows, kept, strict=True)
         ]
-        pixels = to_network(torch.from_numpy(world.pixels[rows])).to(DEVICE)
+        pixels = to_network(torch.from_numpy(dataset.pixels[rows])).to(DEVICE)
         images, texts, scale = network(pixels, tokenizer(captions).to(DEVICE))
         scores = scale * images @ texts.T
         truth = torch.arange(batch, device=DEVICE)
@@ -54,25 +54,25 @@ def train(world: RenderedDataset, plan: Plan, batch: int, seed: int, state: Path
 
 
 def save(network: nn.Module, folder: Path) -> None:
-    """Write what `open_clip.create_model_from_pretrained("local-dir:...")` reads, in float16."""
+    """Write a float16 model folder for `open_clip.create_model_from_pretrained("local-dir:...")`."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors")
-    config = {"model_cfg": CONFIG, "preprocess_cfg": HALF}
+    config = {"model_cfg": CONFIG, "preprocess_cfg": PREPROCESSING}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def retrieval(network: Any, world: RenderedDataset, among: int, seed: int) -> float:
-    """Return the share of pictures whose own full caption scores highest among `among` captions.
+def retrieval(network: Any, dataset: RenderedDataset, among: int, seed: int) -> float:
+    """Return the share of images whose full caption scores highest among `among` captions.
 
-    The other captions are those of random other pictures of `world`.
+    The other captions belong to random other images of `dataset`.
     """
     rng = np.random.default_rng(seed)
     tokenizer = open_clip.SimpleTokenizer()
-    captions = [caption_from_traits(a, "woman") for a in world.attributes]
+    captions = [caption_from_traits(a, "woman") for a in dataset.attributes]
     hits = []
     with torch.no_grad():
-        pixels = to_network(torch.from_numpy(world.pixels))
+        pixels = to_network(torch.from_numpy(dataset.pixels))
         images = torch.cat([network.encode_image(part, normalize=True) for part in pixels.split(64)])
         texts = torch.cat(
             [

@@ -1,4 +1,4 @@
-"""The pictures that the tiny networks learn from: rendered people, never a built-in character."""
+"""Training images of the tiny networks: rendered people, never a built-in character."""
 
 import hashlib
 import json
@@ -11,20 +11,20 @@ from rich.progress import track
 from valentina_pipeline.image import renderer
 
 SIZE = 128
-"""Pixels, width and height: the native resolution of the tiny base."""
+"""Width and height in pixels: the native resolution of the tiny base."""
 
-RENDERED = 160
-"""Pixels of a render, cut to SIZE around the face: the framing of the align stage at margin 2."""
+RENDER_SIZE = 160
+"""Pixels of a render before it is cropped to SIZE around the face: align's framing at margin 2."""
 
 
 @dataclass(frozen=True)
 class RenderedDataset:
-    """Portraits of many people.
+    """Rendered portraits of many people.
 
     Attributes:
         pixels: uint8 (n, 128, 128, 3), sRGB.
         landmarks: float32 (n, 5, 2), in [0, 1] of width and height, MTCNN's order.
-        person: int64 (n,), who is in each picture.
+        person: int64 (n,), number of the person in each image.
         attributes: n dicts, trait -> word.
     """
 
@@ -34,14 +34,14 @@ class RenderedDataset:
     attributes: list[dict[str, str]]
 
     def people(self, chosen: np.ndarray) -> "RenderedDataset":
-        """Return the part whose `person` is in `chosen`."""
+        """Return the rows whose `person` is in `chosen`."""
         rows = np.flatnonzero(np.isin(self.person, chosen))
         return RenderedDataset(
             self.pixels[rows], self.landmarks[rows], self.person[rows], [self.attributes[i] for i in rows]
         )
 
     def __add__(self, other: "RenderedDataset") -> "RenderedDataset":
-        """Return both worlds in one."""
+        """Return the concatenation of both datasets."""
         return RenderedDataset(
             np.concatenate([self.pixels, other.pixels]),
             np.concatenate([self.landmarks, other.landmarks]),
@@ -50,21 +50,21 @@ class RenderedDataset:
         )
 
     def digest(self) -> str:
-        """Return the sha256 of everything in it."""
+        """Return the sha256 of all data."""
         words = json.dumps(self.attributes, sort_keys=True).encode()
         return hashlib.sha256(self.pixels.tobytes() + self.landmarks.tobytes() + words).hexdigest()
 
 
-def split(world: RenderedDataset, held_out: int) -> tuple[RenderedDataset, RenderedDataset]:
-    """Return (train, held out): the last `held_out` people are never trained on."""
-    last = int(world.person.max()) + 1 - held_out
-    return world.people(np.arange(last)), world.people(np.arange(last, last + held_out))
+def split(dataset: RenderedDataset, held_out: int) -> tuple[RenderedDataset, RenderedDataset]:
+    """Return (train, held out): the last `held_out` people are held out from training."""
+    last = int(dataset.person.max()) + 1 - held_out
+    return dataset.people(np.arange(last)), dataset.people(np.arange(last, last + held_out))
 
 
 def load(people: range, scenes: int, seed: int, cache: Path) -> RenderedDataset:
-    """Render `scenes` portraits of each of `people`, or read them from `cache`, rendered before.
+    """Render `scenes` portraits of each of `people`, or read them from `cache`.
 
-    A person is a function of (seed, number): ranges that do not overlap hold different people.
+    A person is a function of (seed, number): disjoint ranges contain different people.
     """
     if not (cache / "attributes.json").exists():
         _render(people, scenes, seed, cache)
@@ -77,40 +77,41 @@ def load(people: range, scenes: int, seed: int, cache: Path) -> RenderedDataset:
 
 
 def _render(people: range, scenes: int, seed: int, cache: Path) -> None:
-    """Render person by person, so that a stopped run goes on where it was."""
+    """Render person by person, so that an interrupted run resumes."""
     parts = cache / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     attributes = []
     for person in track(people, description="render people"):
-        attributes += _person(person, scenes, seed, parts / f"{person:05d}.npz")
+        attributes += _render_person(person, scenes, seed, parts / f"{person:05d}.npz")
     saved = [np.load(parts / f"{person:05d}.npz") for person in people]
     np.save(cache / "pixels.npy", np.concatenate([part["pixels"] for part in saved]))
     np.save(cache / "landmarks.npy", np.concatenate([part["landmarks"] for part in saved]))
-    beside = cache / "attributes.part"
-    beside.write_text(json.dumps(attributes), "utf-8")
-    beside.replace(cache / "attributes.json")  # last: its presence says that the rest is whole
+    partial = cache / "attributes.part"
+    partial.write_text(json.dumps(attributes), "utf-8")
+    partial.replace(cache / "attributes.json")  # last: its presence marks a complete cache
 
 
-def _person(person: int, scenes: int, seed: int, path: Path) -> list[dict[str, str]]:
+def _render_person(person: int, scenes: int, seed: int, path: Path) -> list[dict[str, str]]:
     rng = np.random.default_rng([seed, person])
     identity = renderer.random_identity(rng)
     views = [renderer.random_scene(rng) for _ in range(scenes)]
     seeds = [person * scenes + i for i in range(scenes)]
     if not path.exists():
         jitter = rng.normal(0, 2, size=(scenes, 2))
-        shown = [_frame(identity, *each) for each in zip(views, seeds, jitter, strict=True)]
-        beside = path.with_suffix(".part.npz")
-        np.savez(beside, pixels=np.stack([p for p, _ in shown]), landmarks=np.stack([m for _, m in shown]))
-        beside.replace(path)
+        rendered = [_render_cropped(identity, *args) for args in zip(views, seeds, jitter, strict=True)]
+        partial = path.with_suffix(".part.npz")
+        pixels, landmarks = (np.stack(arrays) for arrays in zip(*rendered, strict=True))
+        np.savez(partial, pixels=pixels, landmarks=landmarks)
+        partial.replace(path)
     return [renderer.attributes(identity, view) for view in views]
 
 
-def _frame(
+def _render_cropped(
     identity: renderer.Identity, view: renderer.Scene, seed: int, jitter: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render one picture, cut around its face; return its pixels and landmarks in [0, 1]."""
-    pixels = renderer.render(identity, view, seed, RENDERED)
-    points = renderer.landmarks(identity, view, seed) * RENDERED
-    corner = np.clip(np.round(points.mean(axis=0) - SIZE / 2 + jitter), 0, RENDERED - SIZE).astype(int)
+    """Render one image, cropped around its face; return its pixels and landmarks in [0, 1]."""
+    pixels = renderer.render(identity, view, seed, RENDER_SIZE)
+    points = renderer.landmarks(identity, view, seed) * RENDER_SIZE
+    corner = np.clip(np.round(points.mean(axis=0) - SIZE / 2 + jitter), 0, RENDER_SIZE - SIZE).astype(int)
     x, y = corner
     return pixels[y : y + SIZE, x : x + SIZE], ((points - corner) / SIZE).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Training of the tiny face embedder with an additive margin among the pictures of a batch."""
+"""Training of the tiny face embedder with an additive margin over the images of a batch."""
 
 from pathlib import Path
 
@@ -19,23 +19,23 @@ SCALE, MARGIN = 10.0, 0.2
 
 
 def train(
-    world: RenderedDataset, coder: AutoencoderKL, plan: Plan, batch: int, seed: int, state: Path
+    dataset: RenderedDataset, coder: AutoencoderKL, plan: Plan, batch: int, seed: int, state: Path
 ) -> FaceNetTiny:
-    """Train on crops shifted, turned, blurred and re-lit, half of the pictures through the VAE.
+    """Train on shifted, rotated, blurred and relit crops; half of the images pass through the VAE.
 
-    That is how detected and generated faces look: the embedder shall tell people apart, not codecs. A batch
-    shows each of its people twice.
+    Detected and generated faces look so: the embedder must distinguish people, not codecs. A batch contains
+    two images of each of its people.
     """
     torch.manual_seed(seed)
     network = FaceNetTiny()
-    people = [np.flatnonzero(world.person == person) for person in np.unique(world.person)]
-    pixels = world.pixels.copy()
+    people = [np.flatnonzero(dataset.person == person) for person in np.unique(dataset.person)]
+    pixels = dataset.pixels.copy()
     pixels[::2] = reconstruct(coder, pixels[::2])
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         chosen = rng.choice(len(people), size=batch // 2, replace=False)
         rows = np.stack([rng.choice(people[i], size=2, replace=False) for i in chosen], axis=1).ravel()
-        faces = np.stack([_crop(pixels[i], world.landmarks[i], rng) for i in rows])
+        faces = np.stack([_crop(pixels[i], dataset.landmarks[i], rng) for i in rows])
         return margin_loss(network(to_network(torch.from_numpy(faces)).to(DEVICE)))
 
     train_network(network, loss, plan, seed, state, "faces")
@@ -45,20 +45,20 @@ def train(
 def margin_loss(vectors: Tensor) -> Tensor:
     """Return the loss of unit `vectors` (2 n, d) in which rows i and i + n show one person.
 
-    Cross-entropy of picking the person's other picture among all of the batch by cosine, less a margin
-    (additive margin softmax, Wang et al. 2018, over a batch: Yang et al. 2019). Thousands of people with few
-    pictures each would hardly move a centre of their own.
+    It is the cross-entropy of selecting the person's other image in the batch by cosine, less a margin
+    (additive margin softmax, Wang et al. 2018, over a batch: Yang et al. 2019). Class centers would hardly
+    be trained by thousands of people with few images each.
     """
     size = len(vectors)
     other = torch.arange(size, device=vectors.device).roll(size // 2)
     cosines = vectors @ vectors.T - MARGIN * functional.one_hot(other, size)
-    themselves = torch.eye(size, dtype=torch.bool, device=vectors.device)
-    return functional.cross_entropy(SCALE * cosines.masked_fill(themselves, -torch.inf), other)
+    diagonal = torch.eye(size, dtype=torch.bool, device=vectors.device)
+    return functional.cross_entropy(SCALE * cosines.masked_fill(diagonal, -torch.inf), other)
 
 
-def embed(network: FaceNetTiny, world: RenderedDataset) -> np.ndarray:
-    """Return the unit vectors (n, 128) of a world's faces at their true landmarks."""
-    faces = np.stack([_crop(p, m, None) for p, m in zip(world.pixels, world.landmarks, strict=True)])
+def embed(network: FaceNetTiny, dataset: RenderedDataset) -> np.ndarray:
+    """Return the unit vectors (n, 128) of a dataset's faces, cropped at their true landmarks."""
+    faces = np.stack([_crop(p, m, None) for p, m in zip(dataset.pixels, dataset.landmarks, strict=True)])
     with torch.no_grad():
         return torch.cat([network(to_network(part)) for part in torch.from_numpy(faces).split(64)]).numpy()
 
@@ -66,7 +66,7 @@ def embed(network: FaceNetTiny, world: RenderedDataset) -> np.ndarray:
 def verification(vectors: np.ndarray, person: np.ndarray) -> tuple[float, float, float]:
     """Return (accuracy, mean cosine of the same person, mean cosine of two people) over all pairs.
 
-    Accuracy is balanced (both kinds of pair count alike) at the threshold halfway between the two means.
+    The accuracy is balanced between both kinds of pairs; its threshold is the midpoint of the two means.
     """
     first, second = np.triu_indices(len(vectors), 1)
     cosines = (vectors[first] * vectors[second]).sum(axis=1)
@@ -77,7 +77,7 @@ def verification(vectors: np.ndarray, person: np.ndarray) -> tuple[float, float,
 
 
 def _crop(pixels: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
-    """Return the canonical 64 px crop; with `rng`, one as a detector and a generator would spoil it."""
+    """Return the canonical 64 px crop; `rng` adds the errors of a detector and a generator."""
     points = landmarks * SIZE
     if rng is None:
         matrix = crop_matrix(points, FaceNetTiny.SIZE)
@@ -89,7 +89,7 @@ def _crop(pixels: np.ndarray, landmarks: np.ndarray, rng: np.random.Generator | 
         face = cv2.GaussianBlur(face, (0, 0), blur)
     light = rng.uniform(0.85, 1.15, size=3) * rng.uniform(0.85, 1.15)
     face = np.clip(face * light + rng.normal(0, 4, size=face.shape), 0, 255).astype(np.uint8)
-    if rng.random() < 0.5:  # no single trait shall decide (random erasing, Zhong et al. 2020)
+    if rng.random() < 0.5:  # no single trait may decide (random erasing, Zhong et al. 2020)
         x, y, width, height = rng.integers((0, 0, 8, 8), (48, 48, 25, 25))
         face[y : y + height, x : x + width] = rng.integers(256, size=3)
     return face

@@ -1,4 +1,4 @@
-"""The tiny base: SDXL's U-Net and its two text encoders at small width, trained together from nothing."""
+"""The tiny base: SDXL's U-Net and both text encoders at small width, trained together from scratch."""
 
 import gzip
 import json
@@ -18,24 +18,24 @@ from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, train_network
 from valentina_pipeline.image.train import diffusion
 
 TEXT_WIDTH = 48
-SIGNAL = {
+NOISE_SCHEDULE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
 }
 GAMMA = 5.0
-"""Of min-SNR weighting."""
+"""Gamma of min-SNR weighting."""
 
 FACE_WEIGHT = 5.0
-"""How many times as much a place in the face counts: hair and background are most of a picture, and easy."""
+"""Loss weight of the face: hair and background cover most of an image and are easy."""
 
 FACE_MARGIN = 0.5
-"""How far a face goes beyond its landmarks, as a share of the way from eyes to mouth."""
+"""Margin of the face box around the landmarks, as a share of their height (eyes to mouth)."""
 
 
 class Denoiser(nn.Module):
-    """What is trained: the U-Net and both text encoders, called as SDXL's pipeline calls them."""
+    """Trainable networks: the U-Net and both text encoders, connected as in SDXL's pipeline."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
 
 
 def train(
-    world: RenderedDataset,
+    dataset: RenderedDataset,
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
     plan: Plan,
@@ -78,41 +78,42 @@ def train(
     seed: int,
     state: Path,
 ) -> Denoiser:
-    """Train on the world's latents and captions with v-prediction.
+    """Train on the dataset's latents and captions with v-prediction.
 
-    Timesteps are drawn as often as min-SNR weighting would count them (Hang et al. 2023), a fifth of them
-    uniformly: the same objective from a sample of less variance than weights would give.
+    Timesteps are sampled in proportion to their min-SNR weights (Hang et al. 2023), a fifth of them
+    uniformly. This has the objective of weighting with less variance.
     """
     torch.manual_seed(seed)
     network = Denoiser()
-    signal = scheduler().alphas_cumprod
-    weight = diffusion.weights(signal, GAMMA, "v_prediction").double().numpy()
-    often = 0.8 * weight / weight.sum() + 0.2 / len(weight)
-    often /= often.sum()
+    alphas_cumprod = scheduler().alphas_cumprod
+    weight = diffusion.weights(alphas_cumprod, GAMMA, "v_prediction").double().numpy()
+    probabilities = 0.8 * weight / weight.sum() + 0.2 / len(weight)
+    probabilities /= probabilities.sum()
 
-    latents, signal = encode(vae, world.pixels).to(DEVICE), signal.to(DEVICE)
-    places = diffusion.face_weights(_faces(world.landmarks), FACE_WEIGHT, *latents.shape[2:]).to(DEVICE)
-    alike = torch.ones(batch, device=DEVICE)
+    latents, alphas_cumprod = encode(vae, dataset.pixels).to(DEVICE), alphas_cumprod.to(DEVICE)
+    boxes = _face_boxes(dataset.landmarks)
+    loss_mask = diffusion.face_weights(boxes, FACE_WEIGHT, *latents.shape[2:]).to(DEVICE)
+    sample_weights = torch.ones(batch, device=DEVICE)
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         rows = rng.integers(len(latents), size=batch)
-        tokens = _tokens(tokenizer, [_caption(world.attributes[i], rng) for i in rows]).to(DEVICE)
-        timesteps = torch.from_numpy(rng.choice(len(often), size=batch, p=often)).to(DEVICE)
-        clean, kept = latents[rows], signal[timesteps]
+        tokens = _tokens(tokenizer, [_caption(dataset.attributes[i], rng) for i in rows]).to(DEVICE)
+        timesteps = torch.from_numpy(rng.choice(len(probabilities), size=batch, p=probabilities)).to(DEVICE)
+        clean, alpha = latents[rows], alphas_cumprod[timesteps]
         eps = torch.randn(clean.shape, generator=noise).to(DEVICE)
-        noisy = diffusion.add_noise(clean, eps, kept).contiguous(memory_format=torch.channels_last)
-        wanted = diffusion.target(clean, eps, kept, "v_prediction")
-        return diffusion.loss(network(noisy, timesteps, tokens), wanted, alike, places[rows])
+        noisy = diffusion.add_noise(clean, eps, alpha).contiguous(memory_format=torch.channels_last)
+        target = diffusion.target(clean, eps, alpha, "v_prediction")
+        return diffusion.loss(network(noisy, timesteps, tokens), target, sample_weights, loss_mask[rows])
 
     train_network(network, loss, plan, seed, state, "unet")
     return network
 
 
-def _faces(landmarks: np.ndarray) -> np.ndarray:
-    """Return boxes (n, 4), brows to chin, around landmarks (n, 5, 2)."""
+def _face_boxes(landmarks: np.ndarray) -> np.ndarray:
+    """Return face boxes (n, 4), from brows to chin, around landmarks (n, 5, 2)."""
     low, high = landmarks.min(axis=1), landmarks.max(axis=1)
-    grown = FACE_MARGIN * (high - low)[:, 1:]
-    return np.concatenate([low - grown, high + grown], axis=1)
+    margin = FACE_MARGIN * (high - low)[:, 1:]
+    return np.concatenate([low - margin, high + margin], axis=1)
 
 
 def encode(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:
@@ -124,12 +125,14 @@ def encode(vae: AutoencoderKL, pixels: np.ndarray) -> Tensor:
 
 
 def scheduler() -> EulerDiscreteScheduler:
-    """Return the sampler that the base is saved with."""
-    return EulerDiscreteScheduler(**SIGNAL, prediction_type="v_prediction", timestep_spacing="trailing")
+    """Return the sampler that is saved with the base model."""
+    return EulerDiscreteScheduler(
+        **NOISE_SCHEDULE, prediction_type="v_prediction", timestep_spacing="trailing"
+    )
 
 
 def assemble(network: Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> StableDiffusionXLPipeline:
-    """Return the whole base as diffusers' own pipeline."""
+    """Return the base model as a diffusers pipeline."""
     return StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=network.text_encoder,
@@ -144,7 +147,7 @@ def assemble(network: Denoiser, vae: AutoencoderKL, tokenizer: CLIPTokenizer) ->
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
-    """Return the real CLIP tokenizer, its vocabulary made from the merges in open_clip's wheel."""
+    """Return the original CLIP tokenizer, built from the merges in open_clip's wheel."""
     folder.mkdir(parents=True, exist_ok=True)
     merges = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     lines = gzip.decompress(merges.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
@@ -165,7 +168,7 @@ def _tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 def _caption(attributes: dict[str, str], rng: np.random.Generator) -> str:
-    """Draw how much a caption says: nothing (for guidance), all, only what varies, or some of each."""
+    """Return a random caption: empty (for guidance), full, without fixed traits, or with some of them."""
     kind = rng.choice(4, p=[0.1, 0.4, 0.2, 0.3])
     if kind == 0:
         return ""

@@ -1,7 +1,7 @@
 """The tiny VAE: SDXL's AutoencoderKL at small width, factor 8, with 8 latent channels.
 
-Eight channels instead of SDXL's four: at 128 px an eye is one latent wide, and four numbers could not
-hold its lid, iris and colour (docs/adr/0007).
+It has eight channels instead of SDXL's four: at 128 px an eye is one latent wide, and four numbers cannot
+encode its lid, iris and color (docs/adr/0007).
 """
 
 from pathlib import Path
@@ -16,11 +16,11 @@ from valentina_pipeline.image.faces.tiny_facenet import to_network
 from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
 from valentina_pipeline.image.tiny.trainer import DEVICE, Loss, Plan, train_network
 
-CROP = 64
-"""Pixels, width and height."""
+CROP_PIXELS = 64
+"""Width and height of a crop."""
 
-WHOLE_FROM = 0.8
-"""Share of the first plan's steps on crops."""
+CROPS_SHARE = 0.8
+"""Share of the first plan's steps that use crops."""
 
 
 def build() -> AutoencoderKL:
@@ -37,18 +37,18 @@ def build() -> AutoencoderKL:
 
 
 def train(
-    world: RenderedDataset, plan: Plan, batch: int, seed: int, state: Path, whole: Plan
+    dataset: RenderedDataset, plan: Plan, batch: int, seed: int, state: Path, whole: Plan
 ) -> AutoencoderKL:
-    """Train on crops, cheap and full of faces, then on whole pictures; set the scaling factor.
+    """Train on crops, which are cheap and mostly faces, then on whole images; set the scaling factor.
 
     Args:
-        world: the pictures.
-        plan: of the crops, and of whole pictures for its last steps.
-        batch: crops a step; whole pictures are half as many.
-        seed: of every draw.
-        state: what a stopped run goes on from.
-        whole: plan of whole pictures alone, with a rate of its own: crops seldom reach the rim, and the
-            first plan's rate is too low by then to mend the clothes there.
+        dataset: training images.
+        plan: first plan: crops, and whole images in its last steps.
+        batch: crops per step; half as many whole images.
+        seed: seed of all random numbers.
+        state: checkpoint file.
+        whole: second plan, for whole images only, with a separate learning rate: crops rarely reach the
+            border, and the first plan's rate is by then too low to correct the clothes there.
     """
     torch.manual_seed(seed)
     network = build()
@@ -56,26 +56,26 @@ def train(
     def loss_from(whole_from: float) -> Loss:
         def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
             crops = step < whole_from
-            pixels = _pick(world, rng, batch if crops else batch // 2, CROP if crops else SIZE)
+            pixels = _sample(dataset, rng, batch if crops else batch // 2, CROP_PIXELS if crops else SIZE)
             target = to_network(torch.from_numpy(pixels)).to(DEVICE)
             latents = network.encode(target).latent_dist
             eps = torch.randn(latents.mean.shape, generator=noise).to(DEVICE)
             draw = latents.mean + latents.std * eps
-            return _distance(network.decode(draw).sample, target) + 1e-6 * latents.kl().mean()
+            return _reconstruction_loss(network.decode(draw).sample, target) + 1e-6 * latents.kl().mean()
 
         return loss
 
-    train_network(network, loss_from(WHOLE_FROM * plan.steps), plan, seed, state, "vae, crops")
+    train_network(network, loss_from(CROPS_SHARE * plan.steps), plan, seed, state, "vae, crops")
     train_network(network, loss_from(0), whole, seed + 1, state.with_suffix(".whole.pt"), "vae, whole")
     with torch.no_grad():
-        sample = to_network(torch.from_numpy(world.pixels[:: max(1, len(world.pixels) // 256)]))
+        sample = to_network(torch.from_numpy(dataset.pixels[:: max(1, len(dataset.pixels) // 256)]))
         spread = torch.cat([network.encode(part).latent_dist.mean for part in sample.split(32)]).std()
     network.register_to_config(scaling_factor=round(1 / float(spread), 5))
     return network
 
 
 def reconstruct(network: AutoencoderKL, pixels: np.ndarray) -> np.ndarray:
-    """Return uint8 `pixels` (n, h, w, 3) as they come back from the latents' means, uint8."""
+    """Return the reconstruction of uint8 `pixels` (n, h, w, 3) from their latent means, uint8."""
     parts = []
     with torch.no_grad():
         for part in torch.from_numpy(pixels).split(16):
@@ -86,27 +86,28 @@ def reconstruct(network: AutoencoderKL, pixels: np.ndarray) -> np.ndarray:
 
 
 def psnr(network: AutoencoderKL, pixels: np.ndarray) -> float:
-    """Return the mean over pictures of the PSNR in dB of reconstructing uint8 `pixels` (n, h, w, 3)."""
+    """Return the mean PSNR in dB of the reconstructions of uint8 `pixels` (n, h, w, 3)."""
     error = reconstruct(network, pixels).astype(np.float32) - pixels
     return float((10 * np.log10(255**2 / np.square(error).mean(axis=(1, 2, 3)))).mean())
 
 
-def _pick(world: RenderedDataset, rng: np.random.Generator, count: int, crop: int) -> np.ndarray:
-    """Draw `count` pictures, cropped to `crop` px: half of them around the face, where detail is."""
-    rows = rng.integers(len(world.pixels), size=count)
+def _sample(dataset: RenderedDataset, rng: np.random.Generator, count: int, crop: int) -> np.ndarray:
+    """Sample `count` images, cropped to `crop` px: half of them around the face, where the detail is."""
+    rows = rng.integers(len(dataset.pixels), size=count)
     if crop == SIZE:
-        return world.pixels[rows]
+        return dataset.pixels[rows]
     anywhere = rng.integers(SIZE - crop + 1, size=(count, 2))
-    middle = world.landmarks[rows].mean(axis=1)[:, ::-1] * SIZE - crop / 2 + rng.normal(0, 8, size=(count, 2))
-    around = np.clip(middle, 0, SIZE - crop).astype(int)
+    corner = dataset.landmarks[rows].mean(axis=1)[:, ::-1] * SIZE - crop / 2
+    corner = corner + rng.normal(0, 8, size=(count, 2))
+    around = np.clip(corner, 0, SIZE - crop).astype(int)
     corners = np.where(rng.random((count, 1)) < 0.5, around, anywhere)
     return np.stack(
-        [world.pixels[i, y : y + crop, x : x + crop] for i, (y, x) in zip(rows, corners, strict=True)]
+        [dataset.pixels[i, y : y + crop, x : x + crop] for i, (y, x) in zip(rows, corners, strict=True)]
     )
 
 
-def _distance(seen: Tensor, target: Tensor) -> Tensor:
-    """L1 and squared error of values, and L1 of their differences: edges are what a blur loses."""
-    error = seen - target
+def _reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Return L1 and squared error of the values plus L1 of their gradients, which penalizes blur."""
+    error = output - target
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-    return error.abs().mean() + 4 * functional.mse_loss(seen, target) + edges
+    return error.abs().mean() + 4 * functional.mse_loss(output, target) + edges
