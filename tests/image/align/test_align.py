@@ -70,17 +70,17 @@ def test_unsure_faces_do_not_count() -> None:
 def test_the_square_is_margin_faces_high_around_the_face_with_the_eyes_level() -> None:
     square = portrait_crop(face((400, 300, 500, 400), roll=0.2), "face", 2.0, (1000, 1000))
     assert (
-        square.centre == (450, 350)
+        square.center == (450, 350)
         and square.width == square.height == 200
         and square.angle == pytest.approx(0.2)
     )
 
 
 def test_a_square_that_would_reach_out_is_moved_inside_and_at_most_a_seventh_smaller() -> None:
-    assert portrait_crop(face((0, 0, 100, 100)), "face", 2.0, (1000, 1000)).centre == (100, 100)
+    assert portrait_crop(face((0, 0, 100, 100)), "face", 2.0, (1000, 1000)).center == (100, 100)
     assert portrait_crop(face((40, 40, 140, 140)), "face", 2.0, (180, 1000)).width == 180
     tight = portrait_crop(face((0, 0, 100, 100)), "face", 2.0, (120, 1000))
-    assert tight.width == pytest.approx(200 * 6 / 7) and tight.centre[0] == 50
+    assert tight.width == pytest.approx(200 * 6 / 7) and tight.center[0] == 50
 
 
 def test_a_cut_of_the_whole_picture_is_the_picture() -> None:

@@ -7,7 +7,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation, Segf
 
 from portraits import noise
 from valentina_pipeline.common.missing_model import MissingModelError
-from valentina_pipeline.image.align.background_removal import GREY, remover
+from valentina_pipeline.image.align.background_removal import GRAY, remover
 
 
 def segformer(folder: Path, labels: tuple[str, ...], bias: float) -> Path:
@@ -29,7 +29,7 @@ def segformer(folder: Path, labels: tuple[str, ...], bias: float) -> Path:
 def test_what_is_background_turns_grey_and_what_is_not_stays(tmp_path: Path) -> None:
     image = noise(1, 90, 60)
     everything = remover(str(segformer(tmp_path / "all", ("background", "person"), 100)))(image)
-    assert everything.size == image.size and everything.getextrema() == ((GREY, GREY),) * 3
+    assert everything.size == image.size and everything.getextrema() == ((GRAY, GRAY),) * 3
     nothing = remover(str(segformer(tmp_path / "none", ("Background", "person"), -100)))(image)
     assert np.array_equal(np.asarray(nothing), np.asarray(image))
     some = remover(str(segformer(tmp_path / "some", ("background", "person"), 0)))

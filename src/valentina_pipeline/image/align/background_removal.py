@@ -8,7 +8,7 @@ from PIL import Image
 from valentina_pipeline.common.missing_model import MissingModelError, missing_hub_model
 from valentina_pipeline.common.threads import one_thread
 
-GREY = 128
+GRAY = 128
 """Level of 255 that replaces the background; captions mention it."""
 
 PLAIN = "plain grey background"
@@ -49,7 +49,7 @@ def remover(model: str) -> Callable[[Image.Image], Image.Image]:
             scores = network(**pixels).logits
             large = torch.nn.functional.interpolate(scores, image.size[::-1], mode="bilinear")
             share = large.softmax(1)[0, background, :, :, None].numpy()
-        kept = np.asarray(image.convert("RGB"), np.float32) * (1 - share) + GREY * share
+        kept = np.asarray(image.convert("RGB"), np.float32) * (1 - share) + GRAY * share
         return Image.fromarray(kept.round().astype(np.uint8))
 
     return remove

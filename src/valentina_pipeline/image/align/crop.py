@@ -22,7 +22,7 @@ MIN_WIDTH_SHARE = 6 / 7
 class Crop:
     """A part of an image: its center (x, y), width and height in pixels, rotated by `angle` radians."""
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     width: float
     height: float
     angle: float
@@ -38,7 +38,7 @@ class Crop:
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         turn = np.array([[cos * x, sin * x], [-sin * y, cos * y]])
         # pixel centers are integers: the middle of n pixels is (n - 1) / 2
-        return np.column_stack([turn, (np.array(shown) - 1) / 2 - turn @ np.array(self.centre)])
+        return np.column_stack([turn, (np.array(shown) - 1) / 2 - turn @ np.array(self.center)])
 
 
 def portrait_crop(face: Face, policy: Policy, margin: float, picture: tuple[int, int]) -> Crop:
@@ -87,7 +87,7 @@ def apply_crop(image: Image.Image, crop: Crop, size: int, linear: bool = False) 
     native = crop.visible_size(min(max(round((crop.width * crop.height) ** 0.5), 1), 8192))
     matrix = crop.matrix(native)
     # cut the visible part first: OpenCV cannot warp images of more than 32,767 pixels a side
-    (x, y), reach = crop.centre, max(crop.width, crop.height) * 0.75 + 4
+    (x, y), reach = crop.center, max(crop.width, crop.height) * 0.75 + 4
     left, top = max(0, int(x - reach)), max(0, int(y - reach))
     right, bottom = min(image.width, int(x + reach)), min(image.height, int(y + reach))
     part = image.convert("RGB").crop((left, top, right, bottom))
@@ -112,6 +112,6 @@ def transform_face(face: Face, crop: Crop, size: int) -> Face:
         np.array([face.box[2] - face.box[0], face.height]) / 2 * shown / np.array([crop.width, crop.height])
     )
     middle = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2
-    centre = matrix[:, :2] @ middle + matrix[:, 2]
-    x0, y0, x1, y1 = (float(v) for v in np.round([*(centre - half), *(centre + half)], 2))
+    center = matrix[:, :2] @ middle + matrix[:, 2]
+    x0, y0, x1, y1 = (float(v) for v in np.round([*(center - half), *(center + half)], 2))
     return Face((x0, y0, x1, y1), face.probability, landmarks)

@@ -50,14 +50,17 @@ Outcome = CachedImage | RejectedImageError
 
 
 def ingest(
-    originals: Sequence[SourceImage], intake: ScreeningContext, journal: ResultCache, each: Map = parallel_map
+    source_images: Sequence[SourceImage],
+    context: ScreeningContext,
+    cache: ResultCache,
+    each: Map = parallel_map,
 ) -> tuple[Mapping[str, Path], pd.DataFrame, pd.DataFrame]:
     """Screen every image that the result cache does not hold, and drop duplicates.
 
     Args:
-        originals: source images in any order.
-        intake: limits, rights and content filter.
-        journal: result cache; also stores the accepted images.
+        source_images: source images in any order.
+        context: limits, rights and content filter.
+        cache: result cache; also stores the accepted images.
         each: maps a function over items; see common/parallel.py.
 
     Returns:
@@ -67,12 +70,12 @@ def ingest(
     Raises:
         NoImagesError: no image was accepted.
     """
-    ordered = sorted(originals, key=lambda original: original.name)
-    context_hash = screening_fingerprint(intake)
-    keys = [_key(context_hash, original.version) for original in ordered]
+    ordered = sorted(source_images, key=lambda source: source.name)
+    context_hash = screening_fingerprint(context)
+    keys = [_key(context_hash, source.version) for source in ordered]
     outcomes: list[Outcome | None] = [
-        _rights_rejection(original, intake) or _cached_outcome(journal, key)
-        for original, key in zip(ordered, keys, strict=True)
+        _rights_rejection(source, context) or _cached_outcome(cache, key)
+        for source, key in zip(ordered, keys, strict=True)
     ]
     todo = [row for row, outcome in enumerate(outcomes) if outcome is None]
     if len(todo) < len(ordered):
@@ -80,38 +83,38 @@ def ingest(
             "%d of %d images are unchanged since the last run", len(ordered) - len(todo), len(ordered)
         )
     with prefetch(ordered[row] for row in todo) as read:
-        results = each(partial(screen_image, intake), read)
+        results = each(partial(screen_image, context), read)
         tracked = track_progress(results, "ingest", len(ordered), len(ordered) - len(todo))
         for row, outcome in zip(todo, tracked, strict=True):
-            outcomes[row] = _store_outcome(journal, keys[row], outcome)
+            outcomes[row] = _store_outcome(cache, keys[row], outcome)
     screened = [outcome for outcome in outcomes if outcome is not None]
-    kept, rejected = _drop_duplicates(ordered, screened, intake.limits.near_duplicate_bits)
+    kept, rejected = _drop_duplicates(ordered, screened, context.limits.near_duplicate_bits)
     rejections = pd.DataFrame(
         [(name, r.reason, r.detail) for name, r in rejected], columns=list(REJECTION_COLUMNS), dtype=str
     )
     _log_rejections(len(kept), rejections)
-    manifest = _manifest(kept, intake)
+    manifest = _manifest(kept, context)
     _log_notes(manifest)
     # keep duplicates, too: an image without its file would be screened again in each run
-    journal.forget_all_but(keys, (item.facts["sha256"] for item in screened if isinstance(item, CachedImage)))
+    cache.forget_all_but(keys, (item.facts["sha256"] for item in screened if isinstance(item, CachedImage)))
     return {item.facts["sha256"]: item.path for _, item in kept}, manifest, rejections
 
 
-def row(original: SourceImage, facts: Mapping[str, Any], record: RightsRecord) -> dict[str, Any]:
+def row(source: SourceImage, facts: Mapping[str, Any], record: RightsRecord) -> dict[str, Any]:
     """Return an image's row of the manifest."""
     return {
         **facts,
-        "source_name": original.name,
+        "source_name": source.name,
         "rights_id": record.id,
         "synthetic": record.synthetic,
-        "caption": original.caption,
-        "attributes": json.dumps(dict(original.attributes), sort_keys=True, ensure_ascii=False),
+        "caption": source.caption,
+        "attributes": json.dumps(dict(source.attributes), sort_keys=True, ensure_ascii=False),
     }
 
 
-def _rights_rejection(original: SourceImage, intake: ScreeningContext) -> RejectedImageError | None:
+def _rights_rejection(source: SourceImage, context: ScreeningContext) -> RejectedImageError | None:
     try:
-        require_permission(intake.rights, original.name, "training", intake.today)
+        require_permission(context.rights, source.name, "training", context.today)
     except NotAllowedError as err:
         return RejectedImageError(err.reason, err.detail)
     return None
@@ -122,37 +125,37 @@ def _key(context_hash: str, version: str) -> str:
     return sha256(f"{context_hash} {version}".encode(errors="backslashreplace")) if version else ""
 
 
-def _cached_outcome(journal: ResultCache, key: str) -> Outcome | None:
-    cached = journal.get(key) if key else None
+def _cached_outcome(cache: ResultCache, key: str) -> Outcome | None:
+    cached = cache.get(key) if key else None
     return RejectedImageError(*cached) if isinstance(cached, tuple) else cached
 
 
 def _store_outcome(
-    journal: ResultCache, key: str, outcome: "AcceptedImage | RejectedImageError | WorkerFailure"
+    cache: ResultCache, key: str, outcome: "AcceptedImage | RejectedImageError | WorkerFailure"
 ) -> Outcome:
     if isinstance(outcome, AcceptedImage):
-        return journal.keep(key, outcome.facts, outcome.content)
+        return cache.keep(key, outcome.facts, outcome.content)
     rejection = (
         RejectedImageError("decoder died", outcome.why) if isinstance(outcome, WorkerFailure) else outcome
     )
     if rejection.reason not in RETRYABLE_REASONS:
-        journal.reject(key, rejection.reason, rejection.detail)
+        cache.reject(key, rejection.reason, rejection.detail)
     return rejection
 
 
 def _drop_duplicates(
-    originals: Sequence[SourceImage], outcomes: Sequence[Outcome], bits: int
+    source_images: Sequence[SourceImage], outcomes: Sequence[Outcome], bits: int
 ) -> tuple[list[tuple[SourceImage, CachedImage]], list[tuple[str, RejectedImageError]]]:
     """Reject images that equal, or nearly equal, an earlier one; rejections are sorted by name."""
     kept: list[tuple[SourceImage, CachedImage]] = []
     rejected: list[tuple[str, RejectedImageError]] = []
     hashes = PerceptualHashIndex(len(outcomes))
     first: dict[str, str] = {}
-    for original, outcome in zip(originals, outcomes, strict=True):
+    for source, outcome in zip(source_images, outcomes, strict=True):
         if isinstance(outcome, RejectedImageError):
-            rejected.append((original.name, outcome))
+            rejected.append((source.name, outcome))
             continue
-        name, digest = original.name, outcome.facts["sha256"]
+        name, digest = source.name, outcome.facts["sha256"]
         distances = hashes.distances(outcome.facts["phash"])
         if digest in first:
             rejected.append((name, RejectedImageError("duplicate", f"the same pixels as {first[digest]}")))
@@ -163,20 +166,20 @@ def _drop_duplicates(
             )
         else:
             hashes.add(outcome.facts["phash"])
-            kept.append((original, outcome))
+            kept.append((source, outcome))
             first[digest] = name
     return kept, rejected
 
 
-def _manifest(kept: Sequence[tuple[SourceImage, CachedImage]], intake: ScreeningContext) -> pd.DataFrame:
+def _manifest(kept: Sequence[tuple[SourceImage, CachedImage]], context: ScreeningContext) -> pd.DataFrame:
     return validate_manifest(
         pd.DataFrame(
             row(
-                original,
+                source,
                 item.facts,
-                require_permission(intake.rights, original.name, "training", intake.today),
+                require_permission(context.rights, source.name, "training", context.today),
             )
-            for original, item in kept
+            for source, item in kept
         )
     )
 

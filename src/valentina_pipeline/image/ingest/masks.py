@@ -29,12 +29,15 @@ Map = Callable[[Callable[[Masked], bytes | RejectedImageError], Iterable[Masked]
 
 
 def take_in(
-    originals: Sequence[SourceImage], manifest: pd.DataFrame, limits: IngestConfig, each: Map = parallel_map
+    source_images: Sequence[SourceImage],
+    manifest: pd.DataFrame,
+    limits: IngestConfig,
+    each: Map = parallel_map,
 ) -> tuple[Mapping[str, bytes], pd.DataFrame]:
     """Read the masks of the accepted images; an image whose mask is rejected stays.
 
     Args:
-        originals: source images with their masks.
+        source_images: source images with their masks.
         manifest: rows of the accepted images.
         limits: maximum bytes and pixels of a file.
         each: maps a function over items; see common/parallel.py.
@@ -42,7 +45,7 @@ def take_in(
     Returns:
         PNG masks by the sha256 of their images; one row per rejected mask: source_name, reason, detail.
     """
-    sources = {original.name: original.mask for original in originals if original.mask}
+    sources = {source.name: source.mask for source in source_images if source.mask}
     rows = [row for row in manifest.to_dict("records") if row["source_name"] in sources]
     masks: dict[str, bytes] = {}
     refused = []
@@ -61,18 +64,18 @@ def take_in(
     return masks, pd.DataFrame(refused, columns=list(REJECTION_COLUMNS), dtype=str)
 
 
-def read_mask(original: SourceImage, size: Size, limits: IngestConfig) -> Image.Image:
+def read_mask(source: SourceImage, size: Size, limits: IngestConfig) -> Image.Image:
     """Return the mask in mode L, upright and in its image's size; transparent pixels become black.
 
     Args:
-        original: the mask's file.
+        source: the mask's file.
         size: width and height of the image in pixels.
         limits: maximum bytes and pixels of the file.
 
     Raises:
-        RejectedImageError: it cannot be read, has other proportions than the picture, or is all black.
+        RejectedImageError: it cannot be read, its aspect ratio differs from the image's, or it is all black.
     """
-    content = read_content(original, limits.max_bytes)
+    content = read_content(source, limits.max_bytes)
     any_side = limits.model_copy(update={"min_side": 1})
     mask = decode(content, any_side, FORMATS, behind="black").image.convert("L")
     if abs(mask.width * size[1] / (mask.height * size[0]) - 1) > MAX_ASPECT_DIFFERENCE:

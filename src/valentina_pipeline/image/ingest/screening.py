@@ -54,15 +54,15 @@ class AcceptedImage:
     content: bytes
 
 
-def screen_image(intake: ScreeningContext, original: SourceImage) -> AcceptedImage | RejectedImageError:
+def screen_image(context: ScreeningContext, source: SourceImage) -> AcceptedImage | RejectedImageError:
     """Decode, measure and filter one image; return it, or the reason for its rejection."""
-    limits = intake.limits
+    limits = context.limits
     try:
-        content = read_content(original, limits.max_bytes)
+        content = read_content(source, limits.max_bytes)
         decoded = decode(content, limits.model_copy(update={"min_side": _min_side(limits)}))
         metrics = quality.measure_quality(decoded.image, decoded.tables, read_letters=limits.max_letters >= 0)
         quality.check(metrics, limits)
-        if reason := intake.unsafe(decoded.image):
+        if reason := context.unsafe(decoded.image):
             raise RejectedImageError("unsafe content", reason)
         scores = _scores(decoded.image, limits)
     except RejectedImageError as rejection:
@@ -86,22 +86,22 @@ def screen_image(intake: ScreeningContext, original: SourceImage) -> AcceptedIma
     return AcceptedImage(facts, encoded)
 
 
-def screening_fingerprint(intake: ScreeningContext) -> str:
+def screening_fingerprint(context: ScreeningContext) -> str:
     """Return a hash of everything else that an outcome depends on: limits, code and libraries."""
     code = fingerprint(__name__, content_filter.__name__)
     libraries = {name: version(name) for name in LIBRARIES}
-    context = {"limits": intake.limits.model_dump(exclude={"count"}), "code": code, "libraries": libraries}
-    return sha256(json.dumps(context, sort_keys=True).encode())
+    inputs = {"limits": context.limits.model_dump(exclude={"count"}), "code": code, "libraries": libraries}
+    return sha256(json.dumps(inputs, sort_keys=True).encode())
 
 
-def read_content(original: SourceImage, limit: int) -> bytes:
+def read_content(source: SourceImage, limit: int) -> bytes:
     """Return a file's content.
 
     Raises:
         RejectedImageError: it cannot be read, or exceeds `limit` bytes.
     """
     try:
-        content = original.content()
+        content = source.content()
     except OSError as err:
         raise RejectedImageError("cannot be opened", brief(err)) from err
     if len(content) > limit:

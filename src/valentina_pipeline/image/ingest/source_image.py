@@ -36,36 +36,36 @@ class SourceImage:
 
 
 @contextmanager
-def prefetch(originals: Iterable[SourceImage], at_once: int = 16) -> Iterator[Iterator[SourceImage]]:
+def prefetch(source_images: Iterable[SourceImage], at_once: int = 16) -> Iterator[Iterator[SourceImage]]:
     """Yield the source images in order; download remote ones ahead into files, `at_once` at a time.
 
     The files exist as long as the block: workers may read them after the last image was yielded. A failed
     download raises its error again when the content is read.
     """
     with TemporaryDirectory(prefix="fetched-") as folder, ThreadPoolExecutor(at_once) as threads:
-        yield _read_ahead(originals, Path(folder), threads, 2 * at_once)
+        yield _read_ahead(source_images, Path(folder), threads, 2 * at_once)
 
 
 def _read_ahead(
-    originals: Iterable[SourceImage], folder: Path, threads: ThreadPoolExecutor, max_pending: int
+    source_images: Iterable[SourceImage], folder: Path, threads: ThreadPoolExecutor, max_pending: int
 ) -> Iterator[SourceImage]:
     pending: deque[Future[SourceImage]] = deque()
-    for number, original in enumerate(originals):
-        pending.append(threads.submit(_download, original, folder / str(number)))
-        if len(pending) >= max_pending or not original.remote:
+    for number, source in enumerate(source_images):
+        pending.append(threads.submit(_download, source, folder / str(number)))
+        if len(pending) >= max_pending or not source.remote:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
 
 
-def _download(original: SourceImage, file: Path) -> SourceImage:
-    if not original.remote:
-        return original
+def _download(source: SourceImage, file: Path) -> SourceImage:
+    if not source.remote:
+        return source
     try:
-        file.write_bytes(original.content())
+        file.write_bytes(source.content())
     except OSError as err:
-        return replace(original, content=partial(_raise_error, brief(err)))
-    return replace(original, content=partial(_read_and_delete, file))
+        return replace(source, content=partial(_raise_error, brief(err)))
+    return replace(source, content=partial(_read_and_delete, file))
 
 
 def _raise_error(message: str) -> bytes:
