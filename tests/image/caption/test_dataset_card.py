@@ -62,9 +62,7 @@ def test_what_is_missing_is_said_with_figures() -> None:
         "to the right"
     ]
     assert aspect("tilt").advice() == []
-    assert aspect("expression").advice() == [
-        "4 of 5 are smiling; add others, or the character will always have it"
-    ]
+    assert aspect("expression").advice() == ["4 of 5 are smiling; add others, or the character always has it"]
     assert aspect("clothes").advice() == [
         "5 of 5 are unknown: use another captioner, or set it in attributes.json"
     ]

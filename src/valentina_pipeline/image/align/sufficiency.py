@@ -50,7 +50,7 @@ def check_portraits(faces: "pd.DataFrame", sources: Mapping[str, str]) -> None:
             files[reason.partition(":")[0]].append(
                 f"{sources[name]}{reason[len(reason.partition(':')[0]) :]}"
             )
-        reasons = "".join(f"\n- {_counted(reason, found)}" for reason, found in sorted(files.items()))
+        reasons = "".join(f"\n- {_summarize(reason, found)}" for reason, found in sorted(files.items()))
         raise TooFewPortraitsError(
             f"none of {len(faces)} images is left for {purpose}: "
             f"{len(faces) - len(left_out)} can be used, at least 2 are required.{reasons or ' Add images.'}\n"
@@ -58,7 +58,7 @@ def check_portraits(faces: "pd.DataFrame", sources: Mapping[str, str]) -> None:
         )
 
 
-def _counted(reason: str, files: Sequence[str]) -> str:
+def _summarize(reason: str, files: Sequence[str]) -> str:
     listed = "; ".join(files[:FILES_NAMED])
     more = f"; and {len(files) - FILES_NAMED} more" if len(files) > FILES_NAMED else ""
     advice = next((text for start, text in ADVICE.items() if reason.startswith(start)), CROP_ADVICE)

@@ -80,10 +80,10 @@ class Aspect:
         missing = [value for value in self.wanted if not known[value]]
         if top and known[top] > MAX_SHARE * total:
             others = missing or [value for value in self.wanted if value != top]
-            add = f"add {_joined(others)}" if others else "add others, or the character will always have it"
+            add = f"add {_join_words(others)}" if others else "add others, or the character always has it"
             advice.append(f"{known[top]} of {total} are {top}; {add}")
         elif missing:
-            advice.append(f"none of {total} is {_joined(missing, 'or')}; add some")
+            advice.append(f"none of {total} is {_join_words(missing, 'or')}; add some")
         return advice
 
 
@@ -97,8 +97,8 @@ def aspects(faces: "pd.DataFrame", manifest: "pd.DataFrame", descriptions: "pd.D
     """
     table = faces[faces["kept"].astype(bool)].merge(manifest, on="sha256")
     table = table.merge(descriptions, on="sha256", how="left").set_index("sha256").sort_index()
-    shares = table["face_share"].map(lambda share: _from(FRAMINGS, share))
-    light = table["brightness"].map(lambda mean: _from(LIGHTS, mean))
+    shares = table["face_share"].map(lambda share: _lookup(FRAMINGS, share))
+    light = table["brightness"].map(lambda mean: _lookup(LIGHTS, mean))
     measured = [
         Aspect("direction", table["yaw"].map(_direction), ("facing the camera", *SIDES), "yaw of the head"),
         Aspect(
@@ -141,7 +141,7 @@ def dataset_card(
         _front_matter(person, rights),
         f"# Portraits of {person.name}\n",
         _summary(manifest, faces),
-        "## Gaps\n\n" + _missing(found),
+        "## Gaps\n\n" + _gaps(found),
         "## Distribution\n\n![Images by aspect](balance.png)\n",
         *(_aspect(aspect) for aspect in found),
         "## Excluded images\n\n" + _excluded(faces, rejections),
@@ -163,11 +163,11 @@ def _tilt(pitch: float) -> str:
     return "looking down" if pitch > 0 else "looking up"
 
 
-def _from(steps: Mapping[float, str], value: float) -> str:
+def _lookup(steps: Mapping[float, str], value: float) -> str:
     return next(name for minimum, name in steps.items() if value >= minimum)
 
 
-def _joined(words: Sequence[str], last: str = "and") -> str:
+def _join_words(words: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else words[0]
 
 
@@ -194,7 +194,7 @@ def _summary(manifest: "pd.DataFrame", faces: "pd.DataFrame") -> str:
     )
 
 
-def _missing(found: Sequence[Aspect]) -> str:
+def _gaps(found: Sequence[Aspect]) -> str:
     items = [f"- **{aspect.name}**: {advice}\n" for aspect in found for advice in aspect.advice()]
     return "".join(items) or "These counts show none.\n"
 

@@ -165,7 +165,7 @@ def _generate(
     images: dict[str, Image.Image] = {}
     refused: dict[str, str] = {}
     pairs = zip(planned, models.draw(planned), strict=True)
-    for take, image in track_progress(pairs, "draw", len(planned)):
+    for take, image in track_progress(pairs, "generate", len(planned)):
         reason = models.unsafe(image)
         if reason is None:
             images[take.name] = image

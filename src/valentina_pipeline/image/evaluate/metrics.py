@@ -49,7 +49,7 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
 
     clip_t = mean("clip_t")
     lora, bare = clip_t["lora"]["mean"], clip_t["bare"]["mean"]
-    drop = (bare - lora) / _positive(abs(bare))  # relative, also for a negative cosine
+    drop = (bare - lora) / _nonzero(abs(bare))  # relative, also for a negative cosine
     return {
         "identity": _identity(sides, real, boot, seed),
         "face_found": mean("face_found"),
@@ -72,11 +72,11 @@ def _identity(
     among_real = Bootstrap.over(portraits, len(boot.draws), seed)
     identity["ceiling"] = among_real.interval(best, portraits)
     lora, bare = (boot.means(*samples[variant]) for variant in COMPARED)
-    top = _positive(identity["ceiling"].mean)
+    top = _nonzero(identity["ceiling"].mean)
     gain = interval(identity["lora"].mean - identity["bare"].mean, lora - bare)
-    ratio = interval(float(identity["lora"].mean / top), lora / _positive(among_real.means(best, portraits)))
+    ratio = interval(float(identity["lora"].mean / top), lora / _nonzero(among_real.means(best, portraits)))
     plain = {name: estimate.plain() for name, estimate in identity.items()}
-    return {**plain, **_flat("gain", gain), **_flat("ratio", ratio)}
+    return {**plain, **_flatten("gain", gain), **_flatten("ratio", ratio)}
 
 
 def _memorization(lora: "VariantScores", real: Portraits) -> dict[str, float]:
@@ -131,10 +131,10 @@ class VariantScores:
         return np.array(list(distances.values()), np.float64), list(distances)
 
 
-def _flat(name: str, figure: Interval) -> dict[str, float]:
+def _flatten(name: str, figure: Interval) -> dict[str, float]:
     return {name: figure.mean, f"{name}_low": figure.low, f"{name}_high": figure.high}
 
 
-def _positive(value: Any) -> Any:
+def _nonzero(value: Any) -> Any:
     """Return the value, at least 1e-6, so that a ratio over 0 is huge instead of an error."""
     return np.maximum(value, 1e-6)

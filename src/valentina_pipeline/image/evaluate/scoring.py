@@ -119,7 +119,7 @@ def layout_vector(image: Image.Image) -> np.ndarray:
 
 
 def score_images(
-    shown: Iterable[tuple[PlannedImage, Image.Image]], class_word: str, real: Portraits, judges: Scorers
+    generated: Iterable[tuple[PlannedImage, Image.Image]], class_word: str, real: Portraits, judges: Scorers
 ) -> ScoredImages:
     """Score every generated image.
 
@@ -134,7 +134,7 @@ def score_images(
     rows, content, done = [], [], []
     limits = copy_limits(real)
     texts: dict[int, np.ndarray] = {}
-    for take, image in shown:
+    for take, image in generated:
         number = take.prompt.number
         if number not in texts:
             texts[number] = judges.clip.texts([take.prompt.text(class_word)])[0].astype(np.float64)

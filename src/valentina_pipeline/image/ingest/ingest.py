@@ -80,7 +80,7 @@ def ingest(
     todo = [row for row, outcome in enumerate(outcomes) if outcome is None]
     if len(todo) < len(ordered):
         logger.info(
-            "%d of %d images are unchanged since the last run", len(ordered) - len(todo), len(ordered)
+            "%d of %d images are unchanged since their screening", len(ordered) - len(todo), len(ordered)
         )
     with prefetch(ordered[row] for row in todo) as read:
         results = each(partial(screen_image, context), read)

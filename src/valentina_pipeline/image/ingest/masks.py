@@ -45,23 +45,23 @@ def take_in(
     Returns:
         PNG masks by the sha256 of their images; one row per rejected mask: source_name, reason, detail.
     """
-    sources = {source.name: source.mask for source in source_images if source.mask}
-    rows = [row for row in manifest.to_dict("records") if row["source_name"] in sources]
+    mask_files = {source.name: source.mask for source in source_images if source.mask}
+    rows = [row for row in manifest.to_dict("records") if row["source_name"] in mask_files]
     masks: dict[str, bytes] = {}
-    refused = []
+    rejected = []
     sizes = [(int(row["width"]), int(row["height"])) for row in rows]
-    with prefetch(sources[row["source_name"]] for row in rows) as read:
+    with prefetch(mask_files[row["source_name"]] for row in rows) as read:
         # without masks no worker is started
-        results = each(partial(_encoded, limits), zip(read, sizes, strict=True)) if rows else ()
+        results = each(partial(_read_encoded, limits), zip(read, sizes, strict=True)) if rows else ()
         for row, mask in zip(rows, results, strict=True):
             if isinstance(mask, bytes):
                 masks[row["sha256"]] = mask
                 continue
             reason = mask.why if isinstance(mask, WorkerFailure) else mask
             why = f"{reason}; {row['source_name']} is used without it"
-            logger.warning("the mask %s is not used: %s", sources[row["source_name"]].name, why)
-            refused.append((sources[row["source_name"]].name, "mask not used", why))
-    return masks, pd.DataFrame(refused, columns=list(REJECTION_COLUMNS), dtype=str)
+            logger.warning("the mask %s is not used: %s", mask_files[row["source_name"]].name, why)
+            rejected.append((mask_files[row["source_name"]].name, "mask not used", why))
+    return masks, pd.DataFrame(rejected, columns=list(REJECTION_COLUMNS), dtype=str)
 
 
 def read_mask(source: SourceImage, size: Size, limits: IngestConfig) -> Image.Image:
@@ -87,7 +87,7 @@ def read_mask(source: SourceImage, size: Size, limits: IngestConfig) -> Image.Im
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
 
 
-def _encoded(limits: IngestConfig, masked: Masked) -> bytes | RejectedImageError:
+def _read_encoded(limits: IngestConfig, masked: Masked) -> bytes | RejectedImageError:
     try:
         return png.encode(read_mask(*masked, limits))
     except RejectedImageError as rejection:

@@ -59,7 +59,7 @@ def generate(
     rows = np.random.default_rng(seed).choice(len(held_out.attributes), size=count, replace=False)
     prompts = [caption_from_traits(held_out.attributes[i], "woman") for i in rows]
     images = []
-    for start in track(range(0, count, 20), description="draw"):
+    for start in track(range(0, count, 20), description="generate"):
         batch = prompts[start : start + 20]
         generators = [torch.Generator().manual_seed(seed * 10**6 + start + i) for i in range(len(batch))]
         images += pipe(
