@@ -108,7 +108,7 @@ def test_small_pictures_that_become_large_ones_are_refused_before_any_is_decoded
     answer = kept.posted(image=bomb, mask=bomb, control=controls)
     assert answer.status_code == 422
     error = answer.json()["error"]
-    assert "pictures have 100,663,296 pixels together, of at most 33,554,432" in error["message"]
+    assert "have 100,663,296 pixels together: must be at most 33,554,432" in error["message"]
     assert time.process_time() - begun < 1
 
 

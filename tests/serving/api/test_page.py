@@ -110,7 +110,7 @@ def test_an_image_says_what_of_its_request_counted_for_nothing(
     with running(package, tmp_path, base="nowhere/no-base", or_renderer=True) as it:
         for window in opened(browser.new_page(viewport=TALL), it):
             expect(drawn(window, "by the renderer", 3)).to_contain_text(
-                "sampler and negative prompt change nothing"
+                "sampler and negative prompt have no effect"
             )
             window.close()
 

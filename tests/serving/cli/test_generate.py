@@ -59,7 +59,7 @@ def test_a_refused_prompt_is_one_line_and_no_file(project: Path, tmp_path: Path)
 
 def test_an_unknown_preset_names_those_there_are(project: Path) -> None:
     result = command(project, "smiling", "--preset", "best")
-    assert "preset: there is no 'best': draft, high, standard, ultra" in result.output
+    assert "preset: unknown preset 'best'; available: draft, high, standard, ultra" in result.output
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_unknown_preset_names_those_there_are(project: Path) -> None:
     [
         (("--steps", "0"), "steps: Input should be greater than or equal to 1"),
         (("--width", "100"), "width: Input should be a multiple of 8"),
-        (("--adapter", "style:0.5"), "adapters: there is no 'style': valentina_moreau"),
+        (("--adapter", "style:0.5"), "adapters: unknown LoRA 'style'; available: valentina_moreau"),
         (("--adapter", "valentina_moreau:much"), "adapters.0.weight: Input should be a valid number"),
     ],
 )
@@ -99,7 +99,7 @@ def test_an_image_is_drawn_again_from_its_file_but_for_what_is_said(project: Pat
     marks = png.decode(Path(wider).read_bytes())
     assert marks.size == (80, 64)
     assert marks.info["text"]["seed"] == "9"
-    assert "does not tell how it was drawn" in command(project, "--like", str(plain(tmp_path))).output
+    assert "does not say how it was generated" in command(project, "--like", str(plain(tmp_path))).output
 
 
 def test_several_prompts_make_a_sheet_with_a_row_each(project: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_pictures_are_given_as_files(project: Path, tmp_path: Path) -> None:
     (kept_to,) = json.loads(texts["control"])
     assert (texts["strength"], kept_to["kind"], kept_to["scale"]) == ("0.5", "canny", 0.5)
     missing = command(project, "--like", drawn, *output)
-    assert "image: it was drawn with a picture that has to be given again" in missing.output
+    assert "image: needs the input image of the original again" in missing.output
     (again,) = command(project, "--like", drawn, *pictures, *control, *output).stdout.splitlines()
     assert png.decode(Path(again).read_bytes()).info == png.decode(Path(drawn).read_bytes()).info
     assert "no such" in command(project, "a", "--image", str(tmp_path / "none.png")).output.lower()

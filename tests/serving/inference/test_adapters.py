@@ -116,7 +116,7 @@ def test_where_networks_wait_makes_no_difference(
     resident = InferenceEngine.open(tmp_path / "package", adapters=folder)
     images = [drawn(resident, **each) for each in weights]
     monkeypatch.setattr(offload, "choose_placement", lambda *_: Placement(policy, False, "a test"))
-    monkeypatch.setattr(lora_stack, "KEPT_ADAPTERS", 1)
+    monkeypatch.setattr(lora_stack, "MAX_LOADED_ADAPTERS", 1)
     studio = InferenceEngine.open(tmp_path / "package", adapters=folder)
     assert studio.memory["offload"] == policy
     studio.shelf["other"] = studio.shelf["one"].model_copy(
@@ -131,16 +131,16 @@ def test_where_networks_wait_makes_no_difference(
 def test_only_so_many_stay_loaded_and_which_makes_no_difference(
     studio: InferenceEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora_stack, "KEPT_ADAPTERS", 2)
+    monkeypatch.setattr(lora_stack, "MAX_LOADED_ADAPTERS", 2)
     first = drawn(studio, one=1.0)
     drawn(studio, two=1.0)
     drawn(studio, three=1.0)
-    assert list(studio._composition._kept) == ["two", "three"]
+    assert list(studio._lora_stack._loaded) == ["two", "three"]
     adapters = studio._pipe.get_list_adapters()["unet"]
     assert sorted(adapters) == ["beside_three", "beside_two", "default"]
     assert far(drawn(studio, one=1.0), first) == 0
     drawn(studio, one=0.3, two=0.3, three=0.3)  # one request may want more than are kept
-    assert len(studio._composition._kept) == 3
+    assert len(studio._lora_stack._loaded) == 3
 
 
 def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
@@ -170,19 +170,19 @@ def test_a_family_is_known_by_any_tool_s_word_for_it(about: PackageInfo, tmp_pat
     ("listing", "said"),
     [
         (None, "adapters.yml is missing"),
-        ("- a", "has to map names to networks"),
-        ("a: [", "is no YAML"),
-        ({"../x": ENTRY}, "'../x' is no name"),
+        ("- a", "must map names to networks"),
+        ("a: [", "is not valid YAML"),
+        ({"../x": ENTRY}, "'../x' is not a valid name"),
         ({"valentina_moreau": ENTRY}, "not the trigger"),
-        ({"x": {**ENTRY, "file": "../one.safetensors"}}, "has to be a .safetensors file of this folder"),
-        ({"x": {**ENTRY, "file": "one.ckpt"}}, "has to be a .safetensors file of this folder"),
+        ({"x": {**ENTRY, "file": "../one.safetensors"}}, "must be a .safetensors file in this folder"),
+        ({"x": {**ENTRY, "file": "one.ckpt"}}, "must be a .safetensors file in this folder"),
         ({"x": {**ENTRY, "file": "none.safetensors"}}, "none.safetensors is missing"),
         ({"x": {**ENTRY, "kind": "character"}}, "x.kind: Input should be"),
         ({"x": {"file": "one.safetensors", "kind": "style"}}, "x.licence: Field required"),
         ({"x": {**ENTRY, "weight": 20}}, "x.weight: Input should be less than or equal to 2"),
-        ({"x": {**ENTRY, "scenes": ["mars"]}}, "x: 'mars' is no scene: at_home, beach_day"),
+        ({"x": {**ENTRY, "scenes": ["mars"]}}, "x: unknown scene 'mars'; available: at_home, beach_day"),
         ({"x": {**ENTRY, "file": "broken.safetensors"}}, "is not a valid safetensors file"),
-        ({"x": {**ENTRY, "file": "strange.safetensors"}}, "it was trained on the base 000000000000"),
+        ({"x": {**ENTRY, "file": "strange.safetensors"}}, "it was trained on the base model 000000000000"),
         ({"x": {**ENTRY, "file": "sd15.safetensors"}}, "it is for stable-diffusion-v1/lora"),
     ],
 )

@@ -126,10 +126,11 @@ def test_an_image_s_file_names_its_pictures_and_with_them_it_is_drawn_again(stud
         "kind": "canny", "scale": 1.0, "preprocess": True, "picture": "",
     }  # fmt: skip
     with pytest.raises(
-        InvalidRequestError, match=rf"image: .* given again: sha256 {texts['image_sha256'][:12]}"
+        InvalidRequestError,
+        match=rf"image: needs the input image of the original again: sha256 {texts['image_sha256'][:12]}",
     ):
         from_png_text(texts)
-    with pytest.raises(InvalidRequestError, match=r"control: .* given again: canny, sha256"):
+    with pytest.raises(InvalidRequestError, match=r"control: needs .* again: canny, sha256"):
         from_png_text(texts, frozenset({"image"}))
     again = from_png_text(texts, frozenset({"image", "control"})).model_dump()
     (repeated,) = studio.generate(
@@ -145,12 +146,12 @@ def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(
 ) -> None:
     face = pictured(somebody())
     shown = "it shows a face that is not known to be Valentina Moreau's"
-    assert answer(studio, image=face).refused == f"image: {shown}: faces are not put onto anybody"
+    assert answer(studio, image=face).refused == f"image: {shown}: face swaps are not allowed"
     assert shown in answer(studio, control=[{"kind": "depth", "image": face}]).refused
     both = [{"kind": "canny", "image": face}, {"kind": "depth", "image": face}]
     assert shown in answer(studio, control=both).refused
     assert answer(studio, control=[{"kind": "canny", "image": face}]).refused == ""  # lines have no looks
-    her = studio._likeness
+    her = studio._identity_scorer
     assert her is not None
     (found,) = her.find([somebody()])
     looks = her.faces.embed([face_crop(somebody(), found[0], her.faces.size)])
@@ -210,18 +211,18 @@ def bomb() -> str:
         ({"image": pictured(dunes())[:400]}, "image", "unreadable"),
         ({"image": pictured(Image.new("RGB", (1, 1)))}, "image", "too small"),
         ({"image": pictured(dunes(), "GIF")}, "image", "not an image"),
-        ({"image": "nothing!"}, "image", "no base64"),
+        ({"image": "nothing!"}, "image", "invalid base64"),
         ({"image": "A" * (40 << 20)}, "image", "too large"),
         ({"image": pictured(dunes()), "mask": pictured(Image.new("L", (SIDE, 80)))}, "mask", "is 96 x 80"),
         ({"mask": pictured(dunes())}, "mask", "needs `image`"),
         ({"strength": 0.5}, "strength", "needs `image`"),
         ({"image": pictured(dunes()), "strength": 1.5}, "strength", "less than or equal to 1"),
-        ({"image": pictured(dunes()), "strength": 0}, "strength", "would pass the picture through"),
-        ({"image": pictured(dunes()), "strength": 0.01, "steps": 30}, "strength", "0.02 and more draws"),
+        ({"image": pictured(dunes()), "strength": 0}, "strength", "would return the image unchanged"),
+        ({"image": pictured(dunes()), "strength": 0.01, "steps": 30}, "strength", "must be at least 0.02"),
         ({"image": pictured(dunes()), "mask": pictured(black())}, "mask", "has no white area"),
         ({"image": pictured(dunes()), "mask": pictured(black(level=20))}, "mask", "has no white area"),
         ({"image": pictured(dunes()), "mask": pictured(black(specks=1))}, "mask", "has no white area"),
-        ({"control": [{**CANNY, "kind": "pose"}]}, "control.0.kind", "keeps to 'pose': canny, depth"),
+        ({"control": [{**CANNY, "kind": "pose"}]}, "control.0.kind", "'pose'; available: canny, depth"),
         ({"control": [{**CANNY, "kind": "smile"}]}, "control.0.kind", "Input should be 'canny'"),
         ({"control": [CANNY, {**CANNY, "image": bomb()}]}, "control.1.image", "too many pixels"),
         ({"control": [{**CANNY, "scale": 3}]}, "control.0.scale", "less than or equal to 2"),
@@ -256,15 +257,15 @@ def test_a_picture_is_taken_upright_in_rgb_without_what_its_file_says_of_it(stud
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda folder: (folder / "controls.yml").write_text("smile: {}"), "'smile' is no kind"),
+        (lambda folder: (folder / "controls.yml").write_text("smile: {}"), "invalid kind 'smile'"),
         (lambda folder: (folder / "controls.yml").write_text("depth: {folder: depth}"), "depth.licence"),
         (
             lambda folder: (folder / "controls.yml").write_text("depth: {folder: .., licence: MIT}"),
-            "inside of this folder",
+            "inside this folder",
         ),
         (
             lambda folder: (folder / "depth/diffusion_pytorch_model.safetensors").unlink(),
-            "holds no safetensors",
+            "has no .safetensors file",
         ),
     ],
 )
@@ -278,7 +279,7 @@ def test_a_wrong_list_of_networks_says_where(
 
 
 def test_a_size_that_a_t2i_adapter_does_not_read_is_refused_in_words(studio: InferenceEngine) -> None:
-    with pytest.raises(InvalidAdapterError, match="depth: width and height have to be multiples of 16"):
+    with pytest.raises(InvalidAdapterError, match="depth: width and height must be multiples of 16"):
         answer(studio, control=[{**CANNY, "kind": "depth"}], width=72)
 
 

@@ -92,7 +92,7 @@ def test_a_package_without_an_export_says_how_to_get_one(package: Path) -> None:
 def test_what_is_merged_cannot_be_weighed_anew(package: Path) -> None:
     half = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
     with pytest.raises(
-        InvalidRequestError, match="adapters: the engine onnx draws valentina_moreau at weight 1"
+        InvalidRequestError, match="adapters: the engine onnx supports only valentina_moreau at weight 1"
     ):
         resolve_request(half, about(package), engine="onnx")
     whole = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau"}])  # type: ignore[arg-type]

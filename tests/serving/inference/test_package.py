@@ -76,11 +76,11 @@ def test_a_folder_that_is_linked_in_is_refused(copy: Path, tmp_path: Path) -> No
     [
         ("", "is empty"),
         ("\n", "is empty"),
-        ("{sha}  ../package/concept.json\n", "a line that is none"),
-        ("{sha}  /etc/hostname\n", "a line that is none"),
-        ("{sha} *concept.json\n", "a line that is none"),
-        ("concept.json\n", "a line that is none"),
-        ("{sha}  LICENSE\n{sha}  LICENSE\n", "a line that is none"),
+        ("{sha}  ../package/concept.json\n", "an invalid line"),
+        ("{sha}  /etc/hostname\n", "an invalid line"),
+        ("{sha} *concept.json\n", "an invalid line"),
+        ("concept.json\n", "an invalid line"),
+        ("{sha}  LICENSE\n{sha}  LICENSE\n", "an invalid line"),
     ],
 )
 def test_a_list_that_is_empty_or_leads_elsewhere_is_refused(copy: Path, line: str, said: str) -> None:

@@ -105,14 +105,14 @@ def test_a_field_out_of_range_is_named_with_what_it_may_be(fields: dict[str, obj
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"prompt": "  "}, "prompt: has no words"),
-        ({"scene": "moon"}, "scene: there is no 'moon': red_dress_studio, "),
-        ({"preset": "best"}, "preset: there is no 'best': draft, high, standard, ultra"),
-        ({"width": 1024, "height": 1024}, "width: width times height is at most 128 x 128"),
-        ({"scheduler": "lcm", "steps": 51}, "steps: the sampler lcm takes up to 50, not 51"),
+        ({"prompt": "  "}, "prompt: must have words"),
+        ({"scene": "moon"}, "scene: unknown scene 'moon'; available: red_dress_studio, "),
+        ({"preset": "best"}, "preset: unknown preset 'best'; available: draft, high, standard, ultra"),
+        ({"width": 1024, "height": 1024}, "width: width times height must be at most 128 x 128"),
+        ({"scheduler": "lcm", "steps": 51}, "steps: must be at most 50 with the sampler lcm (got 51)"),
         ({"seed": 2**63 - 1, "count": 2}, "seed: the last of 2 images"),
-        ({"adapters": [{"name": "x"}]}, "adapters: there is no 'x': oil, valentina_moreau"),
-        ({"adapters": [{"name": "oil"}, {"name": "oil"}]}, "adapters: one of them is named twice"),
+        ({"adapters": [{"name": "x"}]}, "adapters: unknown LoRA 'x'; available: oil, valentina_moreau"),
+        ({"adapters": [{"name": "oil"}, {"name": "oil"}]}, "adapters: the same LoRA is named twice"),
     ],
 )
 def test_what_this_package_cannot_do_is_named_too(
@@ -189,7 +189,7 @@ def test_real_people_are_refused_and_the_character_is_not(about: PackageInfo) ->
     [{}, {"prompt": "a"}, {"prompt": "a", "seed": "x", "steps": "1"}, {"prompt": "a", "seed": "[" * 10**6}],
 )
 def test_a_file_of_another_tool_is_said_to_tell_nothing(texts: dict[str, str]) -> None:
-    with pytest.raises(InvalidRequestError, match="does not tell how it was drawn"):
+    with pytest.raises(InvalidRequestError, match="does not say how it was generated"):
         from_png_text(texts)
 
 
@@ -250,11 +250,11 @@ def test_every_accepted_request_is_stored_shown_and_recalled(
 
 def test_what_no_request_could_ask_for_again_is_refused_with_its_field(about: PackageInfo) -> None:
     with pytest.raises(
-        InvalidRequestError, match=r"prompt: as drawn, with triggers, scene and preset: String should"
+        InvalidRequestError, match=r"prompt: after adding triggers, scene and preset: String should"
     ):
         resolve_request(GenerationRequest(prompt="x" * 3990), about)
     slow = replace(about, presets={**about.presets, "slow": replace(about.presets["high"], steps=500)})
-    with pytest.raises(InvalidRequestError, match="steps: as drawn"):
+    with pytest.raises(InvalidRequestError, match="steps: after adding"):
         resolve_request(GenerationRequest(prompt="at sea", preset="slow"), slow)
 
 

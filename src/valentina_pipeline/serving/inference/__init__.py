@@ -1,1 +1,1 @@
-"""What travels in each package and draws: it reads only a published package and LoRAs."""
+"""Inference code that is bundled in each package. It reads only a published package and LoRAs."""

@@ -1,4 +1,4 @@
-"""LoRAs beside the character's: a folder of them with a list that says what each one is for."""
+"""Further LoRAs: read and check a folder of adapters with its list adapters.yml."""
 
 import re
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from valentina_pipeline.serving.inference.package import PackageInfo, Strict
 
 LIST = "adapters.yml"
 CONTROLS = "controls.yml"
-"""Of ControlNets and T2I-Adapters; a folder may have either list or both."""
+"""List of ControlNets and T2I-Adapters; a folder may have either list or both."""
 
-OF_FAMILY: Mapping[Family, re.Pattern[str]] = {
+FAMILY_PATTERNS: Mapping[Family, re.Pattern[str]] = {
     "sdxl": re.compile("xl", re.IGNORECASE),
     "sd15": re.compile(r"diffusion[-_ ]v?1|sd[-_ ]?v?1", re.IGNORECASE),
 }
-"""What tools call a family, each in its own way; loading looks at every layer."""
+"""Names of a family in the metadata of common tools; loading checks every layer anyway."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 class InvalidAdapterError(ValueError):
-    """An adapter, or the list of them, cannot be used; the message says which and why."""
+    """An adapter or its list cannot be used; the message names it and the reason."""
 
 
 class Adapter(Strict):
@@ -36,24 +36,24 @@ class Adapter(Strict):
 
     file: Path = Field(description="a .safetensors file of the folder")
     kind: Literal["background", "pose", "expression", "style"] = Field(
-        description="a character is a package of its own, for its rights"
+        description="a character needs its own package, because of its rights"
     )
-    licence: str = Field(min_length=1, description="under which terms it is used")
-    trigger: str = Field(default="", max_length=100, description="a word that calls it")
-    weight: float = Field(default=1.0, ge=-2, le=2, description="as recommended")
-    scenes: tuple[str, ...] = Field(default=(), description="scenes, or kinds of them, that it takes part in")
+    licence: str = Field(min_length=1, description="license of the file")
+    trigger: str = Field(default="", max_length=100, description="the word that activates it")
+    weight: float = Field(default=1.0, ge=-2, le=2, description="the recommended weight")
+    scenes: tuple[str, ...] = Field(default=(), description="scenes or categories of scenes that use it")
 
 
 def read_adapters(folder: Path, about: PackageInfo) -> dict[str, Adapter]:
-    """Return the adapters of a folder by name, their files resolved and looked into.
+    """Return the adapters of a folder by name, with resolved paths and checked files.
 
     Args:
         folder: holds adapters.yml and the files that it names.
-        about: the package that they are to be composed with.
+        about: the package to use them with.
 
     Raises:
-        InvalidAdapterError: the list is wrong or names an unknown scene, or a file is missing, outside the
-            folder, not a safetensors file, or made for another base.
+        InvalidAdapterError: the list is invalid or names an unknown scene, or a file is missing, outside the
+            folder, not a safetensors file, or made for another base model.
     """
     listing = folder / LIST
     if not listing.is_file() and (folder / CONTROLS).is_file():
@@ -62,28 +62,30 @@ def read_adapters(folder: Path, about: PackageInfo) -> dict[str, Adapter]:
 
 
 def entries(listing: Path) -> Mapping[object, object]:
-    """Return what a list says of each name.
+    """Return a list's entries: name -> fields.
 
     Raises:
-        InvalidAdapterError: there is no such list, or it is none.
+        InvalidAdapterError: the list is missing or is not a YAML mapping.
     """
     import yaml
 
     if not listing.is_file():
-        raise InvalidAdapterError(f"{listing} is missing: it names each network with file, kind and licence")
+        raise InvalidAdapterError(
+            f"{listing} is missing: it must list each network with file, kind and licence"
+        )
     try:
         loaded = yaml.safe_load(listing.read_text("utf-8")) or {}
     except yaml.YAMLError as err:
-        raise InvalidAdapterError(f"{listing} is no YAML: {err}") from err
+        raise InvalidAdapterError(f"{listing} is not valid YAML: {err}") from err
     if not isinstance(loaded, Mapping):
-        raise InvalidAdapterError(f"{listing} has to map names to networks")
+        raise InvalidAdapterError(f"{listing} must map names to networks")
     return loaded
 
 
 def _read(listing: Path, name: str, fields: object, about: PackageInfo) -> Adapter:
     if not NAME.fullmatch(name) or name == about.trigger:
         raise InvalidAdapterError(
-            f"{listing}: {name!r} is no name: letters, digits, '_' and '-', not the trigger"
+            f"{listing}: {name!r} is not a valid name: use letters, digits, '_' and '-', not the trigger"
         )
     try:
         adapter = Adapter.model_validate(fields)
@@ -92,14 +94,14 @@ def _read(listing: Path, name: str, fields: object, about: PackageInfo) -> Adapt
         where = ".".join([name, *map(str, first["loc"])])
         raise InvalidAdapterError(f"{listing}: {where}: {first['msg']}") from err
     known = {*about.scenes, *(scene.category for scene in about.scenes.values())}
-    if strange := [scene for scene in adapter.scenes if scene not in known]:
+    if unknown := [scene for scene in adapter.scenes if scene not in known]:
         raise InvalidAdapterError(
-            f"{listing}: {name}: {strange[0]!r} is no scene: {', '.join(sorted(known))}"
+            f"{listing}: {name}: unknown scene {unknown[0]!r}; available: {', '.join(sorted(known))}"
         )
     file = (listing.parent / adapter.file).resolve()
     if not file.is_relative_to(listing.parent.resolve()) or file.suffix != ".safetensors":
         raise InvalidAdapterError(
-            f"{listing}: {name}: {adapter.file} has to be a .safetensors file of this folder"
+            f"{listing}: {name}: {adapter.file} must be a .safetensors file in this folder"
         )
     if not file.is_file():
         raise InvalidAdapterError(f"{listing}: {name}: {file} is missing")
@@ -111,13 +113,15 @@ def _read(listing: Path, name: str, fields: object, about: PackageInfo) -> Adapt
 
 
 def _refuse_other_base(metadata: Mapping[str, str], about: PackageInfo) -> None:
-    """Raise ValueError where the file says that it was made for another base; many say nothing."""
+    """Raise ValueError where the metadata names another base model; many files name none."""
     trained_on = metadata.get("base_sha256", about.base_hash)
     if trained_on != about.base_hash:
         raise ValueError(
-            f"it was trained on the base {trained_on[:12]}, and {about.name} on {about.base_hash[:12]}"
+            f"it was trained on the base model {trained_on[:12]}, but {about.name} on {about.base_hash[:12]}"
         )
     for key in ("modelspec.architecture", "ss_base_model_version"):
-        given = metadata.get(key, "")
-        if given and not OF_FAMILY[about.base.family].search(given):
-            raise ValueError(f"it is for {given}, and this base is {ARCHITECTURES[about.base.family][0]}")
+        architecture = metadata.get(key, "")
+        if architecture and not FAMILY_PATTERNS[about.base.family].search(architecture):
+            raise ValueError(
+                f"it is for {architecture}, but this base model is {ARCHITECTURES[about.base.family][0]}"
+            )

@@ -1,4 +1,4 @@
-"""Opens an order's pictures: looks at what they show, and loads the networks that keep to them."""
+"""Conditioning on input images: check their content and load the control networks."""
 
 import logging
 from collections import OrderedDict
@@ -21,129 +21,130 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT_NETWORKS = 2
-"""That stay loaded; the one that was not used for longest makes room."""
+MAX_LOADED_NETWORKS = 2
+"""The least recently used network is unloaded beyond this number."""
 
 
 class InputRefusedError(Exception):
-    """A picture that nothing is drawn from; the message names the field and says why."""
+    """An input image is refused; the message names the field and the reason."""
 
 
 def check_input_images(
     inputs: Inputs,
     pictures: "Mapping[str, Image]",
     about: PackageInfo,
-    seen: ContentFilter,
-    her: IdentityScorer | None,
+    content_filter: ContentFilter,
+    scorer: IdentityScorer | None,
 ) -> None:
-    """Refuse pictures that are unsafe, or show the face of somebody else.
+    """Refuse images that are unsafe or show the face of somebody else.
 
     Args:
-        inputs: what they are for.
-        pictures: by sha256.
-        about: whose face may be shown.
-        seen: looks for nudity.
-        her: tells her face from others; None: any face counts as somebody else's.
+        inputs: how the images are used.
+        pictures: the images by sha256.
+        about: the package of the only character whose face is allowed.
+        content_filter: detects nudity.
+        scorer: compares faces with the character; None counts any image as showing another face.
 
     Raises:
-        InputRefusedError: at the first such picture.
+        InputRefusedError: for the first such image.
     """
-    edges = [each.kind == "canny" for each in inputs.controls]  # no face is carried over by them
-    shown = [("image", inputs.image, True)] if inputs.image else []
-    shown += [
-        (f"control.{place}.image", each.picture, not edges[place])
-        for place, each in enumerate(inputs.controls)
+    is_canny = [control.kind == "canny" for control in inputs.controls]  # edges carry no face over
+    checks = [("image", inputs.image, True)] if inputs.image else []
+    checks += [
+        (f"control.{place}.image", control.picture, not is_canny[place])
+        for place, control in enumerate(inputs.controls)
     ]
-    for field, name, has_looks in shown:
-        reason = seen.unsafe(pictures[name]) or (
-            foreign_face(pictures[name], about, her) if has_looks else ""
+    for field, name, check_face in checks:
+        reason = content_filter.unsafe(pictures[name]) or (
+            foreign_face(pictures[name], about, scorer) if check_face else ""
         )
         if reason:
             raise InputRefusedError(f"{field}: {reason}")
 
 
-def foreign_face(picture: "Image", about: PackageInfo, her: IdentityScorer | None) -> str:
-    """Return why a picture counts as showing another face than the character's, or "".
+def foreign_face(picture: "Image", about: PackageInfo, scorer: IdentityScorer | None) -> str:
+    """Return the reason why an image counts as showing another face than the character's, or "".
 
-    Where it bears the watermark, half of the gate is enough: not each face that was drawn comes out well. Its
-    texts say nothing, anybody can write them. Fails closed: a picture that cannot be looked at shows one.
+    With the watermark, half of the gate is enough, since not every generated face comes out well. PNG texts
+    do not count, since anybody can write them. Fails closed: an image that cannot be checked is refused.
     """
-    if her is None or about.identity is None:
-        return f"it cannot be compared with {about.name}'s portraits here, and may show another's face"
+    if scorer is None or about.identity is None:
+        return f"it cannot be compared with {about.name}'s portraits here and may show another face"
     try:
-        likeness = her.all_of(picture)
-        least = about.identity.gate
-        if any(each < least for each in likeness) and detect(picture).found:
-            least /= 2
-        strangers = [each for each in likeness if each < least]
-    except Exception as err:  # whatever breaks in here, the picture has not been looked at
-        return f"it could not be searched for faces: {type(err).__name__}: {err}"
-    if strangers:
-        return f"it shows a face that is not known to be {about.name}'s: faces are not put onto anybody"
+        similarities = scorer.all_of(picture)
+        threshold = about.identity.gate
+        if any(similarity < threshold for similarity in similarities) and detect(picture).found:
+            threshold /= 2
+        other_faces = [similarity for similarity in similarities if similarity < threshold]
+    except Exception as err:  # an image that could not be checked must not pass
+        return f"face detection failed: {type(err).__name__}: {err}"
+    if other_faces:
+        return f"it shows a face that is not known to be {about.name}'s: face swaps are not allowed"
     return ""
 
 
 class ControlModels:
-    """The networks that keep to pictures, the latest of them loaded.
+    """Control networks; the most recently used ones stay loaded.
 
     Args:
-        unet: that they steer.
-        networks: by kind of picture.
+        unet: the U-Net that they control.
+        networks: by kind of control image.
     """
 
     def __init__(self, unet: Any, networks: Mapping[str, Network]) -> None:
         self._unet = unet
         self._networks = networks
-        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._loaded: OrderedDict[str, Any] = OrderedDict()
 
     def controls(self, inputs: Inputs, pictures: "Mapping[str, Image]") -> list[Control]:
-        """Return what a drawing keeps to.
+        """Return the loaded controls for generation.
 
         Raises:
-            InvalidAdapterError: a network cannot be loaded, is for another base, or does not read this size.
+            InvalidAdapterError: a network cannot be loaded, is for another base model, or does not support
+                this size.
         """
         kinds = [each.kind for each in inputs.controls]
         for each in inputs.controls:
             self._load(each.kind)
-            # T2I-Adapters begin by folding so many pixels into one; ControlNets follow the U-Net
-            factor = getattr(self._kept[each.kind], "downscale_factor", 1)
+            # T2I-Adapters start with a pixel unshuffle by this factor; ControlNets need what the U-Net needs
+            factor = getattr(self._loaded[each.kind], "downscale_factor", 1)
             if any(side % factor for side in pictures[each.picture].size):
-                raise InvalidAdapterError(f"{each.kind}: width and height have to be multiples of {factor}")
-        while len(self._kept) > max(KEPT_NETWORKS, len(set(kinds))):
-            oldest, _ = self._kept.popitem(last=False)
-            logger.info("the network for %s made room", oldest)
+                raise InvalidAdapterError(f"{each.kind}: width and height must be multiples of {factor}")
+        while len(self._loaded) > max(MAX_LOADED_NETWORKS, len(set(kinds))):
+            oldest, _ = self._loaded.popitem(last=False)
+            logger.info("unloaded the control network for %s", oldest)
         return [
-            Control(self._kept[each.kind], _shown(each, pictures[each.picture]), each.scale)
+            Control(self._loaded[each.kind], _preprocess(each, pictures[each.picture]), each.scale)
             for each in inputs.controls
         ]
 
     def _load(self, kind: str) -> None:
-        if kind not in self._kept:
+        if kind not in self._loaded:
             network = self._networks[kind]
             try:
-                self._kept[kind] = load(network.folder, network.network, self._unet)
+                self._loaded[kind] = load(network.folder, network.network, self._unet)
             except (ValueError, OSError, RuntimeError, KeyError) as err:
                 raise InvalidAdapterError(f"{kind}: {network.folder.name}: {str(err)[:300]}") from err
-        self._kept.move_to_end(kind)
+        self._loaded.move_to_end(kind)
 
 
 def open_images(pictures: Mapping[str, bytes]) -> "dict[str, Image]":
-    """Return an order's pictures."""
+    """Return the decoded images by sha256."""
     return {name: png.decode(content) for name, content in pictures.items()}
 
 
 def start(inputs: Inputs, pictures: "Mapping[str, Image]") -> InitImage | None:
-    """Return what a drawing begins from, None for noise."""
+    """Return the initial image with its mask, or None to start from noise."""
     if not inputs.image:
         return None
     mask = pictures[inputs.mask].convert("L") if inputs.mask else None
     return InitImage(pictures[inputs.image], inputs.strength, mask)
 
 
-def _shown(control: Any, picture: "Image") -> "Image":
-    """Return a control's picture as its network reads it."""
+def _preprocess(control: Any, picture: "Image") -> "Image":
+    """Return the control image in the form that the network expects."""
     if control.preprocess and control.kind in PREPROCESSORS:
         return PREPROCESSORS[control.kind](picture)
-    if control.kind == "canny":  # lines, and nothing else of what is given
+    if control.kind == "canny":  # keep white lines only: nothing else of the image may pass
         return picture.convert("L").point(lambda level: 255 * (level > 127)).convert("RGB")
     return picture

@@ -1,4 +1,4 @@
-"""ControlNets and T2I-Adapters: the base's own, and those of a folder with a list of them."""
+"""ControlNets and T2I-Adapters: those of the base model, and those that controls.yml lists."""
 
 from pathlib import Path
 from typing import get_args
@@ -11,29 +11,29 @@ from valentina_pipeline.serving.inference.package import PackageInfo, Strict
 
 
 class Network(Strict):
-    """What has a drawing keep to a picture, as controls.yml describes it.
+    """A control network as controls.yml describes it.
 
-    The list is a mapping: kind of picture -> these fields.
+    The list is a mapping: kind of control image -> these fields.
     """
 
-    folder: Path = Field(description="in diffusers' layout, inside the list's folder; safetensors only")
+    folder: Path = Field(description="in diffusers' layout, inside the folder of the list; safetensors only")
     network: Architecture = "controlnet"
-    licence: str = Field(min_length=1, description="under which terms it is used")
-    scale: float = Field(default=1.0, ge=0, le=2, description="as recommended")
+    licence: str = Field(min_length=1, description="license of the weights")
+    scale: float = Field(default=1.0, ge=0, le=2, description="the recommended scale")
 
 
 def read_controls(about: PackageInfo, root: Path, folder: Path | None = None) -> dict[str, Network]:
-    """Return networks by the kind of their pictures, their folders resolved.
+    """Return networks by kind of control image, with resolved folders.
 
     Args:
-        about: the package, whose base may name some.
-        root: what a relative path of the base counts from.
-        folder: of adapters; holds controls.yml where there are further networks, which beat the base's.
+        about: the package; its base model may name networks.
+        root: the parent of the base model's relative paths.
+        folder: the adapters' folder; the networks of its controls.yml override those of the base model.
 
     Raises:
-        InvalidAdapterError: the list is wrong, or a folder is missing or outside of the list's.
+        InvalidAdapterError: the list is invalid, or a folder is missing or outside the list's folder.
     """
-    own = {
+    bundled = {
         kind: Network(
             folder=about.folder / "controls" / kind if about.base.embed else root / path,
             licence=about.base.licence,
@@ -42,13 +42,17 @@ def read_controls(about: PackageInfo, root: Path, folder: Path | None = None) ->
     }
     listing = folder / CONTROLS if folder else None
     if listing is None or not listing.is_file():
-        return own
-    return own | {str(kind): _read(listing, str(kind), fields) for kind, fields in entries(listing).items()}
+        return bundled
+    return bundled | {
+        str(kind): _read(listing, str(kind), fields) for kind, fields in entries(listing).items()
+    }
 
 
 def _read(listing: Path, kind: str, fields: object) -> Network:
     if kind not in get_args(Kind):
-        raise InvalidAdapterError(f"{listing}: {kind!r} is no kind: {', '.join(get_args(Kind))}")
+        raise InvalidAdapterError(
+            f"{listing}: invalid kind {kind!r}: must be one of {', '.join(get_args(Kind))}"
+        )
     try:
         network = Network.model_validate(fields)
     except ValidationError as err:
@@ -58,7 +62,7 @@ def _read(listing: Path, kind: str, fields: object) -> Network:
         ) from err
     folder = (listing.parent / network.folder).resolve()
     if not folder.is_relative_to(listing.parent.resolve()):
-        raise InvalidAdapterError(f"{listing}: {kind}: {network.folder} has to be inside of this folder")
+        raise InvalidAdapterError(f"{listing}: {kind}: {network.folder} must be inside this folder")
     if not any(folder.glob("*.safetensors")):
-        raise InvalidAdapterError(f"{listing}: {kind}: {folder} holds no safetensors")
+        raise InvalidAdapterError(f"{listing}: {kind}: {folder} has no .safetensors file")
     return network.model_copy(update={"folder": folder})

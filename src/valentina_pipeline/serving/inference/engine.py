@@ -1,4 +1,4 @@
-"""A package with its networks loaded: draws orders, several LoRAs at once, without loading the base again."""
+"""Inference engine: load a package's networks once and generate images with several LoRAs at once."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.safety.content_filter import ContentFilter
 from valentina_pipeline.image.safety.sd_safety_checker import SafetyChecker
-from valentina_pipeline.serving.inference import identity as likeness
 from valentina_pipeline.serving.inference.adapters import Adapter, read_adapters
 from valentina_pipeline.serving.inference.conditioning import (
     ControlModels,
@@ -18,6 +17,7 @@ from valentina_pipeline.serving.inference.conditioning import (
     start,
 )
 from valentina_pipeline.serving.inference.control_models import Network, read_controls
+from valentina_pipeline.serving.inference.identity import load_identity_scorer
 from valentina_pipeline.serving.inference.lora_stack import LoraStack
 from valentina_pipeline.serving.inference.package import InvalidPackageError, PackageInfo, check_rights, read
 from valentina_pipeline.serving.inference.preview_renderer import PreviewRenderer
@@ -39,25 +39,25 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.models.base_model import BaseModel
 
 
-RENDERED = (
-    "the renderer reads expression, pose, dress, place and light from the prompt, and nothing else; "
-    "steps, guidance, sampler and negative prompt change nothing"
+RENDERER_WARNING = (
+    "the renderer reads only expression, pose, dress, place and light from the prompt; "
+    "steps, guidance, sampler and negative prompt have no effect"
 )
-"""A warning with each image of the renderer."""
+"""Warning of each image that the renderer made."""
 
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What one image of an order came to.
+    """One generated or refused image.
 
     Attributes:
-        image: marked as generated; None where the content filter refused it.
-        order: as drawn.
-        seed: of the image.
-        refused: why there is no image, else "".
-        identity: the face's likeness to the character's portraits, -1 to 1; None without a face, an image
-            or the networks that measure it.
-        warnings: what of the request counted for nothing, a sentence each.
+        image: watermarked; None where a check refused it.
+        order: the resolved request.
+        seed: the image's seed.
+        refused: the reason where there is no image, else "".
+        identity: cosine similarity of the face to the character's portraits, -1 to 1; None without a face,
+            an image or the networks that measure it.
+        warnings: a sentence for each part of the request that had no effect.
     """
 
     image: "Image.Image | None"
@@ -69,28 +69,28 @@ class GenerationResult:
 
 
 class InferenceEngine:
-    """A package, ready to draw. Safe to share between threads, which wait for each other.
+    """A loaded package that generates images. It is thread-safe: threads take turns.
 
     Args:
         about: the package.
         base: a folder or hub id of the same base model elsewhere; None takes the one that the package
             embeds or names.
-        root: the project: its ledgers and registry say whether the package may draw, and relative paths of
-            a base that is not embedded count from it; None is the working directory.
+        root: the project. Its ledgers and registry say whether the package may generate, and relative paths
+            of a base model that is not embedded start here; None is the working directory.
         shelf: further LoRAs by name.
-        engine: what draws.
-        controls: networks that keep to pictures, by kind.
-        compile: have torch compile the U-Net's blocks, which takes the first images half a minute.
+        engine: the backend.
+        controls: control networks by kind.
+        compile: compile the U-Net's blocks with torch, which takes half a minute at the first images.
 
     Attributes:
-        device: where it draws, such as "cpu" or "cuda:0".
-        memory: how torch uses it: see image/models/offload.py.
+        device: the device that computes, such as "cpu" or "cuda:0".
+        memory: placement of the networks in memory; see image/models/offload.py.
 
     Raises:
-        MissingModelError: the base is not on this machine, or the package has nothing for this engine.
-        InvalidPackageError: the base found is not the one that the LoRA was trained on, or the renderer
-            does not know the character.
-        InvalidCheckerError: the base's safety checker cannot be used.
+        MissingModelError: the base model is not on this machine, or the package has no export for the engine.
+        InvalidPackageError: the base model is not the one that the LoRA was trained on, or the renderer
+            has no parameters of the character.
+        InvalidCheckerError: the base model's safety checker cannot be used.
     """
 
     def __init__(
@@ -115,24 +115,24 @@ class InferenceEngine:
         if engine == "torch":
             from valentina_pipeline.image.lora.loading import load_pipeline
 
-            self._base = _loaded(about, base, root)
+            self._base = _load_base(about, base, root)
             self._pipe = load_pipeline(self._base, about.folder / "lora")
             if compile:
                 self._base.compile()
-            self._composition = LoraStack(self._base, about.trigger, self.shelf)
-            self._steering = ControlModels(self._base.unet, self.controls)
+            self._lora_stack = LoraStack(self._base, about.trigger, self.shelf)
+            self._control_models = ControlModels(self._base.unet, self.controls)
             self.device, self.memory = str(self._base.device), vars(self._base.placement)
             self._checker = SafetyChecker.load_if_available(self._base.folder)
         elif engine == "onnx":
-            self._pipe = _exported(about)
+            self._pipe = _load_onnx_pipeline(about)
             self.device = self._pipe.unet.runs_on
         else:
             self._renderer = PreviewRenderer(about)
-        self._own_scheduler = self._pipe.scheduler if self._pipe else None
+        self._base_scheduler = self._pipe.scheduler if self._pipe else None
         self._filter = ContentFilter()
-        # a rendered face is hers by its parameters
-        self._likeness = likeness.load_identity_scorer(about, root) if engine != "procedural" else None
-        self._turn = threading.Lock()
+        # a rendered face is the character's by its parameters
+        self._identity_scorer = load_identity_scorer(about, root) if engine != "procedural" else None
+        self._lock = threading.Lock()
 
     @classmethod
     def open(
@@ -144,12 +144,13 @@ class InferenceEngine:
         engine: Engine = "torch",
         compile: bool = False,
     ) -> "InferenceEngine":
-        """Return the package of a folder, checked and loaded, with the networks of `adapters` beside it.
+        """Return an engine for the package in `folder` and the networks in the folder `adapters`.
 
         Raises:
-            InvalidPackageError: it is none, is damaged, or may not draw.
-            BadAdapter: see `adapters.read_shelf` and `controls.read_controls`.
-            MissingModelError: the base is not on this machine, or the package has nothing for this engine.
+            InvalidPackageError: the folder is not a package, is damaged, or may not generate.
+            InvalidAdapterError: see `read_adapters` and `read_controls`.
+            MissingModelError: the base model is not on this machine, or the package has no export for the
+                engine.
         """
         about = read(folder, root)
         shelf = read_adapters(adapters, about) if adapters else None
@@ -157,36 +158,36 @@ class InferenceEngine:
         return cls(about, base, root, shelf, engine, controls, compile)
 
     def generate(self, request: GenerationRequest, on_step: "OnStep | None" = None) -> list[GenerationResult]:
-        """Draw a request's images.
+        """Generate the images of one request.
 
         Args:
-            request: what is asked for.
-            on_step: told after each step of a batch; what it raises ends the drawing.
+            request: a validated request.
+            on_step: called after each step of a batch; an exception that it raises stops generation.
 
         Raises:
-            UnsafePrompt: a prompt is refused by the policy.
-            BadRequest: see `request.settled`.
-            BadAdapter: a LoRA does not fit the base.
+            UnsafePromptError: the prompt policy refuses a prompt.
+            InvalidRequestError: see `resolve_request`.
+            InvalidAdapterError: a LoRA does not fit the base model.
         """
         return self.draw([self.order(request)], on_step)[0]
 
     def order(self, request: GenerationRequest) -> ResolvedRequest:
-        """Return what is drawn for a request: `request.settled` with what there is here."""
+        """Return the resolved request, with this engine's adapters and control networks."""
         return resolve_request(request, self.about, self.shelf, self.engine, self.controls)
 
     def draw(
         self, orders: Sequence[ResolvedRequest], on_step: "OnStep | None" = None
     ) -> list[list[GenerationResult]]:
-        """Draw orders, those with the same settings together; an image depends on its own order alone.
+        """Generate the images of several orders; orders with equal settings share batches.
 
-        But for rounding, which batches change.
+        An image depends only on its own order, except for rounding, which depends on the batch.
 
         Returns:
-            For each order its images, in order.
+            The images of each order, in order.
 
         Raises:
-            InvalidPackageError: rights that the package stands on ended or were taken back meanwhile.
-            BadAdapter: a LoRA does not fit the base.
+            InvalidPackageError: rights that cover the package have ended or were revoked.
+            InvalidAdapterError: a LoRA does not fit the base model.
         """
         check_rights(self.about, self._root)
         done: dict[tuple[int, int], GenerationResult] = {}
@@ -206,28 +207,28 @@ class InferenceEngine:
                 }
                 continue
             for (row, seed), image in zip(rows, images, strict=True):
-                done[row, seed] = self._seen(image, orders[row], seed)
+                done[row, seed] = self._check_image(image, orders[row], seed)
         return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
 
-    def _seen(self, image: "Image.Image", order: ResolvedRequest, seed: int) -> GenerationResult:
-        """Return what may be shown of a drawn image, and how like the character it is."""
+    def _check_image(self, image: "Image.Image", order: ResolvedRequest, seed: int) -> GenerationResult:
+        """Return the result of an image: filtered, watermarked and compared with the character."""
         from valentina_pipeline.image.provenance.watermark import add_watermark
 
-        if reason := self._unsafe(image):  # before the watermark, which changes what a detector sees
+        if reason := self._unsafe(image):  # before the watermark, which could change the result
             return GenerationResult(None, order, seed, reason, None)
-        shown = add_watermark(image)
-        identity = self._likeness.score(shown) if self._likeness else None
+        marked = add_watermark(image)
+        identity = self._identity_scorer.score(marked) if self._identity_scorer else None
         return GenerationResult(
-            shown, order, seed, "", identity, (RENDERED,) if self.engine == "procedural" else ()
+            marked, order, seed, "", identity, (RENDERER_WARNING,) if self.engine == "procedural" else ()
         )
 
     @property
     def measures(self) -> bool:
-        """Whether images are compared with the character's portraits."""
-        return self._likeness is not None
+        """True where images are compared with the character's portraits."""
+        return self._identity_scorer is not None
 
     def preview(self, latents: "Tensor") -> "Image.Image | None":
-        """Return the picture of one image's latents (c, h, w) in mid-drawing; None if it is unsafe."""
+        """Return a preview from the latents (c, h, w) of an unfinished image; None if it is unsafe."""
         import torch
 
         from valentina_pipeline.image.generate.sampling import decode_latents
@@ -238,20 +239,19 @@ class InferenceEngine:
         return None if self._unsafe(image) else add_watermark(image)
 
     def _images(
-        self, wanted: Sequence[tuple[ResolvedRequest, int]], settings: Settings, on_step: "OnStep | None"
+        self, order_seeds: Sequence[tuple[ResolvedRequest, int]], settings: Settings, on_step: "OnStep | None"
     ) -> "list[Image.Image]":
-        """Return an image for each order and seed, all of the same settings.
+        """Return an image for each (order, seed); all orders have the same settings.
 
         Raises:
-            InputRefusedError: for what a picture shows that they are given.
+            InputRefusedError: an input image is unsafe or shows the face of somebody else.
         """
         from valentina_pipeline.image.generate.controlnet import apply_controls
-        from valentina_pipeline.image.generate.sampling import ImageSpec as One
-        from valentina_pipeline.image.generate.sampling import generate_images
+        from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
         from valentina_pipeline.image.provenance.metadata import add_provenance
 
         size = (settings.width, settings.height)
-        marks = {
+        metadata = {
             "base_sha256": self.about.base_hash,
             "lora_sha256": self.about.lora_hash,
             "width": settings.width,
@@ -261,63 +261,66 @@ class InferenceEngine:
             **({} if self.engine == "torch" else {"engine": self.engine}),
             **settings.inputs.marks(),
         }
-        pictures = open_images(wanted[0][0].pictures)
-        check_input_images(settings.inputs, pictures, self.about, self._filter, self._likeness)
-        requests = [One(order.prompt, seed, order.negative_prompt, weighted=True) for order, seed in wanted]
-        refuse_beyond(settings, self.about, self.engine)  # it may have been accepted for another engine
-        with self._turn:  # sampler and adapters are the pipeline's own
+        pictures = open_images(order_seeds[0][0].pictures)
+        check_input_images(settings.inputs, pictures, self.about, self._filter, self._identity_scorer)
+        specs = [
+            ImageSpec(order.prompt, seed, order.negative_prompt, weighted=True) for order, seed in order_seeds
+        ]
+        # the request may have been accepted for another engine
+        refuse_beyond(settings, self.about, self.engine)
+        with self._lock:  # sampler and adapters are state of the shared pipeline
             if self.engine == "procedural":
-                asked_for = {"steps": settings.steps, "guidance": settings.guidance}
-                images = self._renderer.draw(requests, size, {**asked_for, **marks})
+                sampling = {"steps": settings.steps, "guidance": settings.guidance}
+                images = self._renderer.draw(specs, size, {**sampling, **metadata})
             else:
-                steering = []
+                controls = []
                 if self.engine == "torch":
-                    self._composition.compose(settings.adapters)
-                    steering = self._steering.controls(settings.inputs, pictures)
-                self._pipe.scheduler = _scheduler(settings.scheduler, self._own_scheduler)
-                with apply_controls(self._pipe.unet, steering):
+                    self._lora_stack.compose(settings.adapters)
+                    controls = self._control_models.controls(settings.inputs, pictures)
+                self._pipe.scheduler = _scheduler(settings.scheduler, self._base_scheduler)
+                with apply_controls(self._pipe.unet, controls):
                     images = generate_images(
                         self._pipe,
-                        requests,
+                        specs,
                         settings.steps,
                         settings.guidance,
                         size,
                         batch_size(settings),
-                        marks,
+                        metadata,
                         on_step,
                         start(settings.inputs, pictures),
                     )
         return [
             add_provenance(image, {"preset": order.preset})
-            for (order, _), image in zip(wanted, images, strict=True)
+            for (order, _), image in zip(order_seeds, images, strict=True)
         ]
 
     def _unsafe(self, image: "Image.Image") -> str | None:
-        """Return why the picture is not shown, or None."""
+        """Return the reason why the image is unsafe, or None."""
         return self._filter.unsafe(image) or (self._checker.unsafe(image) if self._checker else None)
 
 
 def batch_size(settings: Settings) -> int:
-    """Return how many images are drawn at once: 8 of 128 or 512 pixels, 2 of 1024."""
+    """Return the number of images per batch: 8 with sides of 128 or 512 pixels, 2 with sides of 1024."""
     return max(1, min(8, 2**21 // (settings.width * settings.height)))
 
 
-def _loaded(about: PackageInfo, elsewhere: str | None, root: Path | None) -> "BaseModel":
+def _load_base(about: PackageInfo, override: str | None, root: Path | None) -> "BaseModel":
     from valentina_pipeline.image.models.base_model import load_base
     from valentina_pipeline.image.models.weights import base_hash
 
-    path = elsewhere or ("base" if about.base.embed else about.base.path)
-    below = about.folder if about.base.embed and not elsewhere else root or Path.cwd()
-    model = load_base(about.base.model_copy(update={"path": path}), below, offload=True)
+    path = override or ("base" if about.base.embed else about.base.path)
+    parent = about.folder if about.base.embed and not override else root or Path.cwd()
+    model = load_base(about.base.model_copy(update={"path": path}), parent, offload=True)
     if (found := base_hash(model.folder)) != about.base_hash:
         raise InvalidPackageError(
-            f"{model.folder} holds other weights (sha256 {found[:12]}) than the base that this LoRA was "
-            f"trained on ({about.base_hash[:12]}): to get that one, {about.base.obtain}"
+            f"{model.folder} holds other weights (sha256 {found[:12]}) than the base model that this LoRA "
+            f"was trained on ({about.base_hash[:12]}): to get that model, {about.base.obtain}"
         )
     return model
 
 
-def _exported(about: PackageInfo) -> Any:
+def _load_onnx_pipeline(about: PackageInfo) -> Any:
     from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.serving.inference.onnx_pipeline import pipeline
 
@@ -329,11 +332,11 @@ def _exported(about: PackageInfo) -> Any:
     return pipeline(folder)
 
 
-def _scheduler(name: str, own: Any) -> Any:
-    """Return the sampler by its name in `SCHEDULERS`, with the base's noise schedule."""
+def _scheduler(name: str, default: Any) -> Any:
+    """Return the sampler of `SCHEDULERS` by name, with the base model's noise schedule."""
     import diffusers
 
     if name == "base":
-        return own
+        return default
     kind, settings = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(own.config, **settings)
+    return getattr(diffusers, kind).from_config(default.config, **settings)

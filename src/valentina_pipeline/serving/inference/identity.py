@@ -1,4 +1,4 @@
-"""Whether a drawn face is the character's."""
+"""Identity scores: compare faces in generated images with the character's portraits."""
 
 import logging
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class IdentityScorer:
 
     Attributes:
         known: float64 (1, d), the mean of their identity vectors.
-        find: finds faces.
-        faces: turns them into identity vectors.
+        find: detects faces.
+        faces: computes identity vectors.
     """
 
     known: np.ndarray
@@ -35,44 +35,46 @@ class IdentityScorer:
     faces: "FaceJudge"
 
     def score(self, image: "Image") -> float | None:
-        """Return the cosine of the picture's largest face to her portraits, None where it shows none."""
+        """Return the cosine similarity of the largest face to the portraits; None without a face."""
         from valentina_pipeline.image.faces.similarity import face_scores
 
         score = face_scores(image, self.known, self.find, self.faces)["identity"]
         return None if np.isnan(score) else round(score, 4)
 
     def all_of(self, image: "Image") -> Sequence[float]:
-        """Return that of every face in a picture, the largest first."""
+        """Return the cosine similarity of each face to the portraits, largest face first."""
         from valentina_pipeline.image.faces.similarity import confident_faces, identity_similarity
 
-        certain = confident_faces(self.find([image])[0])
+        faces = confident_faces(self.find([image])[0])
         return (
-            [float(each) for each in identity_similarity(image, certain, self.known, self.faces)]
-            if certain
+            [float(score) for score in identity_similarity(image, faces, self.known, self.faces)]
+            if faces
             else []
         )
 
 
 def load_identity_scorer(about: PackageInfo, root: Path | None = None) -> IdentityScorer | None:
-    """Return what compares faces with a package's character.
+    """Return the scorer of a package's character.
 
-    None where nothing was measured, or this machine lacks the networks.
+    Returns None where identity was not measured, or where this machine lacks the networks.
 
     Args:
         about: the package.
-        root: what a relative path of the face embedder counts from; None is the working directory.
+        root: the parent of a relative path of the face embedder; None is the working directory.
     """
     if about.identity is None:
-        logger.warning("images are not compared with %s's portraits: it was not measured", about.name)
+        logger.warning(
+            "images are not compared with %s's portraits: the package has no identity measurement", about.name
+        )
         return None
     try:
         from valentina_pipeline.image.faces.detection import detect_faces
         from valentina_pipeline.image.faces.embedding import load_face_embedder
 
-        own, chosen = about.folder / FACES_FILE, about.base.face_embedder
-        path = str(own) if own.is_file() else resolve_path(chosen.path, root or Path.cwd())
+        bundled, embedder = about.folder / FACES_FILE, about.base.face_embedder
+        path = str(bundled) if bundled.is_file() else resolve_path(embedder.path, root or Path.cwd())
         return IdentityScorer(
-            np.array([about.identity.mean]), detect_faces, load_face_embedder(chosen.kind, path)
+            np.array([about.identity.mean]), detect_faces, load_face_embedder(embedder.kind, path)
         )
     except MissingModelError as err:
         logger.warning("images are not compared with %s's portraits: %s", about.name, err)

@@ -1,4 +1,4 @@
-"""Pictures that come with a request: where a drawing begins, what of it stays, what it keeps to."""
+"""Input images of a request: initial image, mask and control images."""
 
 import base64
 import io
@@ -19,33 +19,36 @@ from valentina_pipeline.serving.inference.package import Strict
 FORMATS = ("PNG", "JPEG", "WEBP")
 
 LARGEST_PICTURE = 24 << 20
-"""Bytes of a file, or of a request with all of its pictures."""
+"""Limit in bytes, of one file and of a request with all of its images."""
 
-MOST_PIXELS = 2 * 4096 * 4096
-"""Of all pictures of a request together."""
+MAX_TOTAL_PIXELS = 2 * 4096 * 4096
+"""Limit of all images of a request together."""
 
 
 class Limits(NamedTuple):
-    """Of a picture that is given."""
+    """Size limits of one input image."""
 
     max_pixels: int = 4096 * 4096
     min_side: int = 64
 
 
 class Steer(Strict):
-    """A picture that the drawing keeps to."""
+    """A control image of a request."""
 
-    kind: Kind = Field(description="one of /v1/capabilities' controls")
+    kind: Kind = Field(description="one of the controls of /v1/capabilities")
     image: str = Field(description="base64 of a PNG, JPEG or WebP")
-    scale: float | None = Field(default=None, ge=0, le=2, description="how much it counts; null: as set up")
+    scale: float | None = Field(
+        default=None, ge=0, le=2, description="conditioning scale; null: the configured one"
+    )
     preprocess: bool = Field(
-        default=True, description="canny: find the edges; false, and other kinds: the picture shows them"
+        default=True,
+        description="canny: detect the edges first; false, and other kinds: the image is used as it is",
     )
 
 
 @dataclass(frozen=True)
 class Control:
-    """As `Steer`, settled; `picture` is the sha256 of its PNG file."""
+    """A resolved `Steer`; `picture` is the sha256 of its PNG file."""
 
     kind: str
     scale: float
@@ -55,13 +58,13 @@ class Control:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a drawing is given beside words. Pictures are named by the sha256 of their PNG files.
+    """Image inputs of a generation. Images are named by the sha256 of their PNG files.
 
     Attributes:
-        image: where it begins; "" is noise.
-        strength: share of the sampler's steps that are done, 1 without `image`.
-        mask: which part of `image` is drawn anew, white; "" is all of it.
-        controls: what it keeps to.
+        image: the initial image; "" starts from noise.
+        strength: the share of the sampler's steps that run, 1 without `image`.
+        mask: white marks the part of `image` to regenerate; "" regenerates all of it.
+        controls: the control images.
     """
 
     image: str = ""
@@ -71,24 +74,24 @@ class Inputs:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Inputs":
-        """Return them as `dataclasses.asdict` and JSON leave them."""
-        controls = tuple(Control(**each) for each in values.get("controls", ()))
+        """Return the inputs from a mapping that `dataclasses.asdict` or JSON made."""
+        controls = tuple(Control(**control) for control in values.get("controls", ()))
         return cls(**{**values, "controls": controls})
 
     def marks(self) -> dict[str, object]:
-        """Return what an image's file says of them: nothing of those that there are not."""
-        said: dict[str, object] = {}
+        """Return the metadata for an image's file, without keys of absent inputs."""
+        metadata: dict[str, object] = {}
         if self.image:
-            said |= {"image_sha256": self.image, "strength": self.strength}
+            metadata |= {"image_sha256": self.image, "strength": self.strength}
         if self.mask:
-            said["mask_sha256"] = self.mask
+            metadata["mask_sha256"] = self.mask
         if self.controls:
-            said["control"] = [asdict(each) for each in self.controls]
-        return said
+            metadata["control"] = [asdict(control) for control in self.controls]
+        return metadata
 
 
 class Given(NamedTuple):
-    """A file that came in a field, and the mode in which the drawing takes it."""
+    """An uploaded file, its field in the request, and the mode to convert it to."""
 
     field: str
     content: bytes
@@ -96,73 +99,78 @@ class Given(NamedTuple):
 
 
 class UnsuitableImageError(Exception):
-    """A picture is not drawn with: its field, and why."""
+    """An input image cannot be used; has its field and the reason."""
 
     def __init__(self, field: str, why: str) -> None:
-        super().__init__(field, why)  # as it is made again behind a process
+        super().__init__(field, why)  # unpickling in another process calls this signature
         self.field = field
         self.why = why
 
 
 def missing(texts: Mapping[str, str], given: frozenset[str]) -> tuple[str, str] | None:
-    """Return a field that drawing an image again takes and what it has to be, or None.
+    """Return the first missing input of an image that is generated again: (field, expected file), or None.
 
     Args:
-        texts: of the image's PNG file; see `Inputs.marks`.
-        given: the fields that there are.
+        texts: the texts of the image's PNG file; see `Inputs.marks`.
+        given: the image fields of the request.
     """
     for field in ("image", "mask"):
         if f"{field}_sha256" in texts and field not in given:
             return field, f"sha256 {texts[f'{field}_sha256'][:12]}"
     if "control" in texts and "control" not in given:
-        kinds = [f"{each['kind']}, sha256 {each['picture'][:12]}" for each in json.loads(texts["control"])]
-        return "control", "; ".join(kinds)
+        controls = [f"{c['kind']}, sha256 {c['picture'][:12]}" for c in json.loads(texts["control"])]
+        return "control", "; ".join(controls)
     return None
 
 
 def content(text: str) -> bytes:
-    """Return the file of a field: base64, be it as a data URL.
+    """Return the bytes of a base64 field, which may be a data URL.
 
     Raises:
-        RejectedImageError: it is none, or too large.
+        RejectedImageError: the text is not base64, or the file is too large.
     """
-    head, comma, behind = text.partition(",")
-    encoded = behind if comma and head.startswith("data:") else text
+    head, comma, tail = text.partition(",")
+    encoded = tail if comma and head.startswith("data:") else text
     if len(encoded) > LARGEST_PICTURE * 4 // 3:
         raise RejectedImageError("too large", f"more than {LARGEST_PICTURE >> 20} MiB")
     try:
         return base64.b64decode(encoded, validate=True)
     except ValueError as err:
-        raise RejectedImageError("not an image", f"no base64: {err}") from err
+        raise RejectedImageError("not an image", f"invalid base64: {err}") from err
 
 
 def fit(given: Sequence[Given], size: tuple[int, int]) -> list[bytes]:
-    """Return the pictures of a request as the drawing takes them: PNG files of its size.
+    """Return a request's images as PNG files of the requested size.
 
-    One is decoded at a time, and none before the headers of all say that they are not too large together.
+    The headers are checked against the total limit first; then one image is decoded at a time.
 
     Raises:
-        UnsuitableImageError: one is no picture, or breaks a limit.
+        UnsuitableImageError: a file is not an image, or exceeds a limit.
     """
-    if (pixels := sum(_pixels(each.content) for each in given)) > MOST_PIXELS:
-        said = f"the request's pictures have {pixels:,} pixels together, of at most {MOST_PIXELS:,}"
-        raise UnsuitableImageError(given[-1].field, said)
-    sizes, fits = dict[str, tuple[int, int]](), []
-    for each in given:
+    if (pixels := sum(_num_pixels(upload.content) for upload in given)) > MAX_TOTAL_PIXELS:
+        reason = (
+            f"the images of the request have {pixels:,} pixels together: must be at most {MAX_TOTAL_PIXELS:,}"
+        )
+        raise UnsuitableImageError(given[-1].field, reason)
+    sizes, resized = dict[str, tuple[int, int]](), []
+    for upload in given:
         try:
-            picture = decode(each.content, Limits(), FORMATS).image
+            image = decode(upload.content, Limits(), FORMATS).image
         except RejectedImageError as err:
-            raise UnsuitableImageError(each.field, str(err)) from err
-        sizes[each.field] = picture.size
-        start = sizes.get("image", picture.size)
-        if each.field == "mask" and picture.size != start:
-            raise UnsuitableImageError("mask", f"is {_sized(picture.size)}, and `image` {_sized(start)}")
-        fits.append(_fitted(picture, size, each.mode))
-    return fits
+            raise UnsuitableImageError(upload.field, str(err)) from err
+        sizes[upload.field] = image.size
+        initial_size = sizes.get("image", image.size)
+        if upload.field == "mask" and image.size != initial_size:
+            reason = (
+                f"is {_format_size(image.size)}: must be as large as `image`, {_format_size(initial_size)}"
+            )
+            raise UnsuitableImageError("mask", reason)
+        resized.append(_resize(image, size, upload.mode))
+    return resized
 
 
-def _pixels(content: bytes) -> int:
-    """Return how many pixels a file says that it has, 0 where it says nothing: decoding says why then."""
+def _num_pixels(content: bytes) -> int:
+    """Return the number of pixels from a file's header; 0 where it is unreadable, which decoding reports."""
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             warnings.simplefilter("ignore")
@@ -171,10 +179,10 @@ def _pixels(content: bytes) -> int:
         return 0
 
 
-def _sized(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _fitted(picture: Image.Image, size: tuple[int, int], mode: str) -> bytes:
-    """Return a picture as the drawing takes it: a PNG file of its size, the middle of what is too long."""
-    return png.encode(ImageOps.fit(picture.convert(mode), size, Image.Resampling.LANCZOS))
+def _resize(image: Image.Image, size: tuple[int, int], mode: str) -> bytes:
+    """Return an image as a PNG file of this size, cropped to its center."""
+    return png.encode(ImageOps.fit(image.convert(mode), size, Image.Resampling.LANCZOS))

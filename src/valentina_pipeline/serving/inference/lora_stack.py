@@ -1,4 +1,4 @@
-"""Which LoRAs are at work in a base: several at once, loaded and unloaded while the base stays."""
+"""LoRA stack: activate several LoRAs at once, and load and unload them while the base model stays."""
 
 import logging
 from collections import OrderedDict
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT_ADAPTERS = 4
-"""LoRAs beside the character's that stay loaded; the one that was not used for longest makes room."""
+MAX_LOADED_ADAPTERS = 4
+"""Limit without the character's LoRA; the least recently used one is unloaded beyond it."""
 
-OWN = "default"
-"""What peft knows the character's LoRA by."""
+CHARACTER_ADAPTER = "default"
+"""Name of the character's LoRA in peft."""
 
 
 class LoraStack:
-    """The LoRAs of a base.
+    """The LoRAs of a base model.
 
     Args:
-        base: with the character's LoRA loaded.
-        own: the name that the character's LoRA goes by.
+        base: the base model with the character's LoRA loaded.
+        own: the name of the character's LoRA in requests.
         shelf: further LoRAs by name.
     """
 
@@ -32,26 +32,28 @@ class LoraStack:
         self._base = base
         self._own = own
         self._shelf = shelf
-        self._kept: OrderedDict[str, None] = OrderedDict()
+        self._loaded: OrderedDict[str, None] = OrderedDict()
 
     def compose(self, adapters: Sequence[tuple[str, float]]) -> None:
-        """Have these LoRAs at their weights, and no others, at work.
+        """Activate exactly these LoRAs at their weights.
 
         Raises:
-            InvalidAdapterError: one does not fit the base.
+            InvalidAdapterError: a LoRA does not fit the base model.
         """
         from valentina_pipeline.image.lora.loading import unload_adapter
 
-        beside = [name for name, _ in adapters if name != self._own]
-        for name in beside:
+        further = [name for name, _ in adapters if name != self._own]
+        for name in further:
             self._load(name)
-        while len(self._kept) > max(KEPT_ADAPTERS, len(beside)):
-            oldest, _ = self._kept.popitem(last=False)
-            unload_adapter(self._base, _known_as(oldest))
-            logger.info("the LoRA %s made room", oldest)
-        # of a DoRA at weight 0 peft would leave the magnitudes at work
+        while len(self._loaded) > max(MAX_LOADED_ADAPTERS, len(further)):
+            oldest, _ = self._loaded.popitem(last=False)
+            unload_adapter(self._base, _peft_name(oldest))
+            logger.info("unloaded the LoRA %s", oldest)
+        # leave out weight 0: peft would still apply the magnitudes of a DoRA
         weights = {
-            OWN if name == self._own else _known_as(name): weight for name, weight in adapters if weight
+            CHARACTER_ADAPTER if name == self._own else _peft_name(name): weight
+            for name, weight in adapters
+            if weight
         }
         if weights:
             self._base.pipe.enable_lora()
@@ -62,19 +64,20 @@ class LoraStack:
     def _load(self, name: str) -> None:
         from valentina_pipeline.image.lora.loading import load_adapter, unload_adapter
 
-        if name in self._kept:
-            self._kept.move_to_end(name)
+        if name in self._loaded:
+            self._loaded.move_to_end(name)
             return
         file = self._shelf[name].file
         try:
-            load_adapter(self._base, file, _known_as(name))
+            load_adapter(self._base, file, _peft_name(name))
         except (ValueError, RuntimeError, KeyError) as err:
-            unload_adapter(self._base, _known_as(name))
-            said = str(err).replace(f"{file}", file.name)[:300]  # which clients see: no paths of this machine
-            raise InvalidAdapterError(f"{name}: {file.name} does not fit this base: {said}") from err
-        self._kept[name] = None
+            unload_adapter(self._base, _peft_name(name))
+            # clients see this message: remove paths of this machine
+            reason = str(err).replace(f"{file}", file.name)[:300]
+            raise InvalidAdapterError(f"{name}: {file.name} does not fit this base model: {reason}") from err
+        self._loaded[name] = None
 
 
-def _known_as(name: str) -> str:
-    """Return an adapter's name for peft; `OWN` is not among them."""
+def _peft_name(name: str) -> str:
+    """Return an adapter's name for peft, always different from `CHARACTER_ADAPTER`."""
     return f"beside_{name}"

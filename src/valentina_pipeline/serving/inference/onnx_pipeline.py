@@ -1,4 +1,4 @@
-"""Networks run by ONNX Runtime in diffusers' own pipeline: samplers, seeds and guidance are the same code."""
+"""ONNX Runtime networks in diffusers' pipeline, which keeps its own samplers, seeds and guidance."""
 
 import json
 from pathlib import Path
@@ -15,19 +15,19 @@ from valentina_pipeline.image.models.families import (
     no_progress_bars,
 )
 
-WANTED = ("CUDAExecutionProvider", "CPUExecutionProvider")
-"""Where it runs, the best first, of what the installed ONNX Runtime has."""
+PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
+"""Execution providers, best first; those of the installed ONNX Runtime are used."""
 
 
 class TextOutput(NamedTuple):
-    """What a text encoder gives, as diffusers' pipelines look for it."""
+    """Output of a text encoder, in the layout that diffusers' pipelines expect."""
 
     first: Tensor
     hidden_states: tuple[Tensor, Tensor]
 
 
 def pipeline(folder: Path) -> Any:
-    """Return diffusers' pipeline over the graphs of a folder that image/export/onnx.py wrote."""
+    """Return diffusers' pipeline for a folder of ONNX graphs written by image/export/onnx.py."""
     import diffusers
     from diffusers.configuration_utils import FrozenDict
     from transformers import CLIPTokenizer
@@ -38,15 +38,15 @@ def pipeline(folder: Path) -> Any:
     networks = {"unet": _Unet, "vae": _Vae, **dict.fromkeys(TEXT_ENCODERS[family], _Text)}
     parts = {name: kind(folder / f"{name}.onnx", configs[name]) for name, kind in networks.items()}
     tokenizers = {
-        place.name: CLIPTokenizer.from_pretrained(place) for place in sorted(folder.glob("tokenizer*"))
+        path.name: CLIPTokenizer.from_pretrained(path) for path in sorted(folder.glob("tokenizer*"))
     }
     sampler = getattr(diffusers, configs["scheduler"]["_class_name"]).from_config(configs["scheduler"])
-    more = {"feature_extractor": None} if family == "sd15" else {}
+    extra = {"feature_extractor": None} if family == "sd15" else {}
     with no_progress_bars():
         pipe = getattr(diffusers, PIPELINES[family])(
             **parts,
             **tokenizers,
-            **more,
+            **extra,
             scheduler=sampler,
             **PIPELINE_KWARGS[family],
             **settings["pipeline"],
@@ -56,13 +56,13 @@ def pipeline(folder: Path) -> Any:
 
 
 class _Network(nn.Module):
-    """A graph that is asked like the torch module that it was exported from.
+    """An ONNX graph with the interface of the torch module that it was exported from.
 
     Attributes:
-        config: the module's.
-        device: of the tensors that it takes and gives; where it computes is its own affair.
-        dtype: of them.
-        runs_on: "cuda" or "cpu".
+        config: the configuration of the module.
+        device: the device of its input and output tensors; see `runs_on` for the computation.
+        dtype: the type of these tensors.
+        runs_on: the device of the computation, "cuda" or "cpu".
     """
 
     device, dtype = torch.device("cpu"), torch.float32
@@ -73,20 +73,20 @@ class _Network(nn.Module):
 
         options = SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        there = [name for name in WANTED if name in get_available_providers()]
+        providers = [name for name in PROVIDERS if name in get_available_providers()]
         self.config = config
-        self._session = InferenceSession(file, options, providers=there)
+        self._session = InferenceSession(file, options, providers=providers)
         self.runs_on = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
 
     def _run(self, **tensors: Tensor) -> list[Tensor]:
-        given = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
-        return [torch.from_numpy(array) for array in self._session.run(None, given)]
+        inputs = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
+        return [torch.from_numpy(array) for array in self._session.run(None, inputs)]
 
 
 class _Unet(_Network):
     @property
     def add_embedding(self) -> Any:
-        """What the pipeline checks SDXL's size conditions against."""
+        """Stand-in for the module whose width the pipeline compares with SDXL's size conditions."""
         width = self.config.projection_class_embeddings_input_dim
         return SimpleNamespace(linear_1=SimpleNamespace(in_features=width))
 
@@ -98,14 +98,14 @@ class _Unet(_Network):
         added_cond_kwargs: dict[str, Tensor] | None = None,
         **_: Any,
     ) -> tuple[Tensor]:
-        given = {"sample": sample, "timestep": timestep.float(), **(added_cond_kwargs or {})}
-        (predicted,) = self._run(encoder_hidden_states=encoder_hidden_states, **given)
+        inputs = {"sample": sample, "timestep": timestep.float(), **(added_cond_kwargs or {})}
+        (predicted,) = self._run(encoder_hidden_states=encoder_hidden_states, **inputs)
         return (predicted,)
 
 
 class _Vae(_Network):
     def decode(self, latents: Tensor) -> Any:
-        """Return an object whose `sample` are the pixels (n, 3, h, w)."""
+        """Return an object whose `sample` holds the pixels (n, 3, h, w)."""
         return SimpleNamespace(sample=self._run(latents=latents)[0])
 
 

@@ -1,4 +1,4 @@
-"""A published package: what it says about itself, and whether it is whole and may draw."""
+"""Published package: read its description and check its files and its rights."""
 
 import json
 import os
@@ -19,30 +19,30 @@ from valentina_pipeline.domain.scene import Scene
 from valentina_pipeline.integrations.permission import PermissionUnknownError, obstacle
 from valentina_pipeline.integrations.registry import CAME_AS
 
-SUMS = "SHA256SUMS"
+SUMS_FILE = "SHA256SUMS"
 
-LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>.+)")
+SUMS_LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<name>.+)")
 
-CACHED = re.compile(r"(code/(?:.+/)?)__pycache__/([^/.]+)\.[^/]+\.pyc")
+BYTECODE_FILE = re.compile(r"(code/(?:.+/)?)__pycache__/([^/.]+)\.[^/]+\.pyc")
 
 
 class Strict(BaseModel):
-    """What people write: immutable, and strict about names and numbers."""
+    """Base class of user input: immutable; unknown fields, NaN and infinity are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class InvalidPackageError(ValueError):
-    """A folder is no package, its files are not those that were published, or it may not draw."""
+    """A folder is not a package, its files differ from the published ones, or it may not generate."""
 
 
 class RightsUnknownError(InvalidPackageError):
-    """It cannot be found out now whether a package may draw, so it does not."""
+    """The rights of a package cannot be checked now, so it does not generate."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How an image is drawn; `size` is width and height in pixels."""
+    """Generation preset; `size` is width and height in pixels."""
 
     steps: int
     guidance: float
@@ -52,13 +52,13 @@ class Preset:
 
 @dataclass(frozen=True)
 class Identity:
-    """What an image's face is compared with, as publish wrote it.
+    """Reference for comparing faces with the character, written by publish.
 
     Attributes:
-        mean: of the held-out portraits' identity vectors.
-        ceiling: how like them her portraits are, in the mean.
-        gate: from when on an image counts as hers.
-        face_found: the share of images that has to show a face.
+        mean: the mean identity vector of the held-out portraits.
+        ceiling: the mean similarity of the character's portraits to it.
+        gate: the lowest similarity that counts as the character.
+        face_found: the share of images that must show a face.
     """
 
     mean: tuple[float, ...]
@@ -69,22 +69,22 @@ class Identity:
 
 @dataclass(frozen=True)
 class PackageInfo:
-    """What a package says about itself.
+    """Description of a package.
 
     Attributes:
-        folder: where it is.
-        name: the character's.
-        trigger: the word that calls the LoRA.
-        class_word: what the character is, such as "woman".
-        base: with `path` as it was published.
-        base_hash: of the base's weights.
+        folder: the package's folder.
+        name: the character's name.
+        trigger: the word that activates the LoRA.
+        class_word: the class of the character, such as "woman".
+        base: the base model, with `path` as published.
+        base_hash: hash of the base model's weights.
         lora_hash: sha256 of the LoRA's file.
-        terms: of the rights records that it stands on, as they were.
+        terms: the terms of the rights records that cover it, as published.
         presets: by name.
-        default_preset: one of them.
-        renderer: the renderer's parameters of the character, {} where it is none of the renderer's.
+        default_preset: one of their names.
+        renderer: the renderer's parameters of the character; {} for a character of another source.
         scenes: the scene library, by name.
-        identity: what faces are compared with; None where nothing was measured.
+        identity: the reference for faces; None where nothing was measured.
     """
 
     folder: Path
@@ -103,18 +103,18 @@ class PackageInfo:
 
     @property
     def records(self) -> tuple[str, ...]:
-        """The ids of the rights records that it stands on."""
-        return tuple(each.id for each in self.terms)
+        """The ids of the rights records that cover it."""
+        return tuple(term.id for term in self.terms)
 
     @property
     def has_lora(self) -> bool:
-        """Whether what was learned is a LoRA, whose weight can be changed."""
+        """True where the package has a LoRA, whose weight can be changed."""
         return (self.folder / "lora" / LORA_FILE).is_file()
 
     def subject(self, prompt: str) -> str:
-        """Return the prompt with the trigger, put before the class word or in front if it is absent.
+        """Return the prompt with the trigger before the class word, or in front where both are absent.
 
-        A trigger that may be a word of a sentence, such as "rose", is present only before the class word.
+        A trigger that is also a common word, such as "rose", counts as present only before the class word.
         """
         present = self.trigger if is_coined(self.trigger) else f"{self.trigger} {self.class_word}"
         if re.search(rf"\b{re.escape(present)}\b", prompt):
@@ -128,17 +128,17 @@ class PackageInfo:
 
 
 def read(folder: Path, root: Path | None = None) -> PackageInfo:
-    """Return what the package in `folder` says about itself, after checking its files and its rights.
+    """Return the description of the package in `folder`, after checking its files and its rights.
 
     Args:
         folder: the package.
         root: see `check_rights`.
 
     Raises:
-        InvalidPackageError: it is not a package, or a file is missing, changed or not listed; or see
-            `check_rights`.
+        InvalidPackageError: the folder is not a package; a file is missing, changed or not listed; or the
+            rights forbid it, see `check_rights`.
     """
-    _check_whole(folder)
+    _check_files(folder)
     try:
         concept, base, presets, rights, scenes, identity = (
             _json(folder / f"{name}.json")
@@ -156,7 +156,7 @@ def read(folder: Path, root: Path | None = None) -> PackageInfo:
             presets={name: Preset(**preset) for name, preset in presets["presets"].items()},
             default_preset=presets["default"],
             renderer=concept.get("renderer", {}),
-            scenes={each["name"]: Scene(each["category"], each["words"]) for each in scenes},
+            scenes={scene["name"]: Scene(scene["category"], scene["words"]) for scene in scenes},
             identity=None
             if identity == UNMEASURED
             else Identity(
@@ -172,77 +172,75 @@ def read(folder: Path, root: Path | None = None) -> PackageInfo:
 
 
 def check_rights(about: PackageInfo, root: Path | None) -> None:
-    """See that the package may draw at this moment: rights end and are taken back while it is served.
+    """Raise InvalidPackageError where the rights of the package do not allow generation at this moment.
+
+    Rights can end or be revoked while the package is served.
 
     Args:
         about: the package.
-        root: the project, whose ledgers and registry are asked; None is the working directory.
+        root: the project with the ledgers and the registry; None is the working directory.
 
     Raises:
-        InvalidPackageError: it may not; see integrations/permission.py.
-        RightsUnknownError: it cannot be found out now.
+        InvalidPackageError: generation is not allowed; see integrations/permission.py.
+        RightsUnknownError: the rights cannot be checked now.
     """
     try:
-        why = obstacle(about.folder, about.terms, root)
+        reason = obstacle(about.folder, about.terms, root)
     except PermissionUnknownError as err:
         raise RightsUnknownError(f"{about.name}'s package {err}") from err
-    if why:
-        raise InvalidPackageError(f"{about.name}'s package {why}")
+    if reason:
+        raise InvalidPackageError(f"{about.name}'s package {reason}")
 
 
 def _json(file: Path) -> Any:
     return json.loads(file.read_text("utf-8"))
 
 
-def _check_whole(folder: Path) -> None:
-    """See that a package's files are those of SHA256SUMS, each as it was published and no other.
-
-    Raises:
-        InvalidPackageError: they are not, or there is no such list.
-    """
-    listed = _listed(folder)
+def _check_files(folder: Path) -> None:
+    """Raise InvalidPackageError where the files differ from SHA256SUMS, or the list is missing."""
+    listed = _read_sums(folder)
     for name, expected in listed.items():
         file = folder / name
         if not file.is_file():
             raise InvalidPackageError(
-                f"{folder} is damaged, {name} is missing: `dvc checkout` brings it back"
+                f"{folder} is damaged, {name} is missing: run `dvc checkout` to restore it"
             )
         if sha256(file) != expected:
             raise InvalidPackageError(
-                f"{folder} is damaged, {name} was changed: `dvc checkout` brings it back"
+                f"{folder} is damaged, {name} was changed: run `dvc checkout` to restore it"
             )
-    if astray := sorted(name for name in _present(folder) - set(listed) if not _is_beside(name, listed)):
+    if unlisted := sorted(
+        name for name in _list_files(folder) - set(listed) if not _is_allowed(name, listed)
+    ):
         raise InvalidPackageError(
-            f"{folder} is not as it was published, SHA256SUMS does not list {', '.join(astray[:3])}"
-            f"{f' and {len(astray) - 3} more' if len(astray) > 3 else ''}: remove what was put there"
+            f"{folder} differs from the published package, SHA256SUMS does not list {', '.join(unlisted[:3])}"
+            f"{f' and {len(unlisted) - 3} more' if len(unlisted) > 3 else ''}: remove the added files"
         )
 
 
-def _listed(folder: Path) -> dict[str, str]:
-    """Return name -> sha256 of SHA256SUMS."""
-    listing = folder / SUMS
+def _read_sums(folder: Path) -> dict[str, str]:
+    """Return name -> sha256 from SHA256SUMS."""
+    listing = folder / SUMS_FILE
     if not listing.is_file():
         raise InvalidPackageError(
-            f"{folder} is no package, it has no SHA256SUMS: `uv run dvc repro` publishes one"
+            f"{folder} is not a package, it has no SHA256SUMS: `uv run dvc repro` publishes one"
         )
     listed: dict[str, str] = {}
     for line in listing.read_bytes().decode("utf-8", "replace").split("\n"):
-        found = LINE.fullmatch(line)
+        found = SUMS_LINE.fullmatch(line)
         if found and stays_inside(found["name"]) and found["name"] not in listed:
             listed[found["name"]] = found["sha256"]
         elif line:
-            raise InvalidPackageError(
-                f"{folder} is damaged, SHA256SUMS has a line that is none: {line[:200]!r}"
-            )
+            raise InvalidPackageError(f"{folder} is damaged, SHA256SUMS has an invalid line: {line[:200]!r}")
     if not listed:
         raise InvalidPackageError(
-            f"{folder} is no package, SHA256SUMS is empty: `uv run dvc repro` publishes one"
+            f"{folder} is not a package, SHA256SUMS is empty: `uv run dvc repro` publishes one"
         )
     return listed
 
 
-def _present(folder: Path) -> set[str]:
-    """Return the files of a folder, links to folders among them, for these are not gone into."""
+def _list_files(folder: Path) -> set[str]:
+    """Return the files of a folder, including links to folders, which are not followed."""
     found = set()
     for parent, folders, files in os.walk(folder):
         linked = [name for name in folders if Path(parent, name).is_symlink()]
@@ -250,7 +248,9 @@ def _present(folder: Path) -> set[str]:
     return found
 
 
-def _is_beside(name: str, listed: Mapping[str, str]) -> bool:
-    """Return whether a file may be there that was not published: the marks, and what Python makes of code."""
-    code = CACHED.fullmatch(name)
-    return name in (SUMS, REVOKED_FILE, CAME_AS) or (code is not None and f"{code[1]}{code[2]}.py" in listed)
+def _is_allowed(name: str, listed: Mapping[str, str]) -> bool:
+    """Return whether an unpublished file may exist: a marker file, or bytecode of the package's code."""
+    code = BYTECODE_FILE.fullmatch(name)
+    return name in (SUMS_FILE, REVOKED_FILE, CAME_AS) or (
+        code is not None and f"{code[1]}{code[2]}.py" in listed
+    )

@@ -1,4 +1,4 @@
-"""The portrait renderer in the place of the networks: at once, without them, and labelled as what it is."""
+"""Preview engine: the portrait renderer in place of the networks, with a label on each image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,13 @@ LABEL = "rendered, no LoRA"
 
 
 class PreviewRenderer:
-    """Draws a character of the renderer by what prompts say of expression, pose, dress, place and light.
+    """Renders a character with the expression, pose, dress, place and light of the prompt.
 
     Args:
         about: the package.
 
     Raises:
-        InvalidPackageError: the character is none of the renderer's.
+        InvalidPackageError: the package has no renderer parameters of the character.
     """
 
     def __init__(self, about: PackageInfo) -> None:
@@ -28,40 +28,40 @@ class PreviewRenderer:
 
         if not about.renderer:
             raise InvalidPackageError(
-                f"{about.name} has no parameters for the renderer: the pictures came from another source"
+                f"{about.name} has no parameters for the renderer: the images came from another source"
             )
-        self._woman = renderer.identity(about.renderer)
+        self._character = renderer.identity(about.renderer)
 
     def draw(
         self, requests: Sequence[ImageSpec], size: tuple[int, int], settings: dict[str, Any]
     ) -> list[Image.Image]:
-        """Return an image a request, with a label across it; what is no word for a picture changes nothing.
+        """Return one labeled image per request; words that the renderer does not know have no effect.
 
         Args:
             requests: prompts and seeds.
             size: width and height in pixels.
-            settings: for the marks.
+            settings: further metadata of the images.
         """
         return [
-            add_provenance(self._picture(each, size), {**request_metadata(each), **settings})
-            for each in requests
+            add_provenance(self._render(request, size), {**request_metadata(request), **settings})
+            for request in requests
         ]
 
-    def _picture(self, request: ImageSpec, size: tuple[int, int]) -> Image.Image:
+    def _render(self, request: ImageSpec, size: tuple[int, int]) -> Image.Image:
         from valentina_pipeline.image import renderer
 
         scene = renderer.parse_scene(plain(request.prompt), request.seed)
-        square = Image.fromarray(renderer.render(self._woman, scene, request.seed, max(size)))
+        square = Image.fromarray(renderer.render(self._character, scene, request.seed, max(size)))
         left, top = (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
-        return _labelled(square.crop((left, top, left + size[0], top + size[1])))
+        return _add_label(square.crop((left, top, left + size[0], top + size[1])))
 
 
-def _labelled(picture: Image.Image) -> Image.Image:
-    labelled = picture.copy()
-    pen = ImageDraw.Draw(labelled, "RGBA")
-    font = ImageFont.load_default(max(8, picture.width // 14))
+def _add_label(image: Image.Image) -> Image.Image:
+    labeled = image.copy()
+    pen = ImageDraw.Draw(labeled, "RGBA")
+    font = ImageFont.load_default(max(8, image.width // 14))
     height = round(1.4 * font.size)  # type: ignore[union-attr]
-    pen.rectangle((0, picture.height - height, picture.width, picture.height), (0, 0, 0, 160))
-    middle = (picture.width // 2, picture.height - height // 2)
+    pen.rectangle((0, image.height - height, image.width, image.height), (0, 0, 0, 160))
+    middle = (image.width // 2, image.height - height // 2)
     pen.text(middle, LABEL, (255, 255, 255, 255), font, anchor="mm")
-    return labelled
+    return labeled

@@ -1,20 +1,20 @@
-"""The words of a request: LoRAs in A1111's notation, and the words that call what was learned."""
+"""Prompt notation: LoRA tags in A1111's syntax, prompt weights and trigger words."""
 
 import re
 from collections.abc import Iterable
 
 from valentina_pipeline.image.generate.prompt_weights import InvalidPromptWeightError, plain
 
-TAG = re.compile(r"\s*,?\s*<\s*([a-z]+)\s*:([^<>]*)>", re.IGNORECASE)
-LORAS = ("lora", "lyco")
-HEAVIEST = 2.0
+LORA_TAG = re.compile(r"\s*,?\s*<\s*([a-z]+)\s*:([^<>]*)>", re.IGNORECASE)
+LORA_KINDS = ("lora", "lyco")
+MAX_LORA_WEIGHT = 2.0
 
 
 class InvalidRequestError(ValueError):
-    """What is asked for is not drawn; the message names the field and what it may be.
+    """A request is invalid; the message names the field and the allowed values.
 
     Attributes:
-        field: such as "steps".
+        field: the field of the request, such as "steps".
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -23,41 +23,43 @@ class InvalidRequestError(ValueError):
 
 
 def take_loras(prompt: str) -> tuple[str, list[tuple[str, float | None]]]:
-    """Return a prompt without its <lora:name:weight>, and names and weights; None is the weight recommended.
+    """Return the prompt without <lora:name:weight> tags, and their names and weights.
+
+    A weight of None means the recommended one.
 
     Raises:
-        InvalidRequestError: a weight is no number in [-2, 2], or it names a hypernetwork or the like.
+        InvalidRequestError: a weight is not a number in [-2, 2], or a tag is not a LoRA.
     """
-    found: list[tuple[str, float | None]] = []
+    loras: list[tuple[str, float | None]] = []
     rest = prompt
-    while tag := TAG.search(rest):
+    while tag := LORA_TAG.search(rest):
         kind, inside = tag.groups()
         name, *weights = (part.strip() for part in inside.split(":"))
-        shown = f"<{kind}:{inside}>"
-        if kind.lower() not in LORAS:
-            raise InvalidRequestError("prompt", f"{shown} is not done here: <lora:name:weight> is")
+        text = f"<{kind}:{inside}>"
+        if kind.lower() not in LORA_KINDS:
+            raise InvalidRequestError("prompt", f"{text} is not supported: use <lora:name:weight>")
         if len(weights) > 1:
             raise InvalidRequestError(
-                "prompt", f"{shown} has {len(weights)} weights, and one is for the whole LoRA"
+                "prompt", f"{text} has {len(weights)} weights: must have one for the whole LoRA"
             )
-        found.append((name, _weight(weights[0], shown) if weights else None))
+        loras.append((name, _parse_weight(weights[0], text) if weights else None))
         rest = f"{rest[: tag.start()]}{rest[tag.end() :]}".strip(" ,")
-    return rest, found
+    return rest, loras
 
 
 def refuse_loras(negative_prompt: str) -> None:
-    """Raise InvalidRequestError where a negative prompt names a LoRA."""
-    if TAG.search(negative_prompt):
+    """Raise InvalidRequestError where the negative prompt names a LoRA."""
+    if LORA_TAG.search(negative_prompt):
         raise InvalidRequestError(
-            "negative_prompt", "names a LoRA, which belongs into the prompt, with a weight below 0"
+            "negative_prompt", "must not name a LoRA: put it into the prompt, with a weight below 0"
         )
 
 
 def read_plainly(field: str, text: str) -> str:
-    """Return a text as it is read, its weights taken out.
+    """Return the text without weight notation.
 
     Raises:
-        InvalidRequestError: a weight is out of range; see `emphasis.parse`.
+        InvalidRequestError: a weight is out of range; see `prompt_weights`.
     """
     try:
         return plain(text)
@@ -66,23 +68,25 @@ def read_plainly(field: str, text: str) -> str:
 
 
 def says(prompt: str, words: str) -> bool:
-    """Return whether words stand in a prompt as they are, not within others."""
+    """Return whether the prompt contains these words as whole words."""
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", prompt) is not None
 
 
 def with_triggers(prompt: str, triggers: Iterable[str]) -> str:
-    """Return a prompt with those triggers at its end that it does not say."""
+    """Return the prompt with missing triggers appended."""
     for word in triggers:
         if word and not says(prompt, word):
             prompt = f"{prompt}, {word}"
     return prompt
 
 
-def _weight(text: str, shown: str) -> float:
+def _parse_weight(weight_text: str, tag_text: str) -> float:
     try:
-        weight = float(text)
+        weight = float(weight_text)
     except ValueError:
         weight = float("nan")
-    if not -HEAVIEST <= weight <= HEAVIEST:
-        raise InvalidRequestError("prompt", f"{shown} has no weight from {-HEAVIEST:g} to {HEAVIEST:g}")
+    if not -MAX_LORA_WEIGHT <= weight <= MAX_LORA_WEIGHT:
+        raise InvalidRequestError(
+            "prompt", f"{tag_text}: weight must be from {-MAX_LORA_WEIGHT:g} to {MAX_LORA_WEIGHT:g}"
+        )
     return weight

@@ -1,4 +1,4 @@
-"""The package as an MLflow model: what `mlflow models serve` and `mlflow.pyfunc.load_model` call."""
+"""MLflow model of a package, for `mlflow models serve` and `mlflow.pyfunc.load_model`."""
 
 import base64
 from collections.abc import Mapping
@@ -13,55 +13,57 @@ if TYPE_CHECKING:
 
 
 class Model:
-    """A studio that answers tables with tables."""
+    """Inference engine with a table of requests as input and a table of images as output."""
 
-    def __init__(self, studio: InferenceEngine) -> None:
-        self._studio = studio
+    def __init__(self, engine: InferenceEngine) -> None:
+        self._engine = engine
 
     def predict(self, model_input: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
-        """Draw one image a row.
+        """Generate one image per row.
 
         Args:
-            model_input: prompt; by option other fields of `Request`, such as seed and preset.
-            params: none are known.
+            model_input: prompt; optionally other fields of `GenerationRequest`, such as seed.
+            params: not used.
 
         Returns:
-            A row each: image (PNG as base64, "" if refused), prompt, seed, preset, refused (why, else ""),
-            identity (see `Drawn`).
+            One row per image: image (PNG as base64, "" if refused), prompt, seed, preset, refused (the
+            reason, else ""), identity (see `GenerationResult`).
 
         Raises:
-            BadRequest: a row asks for what is not drawn.
+            InvalidRequestError: a row is an invalid request.
         """
         import pandas as pd
 
         from valentina_pipeline.image.io import png
 
         rows = pd.DataFrame(model_input).to_dict("records")
-        orders = [self._studio.order(parse_request(_given(row))) for row in rows]
-        answers = [
+        orders = [self._engine.order(parse_request(_row_fields(row))) for row in rows]
+        results = [
             {
-                "image": base64.b64encode(png.encode(d.image)).decode() if d.image else "",
-                "prompt": d.order.prompt,
-                "seed": d.seed,
-                "preset": d.order.preset,
-                "refused": d.refused,
-                "identity": d.identity,
+                "image": base64.b64encode(png.encode(r.image)).decode() if r.image else "",
+                "prompt": r.order.prompt,
+                "seed": r.seed,
+                "preset": r.order.preset,
+                "refused": r.refused,
+                "identity": r.identity,
             }
-            for drawn in self._studio.draw(orders)
-            for d in drawn
+            for order_results in self._engine.draw(orders)
+            for r in order_results
         ]
-        return pd.DataFrame(answers)
+        return pd.DataFrame(results)
 
 
 def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Model:
-    """Return the package in `path` for MLflow; `model_config={"base": ...}` names the base elsewhere.
+    """Return the model of the package in `path`.
 
-    `engine` in it names another one than torch.
+    Args:
+        path: the package's folder.
+        model_config: optional keys `base`, a base model elsewhere, and `engine`, by default torch.
     """
-    given = model_config or {}
-    return Model(InferenceEngine.open(Path(path), given.get("base"), engine=given.get("engine", "torch")))
+    config = model_config or {}
+    return Model(InferenceEngine.open(Path(path), config.get("base"), engine=config.get("engine", "torch")))
 
 
-def _given(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what one row of MLflow's table says; a missing value comes as None or NaN."""
+def _row_fields(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the fields of one row of MLflow's table, without missing values (None or NaN)."""
     return {str(name): value for name, value in row.items() if value is not None and value == value}

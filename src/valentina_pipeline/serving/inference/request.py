@@ -1,4 +1,4 @@
-"""What people ask for, checked in one place for the command line, MLflow and the API."""
+"""Generation requests: validate and resolve them for the command line, MLflow and the API."""
 
 import json
 import math
@@ -27,8 +27,8 @@ from valentina_pipeline.serving.inference.input_images import (
     missing,
 )
 from valentina_pipeline.serving.inference.package import PackageInfo, Strict
-from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError as BadRequest
 from valentina_pipeline.serving.inference.prompt_notation import (
+    InvalidRequestError,
     read_plainly,
     refuse_loras,
     take_loras,
@@ -36,7 +36,7 @@ from valentina_pipeline.serving.inference.prompt_notation import (
 )
 
 Engine = Literal["torch", "onnx", "procedural"]
-"""What draws: diffusers' networks, their export for ONNX Runtime, or the renderer, which is no network."""
+"""Backend: diffusers' networks, their export for ONNX Runtime, or the renderer, which needs no network."""
 
 Scheduler = Literal["base", "euler", "euler_a", "dpm++", "dpm++_karras", "ddim", "lcm"]
 
@@ -48,54 +48,61 @@ SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ddim": ("DDIMScheduler", {"clip_sample": False}),  # latents go beyond 1
     "lcm": ("LCMScheduler", {}),
 }
-"""diffusers' class and what it is set to; "base" is the sampler that the base ships with."""
+"""Name -> class in diffusers and its settings; "base" is the sampler that the base model ships with."""
 
-MOST_IMAGES = 64
-"""In one request: a server's worker is held for as long as they take."""
+MAX_IMAGES = 64
+"""Limit of one request: the worker process is busy until all of its images are done."""
 
-LONGEST_PROMPT = 4000
-"""Characters, with triggers and the scene's words; the text encoders read all of them."""
+MAX_PROMPT_CHARS = 4000
+"""Limit with triggers and the scene's words; the text encoders read all of the prompt."""
 
-MOST_ADAPTERS = 16
-"""LoRAs of one drawing, the character's own and the scene's included."""
+MAX_ADAPTERS = 16
+"""Limit of one request, including the LoRAs of the character and of the scene."""
 
-LCM_STEPS = 50
-"""As many steps as its distillation has."""
+MAX_LCM_STEPS = 50
+"""The number of steps of LCM's distillation."""
 
-STRENGTH = 0.6
-"""Of image-to-image, where none is asked for."""
+DEFAULT_STRENGTH = 0.6
+"""Strength of image-to-image where the request has none."""
 
-RANDOM_SEEDS = 2**32
+NUM_RANDOM_SEEDS = 2**32
 
 Fitter = Callable[[Sequence[Given], tuple[int, int]], list[bytes]]
-"""Reads pictures as pictures.fit does."""
+"""Decodes and resizes input images, like `input_images.fit`."""
 
 
 class LoraUse(Strict):
-    """An adapter of the server's that takes part."""
+    """An adapter of the server to use for this request."""
 
     name: str = Field(max_length=200, description="one of /v1/adapters, or the character's own trigger")
-    weight: float | None = Field(default=None, ge=-2, le=2, description="null: as recommended")
+    weight: float | None = Field(default=None, ge=-2, le=2, description="null: the recommended weight")
 
 
 class GenerationRequest(Strict):
-    """Images to draw. What is null is as the preset says."""
+    """Images to generate. Fields that are null take the preset's values."""
 
     prompt: str = Field(
         default="",
-        max_length=LONGEST_PROMPT,
-        description="read to its end, with (words:1.3) and <lora:name:weight>; the trigger is put in",
+        max_length=MAX_PROMPT_CHARS,
+        description="of any length, with (words:1.3) and <lora:name:weight>; the trigger is added if absent",
     )
     scene: str = Field(
-        default="", max_length=100, description="one of /v1/scenes; its words follow the prompt's"
+        default="", max_length=100, description="one of /v1/scenes; its words are appended to the prompt"
     )
-    negative_prompt: str = Field(default="", max_length=LONGEST_PROMPT, description="what it does not show")
+    negative_prompt: str = Field(
+        default="", max_length=MAX_PROMPT_CHARS, description="what the image must not show"
+    )
     seed: int | None = Field(
-        default=None, ge=0, lt=2**63, description="of the first image, the next ones count up; null: random"
+        default=None,
+        ge=0,
+        lt=2**63,
+        description="seed of the first image; each next image adds 1; null: random",
     )
-    count: int = Field(default=1, ge=1, le=MOST_IMAGES, description="how many images")
-    preset: str = Field(default="", max_length=100, description="one of the package's; empty: its default")
-    steps: int | None = Field(default=None, ge=1, le=150, description="of the sampler")
+    count: int = Field(default=1, ge=1, le=MAX_IMAGES, description="number of images")
+    preset: str = Field(
+        default="", max_length=100, description="one of the package's presets; empty: its default"
+    )
+    steps: int | None = Field(default=None, ge=1, le=150, description="sampler steps")
     guidance: float | None = Field(
         default=None, ge=0, le=30, description="scale of classifier-free guidance; 1 or less turns it off"
     )
@@ -103,32 +110,36 @@ class GenerationRequest(Strict):
     height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     scheduler: Scheduler | None = Field(default=None, description="the sampler")
     adapters: tuple[LoraUse, ...] = Field(
-        default=(), max_length=MOST_ADAPTERS, description="LoRAs, the character's and the scene's included"
+        default=(),
+        max_length=MAX_ADAPTERS,
+        description="LoRAs, including those of the character and the scene",
     )
     image: str | None = Field(
-        default=None, description="where drawing begins: base64 of a PNG, JPEG or WebP, cut to the size asked"
+        default=None,
+        description="initial image: base64 of a PNG, JPEG or WebP; it is cropped to the requested size",
     )
     strength: float | None = Field(
-        default=None, ge=0, le=1, description=f"how much of `image` is drawn anew; null: {STRENGTH}"
+        default=None, ge=0, le=1, description=f"how strongly `image` is changed; null: {DEFAULT_STRENGTH}"
     )
     mask: str | None = Field(
-        default=None, description="as large as `image`, likewise: white is drawn anew, black stays"
+        default=None,
+        description="base64 of an image as large as `image`: white is regenerated, black is kept",
     )
-    control: tuple[Steer, ...] = Field(default=(), max_length=4, description="pictures that it keeps to")
+    control: tuple[Steer, ...] = Field(default=(), max_length=4, description="control images")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an image is drawn: what is drawn in one batch has these in common.
+    """Generation settings that all images of a batch share.
 
     Attributes:
-        steps: of the sampler.
+        steps: sampler steps.
         guidance: scale of classifier-free guidance.
         width: pixels.
         height: pixels.
         scheduler: a `Scheduler`.
         adapters: (name, weight) of each LoRA, the character's own included, sorted.
-        inputs: pictures that it is given.
+        inputs: the input images and how they are used.
     """
 
     steps: int
@@ -141,21 +152,21 @@ class Settings:
 
     @property
     def steps_done(self) -> int:
-        """The sampler's steps without those that a start image leaves out."""
+        """The number of sampler steps that run: an initial image skips the first ones."""
         return self.steps - skipped_steps(self.steps, self.inputs.strength)
 
 
 @dataclass(frozen=True)
 class ResolvedRequest:
-    """A request in full: nothing is left to defaults or to chance.
+    """A complete request: no default and no random value is left open.
 
     Attributes:
-        prompt: as drawn, with the triggers.
+        prompt: the final prompt, with the triggers.
         negative_prompt: "" for none.
-        seeds: one an image.
-        preset: what was not asked for is taken from.
-        settings: how they are drawn.
-        pictures: the PNG files that its inputs name, by sha256.
+        seeds: one per image.
+        preset: the source of the values that the request leaves out.
+        settings: the generation settings.
+        pictures: sha256 -> the PNG file, for all images that `settings.inputs` names.
     """
 
     prompt: str
@@ -167,16 +178,16 @@ class ResolvedRequest:
 
 
 def parse_request(values: Mapping[str, Any]) -> GenerationRequest:
-    """Return the request that these values make.
+    """Return the validated request.
 
     Raises:
-        BadRequest: a field is unknown, missing or out of range.
+        InvalidRequestError: a field is unknown, missing or out of range.
     """
     try:
         return GenerationRequest.model_validate(values)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
-        raise BadRequest(".".join(map(str, first["loc"])), first["msg"]) from err
+        raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from err
 
 
 def resolve_request(
@@ -187,54 +198,65 @@ def resolve_request(
     controls: Mapping[str, Network] | None = None,
     fitted: Fitter = fit,
 ) -> ResolvedRequest:
-    """Return what is drawn for a request; needs no network.
+    """Return the resolved request; loads no network.
 
     Args:
-        request: checked by itself.
+        request: a validated request.
         about: the package.
-        shelf: the adapters there are beside the character's own.
-        engine: what is to draw it.
-        controls: the networks that have a drawing keep to a picture, by kind.
-        fitted: reads its pictures, after everything else was found to be right.
+        shelf: further adapters by name, without the character's own.
+        engine: the backend that will generate the images.
+        controls: the control networks by kind.
+        fitted: decodes and resizes the input images; called only after all other checks have passed.
 
     Raises:
-        UnsafePrompt: by the policy for prompts.
-        BadRequest: this package cannot do it.
+        UnsafePromptError: the prompt policy refuses a prompt.
+        InvalidRequestError: this package or engine does not support the request.
     """
-    prompt, tagged = _worded(request, about)
-    written = prompt, request.negative_prompt
-    plainly = read_plainly("prompt", prompt), read_plainly("negative_prompt", request.negative_prompt)
-    for asked_for, kept_out in dict.fromkeys((written, plainly)):  # the same without weights
-        refuse_words(asked_for, about.name, kept_out)
+    prompt, prompt_loras = _compose_prompt(request, about)
+    as_written = prompt, request.negative_prompt
+    without_weights = read_plainly("prompt", prompt), read_plainly("negative_prompt", request.negative_prompt)
+    # weight notation could hide a word from the policy
+    for positive, negative in dict.fromkeys((as_written, without_weights)):
+        refuse_words(positive, about.name, negative)
     refuse_loras(request.negative_prompt)
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
-        raise BadRequest("preset", f"there is no {request.preset!r}: {', '.join(sorted(about.presets))}")
-    uses = _uses(request, about, shelf or {}, engine, tagged)
+        raise InvalidRequestError(
+            "preset", f"unknown preset {request.preset!r}; available: {', '.join(sorted(about.presets))}"
+        )
+    weights = _lora_weights(request, about, shelf or {}, engine, prompt_loras)
     settings = Settings(
         steps=preset.steps if request.steps is None else request.steps,
         guidance=preset.guidance if request.guidance is None else request.guidance,
         width=request.width or preset.size,
         height=request.height or preset.size,
         scheduler=request.scheduler or preset.scheduler,
-        adapters=tuple(sorted(uses.items())),
+        adapters=tuple(sorted(weights.items())),
     )
     refuse_beyond(settings, about, engine)
     if settings.scheduler not in get_args(Scheduler):
-        raise BadRequest("preset", f"{preset.scheduler!r} is a sampler that this version does not know")
-    if settings.scheduler == "lcm" and settings.steps > LCM_STEPS:
-        raise BadRequest("steps", f"the sampler lcm takes up to {LCM_STEPS}, not {settings.steps}")
-    largest = 4 * about.base.resolution**2
-    if settings.width * settings.height > largest:
-        side = math.isqrt(largest)
-        raise BadRequest("width", f"width times height is at most {side} x {side} with this base")
-    first = secrets.randbelow(RANDOM_SEEDS) if request.seed is None else request.seed
+        raise InvalidRequestError(
+            "preset", f"{preset.scheduler!r} is a sampler that this version does not support"
+        )
+    if settings.scheduler == "lcm" and settings.steps > MAX_LCM_STEPS:
+        raise InvalidRequestError(
+            "steps", f"must be at most {MAX_LCM_STEPS} with the sampler lcm (got {settings.steps})"
+        )
+    max_pixels = 4 * about.base.resolution**2
+    if settings.width * settings.height > max_pixels:
+        side = math.isqrt(max_pixels)
+        raise InvalidRequestError(
+            "width", f"width times height must be at most {side} x {side} with this base model"
+        )
+    first = secrets.randbelow(NUM_RANDOM_SEEDS) if request.seed is None else request.seed
     if first + request.count > 2**63:
-        raise BadRequest("seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1")
-    inputs, pictures = _inputs(request, settings, controls or {}, fitted)
+        raise InvalidRequestError(
+            "seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1"
+        )
+    inputs, pictures = _resolve_inputs(request, settings, controls or {}, fitted)
     order = ResolvedRequest(
         prompt=with_triggers(
-            about.subject(prompt), (shelf[n].trigger for n in uses if shelf and n in shelf and uses[n])
+            about.subject(prompt), (shelf[n].trigger for n in weights if shelf and n in shelf and weights[n])
         ),
         negative_prompt=request.negative_prompt.strip(),
         seeds=tuple(range(first, first + request.count)),
@@ -247,113 +269,126 @@ def resolve_request(
 
 
 def _refuse_unrepeatable(order: ResolvedRequest) -> None:
-    """Raise BadRequest for an order that no request could ask for again: texts and presets added too much."""
+    """Raise InvalidRequestError where triggers, scene or preset push a field beyond a request's limits.
+
+    Such an image could not be generated again by a request.
+    """
     try:
         again(order)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
-        raise BadRequest(field, f"as drawn, with triggers, scene and preset: {first['msg']}") from err
+        raise InvalidRequestError(field, f"after adding triggers, scene and preset: {first['msg']}") from err
 
 
 def refuse_beyond(settings: Settings, about: PackageInfo, engine: Engine) -> None:
-    """Raise BadRequest where more is asked for than an engine has; torch has all."""
+    """Raise InvalidRequestError where the engine does not support the settings; torch supports all."""
     if engine == "torch":
         return
     if any(use != (about.trigger, 1.0) for use in settings.adapters):
-        raise BadRequest(
+        raise InvalidRequestError(
             "adapters",
-            f"the engine {engine} draws {about.trigger} at weight 1 and nothing beside; torch does",
+            f"the engine {engine} supports only {about.trigger} at weight 1: use the engine torch",
         )
-    for name, given in (("image", settings.inputs.image), ("control", settings.inputs.controls)):
-        if given:
-            raise BadRequest(name, f"the engine {engine} draws from words alone; torch takes pictures")
+    for name, value in (("image", settings.inputs.image), ("control", settings.inputs.controls)):
+        if value:
+            raise InvalidRequestError(
+                name, f"the engine {engine} takes no input images: use the engine torch"
+            )
 
 
-def _worded(request: GenerationRequest, about: PackageInfo) -> tuple[str, list[tuple[str, float | None]]]:
-    """Return the words of the prompt and of its scene, and the LoRAs that the prompt names."""
+def _compose_prompt(
+    request: GenerationRequest, about: PackageInfo
+) -> tuple[str, list[tuple[str, float | None]]]:
+    """Return the prompt with the scene's words, and (name, weight) of each LoRA that the prompt names."""
     if request.scene and request.scene not in about.scenes:
-        raise BadRequest("scene", f"there is no {request.scene!r}: {', '.join(about.scenes)}")
-    prompt, tagged = take_loras(request.prompt.strip())
+        raise InvalidRequestError(
+            "scene", f"unknown scene {request.scene!r}; available: {', '.join(about.scenes)}"
+        )
+    prompt, prompt_loras = take_loras(request.prompt.strip())
     words = [prompt, about.scenes[request.scene].words if request.scene else ""]
     if not any(words):
-        raise BadRequest("prompt", "has no words, and no scene is named")
-    return ", ".join(filter(None, words)), tagged
+        raise InvalidRequestError("prompt", "must have words where no scene is given")
+    return ", ".join(filter(None, words)), prompt_loras
 
 
-def _inputs(
+def _resolve_inputs(
     request: GenerationRequest, settings: Settings, networks: Mapping[str, Network], fitted: Fitter
 ) -> tuple[Inputs, dict[str, bytes]]:
-    """Return what a drawing with these settings is given, and the pictures by their sha256."""
-    given = []
-    strength = STRENGTH if request.strength is None else request.strength
+    """Return the inputs for generation, and the image files by their sha256."""
+    uploads = []
+    strength = DEFAULT_STRENGTH if request.strength is None else request.strength
     if request.image is None:
         for name in ("strength", "mask"):
             if getattr(request, name) is not None:
-                raise BadRequest(name, "needs `image`, which it is about")
+                raise InvalidRequestError(name, "needs `image`")
     else:
         if is_idle(settings.steps, strength):
-            least = math.ceil(50 / settings.steps) / 100
-            passed = f"{strength:g} of {settings.steps} steps is none, which would pass the picture through"
-            raise BadRequest("strength", f"{passed}: {least:g} and more draws")
-        given.append(_given("image", request.image))
+            min_strength = math.ceil(50 / settings.steps) / 100
+            reason = (
+                f"{strength:g} of {settings.steps} steps runs no step and would return the image unchanged"
+            )
+            raise InvalidRequestError("strength", f"{reason}: must be at least {min_strength:g}")
+        uploads.append(_decode_upload("image", request.image))
     if request.mask is not None:
-        given.append(_given("mask", request.mask)._replace(mode="L"))
-    for place, each in enumerate(request.control):
-        if each.kind not in networks:
-            there_are = ", ".join(sorted(networks)) or "there are none"
-            raise BadRequest(f"control.{place}.kind", f"nothing here keeps to {each.kind!r}: {there_are}")
-        given.append(_given(f"control.{place}.image", each.image))
+        uploads.append(_decode_upload("mask", request.mask)._replace(mode="L"))
+    for place, control in enumerate(request.control):
+        if control.kind not in networks:
+            available = ", ".join(sorted(networks)) or "none"
+            raise InvalidRequestError(
+                f"control.{place}.kind", f"no control network for {control.kind!r}; available: {available}"
+            )
+        uploads.append(_decode_upload(f"control.{place}.image", control.image))
     try:
-        fits = fitted(given, (settings.width, settings.height)) if given else []
+        resized = fitted(uploads, (settings.width, settings.height)) if uploads else []
     except UnsuitableImageError as err:
-        raise BadRequest(err.field, err.why) from err
-    files = {sha256(content): content for content in fits}
-    names = {each.field: sha256(content) for each, content in zip(given, fits, strict=True)}
+        raise InvalidRequestError(err.field, err.why) from err
+    files = {sha256(content): content for content in resized}
+    names = {upload.field: sha256(content) for upload, content in zip(uploads, resized, strict=True)}
     controls = []
-    for place, each in enumerate(request.control):
-        scale = networks[each.kind].scale if each.scale is None else each.scale
-        controls.append(Control(each.kind, scale, each.preprocess, names[f"control.{place}.image"]))
+    for place, control in enumerate(request.control):
+        scale = networks[control.kind].scale if control.scale is None else control.scale
+        controls.append(Control(control.kind, scale, control.preprocess, names[f"control.{place}.image"]))
     image, mask = names.get("image", ""), names.get("mask", "")
     if mask and is_blank(decode(files[mask]).convert("L")):
-        raise BadRequest("mask", "has no white area, which is what is drawn anew; black stays")
+        raise InvalidRequestError("mask", "has no white area: white is regenerated, black is kept")
     return Inputs(image, strength if image else 1.0, mask, tuple(controls)), files
 
 
-def _given(field: str, text: str) -> Given:
+def _decode_upload(field: str, text: str) -> Given:
     try:
         return Given(field, content(text))
     except RejectedImageError as err:
-        raise BadRequest(field, str(err)) from err
+        raise InvalidRequestError(field, str(err)) from err
 
 
-def _uses(
+def _lora_weights(
     request: GenerationRequest,
     about: PackageInfo,
     shelf: Mapping[str, Adapter],
     engine: Engine,
-    tagged: Sequence[tuple[str, float | None]],
+    prompt_loras: Sequence[tuple[str, float | None]],
 ) -> dict[str, float]:
-    """Return the weight of each LoRA that takes part: the character's own, the scene's, those asked for."""
-    uses = {about.trigger: 1.0} if about.has_lora else {}
-    known = {**{name: adapter.weight for name, adapter in shelf.items()}, **uses}
+    """Return name -> weight of each LoRA to use: the character's own, the scene's, the requested ones."""
+    weights = {about.trigger: 1.0} if about.has_lora else {}
+    known = {**{name: adapter.weight for name, adapter in shelf.items()}, **weights}
     if request.scene and engine == "torch":
         scene = {request.scene, about.scenes[request.scene].category}
-        uses |= {name: adapter.weight for name, adapter in shelf.items() if scene & {*adapter.scenes}}
+        weights |= {name: adapter.weight for name, adapter in shelf.items() if scene & {*adapter.scenes}}
     named = [("adapters", use.name, use.weight) for use in request.adapters]
-    named += [("prompt", name, weight) for name, weight in tagged]
+    named += [("prompt", name, weight) for name, weight in prompt_loras]
     for where, name, weight in named:
         if name not in known:
-            there_are = ", ".join(sorted(known)) or "this server has none"
-            raise BadRequest(where, f"there is no {name!r}: {there_are}")
-        uses[name] = known[name] if weight is None else weight
+            available = ", ".join(sorted(known)) or "none"
+            raise InvalidRequestError(where, f"unknown LoRA {name!r}; available: {available}")
+        weights[name] = known[name] if weight is None else weight
     if len({name for _, name, _ in named}) < len(named):
-        raise BadRequest(named[-1][0], "one of them is named twice")
-    return uses
+        raise InvalidRequestError(named[-1][0], "the same LoRA is named twice")
+    return weights
 
 
 def again(order: ResolvedRequest) -> GenerationRequest:
-    """Return the request that this order is drawn by once more, but for its pictures, which are not kept."""
+    """Return the request that generates the same images, without input images, which are not stored."""
     settings, inputs = order.settings, order.settings.inputs
     return GenerationRequest(
         prompt=order.prompt,
@@ -369,24 +404,24 @@ def again(order: ResolvedRequest) -> GenerationRequest:
         adapters=tuple(LoraUse(name=name, weight=weight) for name, weight in settings.adapters),
         strength=inputs.strength if inputs.image else None,
         control=tuple(
-            Steer(kind=each.kind, image="", scale=each.scale, preprocess=each.preprocess)
-            for each in inputs.controls
+            Steer(kind=control.kind, image="", scale=control.scale, preprocess=control.preprocess)
+            for control in inputs.controls
         ),
     )
 
 
 def from_png_text(texts: Mapping[str, str], given: frozenset[str] = frozenset()) -> GenerationRequest:
-    """Return the request for one image as the texts of its PNG file tell it: drawn again, it is the same.
+    """Return the request that generates the same image, from the texts of its PNG file.
 
     Args:
-        texts: of the file.
-        given: the fields with pictures that the caller puts in itself: a file names its pictures only.
+        texts: the PNG texts by keyword.
+        given: the image fields that the caller adds itself: a file holds only the hashes of its input images.
 
     Raises:
-        BadRequest: the texts are not those of an image of this project, or it takes a picture.
+        InvalidRequestError: the texts do not describe an image of this project, or an input image is missing.
     """
     try:
-        lacks = missing(texts, given)
+        missing_input = missing(texts, given)
         values = {
             "prompt": texts["prompt"],
             "negative_prompt": texts.get("negative_prompt", ""),
@@ -397,7 +432,8 @@ def from_png_text(texts: Mapping[str, str], given: frozenset[str] = frozenset())
             "strength": json.loads(texts.get("strength", "null")),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as err:
-        raise BadRequest("", f"this file does not tell how it was drawn: {err}") from err
-    if lacks:
-        raise BadRequest(lacks[0], f"it was drawn with a picture that has to be given again: {lacks[1]}")
+        raise InvalidRequestError("", f"this file does not say how it was generated: {err}") from err
+    if missing_input:
+        name, expected = missing_input
+        raise InvalidRequestError(name, f"needs the input image of the original again: {expected}")
     return parse_request(values)
