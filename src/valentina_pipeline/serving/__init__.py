@@ -1,1 +1,1 @@
-"""What serves a character: the command, the server, and the studio that both draw with."""
+"""Serving: the inference engine, the job queue, the HTTP API and the commands."""

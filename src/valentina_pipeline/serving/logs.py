@@ -1,14 +1,14 @@
-"""Logs of a server and of the process that draws: one line a record, whatever texts of others are in it."""
+"""Logging of the server and its worker process: one line per record, even with untrusted text in it."""
 
 import logging
 import sys
 
 FORMAT = "%(levelname)s %(name)s: %(message)s"
-"""As conf/logging.yml has it."""
+"""Same format as in conf/logging.yml."""
 
 
 class OneLine(logging.Formatter):
-    """Escapes control characters, so that no text within a record looks like another record."""
+    """Escapes control characters, so that text within a record cannot imitate another record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
@@ -16,18 +16,18 @@ class OneLine(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: object) -> str:
-        """Return a traceback, indented: texts in it begin no line either."""
+        """Return an indented traceback, so that text in it cannot imitate a record."""
         lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]
         return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 def printable(text: str) -> str:
-    """Return a text with line ends, control characters and the like as Python escapes them."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    """Return the text with unprintable characters, such as line ends, as Python escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def configure() -> None:
-    """Have this process log to standard error: the pipeline's own messages, and everybody's warnings."""
+    """Log to standard error: messages of the pipeline from INFO, of libraries from WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine(FORMAT))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -35,9 +35,9 @@ def configure() -> None:
 
 
 def silence_prompts() -> None:
-    """Have libraries that quote prompts in warnings keep them to themselves."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
+    """Silence warnings of libraries that quote prompts in them."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    for library in (of_diffusers, of_transformers):
+    for library in (diffusers_logging, transformers_logging):
         library.set_verbosity_error()

@@ -27,17 +27,18 @@ def _download(root: Path, uri: str) -> Path:
 
 
 def open_package(root: Path, package: str | None, concept: str | None) -> "PackageInfo":
-    """Return the package that is meant, its files and its rights checked.
+    """Return the description of a package, after checking its files and its rights.
 
     Args:
         root: the project.
-        package: a folder, or models:/NAME@ALIAS, which is downloaded for as long as this process lives.
-        concept: whose package of the project, where no other is meant; None takes the first one.
+        package: a folder, or models:/NAME@ALIAS, which is downloaded until this process ends; None takes the
+            project's package.
+        concept: the concept of the project's package; None takes the first one.
 
     Raises:
-        BadPackage: it is none, or may not draw.
-        NoSuchVersion: the registry does not have it.
-        ValueError: no concept is named.
+        InvalidPackageError: the folder is not a package, or the package may not generate.
+        VersionNotFoundError: the registry does not have the version.
+        ValueError: the project has no concept.
     """
     from valentina_pipeline.config.effective import first_concept
     from valentina_pipeline.serving.inference.package import read
@@ -52,5 +53,5 @@ def open_package(root: Path, package: str | None, concept: str | None) -> "Packa
 
 
 def signing_folder(root: Path) -> Path:
-    """Return the folder of the key that signs files: a project's own, which git ignores."""
+    """Return the folder of the project's signing key, which git ignores."""
     return root / "conf/local/c2pa"

@@ -459,8 +459,8 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
         (("--database", "postgresql+psycopg://nobody@127.0.0.1:1/none"), "--database postgresql+psycopg"),
         (("--adapters", "."), "adapters.yml is missing"),
         (("--keys", "none.yml"), "none.yml"),
-        (("--compile", "--engine", "onnx"), "--compile is for --engine torch"),
-        (("--state", "held"), "--state held is another server's, which runs: end it"),
+        (("--compile", "--engine", "onnx"), "--compile requires --engine torch"),
+        (("--state", "held"), "--state held is in use by a running server: stop it"),
         (
             ("--state", "broken"),
             "broken/jobs.sqlite: the queue's database cannot be used: its file is",
@@ -487,7 +487,7 @@ def test_a_start_whose_port_is_taken_touches_nothing_of_the_state(
     with socket.create_server(("127.0.0.1", 0)) as other:
         result = CliRunner().invoke(serve, [str(package), "--port", str(other.getsockname()[1])])
     assert result.exit_code == 1
-    assert "cannot be listened at: Address already in use; end the server that does" in result.output
+    assert ": Address already in use; stop the other server" in result.output
     assert not (tmp_path / "served").exists()
 
 

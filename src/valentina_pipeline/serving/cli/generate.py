@@ -1,4 +1,4 @@
-"""The command `kedro generate`: draw from a published package."""
+"""The command `kedro generate`: generate images with a published package."""
 
 import base64
 import hashlib
@@ -26,54 +26,64 @@ from valentina_pipeline.serving.packages import open_package, signing_folder
 
 @click.command()
 @click.argument("prompts", metavar="[PROMPT]...", nargs=-1)
-@click.option("--concept", help="Whose package; without, the first of params.yaml's concepts.")
-@click.option("--package", help="A package folder elsewhere, or models:/NAME@champion of the registry.")
+@click.option("--concept", help="Concept of the package; default: the first concept of params.yaml.")
+@click.option("--package", help="A package folder, or models:/NAME@champion of the registry.")
 @click.option(
     "--scene",
     "scenes",
     multiple=True,
-    help="One of the package's library, or a kind of them; may be repeated.",
+    help="A scene or a category of scenes of the package; may be repeated.",
 )
-@click.option("--preset", help="draft, standard, high or ultra; without, the package's own.")
-@click.option("--seed", type=int, help="Of the first image, 1 without; the next ones count up.")
-@click.option("--count", default=1, show_default=True, help="How many images of each prompt.")
-@click.option("--negative", "negative_prompt", help="What the image does not show.")
-@click.option("--steps", type=int, help="Of the sampler, over the preset's.")
-@click.option("--guidance", type=float, help="How strictly the prompt is followed, over the preset's.")
+@click.option("--preset", help="draft, standard, high or ultra; default: the package's default preset.")
+@click.option("--seed", type=int, help="Seed of the first image, by default 1; each next image adds 1.")
+@click.option("--count", default=1, show_default=True, help="Number of images per prompt.")
+@click.option("--negative", "negative_prompt", help="What the image must not show.")
+@click.option("--steps", type=int, help="Sampler steps; overrides the preset.")
+@click.option("--guidance", type=float, help="Guidance scale; overrides the preset.")
 @click.option("--width", type=int, help="Pixels.")
 @click.option("--height", type=int, help="Pixels.")
-@click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="The sampler, over the preset's.")
+@click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="Sampler; overrides the preset.")
 @click.option(
     "--engine",
     type=click.Choice(get_args(Engine)),
     default="torch",
     show_default=True,
-    help="procedural: a preview by the renderer.",
+    help="Backend; procedural: a preview by the renderer.",
 )
-@click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
 @click.option(
-    "--adapter", "uses", multiple=True, metavar="NAME[:WEIGHT]", help="One of them; may be repeated."
+    "--adapters", type=click.Path(path_type=Path), help="Folder of further LoRAs with adapters.yml."
 )
-@click.option("--image", type=click.Path(path_type=Path), help="Begin from this picture.")
-@click.option("--strength", type=float, help="How much of it is drawn anew, 0 to 1; without, 0.6.")
-@click.option("--mask", type=click.Path(path_type=Path), help="As large: white is drawn anew, black stays.")
+@click.option(
+    "--adapter", "uses", multiple=True, metavar="NAME[:WEIGHT]", help="A LoRA to use; may be repeated."
+)
+@click.option("--image", type=click.Path(path_type=Path), help="Initial image.")
+@click.option(
+    "--strength", type=float, help="How strongly the initial image is changed, 0 to 1; default: 0.6."
+)
+@click.option(
+    "--mask",
+    type=click.Path(path_type=Path),
+    help="Mask as large as the image: white is regenerated, black is kept.",
+)
 @click.option(
     "--control",
     "controls",
     multiple=True,
     metavar="KIND:FILE[:SCALE]",
-    help="Keep to a picture, such as canny:FILE; may be repeated.",
+    help="Control image, such as canny:FILE; may be repeated.",
 )
 @click.option(
-    "--like", type=click.Path(path_type=Path), help="Draw as this image was drawn, but for what you say."
+    "--like",
+    type=click.Path(path_type=Path),
+    help="Take all parameters from this image; other options override them.",
 )
-@click.option("--sheet", is_flag=True, help="All of them on one page too, a row a prompt.")
+@click.option("--sheet", is_flag=True, help="Also write a contact sheet, one row per prompt.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("generated"),
     show_default=True,
-    help="A folder.",
+    help="Folder of the images.",
 )
 @click.pass_obj
 def generate(
@@ -94,16 +104,16 @@ def generate(
     output: Path,
     **given: Any,
 ) -> None:
-    r"""Draw PROMPTs from a published package and print where the images are.
+    r"""Generate images of PROMPTs with a published package and print their paths.
 
     \b
-    The trigger word is put in where the prompt lacks it:
+    The trigger word is added where the prompt lacks it:
       kedro generate "smiling, wearing a red dress, beach background" --count 4
       kedro generate "at sea" "in a garden" "at night" --count 3 --sheet
       kedro generate --scene travel --scene cover --count 3 --sheet
-    The same prompt, settings and seed give the same image. An image tells how it was drawn:
+    The same prompt, settings and seed give the same image. Each image contains its parameters:
       kedro generate --like generated/valentina_moreau-1f2e3d4c-1.png --preset high
-    Pictures can be begun from, in part too, and kept to:
+    Initial image, mask and control images:
       kedro generate "in a garden" --image one.png --mask where.png --control canny:pose.png:0.8
     """
     from valentina_pipeline.common.missing_model import MissingModelError
@@ -119,42 +129,38 @@ def generate(
         about = open_package(root, package, concept)
         shelf = read_adapters(adapters, about) if adapters else {}
         networks = read_controls(about, root, adapters)
-        shown = _shown(image, mask, controls)
-        said = {k: v for k, v in given.items() if v is not None}
-        common = {**_before(like, frozenset(shown)), **said, **_used(uses), **shown}
-        rows = product(_words(prompts, "prompt"), _words(_named(scenes, about), "scene"))
+        inputs = _input_images(image, mask, controls)
+        options = {k: v for k, v in given.items() if v is not None}
+        common = {**_parameters_from(like, frozenset(inputs)), **options, **_adapters(uses), **inputs}
+        rows = product(_as_fields(prompts, "prompt"), _as_fields(_expand_categories(scenes, about), "scene"))
         requests = [parse_request({**common, **prompt, **scene}) for prompt, scene in rows]
-        # before the networks are loaded
+        # check all requests before the networks are loaded
         orders = [resolve_request(request, about, shelf, engine, networks) for request in requests]
         signer = Signer(signing_folder(root))
-        with _bar(orders) as on_step:
-            studio = InferenceEngine(about, root=root, shelf=shelf, engine=engine, controls=networks)
-            drawn = studio.draw(orders, on_step)
-    except (
-        MissingModelError,
-        UnsafePromptError,
-        ValueError,
-        OSError,
-    ) as err:  # what is wrong with a file is a ValueError
+        with _progress_bar(orders) as on_step:
+            inference = InferenceEngine(about, root=root, shelf=shelf, engine=engine, controls=networks)
+            results = inference.draw(orders, on_step)
+    except (MissingModelError, UnsafePromptError, ValueError, OSError) as err:  # errors in files: ValueError
         raise click.ClickException(str(err)) from err
-    for each in (image for row in drawn for image in row):
-        if each.image is None:
-            click.echo(f"seed {each.seed}: not shown, {each.refused}", err=True)
+    for result in (result for row in results for result in row):
+        if result.image is None:
+            click.echo(f"seed {result.seed}: not shown, {result.refused}", err=True)
         else:
-            click.echo(save(each.image, output, f"{about.trigger}-{_short(each.order)}-{each.seed}", signer))
-    likeness = [each.identity for row in drawn for each in row if each.identity is not None]
-    if likeness and about.identity:
-        listed = " ".join(f"{each:.2f}" for each in likeness)
-        click.echo(f"identity: {listed}; {about.identity.gate:.2f} and more counts as her", err=True)
-    if all(each.refused for row in drawn for each in row):
-        raise click.ClickException("every image was refused: try another prompt, seed or picture")
+            name = f"{about.trigger}-{_digest(result.order)}-{result.seed}"
+            click.echo(save(result.image, output, name, signer))
+    scores = [result.identity for row in results for result in row if result.identity is not None]
+    if scores and about.identity:
+        listed = " ".join(f"{score:.2f}" for score in scores)
+        click.echo(f"identity: {listed}; at least {about.identity.gate:.2f} counts as a match", err=True)
+    if all(result.refused for row in results for result in row):
+        raise click.ClickException("every image was refused: try another prompt, seed or input image")
     if sheet:
-        click.echo(save(_on_one_page(drawn), output, f"{about.trigger}-sheet-{_short(*orders)}", signer))
+        click.echo(save(_contact_sheet(results), output, f"{about.trigger}-sheet-{_digest(*orders)}", signer))
 
 
 @contextmanager
-def _bar(orders: "Sequence[ResolvedRequest]") -> "Iterator[OnStep]":
-    """Show how much is drawn, where that goes to a terminal, of orders with equal settings."""
+def _progress_bar(orders: "Sequence[ResolvedRequest]") -> "Iterator[OnStep]":
+    """Show the progress of orders with equal settings, if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -163,13 +169,15 @@ def _bar(orders: "Sequence[ResolvedRequest]") -> "Iterator[OnStep]":
         bar = progress.add_task("loading", total=sum(len(order.seeds) for order in orders))
 
         def on_step(done: int, latents: "Tensor") -> None:
-            progress.update(bar, advance=len(latents) / orders[0].settings.steps_done, description="drawing")
+            progress.update(
+                bar, advance=len(latents) / orders[0].settings.steps_done, description="generating"
+            )
 
         yield on_step
 
 
 def save(image: "Image", folder: Path, name: str, signer: "Signer") -> Path:
-    """Write an image with its marks and return its path."""
+    """Write a signed image and return its path."""
     from valentina_pipeline.common import atomic_files
 
     file = folder / f"{name}.png"
@@ -177,15 +185,15 @@ def save(image: "Image", folder: Path, name: str, signer: "Signer") -> Path:
     return file
 
 
-def _short(*orders: "ResolvedRequest") -> str:
-    """Return eight digits that tell orders apart, whatever their seeds."""
+def _digest(*orders: "ResolvedRequest") -> str:
+    """Return eight hexadecimal digits that identify orders without their seeds."""
     return hashlib.sha256(
         "\n".join(f"{o.settings} {o.negative_prompt} {o.prompt}" for o in orders).encode()
     ).hexdigest()[:8]
 
 
-def _on_one_page(drawn: "list[list[GenerationResult]]") -> "Image":
-    """Return a contact sheet, a row an order, marked as its images are; a refused one is blank."""
+def _contact_sheet(results: "list[list[GenerationResult]]") -> "Image":
+    """Return a marked contact sheet with one row per order; refused images are blank."""
     from PIL import Image
 
     from valentina_pipeline.image.io.contact_sheet import contact_sheet
@@ -193,52 +201,52 @@ def _on_one_page(drawn: "list[list[GenerationResult]]") -> "Image":
     from valentina_pipeline.image.provenance.watermark import add_watermark
     from valentina_pipeline.serving.marks.c2pa import MADE_WITH
 
-    all_of_them = [each for row in drawn for each in row]
-    shown = [each.image or Image.new("RGB", (8, 8), "white") for each in all_of_them]
-    scenes = [each.order.prompt.partition(", ")[2] or each.order.prompt for each in all_of_them]
+    flat = [result for row in results for result in row]
+    images = [result.image or Image.new("RGB", (8, 8), "white") for result in flat]
+    scenes = [result.order.prompt.partition(", ")[2] or result.order.prompt for result in flat]
     labels = [
-        f"seed {each.seed}{', not shown' if each.refused else ''}\n{scene}"
-        for each, scene in zip(all_of_them, scenes, strict=True)
+        f"seed {result.seed}{', not shown' if result.refused else ''}\n{scene}"
+        for result, scene in zip(flat, scenes, strict=True)
     ]
-    page = contact_sheet(shown, labels, columns=len(drawn[0]), cell=256)
-    texts = next(image.info["text"] for each in all_of_them if (image := each.image))
+    page = contact_sheet(images, labels, columns=len(results[0]), cell=256)
+    texts = next(image.info["text"] for result in flat if (image := result.image))
     return add_provenance(add_watermark(page), {name: texts[name] for name in MADE_WITH if name in texts})
 
 
-def _words(texts: "Sequence[str]", field: str) -> "list[dict[str, str]]":
-    """Return the fields that each text makes; none at all is one row that says nothing."""
+def _as_fields(texts: "Sequence[str]", field: str) -> "list[dict[str, str]]":
+    """Return {field: text} for each text, or one empty mapping if there are no texts."""
     return [{field: text} for text in texts] or [{}]
 
 
-def _named(scenes: tuple[str, ...], about: "PackageInfo") -> list[str]:
-    """Return names of scenes, a kind of them taken apart."""
-    kinds = {scene.category for scene in about.scenes.values()}
+def _expand_categories(scenes: tuple[str, ...], about: "PackageInfo") -> list[str]:
+    """Return names of scenes; a category is replaced by the names of its scenes."""
+    categories = {scene.category for scene in about.scenes.values()}
     return [
         name
-        for wanted in scenes
+        for given in scenes
         for name in (
-            [n for n, s in about.scenes.items() if s.category == wanted] if wanted in kinds else [wanted]
+            [n for n, s in about.scenes.items() if s.category == given] if given in categories else [given]
         )
     ]
 
 
-def _before(like: Path | None, given: frozenset[str]) -> dict[str, Any]:
-    """Return the fields of the request that an image came from; without one, a first seed.
+def _parameters_from(image: Path | None, given: frozenset[str]) -> dict[str, Any]:
+    """Return the request fields that made an image; without an image, the default seed.
 
     Args:
-        like: the image.
-        given: the fields with pictures that are said beside it.
+        image: the PNG file.
+        given: the image fields that the options set.
     """
     from valentina_pipeline.image.io import png
     from valentina_pipeline.serving.inference.request import from_png_text
 
-    if like is None:
+    if image is None:
         return {"seed": 1}
-    return from_png_text(png.decode(like.read_bytes()).info.get("text", {}), given).model_dump()
+    return from_png_text(png.decode(image.read_bytes()).info.get("text", {}), given).model_dump()
 
 
-def _shown(image: Path | None, mask: Path | None, controls: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields that hold pictures, none of those that are not given."""
+def _input_images(image: Path | None, mask: Path | None, controls: tuple[str, ...]) -> dict[str, Any]:
+    """Return the fields of the given input images."""
     fields: dict[str, Any] = {
         name: _base64(file) for name, file in (("image", image), ("mask", mask)) if file
     }
@@ -248,7 +256,7 @@ def _shown(image: Path | None, mask: Path | None, controls: tuple[str, ...]) -> 
 
 
 def _control(text: str) -> dict[str, Any]:
-    """Return the control of KIND:FILE or KIND:FILE:SCALE."""
+    """Return the control field for KIND:FILE or KIND:FILE:SCALE."""
     kind, _, rest = text.partition(":")
     file, colon, scale = rest.rpartition(":")
     if not colon or not _is_number(scale):
@@ -268,8 +276,8 @@ def _base64(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
 
 
-def _used(uses: tuple[str, ...]) -> dict[str, Any]:
-    """Return the field `adapters` of NAME or NAME:WEIGHT texts, none where none is given."""
+def _adapters(uses: tuple[str, ...]) -> dict[str, Any]:
+    """Return the field `adapters` for NAME or NAME:WEIGHT texts, or no field without texts."""
     split = [use.partition(":") for use in uses]
     adapters = [{"name": name, "weight": weight or None} for name, _, weight in split]
     return {"adapters": adapters} if adapters else {}

@@ -1,4 +1,4 @@
-"""The command `kedro serve`, which `python -m valentina_pipeline.serving` is too."""
+"""The command `kedro serve`, also available as `python -m valentina_pipeline.serving`."""
 
 import ipaddress
 import socket
@@ -19,41 +19,57 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("package", required=False)
 @click.option(
-    "--concept", help="Whose package of this project; without, the first of params.yaml's concepts."
+    "--concept", help="Concept of this project's package; default: the first concept of params.yaml."
 )
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Another than this machine's needs --keys."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; other than loopback requires --keys.",
 )
-@click.option("--port", default=8800, show_default=True, help="0 takes a free one.")
-@click.option("--base", help="A folder or hub id of the base model, where the package embeds none.")
+@click.option("--port", default=8800, show_default=True, help="Port; 0 takes a free one.")
+@click.option("--base", help="Folder or hub id of the base model, if the package embeds none.")
 @click.option("--engine", type=click.Choice(get_args(Engine)), default="torch", show_default=True)
 @click.option(
-    "--compile", is_flag=True, help="torch: the first images take half a minute longer, further ones less."
+    "--compile",
+    is_flag=True,
+    help="torch only: the first images take half a minute longer, further images less time.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="Of the processor, for drawing; without, all but one."
+    "--threads", type=click.IntRange(min=1), help="CPU threads for generation; default: all but one."
 )
-@click.option("--or-renderer", is_flag=True, help="Draw by the renderer, labelled, where no network loads.")
-@click.option("--adapters", type=click.Path(path_type=Path), help="A folder of further LoRAs: adapters.yml.")
+@click.option(
+    "--or-renderer", is_flag=True, help="If no network can be loaded, use the renderer and label its images."
+)
+@click.option(
+    "--adapters", type=click.Path(path_type=Path), help="Folder of further LoRAs with adapters.yml."
+)
 @click.option(
     "--fallback",
-    help="A package, such as models:/NAME@former, that draws once images are no longer like her.",
+    help="Package, such as models:/NAME@former, to use once identity scores fall too low.",
 )
-@click.option("--keys", type=click.Path(path_type=Path), help="A file of API keys; see --new-key.")
+@click.option("--keys", type=click.Path(path_type=Path), help="File of API keys; see --new-key.")
 @click.option(
-    "--new-key", metavar="NAME", help="Print a new key and its lines for the file of keys, and end."
+    "--new-key", metavar="NAME", help="Print a new key and its lines for the file of keys, and exit."
 )
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
     default=Path("served"),
     show_default=True,
-    help="A folder for the queue and, for a day, the images.",
+    help="Folder for the queue and, for a day, the images.",
 )
-@click.option("--database", help="The queue elsewhere: postgresql+psycopg://USER@HOST/NAME.")
-@click.option("--queue", default=256, show_default=True, help="Jobs that may wait; further ones get a 429.")
-@click.option("--origin", "origins", multiple=True, help="A site whose pages may call; may be repeated.")
-@click.option("--log-prompts", is_flag=True, help="Write prompts to the log, which else has none.")
+@click.option("--database", help="Database of the queue: postgresql+psycopg://USER@HOST/NAME.")
+@click.option(
+    "--queue",
+    default=256,
+    show_default=True,
+    help="Maximum number of waiting jobs; further requests get a 429.",
+)
+@click.option(
+    "--origin", "origins", multiple=True, help="Site whose pages may call the API (CORS); may be repeated."
+)
+@click.option("--log-prompts", is_flag=True, help="Write prompts to the log, which has none by default.")
 @click.pass_obj
 def serve(
     metadata: object,
@@ -76,15 +92,15 @@ def serve(
     origins: tuple[str, ...],
     log_prompts: bool,
 ) -> None:
-    r"""Serve a published PACKAGE by HTTP: a page, jobs with progress, OpenAI's and A1111's calls, metrics.
+    r"""Serve a published PACKAGE by HTTP: a page, jobs with progress, OpenAI's and A1111's APIs, metrics.
 
-    PACKAGE is a folder or models:/NAME@champion of the registry; without, this project's.
+    PACKAGE is a folder or models:/NAME@champion of the registry; default: this project's package.
 
     \b
       kedro serve
       curl localhost:8800/v1/generations --json '{"prompt": "smiling, beach background"}'
-    The API explains itself at /docs. Ctrl-C lets what is being drawn end; what waits is drawn after
-    the next start from the same --state.
+    The API is documented at /docs. Ctrl-C finishes the running job; waiting jobs run after the next
+    start with the same --state.
     """
     import uvicorn
     from starlette.middleware.cors import CORSMiddleware
@@ -105,62 +121,67 @@ def serve(
 
     if new_key:
         key, lines = create_key(new_key)
-        click.echo(f"{key}\n\nIt is shown this once. The file of keys says of it:\n\n{lines}", nl=False)
+        click.echo(
+            f"{key}\n\nThe key is shown only once. Add these lines to the file of keys:\n\n{lines}", nl=False
+        )
         return
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
         about = open_package(root, package, concept)
-        former = _alike(open_package(root, fallback, None), about) if fallback else None
+        fallback_info = _check_fallback(open_package(root, fallback, None), about) if fallback else None
         if compile and engine != "torch":
-            raise ValueError(f"--compile is for --engine torch, not for {engine}")
-        known = read_keys(keys) if keys else {}
-        if not known and not _is_loopback(host):
-            raise ValueError(f"--host {host} lets others in: --keys names who may ask, --new-key makes one")
+            raise ValueError(f"--compile requires --engine torch (got {engine})")
+        api_keys = read_keys(keys) if keys else {}
+        if not api_keys and not _is_loopback(host):
+            raise ValueError(f"--host {host} is open to other machines: set --keys; --new-key creates a key")
         shelf = read_adapters(adapters, about) if adapters else {}
         controls = read_controls(about, root, adapters)
-        bound = _bound(host, port)  # before anything of the state is touched
+        bound = _bind(host, port)  # before the state folder is changed
         private(state)
         # servers that share a PostgreSQL may share the folder of images too
-        lock = None if database else _locked(state)
+        lock = None if database else _lock(state)
         store = JobStore(database or sqlite(state), queue, alone=lock is not None)
-    except (ValueError, OSError) as err:  # what is wrong with a file is a ValueError
+    except (ValueError, OSError) as err:  # errors in files are ValueErrors
         raise click.ClickException(str(err)) from err
     except (ImportError, UnavailableError) as err:
         where = f"--database {database}" if database else str(state / "jobs.sqlite")
         raise click.ClickException(f"{where}: {err}") from err
     metrics = Metrics()
-    keyed = signing_folder(root) if (root / "conf").is_dir() else state / "c2pa"
-    opening = WorkerConfig(about.folder, keyed, base, root, adapters, engine, or_renderer, compile, threads)
-    desk = Dispatcher(store, about, opening, state / "images", metrics, fallback=former)
-    gate = ApiKeyAuth(known)
-    app = create_app(GenerationService(shelf, desk, gate, metrics, log_prompts, engine, controls, root))
+    key_folder = signing_folder(root) if (root / "conf").is_dir() else state / "c2pa"
+    config = WorkerConfig(
+        about.folder, key_folder, base, root, adapters, engine, or_renderer, compile, threads
+    )
+    dispatcher = Dispatcher(store, about, config, state / "images", metrics, fallback=fallback_info)
+    auth = ApiKeyAuth(api_keys)
+    app = create_app(GenerationService(shelf, dispatcher, auth, metrics, log_prompts, engine, controls, root))
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     logs.configure()
-    click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (its API: /docs; Ctrl-C ends it)")
+    click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (API: /docs; Ctrl-C stops it)")
     with bound:
         uvicorn.Server(configure(app, log_config=None)).run(sockets=[bound])
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
 
     Raises:
-        ValueError: the port is taken, or the host is not this machine's.
+        ValueError: the port is taken, or the host is not an address of this machine.
     """
     try:
         return socket.create_server((host, port))
     except OSError as err:
-        why, _, _ = str(err.strerror or err).partition(" (")
-        said = f"--host {host} --port {port} cannot be listened at: {why}"
-        raise ValueError(f"{said}; end the server that does, or give another --port") from err
+        reason, _, _ = str(err.strerror or err).partition(" (")
+        raise ValueError(
+            f"cannot listen on --host {host} --port {port}: {reason}; stop the other server or set --port"
+        ) from err
 
 
-def _locked(state: Path) -> "FileLock":
-    """Return the lock of a state folder, which is kept for as long as this process lives.
+def _lock(state: Path) -> "FileLock":
+    """Return the lock of the state folder, which this process holds until it ends.
 
     Raises:
-        ValueError: another server has it.
+        ValueError: another server holds it.
     """
     from filelock import FileLock, Timeout
 
@@ -169,20 +190,22 @@ def _locked(state: Path) -> "FileLock":
         lock.acquire()
     except Timeout as err:
         raise ValueError(
-            f"--state {state} is another server's, which runs: end it, or give another folder; "
-            "servers that are to share a queue take --database"
+            f"--state {state} is in use by a running server: stop it, or set another folder; "
+            "to share a queue between servers, use --database"
         ) from err
     return lock
 
 
-def _alike(fallback: "PackageInfo", about: "PackageInfo") -> "PackageInfo":
-    """Return the fallback, which has to draw what was asked of the other.
+def _check_fallback(fallback: "PackageInfo", about: "PackageInfo") -> "PackageInfo":
+    """Return the fallback package, which must have the same character and base model.
 
     Raises:
-        ValueError: it is of another character or base.
+        ValueError: the character or the base model differs.
     """
     if (fallback.trigger, fallback.base_hash) != (about.trigger, about.base_hash):
-        raise ValueError(f"--fallback: {fallback.folder} is of another character or base than {about.folder}")
+        raise ValueError(
+            f"--fallback: {fallback.folder} must have the character and base model of {about.folder}"
+        )
     return fallback
 
 

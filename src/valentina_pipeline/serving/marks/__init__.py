@@ -1,1 +1,1 @@
-"""Marks of generated images in files: Content Credentials and their detection."""
+"""Marks of generated images: Content Credentials, and detection of all marks in files."""

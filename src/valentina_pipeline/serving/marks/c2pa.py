@@ -1,6 +1,6 @@
-"""Content Credentials: a signed C2PA manifest in each file that says a model made it.
+"""Content Credentials: sign each file with a C2PA manifest that says that a model made it.
 
-A key that nobody vouches for proves that the file is as it left here, not who "here" is.
+A self-signed key proves that the file is unchanged since signing, but not who signed it.
 """
 
 import io
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 KEY, CHAIN = "c2pa-key.pem", "c2pa-chain.pem"
-YEARS = 10
+VALID_YEARS = 10
 OWN = "Valentina Pipeline, self-signed: nobody vouches for it"
 GENERATOR = "Valentina Pipeline"
 PNG = "image/png"
@@ -31,27 +31,26 @@ SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
     "builder": {"thumbnail": {"enabled": False}},
 }
-"""The C2PA library's. Of itself it asks the addresses that a file names: for its manifest, for identities."""
-
+"""Settings of the C2PA library, whose default is to request URLs that a file names."""
 
 MADE_WITH = ("lora_sha256", "base_sha256", "image_sha256", "mask_sha256")
-"""Texts that the manifest has, too."""
+"""PNG texts that are copied into the manifest."""
 
 
 class InvalidCredentialsError(ValueError):
-    """The key or its certificates cannot be used; the message says why."""
+    """The key or its certificates cannot be used; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a file's manifest says.
+    """Content of a file's manifest.
 
     Attributes:
-        source_type: IPTC's term for how the file was made, "" where it does not say.
+        source_type: IPTC's term for the origin of the file, "" if absent.
         signer: the common name in the signer's certificate.
-        intact: whether file and manifest are as they were signed.
-        trusted: whether the signer's certificate leads to one that this machine trusts.
-        lora_sha256: which LoRA drew it, "" where it does not say.
+        intact: True where file and manifest are unchanged since signing.
+        trusted: True where the certificate chain ends at one that this machine trusts.
+        lora_sha256: hash of the LoRA that made the image, "" if absent.
     """
 
     source_type: str
@@ -62,29 +61,28 @@ class Manifest:
 
     @property
     def generated(self) -> bool:
-        """Whether it says that a trained model made the file."""
+        """True where the manifest says that a trained model made the file."""
         return self.source_type == SOURCE_TYPE
 
 
 class Signer:
-    """Signs PNG files with the key of a folder, which is made where there is none.
+    """Signs PNG files with the key of a folder, which is created if missing.
 
     Args:
         folder: holds c2pa-key.pem (PKCS 8, P-256) and c2pa-chain.pem (the signer's certificate first).
 
     Raises:
-        InvalidCredentialsError: they are there and cannot be used.
+        InvalidCredentialsError: the files exist and cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
         import c2pa
 
         if not (folder / KEY).is_file():
-            with atomic_files.alone(
-                atomic_files.private(folder)
-            ):  # of processes that start at once, one makes the key
+            # of several starting processes only one creates the key
+            with atomic_files.alone(atomic_files.private(folder)):
                 if not (folder / KEY).is_file():
-                    _make(folder)
+                    _create_key(folder)
         info = c2pa.C2paSignerInfo(
             alg=c2pa.C2paSigningAlg.ES256,
             sign_cert=(folder / CHAIN).read_bytes(),
@@ -94,13 +92,13 @@ class Signer:
         try:
             self._signer = c2pa.Signer.from_info(info)
         except c2pa.C2paError as err:
-            raise InvalidCredentialsError(f"{folder}: {KEY} and {CHAIN} do not sign: {err}") from err
+            raise InvalidCredentialsError(f"{folder}: {KEY} and {CHAIN} cannot sign: {err}") from err
 
     def encode(self, image: "Image") -> bytes:
-        """Return a drawn image as a PNG file with its texts and a manifest.
+        """Return a generated image as a PNG file with its texts and a manifest.
 
         Raises:
-            InvalidCredentialsError: the library refuses the key, or the file.
+            InvalidCredentialsError: the library refuses the key or the file.
         """
         import c2pa
 
@@ -127,19 +125,20 @@ class Signer:
 
 
 def _history(texts: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return C2PA's actions and ingredients of an image that says so much of itself.
+    """Return the C2PA actions and ingredients of an image from its PNG texts.
 
-    One that began from a picture was opened and edited; the picture is the ingredient, named by its sha256.
+    An image made from an initial image was opened and edited; the initial image is the ingredient, named by
+    its sha256.
     """
     source = {"digitalSourceType": source_type(texts)}
-    given = texts.get("image_sha256")
-    if not given:
+    initial_image = texts.get("image_sha256")
+    if not initial_image:
         return [{"action": "c2pa.created", **source}], []
     ingredient = {
         "title": "the picture that it began from",
         "format": PNG,
         "relationship": "parentOf",
-        "instance_id": f"sha256:{given}",
+        "instance_id": f"sha256:{initial_image}",
         "label": "began-from",
     }
     opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["began-from"]}}
@@ -147,9 +146,9 @@ def _history(texts: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[
 
 
 def read(content: bytes, kind: str = PNG) -> Manifest | None:
-    """Return what a file's manifest says, None where it has none that can be read.
+    """Return a file's manifest, or None where it has no readable one.
 
-    A manifest elsewhere, at an address that the file names, is not asked for.
+    A remote manifest at a URL that the file names is not requested.
 
     Args:
         content: the file.
@@ -159,29 +158,29 @@ def read(content: bytes, kind: str = PNG) -> Manifest | None:
 
     try:
         with c2pa.Reader(kind, io.BytesIO(content), context=_context()) as reader:
-            return _found(json.loads(reader.json()))
+            return _parse_manifest(json.loads(reader.json()))
     except (c2pa.C2paError, LookupError, TypeError, AttributeError):
-        return None  # or one that says something else than manifests do
+        return None  # no manifest, or one of another structure
 
 
 @lru_cache(maxsize=1)
 def _context() -> Any:
-    """Return the library's settings: it asks no address."""
+    """Return a library context without network access."""
     import c2pa
 
     return c2pa.Context.from_dict(SETTINGS)
 
 
-def _found(store: Any) -> Manifest:
+def _parse_manifest(store: Any) -> Manifest:
     manifest = store["manifests"][store["active_manifest"]]
-    assertions = {each["label"]: each["data"] for each in manifest.get("assertions", [])}
+    assertions = {item["label"]: item["data"] for item in manifest.get("assertions", [])}
     actions: list[Any] = next(
         (data["actions"] for name, data in assertions.items() if "c2pa.actions" in name), []
     )
-    problems = {each["code"] for each in store.get("validation_status", [])}
+    problems = {status["code"] for status in store.get("validation_status", [])}
     return Manifest(
         source_type=next(
-            (str(each["digitalSourceType"]) for each in actions if "digitalSourceType" in each), ""
+            (str(action["digitalSourceType"]) for action in actions if "digitalSourceType" in action), ""
         ),
         signer=str(manifest.get("signature_info", {}).get("common_name", "")),
         intact=not problems - {"signingCredential.untrusted"},
@@ -190,47 +189,47 @@ def _found(store: Any) -> Manifest:
     )
 
 
-def _make(folder: Path) -> None:
-    """Write a key and two certificates: C2PA wants a signer's certificate that another one signed."""
+def _create_key(folder: Path) -> None:
+    """Write a key and two certificates: C2PA requires a signer's certificate that another one signed."""
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    root, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    above = _certificate("Valentina Pipeline, self-signed root", root.public_key(), None, root)
-    chain = [_certificate(OWN, own.public_key(), above, root), above]
+    root_key, signer_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    issuer = _certificate("Valentina Pipeline, self-signed root", root_key.public_key(), None, root_key)
+    chain = [_certificate(OWN, signer_key.public_key(), issuer, root_key), issuer]
     pem = serialization.Encoding.PEM
-    key = own.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    atomic_files.replace(folder / CHAIN, b"".join(each.public_bytes(pem) for each in chain))
+    key = signer_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    atomic_files.replace(folder / CHAIN, b"".join(certificate.public_bytes(pem) for certificate in chain))
     atomic_files.replace(folder / KEY, key, 0o600)
 
 
-def _certificate(name: str, public: Any, above: "Certificate | None", key: Any) -> "Certificate":
+def _certificate(name: str, public: Any, issuer: "Certificate | None", key: Any) -> "Certificate":
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now, authority = datetime.now(UTC), above is None
+    now, authority = datetime.now(UTC), issuer is None
     usage = {
         "digital_signature": not authority, "key_cert_sign": authority, "crl_sign": authority,
         "content_commitment": False, "key_encipherment": False, "data_encipherment": False,
         "key_agreement": False, "encipher_only": False, "decipher_only": False,
     }  # fmt: skip
-    made = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(above.subject if above else subject)
+        .issuer_name(issuer.subject if issuer else subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=365 * YEARS))
+        .not_valid_after(now + timedelta(days=365 * VALID_YEARS))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(**usage), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
     )
     if not authority:
-        made = made.add_extension(
+        builder = builder.add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False
         )
-    return made.sign(key, hashes.SHA256())
+    return builder.sign(key, hashes.SHA256())

@@ -1,4 +1,4 @@
-"""Detect marks of a generated image."""
+"""Detect the marks of generated images: PNG text, XMP, C2PA manifest and watermark."""
 
 import io
 import math
@@ -9,33 +9,33 @@ from valentina_pipeline.image.provenance.metadata import MADE
 from valentina_pipeline.serving.marks import c2pa
 
 
-def _worded(manifest: c2pa.Manifest) -> str:
-    by = "vouched for" if manifest.trusted else "whom nobody here vouches for"
+def _describe(manifest: c2pa.Manifest) -> str:
+    trust = "trusted" if manifest.trusted else "not trusted on this machine"
     state = "unchanged since" if manifest.intact else "but the file was changed since"
-    made = MADE.get(manifest.source_type, "does not say how it was made")
-    return f"{made}, signed by {manifest.signer!r}, {by}, {state}"
+    origin = MADE.get(manifest.source_type, "origin not stated")
+    return f"{origin}, signed by {manifest.signer!r}, {trust}, {state}"
 
 
 KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
-LARGEST = 100 << 20
-"""Bytes of a file that is looked into."""
+MAX_FILE_BYTES = 100 << 20
+"""Limit of a file to check."""
 
-MOST_PIXELS = 50_000_000
-"""Of a picture that is decoded."""
+MAX_PIXELS = 50_000_000
+"""Limit of an image to decode."""
 
 
 class InvalidImageError(ValueError):
-    """A file is not looked into; the message says why."""
+    """A file cannot be checked; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class DetectedMarks:
-    """What a file still says.
+    """Marks found in a file.
 
     Attributes:
-        marks: a line each.
-        texts: of a PNG, by keyword.
+        marks: one line per mark.
+        texts: the texts of a PNG by keyword.
     """
 
     marks: list[str]
@@ -43,10 +43,10 @@ class DetectedMarks:
 
 
 def detect_marks(content: bytes) -> DetectedMarks:
-    """Return what a file still says.
+    """Return the marks found in a file.
 
     Raises:
-        InvalidImageError: it is no PNG, JPEG or WebP, is broken, or has too many pixels.
+        InvalidImageError: the file is not a PNG, JPEG or WebP, is broken, or has too many pixels.
     """
     from PIL import Image
 
@@ -54,15 +54,15 @@ def detect_marks(content: bytes) -> DetectedMarks:
 
     try:
         with Image.open(io.BytesIO(content), formats=list(KINDS)) as opened:
-            kind, said = KINDS[opened.format or ""], opened.info
+            kind, info = KINDS[opened.format or ""], opened.info
             pixels = opened.width * opened.height
-            grey = opened.convert("L") if pixels <= MOST_PIXELS else None
+            gray = opened.convert("L") if pixels <= MAX_PIXELS else None
     except Exception as err:  # decoders fail in many ways on broken files
-        raise InvalidImageError("is no PNG, JPEG or WebP that can be read") from err
-    if grey is None:
-        raise InvalidImageError(f"has more than {MOST_PIXELS:,} pixels: no image of this project has")
-    texts = {str(name): text for name, text in said.items() if isinstance(text, str)}
-    xmp = said.get("xmp", b"") or texts.get(XMP_KEY, "")
+        raise InvalidImageError("is not a readable PNG, JPEG or WebP") from err
+    if gray is None:
+        raise InvalidImageError(f"has more than {MAX_PIXELS:,} pixels, more than any image of this project")
+    texts = {str(name): text for name, text in info.items() if isinstance(text, str)}
+    xmp = info.get("xmp", b"") or texts.get(XMP_KEY, "")
     lines = []
     if texts.get("synthetic") == "true":
         hashes = ", ".join(
@@ -71,11 +71,11 @@ def detect_marks(content: bytes) -> DetectedMarks:
             if texts.get(name, "").isalnum()
         )
         lines.append(f"PNG text: generated, {hashes}")
-    told = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-    lines += [f"XMP: {made}" for term, made in MADE.items() if term in told]
+    xmp_text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
+    lines += [f"XMP: {origin}" for term, origin in MADE.items() if term in xmp_text]
     if manifest := c2pa.read(content, kind):
-        lines.append(f"C2PA: {_worded(manifest)}")
-    trace = detect(grey)
+        lines.append(f"C2PA: {_describe(manifest)}")
+    trace = detect(gray)
     if trace.found:
         power = math.ceil(math.log10(max(trace.chance, 1e-99)))
         lines.append(f"watermark: found (score {trace.score:.1f}, chance below 1e{power})")
