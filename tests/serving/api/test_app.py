@@ -455,7 +455,7 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--host", "0.0.0.0"), "--keys names who may ask"),
+        (("--host", "0.0.0.0"), "set --keys"),
         (("--database", "postgresql+psycopg://nobody@127.0.0.1:1/none"), "--database postgresql+psycopg"),
         (("--adapters", "."), "adapters.yml is missing"),
         (("--keys", "none.yml"), "none.yml"),

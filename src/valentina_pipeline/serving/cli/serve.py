@@ -121,9 +121,7 @@ def serve(
 
     if new_key:
         key, lines = create_key(new_key)
-        click.echo(
-            f"{key}\n\nThe key is shown only once. Add these lines to the file of keys:\n\n{lines}", nl=False
-        )
+        click.echo(f"{key}\n\nThe key is shown only once. Add to the file of keys:\n\n{lines}", nl=False)
         return
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:

@@ -1,4 +1,4 @@
-"""ControlNets and T2I-Adapters: those of the base model, and those that controls.yml lists."""
+"""ControlNets and T2I-Adapters: read those of the base model and of the list controls.yml."""
 
 from pathlib import Path
 from typing import get_args

@@ -87,21 +87,14 @@ class GenerationRequest(Strict):
         description="of any length, with (words:1.3) and <lora:name:weight>; the trigger is added if absent",
     )
     scene: str = Field(
-        default="", max_length=100, description="one of /v1/scenes; its words are appended to the prompt"
+        default="", max_length=100, description="one of /v1/scenes; its words follow the prompt"
     )
-    negative_prompt: str = Field(
-        default="", max_length=MAX_PROMPT_CHARS, description="what the image must not show"
-    )
+    negative_prompt: str = Field(default="", max_length=MAX_PROMPT_CHARS, description="what must not appear")
     seed: int | None = Field(
-        default=None,
-        ge=0,
-        lt=2**63,
-        description="seed of the first image; each next image adds 1; null: random",
+        default=None, ge=0, lt=2**63, description="seed of the first image; later ones add 1; null: random"
     )
     count: int = Field(default=1, ge=1, le=MAX_IMAGES, description="number of images")
-    preset: str = Field(
-        default="", max_length=100, description="one of the package's presets; empty: its default"
-    )
+    preset: str = Field(default="", max_length=100, description="a preset of the package; empty: its default")
     steps: int | None = Field(default=None, ge=1, le=150, description="sampler steps")
     guidance: float | None = Field(
         default=None, ge=0, le=30, description="scale of classifier-free guidance; 1 or less turns it off"
@@ -110,20 +103,17 @@ class GenerationRequest(Strict):
     height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     scheduler: Scheduler | None = Field(default=None, description="the sampler")
     adapters: tuple[LoraUse, ...] = Field(
-        default=(),
-        max_length=MAX_ADAPTERS,
-        description="LoRAs, including those of the character and the scene",
+        default=(), max_length=MAX_ADAPTERS, description="LoRAs, including the character's and the scene's"
     )
     image: str | None = Field(
         default=None,
-        description="initial image: base64 of a PNG, JPEG or WebP; it is cropped to the requested size",
+        description="initial image: base64 of a PNG, JPEG or WebP; cropped to the requested size",
     )
     strength: float | None = Field(
         default=None, ge=0, le=1, description=f"how strongly `image` is changed; null: {DEFAULT_STRENGTH}"
     )
     mask: str | None = Field(
-        default=None,
-        description="base64 of an image as large as `image`: white is regenerated, black is kept",
+        default=None, description="base64, as large as `image`: white is regenerated, black is kept"
     )
     control: tuple[Steer, ...] = Field(default=(), max_length=4, description="control images")
 
@@ -212,7 +202,7 @@ def resolve_request(
         UnsafePromptError: the prompt policy refuses a prompt.
         InvalidRequestError: this package or engine does not support the request.
     """
-    prompt, prompt_loras = _compose_prompt(request, about)
+    prompt, prompt_loras = _with_scene(request, about)
     as_written = prompt, request.negative_prompt
     without_weights = read_plainly("prompt", prompt), read_plainly("negative_prompt", request.negative_prompt)
     # weight notation could hide a word from the policy
@@ -221,9 +211,8 @@ def resolve_request(
     refuse_loras(request.negative_prompt)
     preset = about.presets.get(request.preset or about.default_preset)
     if preset is None:
-        raise InvalidRequestError(
-            "preset", f"unknown preset {request.preset!r}; available: {', '.join(sorted(about.presets))}"
-        )
+        available = ", ".join(sorted(about.presets))
+        raise InvalidRequestError("preset", f"unknown preset {request.preset!r}; available: {available}")
     weights = _lora_weights(request, about, shelf or {}, engine, prompt_loras)
     settings = Settings(
         steps=preset.steps if request.steps is None else request.steps,
@@ -235,23 +224,17 @@ def resolve_request(
     )
     refuse_beyond(settings, about, engine)
     if settings.scheduler not in get_args(Scheduler):
-        raise InvalidRequestError(
-            "preset", f"{preset.scheduler!r} is a sampler that this version does not support"
-        )
+        raise InvalidRequestError("preset", f"this version does not support the sampler {preset.scheduler!r}")
     if settings.scheduler == "lcm" and settings.steps > MAX_LCM_STEPS:
-        raise InvalidRequestError(
-            "steps", f"must be at most {MAX_LCM_STEPS} with the sampler lcm (got {settings.steps})"
-        )
+        raise InvalidRequestError("steps", f"must be at most {MAX_LCM_STEPS} with lcm (got {settings.steps})")
     max_pixels = 4 * about.base.resolution**2
     if settings.width * settings.height > max_pixels:
         side = math.isqrt(max_pixels)
-        raise InvalidRequestError(
-            "width", f"width times height must be at most {side} x {side} with this base model"
-        )
+        raise InvalidRequestError("width", f"width times height must be at most {side} x {side}")
     first = secrets.randbelow(NUM_RANDOM_SEEDS) if request.seed is None else request.seed
     if first + request.count > 2**63:
         raise InvalidRequestError(
-            "seed", f"the last of {request.count} images would have a seed beyond 2**63 - 1"
+            "seed", f"must be at most 2**63 - {request.count} for {request.count} images"
         )
     inputs, pictures = _resolve_inputs(request, settings, controls or {}, fitted)
     order = ResolvedRequest(
@@ -292,19 +275,14 @@ def refuse_beyond(settings: Settings, about: PackageInfo, engine: Engine) -> Non
         )
     for name, value in (("image", settings.inputs.image), ("control", settings.inputs.controls)):
         if value:
-            raise InvalidRequestError(
-                name, f"the engine {engine} takes no input images: use the engine torch"
-            )
+            raise InvalidRequestError(name, f"the engine {engine} takes no input images: use torch")
 
 
-def _compose_prompt(
-    request: GenerationRequest, about: PackageInfo
-) -> tuple[str, list[tuple[str, float | None]]]:
+def _with_scene(request: GenerationRequest, about: PackageInfo) -> tuple[str, list[tuple[str, float | None]]]:
     """Return the prompt with the scene's words, and (name, weight) of each LoRA that the prompt names."""
     if request.scene and request.scene not in about.scenes:
-        raise InvalidRequestError(
-            "scene", f"unknown scene {request.scene!r}; available: {', '.join(about.scenes)}"
-        )
+        available = ", ".join(about.scenes)
+        raise InvalidRequestError("scene", f"unknown scene {request.scene!r}; available: {available}")
     prompt, prompt_loras = take_loras(request.prompt.strip())
     words = [prompt, about.scenes[request.scene].words if request.scene else ""]
     if not any(words):
@@ -325,9 +303,7 @@ def _resolve_inputs(
     else:
         if is_idle(settings.steps, strength):
             min_strength = math.ceil(50 / settings.steps) / 100
-            reason = (
-                f"{strength:g} of {settings.steps} steps runs no step and would return the image unchanged"
-            )
+            reason = f"{strength:g} of {settings.steps} steps would return the image unchanged"
             raise InvalidRequestError("strength", f"{reason}: must be at least {min_strength:g}")
         uploads.append(_decode_upload("image", request.image))
     if request.mask is not None:
