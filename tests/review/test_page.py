@@ -45,7 +45,7 @@ def page(dataset: Dataset, context: object) -> Iterator[Page]:
     )
     assert serving.stdout
     said = serving.stdout.readline()
-    assert said.startswith("3 pictures of vee: http://127.0.0.1:")
+    assert said.startswith("3 images of vee: http://127.0.0.1:")
     window = context.new_page()  # type: ignore[attr-defined]
     errors: list[str] = []
     window.on("pageerror", lambda error: errors.append(str(error)))
@@ -67,7 +67,7 @@ def test_pictures_have_boxes_and_scores(page: Page) -> None:
     expect(page.locator("#marks rect")).to_have_count(1)
     expect(page.locator("#marks circle")).to_have_count(5)
     expect(page.locator("#scores")).to_contain_text("yaw, degrees20")
-    expect(page.locator("#counts")).to_contain_text("2 without verdict, 1 left out by align")
+    expect(page.locator("#counts")).to_contain_text("2 without verdict, 1 excluded by align")
 
 
 def test_the_keyboard_is_enough_to_judge_and_to_edit(page: Page, dataset: Dataset) -> None:
@@ -95,7 +95,7 @@ def test_typed_words_are_not_lost_by_going_on_and_escape_takes_them_back(
 ) -> None:
     page.fill("#caption", "half a cap")
     page.locator("#list button").nth(1).click()
-    expect(page.locator("#status")).to_have_text("save the caption, or Esc leaves it as it was")
+    expect(page.locator("#status")).to_have_text("save the caption, or press Esc to discard changes")
     expect(page.locator("#caption")).to_have_value("half a cap")
     page.locator("#caption").press("Escape")
     expect(page.locator("#caption")).to_have_value(MACHINE[1])
@@ -126,7 +126,7 @@ def test_find_and_replace_goes_through_all_captions(page: Page, dataset: Dataset
 
 def test_what_align_left_out_says_why_and_hostile_names_stay_text(page: Page) -> None:
     page.locator("#list button").nth(2).click()
-    expect(page.locator("#about")).to_contain_text("<b>x</b>.png · left out: no face")
+    expect(page.locator("#about")).to_contain_text("<b>x</b>.png · excluded: no face")
     expect(page.locator("#accept")).to_be_disabled()
     assert page.locator("#about b").count() == 0
 

@@ -1,4 +1,4 @@
-/** The calls of `kedro serve` that the page makes; docs/serving.md has them all. */
+/** Client of the API of `kedro serve`; docs/serving.md documents the API. */
 
 export interface Use {
   name: string;
@@ -12,7 +12,7 @@ export interface Control {
   preprocess: boolean;
 }
 
-/** What is asked for; null is as the preset says. Pictures are data URLs. */
+/** A generation request; null takes the preset's value. Images are data URLs. */
 export interface Wanted {
   prompt: string;
   scene: string;
@@ -48,10 +48,10 @@ export interface Job {
   seconds_left: number | null;
   /** seconds since 1970 */
   accepted: number;
-  /** as drawn, with nothing left to presets or to chance */
+  /** resolved: no default and no random value is left open */
   request: Wanted;
   images: Picture[];
-  /** what of the request counted for nothing */
+  /** parts of the request that had no effect */
   warnings: string[];
   error: string;
 }
@@ -85,7 +85,7 @@ export interface Adapter {
   licence: string;
   trigger: string;
   weight: number;
-  /** Scenes, or kinds of them, that it takes part in unasked. */
+  /** Scenes or categories of scenes that use it automatically. */
   scenes: string[];
 }
 
@@ -101,7 +101,7 @@ export interface Marks {
   request: Partial<Wanted> | null;
 }
 
-/** The server says no; `field` is the field of the request that it is about, or "". */
+/** An error response of the server; `field` is the invalid field of the request, or "". */
 export class Refused extends Error {
   constructor(
     readonly status: number,
@@ -118,7 +118,7 @@ export function setKey(key: string): void {
 
 export const hasKey = () => sessionStorage.getItem("key") !== null;
 
-/** Return a call's answer; one that reads and comes too often waits and is made again. */
+/** Return the response; a GET that exceeds the rate limit waits and is retried. */
 async function call(path: string, init: RequestInit = {}): Promise<Response> {
   const headers = new Headers(init.headers);
   const key = sessionStorage.getItem("key");
@@ -130,15 +130,15 @@ async function call(path: string, init: RequestInit = {}): Promise<Response> {
     init.signal?.throwIfAborted();
     return call(path, init);
   }
-  const said = await answer.json().catch(() => null);
-  throw new Refused(answer.status, said?.error?.message ?? answer.statusText, said?.error?.param ?? "");
+  const body = await answer.json().catch(() => null);
+  throw new Refused(answer.status, body?.error?.message ?? answer.statusText, body?.error?.param ?? "");
 }
 
 async function read<T>(path: string): Promise<T> {
   return (await call(path)).json();
 }
 
-/** What a server of another version may not have. */
+/** Return a default where a server of another version does not have the resource (404). */
 async function or<T>(without: T, answer: Promise<T>): Promise<T> {
   return answer.catch((err) => {
     if (err instanceof Refused && err.status === 404) return without;
@@ -165,14 +165,14 @@ export async function cancel(job: string): Promise<Job> {
   return (await call(`/v1/jobs/${job}`, { method: "DELETE" })).json();
 }
 
-/** Return an image's file. It never changes, so what the browser has of it will do. */
+/** Return an image's file. It never changes, so the browser's cache is used. */
 export async function file(url: string, signal?: AbortSignal): Promise<Blob> {
   return (await call(url, { cache: "force-cache", signal })).blob();
 }
 
 export type Event = { event: "status"; data: Job } | { event: "preview"; data: { jpeg: string } };
 
-/** Yield a job's events until it has ended. Not by EventSource, which cannot send a key. */
+/** Yield a job's events until it has ended. Uses fetch, because EventSource cannot send an API key. */
 export async function* events(job: string, signal: AbortSignal): AsyncGenerator<Event> {
   const answer = await call(`/v1/jobs/${job}/events`, { signal });
   const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader();
@@ -192,14 +192,14 @@ export async function* events(job: string, signal: AbortSignal): AsyncGenerator<
   }
 }
 
-/** Return what a field of the request may be, or null where this server does not know the field. */
+/** Return the allowed values of a field, or null if this server does not have the field. */
 export function bounds(can: Capabilities, field: string) {
   const schema = can.request.properties[field];
   const one = schema?.anyOf?.find((each) => each.type !== "null") ?? schema;
   return one ? { min: one.minimum, max: one.maximum, step: one.multipleOf, options: one.enum } : null;
 }
 
-/** Return the request without what this server does not know. */
+/** Return the request without fields that this server does not have. */
 export function known(can: Capabilities, wanted: Partial<Wanted>): Partial<Wanted> {
   return Object.fromEntries(Object.entries(wanted).filter(([field]) => field in can.request.properties));
 }

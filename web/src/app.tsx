@@ -1,4 +1,4 @@
-/** The page around the studio: its language, its theme, the key that a server may ask for. */
+/** Page frame: language, theme and the form for the API key. */
 
 import { useCallback, useEffect, useState } from "react";
 import * as api from "./api";
@@ -8,14 +8,14 @@ import { IconButton, Language, useWords } from "./parts";
 import { type Offered, Studio } from "./studio";
 import { type Language as Name, languages, type Words } from "./words";
 
-/** Seconds for which a notice stands. */
+/** Seconds until a notice disappears. */
 const NOTICED = 8;
 
-/** Return what this server draws, and with what. */
+/** Return the server's capabilities, scenes, adapters and character. */
 async function offered(): Promise<Offered> {
   const calls = [api.capabilities(), api.scenes(), api.adapters(), api.characters()] as const;
-  const [can, scenes, adapters, [her]] = await Promise.all(calls);
-  return { can, scenes, adapters, her: her! };
+  const [can, scenes, adapters, [character]] = await Promise.all(calls);
+  return { can, scenes, adapters, character: character! };
 }
 
 export function App() {
@@ -59,7 +59,7 @@ export function App() {
   }, [complain]);
   useEffect(() => void enter(), [enter]);
   useEffect(() => {
-    if (what) document.title = titled(what.her.name);
+    if (what) document.title = titled(what.character.name);
   }, [what]);
 
   return (
@@ -67,7 +67,7 @@ export function App() {
       <div className="mx-auto max-w-[90rem] px-4 pb-20 sm:px-8">
         <header className="flex items-start justify-between gap-4 py-5 sm:py-8">
           <div>
-            <h1 className="font-serif text-2xl sm:text-3xl">{what ? titled(what.her.name) : "Valentina Pipeline"}</h1>
+            <h1 className="font-serif text-2xl sm:text-3xl">{what ? titled(what.character.name) : "Valentina Pipeline"}</h1>
             <p className="text-sm text-quiet">{w.allSynthetic}</p>
           </div>
           <div className="flex gap-2">

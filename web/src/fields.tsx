@@ -1,4 +1,4 @@
-/** What forms are made of: fields with what the server finds wrong with them, drawers. */
+/** Form components: fields with the server's error messages, and drawers. */
 
 import { type Dispatch, type ReactNode, type SetStateAction, useEffect, useRef } from "react";
 import type { Capabilities, Refused, Wanted } from "./api";
@@ -29,13 +29,13 @@ export const BLANK: Wanted = {
   control: [],
 };
 
-/** Return the field that a refusal is about, or "" where it is about none that the form shows. */
+/** Return the form field of an error, or "" where the form does not have it. */
 export function fieldOf(refused: Refused | null): string {
   const field = refused?.field.split(".")[0] ?? "";
   return field in BLANK ? field : "";
 }
 
-/** Opened by hand, and by what needs to be seen in it. */
+/** A collapsible section; it also opens when its content needs attention. */
 export function Drawer({ title, needed, children }: { title: string; needed: boolean; children: ReactNode }) {
   const place = useRef<HTMLDetailsElement>(null);
   useEffect(() => {
@@ -67,7 +67,7 @@ interface FieldProps {
   children(its: Its): ReactNode;
 }
 
-/** A label, its control, and what the server found wrong with it. */
+/** A label, its control and the server's error message. */
 export function Field({ name, label, refused, children }: FieldProps) {
   const wrong = fieldOf(refused) === name;
   return (

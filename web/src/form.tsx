@@ -1,4 +1,4 @@
-/** What to draw: built from what the server says may be asked for. */
+/** Form of a request, built from the server's capabilities. */
 
 import type { FormEvent } from "react";
 import { type Adapter, bounds, type Scene, type Use, type Wanted } from "./api";
@@ -6,7 +6,7 @@ import { Drawer, Field, fieldOf, type Filled, NumberBox, Wrong } from "./fields"
 import { IconButton, useActs, useWords } from "./parts";
 import { offersPictures, Pictures } from "./pictures";
 
-/** The seeds that the server rolls for itself. */
+/** The number of seeds that the server picks from. */
 const SEEDS = 2 ** 32;
 
 interface FormProps extends Filled {
@@ -212,23 +212,23 @@ function Advanced({ can, wanted, setWanted, refused }: Filled) {
   );
 }
 
-/** A slider for the character's own weight, and one for each LoRA that takes part beside it. */
+/** A slider for the character's weight, and one for each further LoRA in use. */
 function Adapters({ can, wanted, setWanted, refused, scenes, adapters }: FormProps) {
   const w = useWords();
-  const { her } = useActs();
+  const { character } = useActs();
   const range = can.request.$defs?.Use?.properties.weight?.anyOf?.[0];
   const put = (name: string, use: Use | null) =>
     setWanted((before) => ({
       ...before,
       adapters: [...before.adapters.filter((each) => each.name !== name), ...(use ? [use] : [])],
     }));
-  const all = [{ name: her.trigger, kind: w.character, licence: "", trigger: "", weight: 1, scenes: [] }, ...adapters];
+  const all = [{ name: character.trigger, kind: w.character, licence: "", trigger: "", weight: 1, scenes: [] }, ...adapters];
   const scene = can.engine === "torch" && scenes.find((each) => each.name === wanted.scene);
   return (
     <div className="space-y-4">
       {all.map(({ name, kind, licence, weight, scenes: its }) => {
         const use = wanted.adapters.find((each) => each.name === name);
-        const own = name === her.trigger;
+        const own = name === character.trigger;
         const at = use?.weight ?? weight;
         const unasked = scene && [scene.name, scene.category].some((each) => its.includes(each));
         const on = use ? use.weight !== 0 : unasked;

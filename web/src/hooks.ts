@@ -1,14 +1,14 @@
-/** What the page listens to, and what the browser remembers for it. */
+/** Hooks: finished jobs, keyboard, dropped files and stored settings. */
 
 import { useEffect, useEffectEvent, useRef, useState } from "react";
 import type { Job } from "./api";
 import { ended } from "./jobs";
 import type { Words } from "./words";
 
-/** Tells who uses the page; what is `unseen` is said aloud only, since the page shows it anyway. */
+/** Shows a notice; an `unseen` one is for screen readers only, since the page shows its content anyway. */
 export type Tell = (say: (w: Words) => string, unseen?: boolean) => void;
 
-/** Tell of each job that ends. */
+/** Show a notice for each job that ends. */
 export function useEnds(jobs: Job[], tell: Tell) {
   const unended = useRef(new Set<string>());
   useEffect(() => {
@@ -19,7 +19,7 @@ export function useEnds(jobs: Job[], tell: Tell) {
   }, [jobs, tell]);
 }
 
-/** Have Ctrl+Enter draw and Escape cancel, wherever the focus is; an open window has its own Escape. */
+/** Ctrl+Enter generates and Escape cancels, wherever the focus is; an open dialog handles Escape itself. */
 export function useKeys(onDraw: () => void, onCancel?: () => void) {
   const pressed = useEffectEvent((event: KeyboardEvent) => {
     if (event.isComposing || document.querySelector("dialog[open]")) return;
@@ -34,12 +34,12 @@ export function useKeys(onDraw: () => void, onCancel?: () => void) {
   }, []);
 }
 
-/** Take a file that is dropped anywhere; return whether one is being dragged. */
+/** Accept a file dropped anywhere; return whether a file is being dragged. */
 export function useDrop(onFile: (file: File) => void): boolean {
   const [dragging, setDragging] = useState(false);
   const moved = useEffectEvent((event: DragEvent) => {
     if (!event.dataTransfer?.types.includes("Files")) return;
-    event.preventDefault(); // else the browser shows the file in place of the page
+    event.preventDefault(); // otherwise the browser opens the file in place of the page
     setDragging(event.type === "dragover" || (event.type === "dragleave" && event.relatedTarget !== null));
     const file = event.type === "drop" && event.dataTransfer.files[0];
     if (file) onFile(file);
@@ -54,7 +54,7 @@ export function useDrop(onFile: (file: File) => void): boolean {
   return dragging;
 }
 
-/** A state that the browser remembers. */
+/** State that is kept in the browser's local storage. */
 export function useKept<T extends string>(name: string, first: T): [T, (value: T) => void] {
   const [value, setValue] = useState(() => (localStorage.getItem(name) as T | null) ?? first);
   const keep = (next: T) => {

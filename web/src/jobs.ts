@@ -1,4 +1,4 @@
-/** The jobs of who asks, newest first: listed, followed while they are drawn, cancelled. */
+/** Jobs of this client, newest first: list, follow and cancel them. */
 
 import { useCallback, useEffect, useState } from "react";
 import * as api from "./api";
@@ -11,10 +11,10 @@ export interface Preview {
   src: string;
 }
 
-/** Seconds between looks at jobs that wait behind the one that is followed. */
-const SELDOM = 3;
+/** Poll interval for jobs that wait behind the followed one. */
+const POLL_SECONDS = 3;
 
-/** `complain` is told of what goes wrong. */
+/** Return the jobs and their actions; `complain` is called with errors. */
 export function useJobs(complain: (err: unknown) => void) {
   const [jobs, setJobs] = useState<Job[]>([]);
   const [preview, setPreview] = useState<Preview | null>(null);
@@ -31,7 +31,7 @@ export function useJobs(complain: (err: unknown) => void) {
   }, [refresh]);
 
   const going = jobs.filter((job) => !ended(job));
-  const first = going.at(-1)?.id; // one stream: a browser keeps six connections to a server, for everything
+  const first = going.at(-1)?.id; // one stream: browsers allow six connections to a server
   useEffect(() => {
     if (!first) return;
     const left = new AbortController();
@@ -42,7 +42,7 @@ export function useJobs(complain: (err: unknown) => void) {
   const others = going.length > 1;
   useEffect(() => {
     if (!others) return;
-    const timer = setInterval(refresh, 1000 * SELDOM);
+    const timer = setInterval(refresh, 1000 * POLL_SECONDS);
     return () => clearInterval(timer);
   }, [others, refresh]);
 
@@ -59,7 +59,7 @@ export function useJobs(complain: (err: unknown) => void) {
   };
 }
 
-/** Pass a job's events on until it has ended, whatever happens to the connection. */
+/** Pass on a job's events until it has ended; reconnect when the connection breaks. */
 async function follow(
   job: string,
   left: AbortSignal,
@@ -68,13 +68,13 @@ async function follow(
 ): Promise<void> {
   while (!left.aborted) {
     try {
-      for await (const told of api.events(job, left)) {
-        if (told.event === "preview") show({ job, src: `data:image/jpeg;base64,${told.data.jpeg}` });
-        else put(told.data);
-        if (told.event === "status" && ended(told.data)) return;
+      for await (const message of api.events(job, left)) {
+        if (message.event === "preview") show({ job, src: `data:image/jpeg;base64,${message.data.jpeg}` });
+        else put(message.data);
+        if (message.event === "status" && ended(message.data)) return;
       }
     } catch (err) {
-      if (err instanceof api.Refused) return; // it was forgotten, or the key is no longer good
+      if (err instanceof api.Refused) return; // the job was deleted, or the key is no longer valid
     }
     await api.pause(1);
   }

@@ -1,4 +1,4 @@
-/** Small parts that the page is made of. */
+/** Shared components. */
 
 import { createContext, type CSSProperties, type ReactNode, useContext, useEffect, useRef, useState } from "react";
 import * as api from "./api";
@@ -8,9 +8,9 @@ import { languages, type Words } from "./words";
 export const Language = createContext<Words>(languages.en);
 export const useWords = () => useContext(Language);
 
-/** What may be done with an image, and who is on it. */
+/** Actions on an image, and the character that it shows. */
 export interface Acts {
-  her: Character;
+  character: Character;
   chosen: string[];
   open(job: Job, picture: Picture): void;
   again(job: Job, seed?: number): void;
@@ -53,20 +53,20 @@ interface Pressed {
 }
 
 export function IconButton({ icon, label, small, framed, pressed, disabled, onClick }: Pressed) {
-  const said = small ? { "aria-label": label, title: label } : {};
+  const hidden = small ? { "aria-label": label, title: label } : {};
   const look = small && !framed ? "button-bare text-quiet hover:text-ink" : "";
   return (
-    <button type="button" className={`button ${small ? "min-w-9" : ""} ${look}`} aria-pressed={pressed} disabled={disabled} onClick={onClick} {...said}>
+    <button type="button" className={`button ${small ? "min-w-9" : ""} ${look}`} aria-pressed={pressed} disabled={disabled} onClick={onClick} {...hidden}>
       <Icon name={icon} />
       {!small && label}
     </button>
   );
 }
 
-/** Files are fetched a little before they come into view. */
+/** Load files shortly before they become visible. */
 const NEAR = { rootMargin: "50%" };
 
-/** An image's file as it comes into view; fetched, because an `<img>` cannot send a key. */
+/** An image that loads when it becomes visible; uses fetch, because an `<img>` cannot send an API key. */
 export function Shown({ url, alt, ...look }: { url: string; alt: string; className: string; style?: CSSProperties }) {
   const place = useRef<HTMLImageElement>(null);
   const [source, setSource] = useState<string>();
@@ -87,41 +87,41 @@ export function Shown({ url, alt, ...look }: { url: string; alt: string; classNa
       URL.revokeObjectURL(made);
     };
   }, [url]);
-  const className = `overflow-hidden bg-sunk text-transparent ${look.className}`; // its words stand in for it unseen
+  const className = `overflow-hidden bg-sunk text-transparent ${look.className}`; // hides the alt text while loading
   return <img {...look} ref={place} src={source} alt={alt} className={className} />;
 }
 
-/** How like her an image is, on a scale up to what her own portraits reach. */
+/** Identity score of an image, on a scale up to the ceiling of the character's own portraits. */
 export function Identity({ value }: { value: number | null | undefined }) {
   const w = useWords();
-  const scale = useActs().her.identity;
+  const scale = useActs().character.identity;
   if (value === undefined || !scale) return null;
   if (value === null) return <p className="text-xs text-quiet">{w.noFace}</p>;
   const share = (part: number) => `${100 * Math.min(1, Math.max(0, part / scale.ceiling))}%`;
-  const is = value >= scale.gate;
+  const matches = value >= scale.gate;
   return (
     <div className="space-y-1 text-xs text-quiet">
       <p>
         {w.identity} <b className="font-semibold text-ink tabular-nums">{value.toFixed(2)}</b>
         {": "}
-        {is ? w.her : w.notHer}
+        {matches ? w.match : w.noMatch}
       </p>
       <div aria-hidden className="relative h-1.5 rounded-full bg-line">
-        <div className={`h-full rounded-full ${is ? "bg-accent" : "bg-wrong"}`} style={{ width: share(value) }} />
+        <div className={`h-full rounded-full ${matches ? "bg-accent" : "bg-wrong"}`} style={{ width: share(value) }} />
         <div className="absolute -inset-y-0.5 w-0.5 bg-ink" style={{ left: share(scale.gate) }} />
       </div>
     </div>
   );
 }
 
-/** A window over the page; Escape closes it, and the keyboard stays in it. */
+/** A modal dialog; Escape closes it, and it keeps the keyboard focus. */
 export function Dialog({ title, onClose, children }: { title: string; onClose(): void; children: ReactNode }) {
   const w = useWords();
   const place = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const opener = document.activeElement as HTMLElement | null;
     place.current?.showModal();
-    return () => opener?.focus(); // where another window takes its place, or none
+    return () => opener?.focus(); // also where another dialog replaces this one
   }, []);
   const close = () => place.current?.close();
   return (

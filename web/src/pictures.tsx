@@ -1,4 +1,4 @@
-/** Pictures that take part in the drawing: a start image, its mask, what controls it. */
+/** Input images: initial image, mask and control images. */
 
 import type { ReactNode } from "react";
 import { bounds, type Capabilities, type Control, type Wanted } from "./api";
@@ -8,14 +8,14 @@ import type { Words } from "./words";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
 
-/** Bytes of a picture: as base64 it fits into the 24 MiB of a request. */
-const LARGEST = 16 * 2 ** 20;
+/** Limit of a file in bytes: as base64 it fits into the 24 MiB of a request. */
+const MAX_BYTES = 16 * 2 ** 20;
 
 export const offersPictures = (can: Capabilities) => Boolean(bounds(can, "image") || can.controls?.length);
 
-/** Return a picture's file as a data URL, or null where it is none that the server takes. */
+/** Return an image file as a data URL, or null if the server does not accept it. */
 export function read(file: File): Promise<string | null> {
-  if (!KINDS.includes(file.type) || file.size > LARGEST) return Promise.resolve(null);
+  if (!KINDS.includes(file.type) || file.size > MAX_BYTES) return Promise.resolve(null);
   return new Promise((done, failed) => {
     const reader = new FileReader();
     reader.onload = () => done(reader.result as string);
@@ -24,7 +24,7 @@ export function read(file: File): Promise<string | null> {
   });
 }
 
-/** Return what a picture may be used as: what each use is called, and the request with it. */
+/** Return the possible uses of an image: a label, and the change to the request. */
 export function uses({ can, wanted }: Pick<Filled, "can" | "wanted">, picture: string, w: Words) {
   const found: { label: string; change: Partial<Wanted> }[] = [];
   for (const kind of can.controls ?? []) {

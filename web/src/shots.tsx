@@ -1,4 +1,4 @@
-/** Images of jobs: as cards, large, and with how they were drawn. */
+/** Images of jobs: cards, large views and generation settings. */
 
 import type { Job, Picture } from "./api";
 import type { Preview } from "./jobs";
@@ -8,10 +8,10 @@ import type { Words } from "./words";
 
 export const keyOf = (job: Job, picture: Picture) => `${job.id}/${picture.seed}`;
 
-/** Return how an image was drawn: names and values, for people. */
+/** Return the settings of an image as labels and values. */
 export function parameters(job: Job, picture: Picture, w: Words): [string, string][] {
   const { request, accepted } = job;
-  const said: [string, string | number | null][] = [
+  const rows: [string, string | number | null][] = [
     [w.prompt, request.prompt],
     [w.negative_prompt, request.negative_prompt],
     [w.seed, picture.seed],
@@ -24,13 +24,13 @@ export function parameters(job: Job, picture: Picture, w: Words): [string, strin
     [w.pictures, pictureWords(job, w)],
     [w.accepted, new Date(1000 * accepted).toLocaleString(w.locale, { dateStyle: "medium", timeStyle: "short" })],
   ];
-  return said.filter(([, value]) => value !== null && value !== "").map(([name, value]) => [name, String(value)]);
+  return rows.filter(([, value]) => value !== null && value !== "").map(([name, value]) => [name, String(value)]);
 }
 
-/** A prompt without the words that every one of hers begins with. */
+/** A prompt without the prefix that all prompts of the character share. */
 function Prompt({ job, className }: { job: Job; className: string }) {
-  const { her } = useActs();
-  const start = `photo of a ${her.trigger} ${her.class_word}, `;
+  const { character } = useActs();
+  const start = `photo of a ${character.trigger} ${character.class_word}, `;
   const { prompt } = job.request;
   return (
     <p lang="en" className={className}>
@@ -45,7 +45,7 @@ function pictureWords({ request }: Job, w: Words): string {
   return [...strength, ...controls].join(", ");
 }
 
-/** An image, or why there is none; the word that it is synthetic stands on it. */
+/** An image with the label "synthetic", or the reason of its refusal. */
 export function Face({ job, picture, square }: { job: Job; picture: Picture; square?: boolean }) {
   const w = useWords();
   const { prompt, width, height } = job.request;
@@ -74,7 +74,7 @@ export function Face({ job, picture, square }: { job: Job; picture: Picture; squ
   );
 }
 
-/** What may be done with an image; `small` shows icons alone. */
+/** Actions on an image; `small` shows icons only. */
 export function Actions({ job, picture, small }: { job: Job; picture: Picture; small?: boolean }) {
   const w = useWords();
   const acts = useActs();
@@ -95,7 +95,7 @@ export function Actions({ job, picture, small }: { job: Job; picture: Picture; s
   );
 }
 
-/** One image of a job; `large` has beside it how it was drawn. */
+/** One image of a job; `large` adds its settings. */
 export function Shot({ job, picture, large }: { job: Job; picture: Picture; large?: boolean }) {
   const w = useWords();
   const { open } = useActs();
@@ -127,7 +127,7 @@ export function Shot({ job, picture, large }: { job: Job; picture: Picture; larg
   );
 }
 
-/** A job that has ended with no image to show. */
+/** A finished job without an image. */
 export function Imageless({ job }: { job: Job }) {
   const w = useWords();
   const { again } = useActs();
@@ -152,7 +152,7 @@ export function Shots({ job, large }: { job: Job; large?: boolean }) {
   return job.images.map((picture) => <Shot key={picture.seed} job={job} picture={picture} large={large} />);
 }
 
-/** A job that waits behind the one that is drawn. */
+/** A waiting job. */
 export function Waiting({ job, onCancel }: { job: Job; onCancel(): void }) {
   return (
     <div className="max-w-xl border-t border-line pt-4">
@@ -162,7 +162,7 @@ export function Waiting({ job, onCancel }: { job: Job; onCancel(): void }) {
   );
 }
 
-/** A job that has not ended: where it is, and how long it takes. */
+/** Progress of an unfinished job: position or step, and remaining time. */
 export function Progress({ job, escape, onCancel }: { job: Job; escape?: boolean; onCancel(): void }) {
   const w = useWords();
   const where =
@@ -199,7 +199,7 @@ function span(seconds: number, w: Words): string {
   return new Intl.NumberFormat(w.locale, { style: "unit", unit }).format(value as number);
 }
 
-/** The job that is drawn next or now, with its preview. */
+/** The running or next job with its preview. */
 export function Drawing({ job, preview, onCancel }: { job: Job; preview: Preview | null; onCancel(): void }) {
   const { width, height } = job.request;
   const source = preview?.job === job.id ? preview.src : "";
@@ -223,7 +223,7 @@ export function Drawing({ job, preview, onCancel }: { job: Job; preview: Preview
   );
 }
 
-/** Names and values; those that differ from another image's, `unlike`, stand out. */
+/** Labels and values; those that differ from `unlike`, of another image, are highlighted. */
 export function Parameters({ rows, unlike }: { rows: [string, string][]; unlike?: [string, string][] }) {
   const others = new Map(unlike);
   return (

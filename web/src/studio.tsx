@@ -1,4 +1,4 @@
-/** What is asked for, what is being drawn, and what was. */
+/** Main view: the form, the running jobs and the results. */
 
 import { useRef, useState } from "react";
 import * as api from "./api";
@@ -16,7 +16,7 @@ export interface Offered {
   can: Capabilities;
   scenes: Scene[];
   adapters: Adapter[];
-  her: Character;
+  character: Character;
 }
 
 type Opened =
@@ -32,15 +32,15 @@ interface StudioProps {
 }
 
 export function Studio({ what, complain, tell }: StudioProps) {
-  const { can, her } = what;
+  const { can, character } = what;
   const w = useWords();
   const { jobs, going, preview, draw, cancel } = useJobs(complain);
   const [wanted, setWanted] = useState<Wanted>(BLANK);
   const [refused, setRefused] = useState<Refused | null>(null);
   const [opened, setOpened] = useState<Opened | null>(null);
   const [chosen, setChosen] = useState<Image[]>([]);
-  const posted = useRef(new Map<string, Partial<Wanted>>()); // pictures of jobs, which the server does not repeat
-  const bares = useRef(new Map<string, string>()); // jobs of the bare base, by the image that they stand beside
+  const posted = useRef(new Map<string, Partial<Wanted>>()); // input images of jobs, which the server does not return
+  const bares = useRef(new Map<string, string>()); // jobs of the base model, by the image that they are compared with
   const busy = useRef(false);
   const stage = useRef<HTMLElement>(null);
   useEnds(jobs, tell);
@@ -53,7 +53,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
   }
 
   async function submit() {
-    if (busy.current) return; // Enter comes twice at times
+    if (busy.current) return; // Enter can fire twice
     busy.current = true;
     setRefused(null);
     try {
@@ -68,35 +68,35 @@ export function Studio({ what, complain, tell }: StudioProps) {
   }
 
   function fill(request: Partial<Wanted>) {
-    const seed = Number.isSafeInteger(request.seed) ? request.seed! : null; // JSON rounded a larger one
+    const seed = Number.isSafeInteger(request.seed) ? request.seed! : null; // JSON rounds larger seeds
     setWanted({ ...BLANK, ...request, seed });
     setRefused(null);
     setOpened(null);
-    requestAnimationFrame(() => document.getElementById("prompt")!.focus()); // after the window gave it back
+    requestAnimationFrame(() => document.getElementById("prompt")!.focus()); // after the dialog has returned the focus
   }
 
-  /** Return the request that draws a job again, and whether pictures that it had are gone. */
-  function asked(job: Job): [Partial<Wanted>, boolean] {
+  /** Return the request that repeats a job, and whether its input images are lost. */
+  function repeated(job: Job): [Partial<Wanted>, boolean] {
     const { image, mask, strength, control, ...rest } = job.request;
     const pictures = posted.current.get(job.id);
     return [{ ...rest, ...pictures }, !pictures && Boolean(image || control?.length || strength != null)];
   }
 
   const acts: Acts = {
-    her,
+    character,
     chosen: chosen.map(({ job, picture }) => keyOf(job, picture)),
     open: (job, picture) => setOpened({ kind: "details", image: { job, picture } }),
     again(job, seed) {
-      const [request, gone] = asked(job);
+      const [request, gone] = repeated(job);
       fill(seed === undefined ? request : { ...request, seed, count: 1 });
       tell((w) => (gone ? w.pictureGone : w.taken));
     },
     async beside(job, picture) {
       const image = { job, picture };
       const before = jobs.find(({ id, state }) => id === bares.current.get(keyOf(job, picture)) && state !== "cancelled");
-      const [request, gone] = asked(job);
+      const [request, gone] = repeated(job);
       if (gone) return tell((w) => w.pictureGone);
-      const bare = { ...request, seed: picture.seed, count: 1, adapters: [{ name: her.trigger, weight: 0 }] };
+      const bare = { ...request, seed: picture.seed, count: 1, adapters: [{ name: character.trigger, weight: 0 }] };
       try {
         const { id } = before ?? (await post(bare));
         bares.current.set(keyOf(job, picture), id);
@@ -119,7 +119,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
       if (!file) return;
       const link = document.createElement("a");
       link.href = URL.createObjectURL(file);
-      link.download = `${her.trigger}-${job.id.slice(0, 8)}-${picture.seed}.png`;
+      link.download = `${character.trigger}-${job.id.slice(0, 8)}-${picture.seed}.png`;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href));
     },
@@ -137,7 +137,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
     }
   }
 
-  const isBare = (job: Job) => job.request.adapters.some(({ name, weight }) => name === her.trigger && weight === 0);
+  const isBare = (job: Job) => job.request.adapters.some(({ name, weight }) => name === character.trigger && weight === 0);
   const [current, ...waiting] = going.toReversed();
   const past = jobs.filter(ended);
   const bare = opened?.kind === "beside" && jobs.find(({ id }) => id === opened.bare);

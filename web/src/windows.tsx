@@ -1,4 +1,4 @@
-/** The windows that open over the page: an image, two of them, a dropped picture. */
+/** Dialogs: details of an image, comparisons and a dropped image. */
 
 import { useState } from "react";
 import type { Job, Marks, Picture } from "./api";
@@ -37,7 +37,7 @@ interface BesideProps extends Image {
   onClose(): void;
 }
 
-/** An image over what the bare base draws of the same seed: a slider shows more of the one or the other. */
+/** An image over the base model's image of the same seed; a slider moves the border between them. */
 export function Beside({ job, picture, bare, onCancel, onClose }: BesideProps) {
   const w = useWords();
   const [share, setShare] = useState(50);
@@ -54,7 +54,7 @@ export function Beside({ job, picture, bare, onCancel, onClose }: BesideProps) {
           {other?.url && (
             <>
               <div className="absolute inset-0" style={{ clipPath: `inset(0 ${100 - share}% 0 0)` }}>
-                <Shown url={other.url} alt={`${w.bare}: ${bare.request.prompt}`} className="size-full object-cover" />
+                <Shown url={other.url} alt={`${w.baseModel}: ${bare.request.prompt}`} className="size-full object-cover" />
               </div>
               <div aria-hidden className="absolute inset-y-0 w-0.5 bg-white shadow" style={{ left: `${share}%` }} />
               <input
@@ -71,7 +71,7 @@ export function Beside({ job, picture, bare, onCancel, onClose }: BesideProps) {
         {other?.url && (
           <div className="flex justify-between gap-4 text-sm">
             <div className="w-2/5 space-y-1">
-              <b>{w.bare}</b>
+              <b>{w.baseModel}</b>
               <Identity value={other.identity} />
             </div>
             <div className="w-2/5 space-y-1 text-right">
@@ -85,7 +85,7 @@ export function Beside({ job, picture, bare, onCancel, onClose }: BesideProps) {
   );
 }
 
-/** Two images side by side; what differs in how they were drawn stands out. */
+/** Two images side by side; differing settings are highlighted. */
 export function Compare({ images, onClose }: { images: [Image, Image]; onClose(): void }) {
   const w = useWords();
   const rows = images.map(({ job, picture }) => parameters(job, picture, w));
@@ -114,7 +114,7 @@ interface DroppedProps {
   onClose(): void;
 }
 
-/** A picture that was dropped or chosen: what its file says, and what it may be used as. */
+/** A dropped or chosen image: its marks, its settings and its possible uses. */
 export function Dropped({ source, marks, uses, onAgain, onClose }: DroppedProps) {
   const w = useWords();
   return (

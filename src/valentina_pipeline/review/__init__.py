@@ -1,1 +1,1 @@
-"""The review page: people look at what a LoRA is about to learn, reject pictures and mend captions."""
+"""Review page: check the training images of a LoRA, reject images and correct captions."""

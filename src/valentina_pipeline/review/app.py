@@ -1,4 +1,4 @@
-"""The review page's server: one page, its pictures, and a few calls that change captions.csv."""
+"""Server of the review page: the page, its images, and an API that edits captions.csv."""
 
 import secrets
 from pathlib import Path
@@ -21,19 +21,18 @@ POLICY = (
     "script-src 'nonce-{}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {"x-frame-options": "DENY", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
-LONGEST = 2000
-"""Characters of a caption."""
+MAX_CAPTION_CHARS = 2000
 
-LARGEST_BODY = 1 << 20
-"""Bytes of a request, and of all that are being read."""
+MAX_BODY_BYTES = 1 << 20
+"""Limit of one request body, and of all bodies that are being read."""
 
 Name = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, Field(max_length=LONGEST)]
+Text = Annotated[str, Field(max_length=MAX_CAPTION_CHARS)]
 Token = Annotated[str, Header(alias="x-review-token")]
 
 
 class Words(BaseModel):
-    """A person's columns of a row, those that are meant."""
+    """Editable columns of a row; absent ones stay unchanged."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,13 +40,13 @@ class Words(BaseModel):
     verdict: Annotated[str, Field(pattern=f"^({'|'.join(VERDICTS)})$")] | None = None
 
     def edited_fields(self) -> dict[str, str]:
-        """Return what is meant; a caption has single spaces and no end of line."""
-        found = self.model_dump(exclude_none=True)
-        return {name: " ".join(value.split()) for name, value in found.items()}
+        """Return the given columns, with whitespace reduced to single spaces."""
+        fields = self.model_dump(exclude_none=True)
+        return {name: " ".join(value.split()) for name, value in fields.items()}
 
 
 class Edit(BaseModel):
-    """A change, and what the person saw before it."""
+    """A change, and the values that the person saw before it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,28 +59,30 @@ class Replacement(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    find: Annotated[str, Field(min_length=1, max_length=LONGEST)]
+    find: Annotated[str, Field(min_length=1, max_length=MAX_CAPTION_CHARS)]
     replacement: Text
 
 
 def create_app(dataset: Dataset, editor: str) -> FastAPI:
-    """Return the server.
+    """Return the app of the review page.
 
-    It answers to this machine's names only, and writes only for the page it sent: another site that a
-    browser has open can neither read nor change anything.
+    It accepts only this machine's host names, and writes only with the token of its own page. Another site in
+    the same browser can neither read nor change anything.
 
     Args:
-        dataset: what is reviewed.
-        editor: whose edits these are.
+        dataset: the dataset to review.
+        editor: the name that is written with each edit.
     """
     token, nonce = secrets.token_urlsafe(), secrets.token_urlsafe()
-    app = FastAPI(title="review", docs_url=None, redoc_url=None, openapi_url=None, max_body_size=LARGEST_BODY)
-    app.add_middleware(BodyLimits, largest=LARGEST_BODY, most=LARGEST_BODY)
+    app = FastAPI(
+        title="review", docs_url=None, redoc_url=None, openapi_url=None, max_body_size=MAX_BODY_BYTES
+    )
+    app.add_middleware(BodyLimits, largest=MAX_BODY_BYTES, most=MAX_BODY_BYTES)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
 
     def check_token(given: str) -> None:
         if not secrets.compare_digest(given.encode(), token.encode()):
-            raise HTTPException(403, "this page is of an earlier start: reload it")
+            raise HTTPException(403, "this page is from an earlier server process: reload it")
 
     @app.get("/")
     def page() -> HTMLResponse:
@@ -99,7 +100,7 @@ def create_app(dataset: Dataset, editor: str) -> FastAPI:
     def picture(sha256: Name) -> FileResponse:
         file = dataset.picture(sha256)
         if not file.is_file():
-            raise HTTPException(404, f"there is no picture {sha256}")
+            raise HTTPException(404, f"image {sha256} not found")
         return FileResponse(file, media_type="image/png", headers={**HEADERS, "cache-control": "no-cache"})
 
     @app.put("/api/portraits/{sha256}")

@@ -1,4 +1,4 @@
-"""The command `kedro review`: the review page on this machine."""
+"""The command `kedro review`: serve the review page on this machine."""
 
 import getpass
 import subprocess
@@ -9,18 +9,18 @@ import click
 
 
 @click.command()
-@click.option("--concept", help="Whose dataset; without, the first of params.yaml's concepts.")
-@click.option("--port", default=8900, show_default=True, help="On this machine only; 0 takes a free one.")
-@click.option("--editor", help="Who you are, for captions.csv; without, git's user.name.")
-@click.option("--no-browser", is_flag=True, help="Only print the address.")
+@click.option("--concept", help="Concept of the dataset; default: the first concept of params.yaml.")
+@click.option("--port", default=8900, show_default=True, help="Port on this machine; 0 takes a free one.")
+@click.option("--editor", help="Your name for captions.csv; default: git's user.name.")
+@click.option("--no-browser", is_flag=True, help="Print the address without opening a browser.")
 @click.pass_obj
 def review(metadata: object, concept: str | None, port: int, editor: str | None, no_browser: bool) -> None:
-    r"""Look at what will be learned: accept or reject portraits and mend captions, with the keyboard.
+    r"""Review the training images: accept or reject portraits and correct captions, with the keyboard.
 
     \b
-    Every change is written at once to data/04_feature/CONCEPT/captions.csv, with who made it and when.
-    What a person wrote wins, survives every rerun, and the next `dvc repro` trains on it; a rejected
-    portrait takes no part. Ctrl-C ends it.
+    Every change is written immediately to data/04_feature/CONCEPT/captions.csv, with editor and time.
+    Human edits override machine captions and survive every rerun; the next `dvc repro` trains on them.
+    Rejected portraits are excluded. Ctrl-C stops the server.
     """
     import socket
 
@@ -41,10 +41,10 @@ def review(metadata: object, concept: str | None, port: int, editor: str | None,
         raise click.ClickException(str(err)) from err
     except OSError as err:
         raise click.ClickException(
-            f"port {port} is taken ({err.strerror}): choose another by --port"
+            f"--port {port} cannot be used ({err.strerror}): set another port"
         ) from err
     address = f"http://127.0.0.1:{bound.getsockname()[1]}/"
-    click.echo(f"{count} pictures of {dataset.concept}: {address}   (Ctrl-C ends it; every change is saved)")
+    click.echo(f"{count} images of {dataset.concept}: {address}   (Ctrl-C stops; every change is saved)")
     if not no_browser:
         webbrowser.open(address)
     server = uvicorn.Server(configure(create_app(dataset, editor or _user(root))))
@@ -54,9 +54,9 @@ def review(metadata: object, concept: str | None, port: int, editor: str | None,
 
 def _user(root: Path) -> str:
     try:
-        named = subprocess.run(
+        result = subprocess.run(
             ["git", "config", "user.name"], cwd=root, capture_output=True, text=True, timeout=10, check=False
         )
-        return named.stdout.strip() or getpass.getuser()
+        return result.stdout.strip() or getpass.getuser()
     except (OSError, KeyError, subprocess.SubprocessError):
         return "unknown"

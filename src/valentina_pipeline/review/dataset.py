@@ -1,4 +1,4 @@
-"""What the review page shows of a concept's dataset, from the stages' outputs, and what it writes back."""
+"""Dataset of the review page: read the stages' outputs of a concept, and write edited captions."""
 
 import math
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ SCORES = {
     "outlier_distance": "distance to the median face",
     "yaw": "yaw, degrees",
     "pitch": "pitch, degrees",
-    "misfit": "landmarks' misfit",
-    "contrast": "contrast at the landmarks",
+    "misfit": "landmark error",
+    "contrast": "landmark contrast",
     "sharpness": "sharpness",
     "brightness": "brightness",
     "noise": "noise",
     "jpeg_quality": "JPEG quality",
 }
-"""Columns of faces and manifest -> how the page calls them."""
+"""Columns of faces and manifest -> labels on the page."""
 
 BOX = ("x0", "y0", "x1", "y1")
 LANDMARKS = tuple(f"l{axis}{index}" for index in range(5) for axis in "xy")
 
 
 class NotReadyError(RuntimeError):
-    """There is nothing to review; the message says what to run."""
+    """The dataset is not ready for review; the message says what to run."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ class Dataset:
 
     @property
     def captions(self) -> Path:
-        """The file that people edit."""
+        """Path of the captions file, which people edit."""
         return self._in("04_feature", "captions.csv")
 
     def picture(self, sha256: str) -> Path:
-        """Return the portrait, or the picture it would be cut from where align left it out."""
+        """Return the path of the portrait, or of the source image where align rejected it."""
         aligned = self._portrait(sha256)
         return aligned if aligned.is_file() else self._in("02_intermediate", "images") / f"{sha256}.png"
 
     def portraits(self) -> list[dict[str, Any]]:
-        """Return all pictures that were taken in, those that can be judged first, as plain JSON.
+        """Return all ingested images as plain JSON, reviewable ones first.
 
         Raises:
             NotReadyError: the stages up to caption have not run.
@@ -68,60 +68,63 @@ class Dataset:
                 raise NotReadyError(f"{file} is missing: run `uv run dvc repro` up to the stage caption")
         faces, manifest = map(pd.read_parquet, files)
         table = captions.read(self.captions)
-        said = table.set_index("sha256")
-        former = captions.find_superseded(table, set(faces.loc[faces["kept"], "sha256"]))
+        captions_by_hash = table.set_index("sha256")
+        superseded = captions.find_superseded(table, set(faces.loc[faces["kept"], "sha256"]))
         rows = faces.merge(manifest, on="sha256").to_dict("records")
-        shown = [self._row(row, said, former) for row in rows]
-        return sorted(shown, key=lambda row: (not row["kept"], row["source_name"]))
+        entries = [self._entry(row, captions_by_hash, superseded) for row in rows]
+        return sorted(entries, key=lambda row: (not row["kept"], row["source_name"]))
 
     def edit(self, sha256: str, before: dict[str, str], after: dict[str, str], editor: str) -> None:
-        """Change caption or verdict of a portrait; see captions.edit."""
-        seen = {"seen": self._seen(sha256)}
+        """Change the caption or the verdict of a portrait; see captions.edit."""
+        seen = {"seen": self._portrait_hash(sha256)}
         captions.edit(self.captions, {sha256: captions.Edit(before, {**after, **seen})}, editor)
 
     def replace(self, find: str, replacement: str, editor: str) -> int:
-        """Replace text in the captions of all portraits, and return how many changed.
+        """Replace text in the captions of all portraits, and return the number of changed captions.
 
         Raises:
-            captions.InvalidCaptionsError: a caption would be left empty, or is being edited by somebody else.
+            captions.InvalidCaptionsError: a caption would become empty, or somebody changed it meanwhile.
         """
         edits = {}
         for row in self.portraits():
             caption = row["human"] or row["machine"]
             if not row["kept"] or find not in caption:
                 continue
-            mended = " ".join(caption.replace(find, replacement).split())
-            if not mended:
+            changed = " ".join(caption.replace(find, replacement).split())
+            if not changed:
                 raise captions.InvalidCaptionsError(f"the caption of {row['source_name']} would be empty")
-            after = {"human": mended, "seen": self._seen(row["sha256"])}
+            after = {"human": changed, "seen": self._portrait_hash(row["sha256"])}
             edits[row["sha256"]] = captions.Edit({"human": row["human"]}, after)
         captions.edit(self.captions, edits, editor)
         return len(edits)
 
-    def _row(self, row: dict[Any, Any], said: pd.DataFrame, former: dict[str, str]) -> dict[str, Any]:
+    def _entry(
+        self, row: dict[Any, Any], captions_by_hash: pd.DataFrame, superseded: dict[str, str]
+    ) -> dict[str, Any]:
         sha256 = row["sha256"]
-        words = (
-            said.loc[sha256].to_dict() if sha256 in said.index else dict.fromkeys(captions.COLUMNS[1:], "")
+        has_caption = sha256 in captions_by_hash.index
+        fields = (
+            captions_by_hash.loc[sha256].to_dict() if has_caption else dict.fromkeys(captions.COLUMNS[1:], "")
         )
-        scores = {name: row[column] for column, name in SCORES.items() if _number(row.get(column))}
-        kept = bool(row["kept"]) and sha256 in said.index
+        scores = {name: row[column] for column, name in SCORES.items() if _is_number(row.get(column))}
+        kept = bool(row["kept"]) and has_caption
         return {
             "sha256": sha256,
             "source_name": row["source_name"],
             "split": row["split"],
             "kept": kept,
-            "reason": row["reason"] or ("" if kept else "it has no caption yet"),
+            "reason": row["reason"] or ("" if kept else "no caption yet"),
             "box": [row[name] for name in BOX] if kept else [],
             "landmarks": [row[name] for name in LANDMARKS] if kept else [],
             "scores": {name: round(float(value), 3) for name, value in scores.items()},
-            **{name: words[name] for name in ("machine", "human", "verdict", "editor", "edited")},
-            "changed": kept and words["seen"] not in ("", self._seen(sha256)),
-            "former": said.loc[former[sha256], "human"] if sha256 in former else "",
+            **{name: fields[name] for name in ("machine", "human", "verdict", "editor", "edited")},
+            "changed": kept and fields["seen"] not in ("", self._portrait_hash(sha256)),
+            "former": captions_by_hash.loc[superseded[sha256], "human"] if sha256 in superseded else "",
         }
 
-    def _seen(self, sha256: str) -> str:
+    def _portrait_hash(self, sha256: str) -> str:
         file = self._portrait(sha256)
-        return _hashed(file, file.stat().st_mtime_ns) if file.is_file() else ""
+        return _file_hash(file, file.stat().st_mtime_ns) if file.is_file() else ""
 
     def _portrait(self, sha256: str) -> Path:
         return self._in("03_primary", "aligned") / f"{sha256}.png"
@@ -131,9 +134,9 @@ class Dataset:
 
 
 @lru_cache(maxsize=100_000)
-def _hashed(file: Path, _time: int) -> str:
+def _file_hash(file: Path, _time: int) -> str:
     return artifacts.sha256(file)
 
 
-def _number(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)

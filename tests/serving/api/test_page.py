@@ -48,7 +48,7 @@ def page(served: Running, browser: Browser) -> Iterator[Page]:
     """The page in a window of its own, which fails the test by errors and by requests that leave."""
     context = browser.new_context(locale="en-GB", color_scheme="light", viewport=TALL)
     for window in opened(context.new_page(), served):
-        expect(window.get_by_label("Prompt")).to_be_visible()
+        expect(window.get_by_label("Prompt", exact=True)).to_be_visible()
         yield window
     for job in served.http.get("/v1/jobs").json():
         served.http.delete(f"/v1/jobs/{job['id']}")
@@ -76,7 +76,7 @@ def shot(page: Page, words: str) -> Locator:
 
 
 def drawn(page: Page, words: str, seed: int, **fields: str) -> Locator:
-    page.get_by_label("Prompt").fill(words)
+    page.get_by_label("Prompt", exact=True).fill(words)
     page.get_by_label("Seed", exact=True).fill(str(seed))
     page.get_by_role("form").get_by_text("draft").click()
     for label, value in fields.items():
@@ -90,13 +90,13 @@ def newest(served: Running) -> dict[str, Any]:
 
 
 def test_an_image_is_drawn_with_progress_and_shown_with_how(page: Page) -> None:
-    page.get_by_label("Prompt").fill("smiling at sea")
+    page.get_by_label("Prompt", exact=True).fill("smiling at sea")
     page.get_by_label("Seed", exact=True).fill("7")
     page.locator("summary", has_text="Advanced").click()
     page.get_by_label("Steps", exact=True).fill("150")
-    page.get_by_role("button", name="Draw").click()
+    page.get_by_role("button", name="Generate").click()
     expect(page.locator("[data-preview=true] img")).to_be_visible(timeout=30_000)
-    expect(page.get_by_text(re.compile(r"Drawing, step \d+ of 150, .+ left"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Generating, step \d+ of 150, .+ left"))).to_be_visible()
     assert page.locator("progress").evaluate("bar => bar.value > 0 && bar.max === 150")
     found = shot(page, "smiling at sea")
     for words in ("synthetic", "Identity", "Seed7", "Steps150", "Presetstandard", "valentina_moreau 1.00"):
@@ -130,18 +130,18 @@ def test_jobs_wait_in_turn_survive_a_reload_and_escape_cancels(page: Page, serve
     page.locator("summary", has_text="Advanced").click()
     page.get_by_label("Images").fill("64")
     page.get_by_label("Steps", exact=True).fill("150")
-    page.get_by_label("Prompt").fill("a long one")
+    page.get_by_label("Prompt", exact=True).fill("a long one")
     page.keyboard.press("Control+Enter")
     page.get_by_label("Images").fill("1")
     for steps in ("2", "3"):
         page.get_by_label("Steps", exact=True).fill(steps)
-        page.get_by_label("Prompt").fill(f"quick {steps}")
+        page.get_by_label("Prompt", exact=True).fill(f"quick {steps}")
         page.keyboard.press("Control+Enter")
     # a reload drops a request that the server has not answered yet
     until(lambda: newest(served)["steps"] == 3)
     expect(page.get_by_text("Waiting, next").first).to_be_visible()
     page.reload()
-    expect(page.get_by_text(re.compile(r"Drawing, step [1-9]"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(re.compile(r"Generating, step [1-9]"))).to_be_visible(timeout=30_000)
     shot(page, "quick 2")  # between two batches of the long one
     shot(page, "quick 3")
     page.keyboard.press("Escape")
@@ -155,8 +155,8 @@ def test_use_again_draws_the_same_picture(page: Page, served: Running) -> None:
     first = newest(served)
     drawn(page, "something else", 6)
     page.reload()
-    shot(page, "in the rain").get_by_role("button", name="Use again").click()
-    expect(page.get_by_label("Prompt")).to_be_focused()
+    shot(page, "in the rain").get_by_role("button", name="Reuse settings").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
     expect(page.get_by_label("Seed", exact=True)).to_have_value("5")
     expect(page.get_by_role("radio", name="draft")).to_be_checked()
     before = newest(served)["id"]
@@ -169,13 +169,13 @@ def test_use_again_draws_the_same_picture(page: Page, served: Running) -> None:
 
 def test_a_slider_shows_an_image_over_the_bare_base(page: Page, served: Running) -> None:
     drawn(page, "by the window", 8).get_by_role("button", name="Before / after").click()
-    slider = page.get_by_role("slider", name="How much of the bare base shows")
+    slider = page.get_by_role("slider", name="Share of the base model's image")
     expect(slider).to_have_value("50", timeout=30_000)
     asked = newest(served)["request"]
     assert (asked["seed"], asked["adapters"]) == (8, [{"name": "valentina_moreau", "weight": 0}])
     slider.focus()
     page.keyboard.press("Home")
-    over = page.get_by_role("img", name="bare base")
+    over = page.get_by_role("img", name="base model")
     expect(over.locator("..")).to_have_css("clip-path", re.compile(r"inset\(0(px)? 100% 0(px)? 0(px)?\)"))
     page.keyboard.press("End")
     expect(over.locator("..")).to_have_css("clip-path", re.compile(r"inset\(0(px|%)?( 0.*)?\)"))
@@ -200,11 +200,11 @@ def test_a_scene_is_enough_to_draw(page: Page, served: Running) -> None:
 
 
 def test_the_character_s_weight_has_a_slider_and_the_seed_a_die(page: Page, served: Running) -> None:
-    page.get_by_role("button", name="Roll a seed").click()
+    page.get_by_role("button", name="Pick a random seed").click()
     seed = int(page.get_by_label("Seed", exact=True).input_value())
     page.locator("summary", has_text="LoRAs").click()
     page.get_by_role("slider", name="Weight of valentina_moreau").fill("0.6")
-    page.get_by_label("Prompt").fill("a little of her")
+    page.get_by_label("Prompt", exact=True).fill("a little of her")
     page.keyboard.press("Control+Enter")
     shot(page, "a little of her")
     asked = newest(served)["request"]
@@ -241,9 +241,9 @@ def test_a_lora_of_the_server_s_takes_part_by_its_box_or_by_the_scene(
 
 
 def test_what_the_server_refuses_stands_at_its_field(page: Page) -> None:
-    page.get_by_label("Prompt").fill("nude")
+    page.get_by_label("Prompt", exact=True).fill("nude")
     page.keyboard.press("Control+Enter")
-    prompt = page.get_by_label("Prompt")
+    prompt = page.get_by_label("Prompt", exact=True)
     expect(prompt).to_have_attribute("aria-invalid", "true")
     expect(prompt).to_have_accessible_description(re.compile("sexual content is not drawn"))
     prompt.fill("smiling")
@@ -268,26 +268,26 @@ def dropped(page: Page, content: str, kind: str = "image/png") -> Locator:
         }""",
         [content, kind],
     )
-    return page.get_by_role("dialog", name="A picture: what for?")
+    return page.get_by_role("dialog", name="Use this image")
 
 
 def test_a_dropped_file_that_is_no_picture_is_refused_in_words(page: Page) -> None:
     dropped(page, "aGVsbG8=", "text/plain")
-    expect(page.get_by_role("status")).to_contain_text("This is no PNG, JPEG or WebP")
+    expect(page.get_by_role("status")).to_contain_text("must be a PNG, JPEG or WebP")
 
 
 def test_a_dropped_picture_is_drawn_along_and_begun_from(page: Page, served: Running) -> None:
     dropped(page, pictured(dunes())).get_by_role("button", name="Use as control: canny").click()
-    page.get_by_role("slider", name="How strictly it is followed").fill("0.5")
+    page.get_by_role("slider", name="Control strength").fill("0.5")
     dropped(page, pictured(dunes(), "JPEG"), "image/jpeg").get_by_role(
-        "button", name="Use as start image"
+        "button", name="Use as initial image"
     ).click()
-    page.get_by_role("slider", name="How much is drawn anew").fill("0.75")
+    page.get_by_role("slider", name="Denoising strength").fill("0.75")
     card = drawn(page, "along the dunes", 70)
-    expect(card).to_contain_text("Start image 0.75, Control: canny 0.50")
+    expect(card).to_contain_text("Initial image 0.75, Control: canny 0.50")
     marks = png.decode(served.http.get(newest(served)["images"][0]["url"]).content).info["text"]
     assert (marks["strength"], json.loads(marks["control"])[0]["scale"]) == ("0.75", 0.5)
-    page.get_by_role("button", name="Remove: Start image").click()
+    page.get_by_role("button", name="Remove: Initial image").click()
     page.get_by_role("button", name="Remove: Control: canny").click()
     expect(drawn(page, "without the dunes", 70)).not_to_contain_text("canny")
 
@@ -301,7 +301,7 @@ def test_a_dropped_image_of_hers_is_used_again_from_its_file(page: Page, served:
     expect(window).to_contain_text("kept in a file")
     expect(window).to_contain_text("PNG text: generated, seed 71")
     before = newest(served)["id"]
-    window.get_by_role("button", name="Use again").click()
+    window.get_by_role("button", name="Reuse settings").click()
     expect(page.get_by_label("Seed", exact=True)).to_have_value("71")
     page.keyboard.press("Control+Enter")
     until(lambda: newest(served)["id"] != before and newest(served)["state"] == "done")
@@ -310,8 +310,8 @@ def test_a_dropped_image_of_hers_is_used_again_from_its_file(page: Page, served:
 
 
 def test_an_image_that_is_refused_has_a_card_that_says_why(page: Page) -> None:
-    dropped(page, pictured(somebody())).get_by_role("button", name="Use as start image").click()
-    page.get_by_label("Prompt").fill("somebody else")
+    dropped(page, pictured(somebody())).get_by_role("button", name="Use as initial image").click()
+    page.get_by_label("Prompt", exact=True).fill("somebody else")
     page.keyboard.press("Control+Enter")
     card = page.locator("figure", has_text="somebody else").first
     expect(card).to_contain_text("Not shown", timeout=30_000)
@@ -323,23 +323,23 @@ def test_language_and_theme_follow_the_browser_and_are_remembered(
     page: Page, served: Running, browser: Browser
 ) -> None:
     root = page.locator("html")
-    expect(page.get_by_role("button", name="Draw")).to_be_visible()
+    expect(page.get_by_role("button", name="Generate")).to_be_visible()
     expect(root).to_have_attribute("data-theme", "light")
     page.get_by_role("button", name="Português").click()
     page.get_by_role("button", name="Escuro").click()
     page.reload()
-    expect(page.get_by_role("button", name="Desenhar")).to_be_visible()
+    expect(page.get_by_role("button", name="Gerar")).to_be_visible()
     expect(root).to_have_attribute("lang", "pt-BR")
     expect(page.locator("body")).to_have_css("background-color", "rgb(22, 20, 18)")
     context = browser.new_context(locale="pt-PT", color_scheme="dark")
     for window in opened(context.new_page(), served):
-        expect(window.get_by_role("button", name="Desenhar")).to_be_visible()
+        expect(window.get_by_role("button", name="Gerar")).to_be_visible()
         expect(window.locator("html")).to_have_attribute("data-theme", "dark")
     context.close()
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:
-    expect(page.get_by_label("Prompt")).to_be_focused()
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
     page.keyboard.type("keys alone")
     reach(page, "input[name=preset]")
     page.keyboard.press("ArrowLeft")
@@ -378,7 +378,7 @@ def axe() -> str:
 def test_axe_finds_no_barrier(page: Page, axe: str, theme: str) -> None:
     if theme == "dark":
         page.get_by_role("button", name="Dark").click()
-    page.get_by_label("Prompt").fill("nude")
+    page.get_by_label("Prompt", exact=True).fill("nude")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_role("alert")).to_be_visible()
     card = drawn(page, "seen by all", 40)
@@ -390,10 +390,10 @@ def test_axe_finds_no_barrier(page: Page, axe: str, theme: str) -> None:
     expect(window).to_be_visible()
     assert barriers(page) == []
     window.get_by_role("button", name="Use as control: canny").click()
-    expect(page.get_by_role("slider", name="How strictly it is followed")).to_be_visible()
+    expect(page.get_by_role("slider", name="Control strength")).to_be_visible()
     assert barriers(page) == []
     card.get_by_role("button", name="Before / after").click()
-    expect(page.get_by_role("slider", name="How much")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("slider", name="Share of the base")).to_be_visible(timeout=30_000)
     assert barriers(page) == []
 
 
@@ -429,7 +429,7 @@ def test_a_server_with_keys_asks_for_one(package: Path, tmp_path: Path, browser:
                 window.get_by_label("API key").fill(given)
                 window.keyboard.press("Enter")
                 if given != key:
-                    expect(window.get_by_role("status")).to_have_text("This server does not know this key.")
+                    expect(window.get_by_role("status")).to_have_text("This API key is not valid.")
             drawn(window, "with a key", 60)
             window.reload()
             shot(window, "with a key")
