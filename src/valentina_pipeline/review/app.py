@@ -66,8 +66,8 @@ class Replacement(BaseModel):
 def create_app(dataset: Dataset, editor: str) -> FastAPI:
     """Return the app of the review page.
 
-    It accepts only this machine's host names, and writes only with the token of its own page. Another site in
-    the same browser can neither read nor change anything.
+    It accepts only this machine's host names, and writes only with the token of the served page. Another
+    site in the same browser can neither read nor change anything.
 
     Args:
         dataset: the dataset to review.

@@ -103,19 +103,21 @@ class ControlModels:
             InvalidAdapterError: a network cannot be loaded, is for another base model, or does not support
                 this size.
         """
-        kinds = [each.kind for each in inputs.controls]
-        for each in inputs.controls:
-            self._load(each.kind)
-            # T2I-Adapters start with a pixel unshuffle by this factor; ControlNets need what the U-Net needs
-            factor = getattr(self._loaded[each.kind], "downscale_factor", 1)
-            if any(side % factor for side in pictures[each.picture].size):
-                raise InvalidAdapterError(f"{each.kind}: width and height must be multiples of {factor}")
+        kinds = [control.kind for control in inputs.controls]
+        for control in inputs.controls:
+            self._load(control.kind)
+            # T2I-Adapters start with a pixel unshuffle by this factor; ControlNets fit every size of the U-Net
+            factor = getattr(self._loaded[control.kind], "downscale_factor", 1)
+            if any(side % factor for side in pictures[control.picture].size):
+                raise InvalidAdapterError(f"{control.kind}: width and height must be multiples of {factor}")
         while len(self._loaded) > max(MAX_LOADED_NETWORKS, len(set(kinds))):
             oldest, _ = self._loaded.popitem(last=False)
             logger.info("unloaded the control network for %s", oldest)
         return [
-            Control(self._loaded[each.kind], _preprocess(each, pictures[each.picture]), each.scale)
-            for each in inputs.controls
+            Control(
+                self._loaded[control.kind], _preprocess(control, pictures[control.picture]), control.scale
+            )
+            for control in inputs.controls
         ]
 
     def _load(self, kind: str) -> None:
