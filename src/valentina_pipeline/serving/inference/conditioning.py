@@ -106,7 +106,7 @@ class ControlModels:
         kinds = [control.kind for control in inputs.controls]
         for control in inputs.controls:
             self._load(control.kind)
-            # T2I-Adapters start with a pixel unshuffle by this factor; ControlNets fit every size of the U-Net
+            # T2I-Adapters start with a pixel unshuffle by this factor; ControlNets have no factor
             factor = getattr(self._loaded[control.kind], "downscale_factor", 1)
             if any(side % factor for side in pictures[control.picture].size):
                 raise InvalidAdapterError(f"{control.kind}: width and height must be multiples of {factor}")
