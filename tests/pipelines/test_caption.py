@@ -73,8 +73,8 @@ def test_a_caption_left_beside_a_picture_is_taken_as_it_is_and_nobody_looks_at_t
     captions, seen = caption_portraits(IMAGES, FACES, manifest, CONCEPT, stage("caption"))
     assert captions["machine"].tolist() == ["test_woman woman laughing on a beach", mine]
     assert looked_at == [] and seen["clothes"].tolist() == ["", "a hat"]
-    assert "1 of 2 captions beside pictures do not say the trigger test_woman" in caplog.text
-    assert "such as that of 3.png" in caplog.text
+    assert "1 of 2 captions beside images lack the trigger test_woman" in caplog.text
+    assert "for example the caption of 3.png" in caplog.text
     captions, _ = caption_portraits(
         IMAGES, FACES, manifest.assign(caption=["", "", mine]), CONCEPT, stage("caption")
     )

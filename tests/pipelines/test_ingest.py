@@ -183,7 +183,7 @@ def test_attributes_that_the_word_policy_refuses_stop_ingest_by_their_picture(ra
     noise(2).save(raw / "b.png")
     (raw / "attributes.json").write_text('{"b.png": {"clothes": "no clothes"}}')
 
-    said = r"b\.png: its words 'no clothes' are refused: sexual content"
+    said = r"b\.png: its attribute 'no clothes' is refused: sexual content"
     with pytest.raises(InvalidAttributesError, match=said):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
@@ -223,8 +223,8 @@ def test_attributes_and_records_that_fit_no_picture_are_reported(
     other = RECORD.model_copy(update={"id": "other", "covers": "A.PNG"})
     _, manifest, *_ = ingest_images(raw, (*RIGHTS, other), FOLDER, LIMITS, 7)
     assert list(manifest["attributes"]) == ["{}"]
-    assert "no picture is named A.png; what is said of them is not used" in caplog.text
-    assert "record other covers 'A.PNG', and no picture has such a name (close: a.png)" in caplog.text
+    assert "no image is named A.png; their attributes are not used" in caplog.text
+    assert "record other covers 'A.PNG', but no image has such a name (close: a.png)" in caplog.text
 
 
 def test_what_is_revoked_is_left_out_however_it_is_named(raw: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_caption_that_the_word_policy_refuses_stops_training_by_its_picture() 
     plain, bad = (replace(one, caption=said) for one, said in zip(samples(2), SAID, strict=True))
 
     training_images.refuse_captions([plain], "V")
-    said = rf"picture {bad.name}: its caption '{SAID[1]}'"
+    said = rf"image {bad.name}: its caption '{SAID[1]}'"
     with pytest.raises(training_images.NoTrainingImagesError, match=said):
         training_images.refuse_captions([plain, bad], "V")
 
@@ -205,7 +205,7 @@ def test_what_trains_along_is_refused_where_anything_is_wrong(
 @pytest.mark.parametrize(
     ("rights", "said"),
     [
-        ((OWN,), r'no rights record.*has to cover "garden/\*"'),
+        ((OWN,), r'no rights record.*must cover "garden/\*"'),
         ((OWN, GARDEN.model_copy(update={"uses": ("generation",)})), "rights for another purpose"),
         ((OWN, GARDEN.model_copy(update={"expires": date(2020, 1, 1)})), "rights expired"),
         ((OWN.model_copy(update={"revoked": date(2020, 1, 1), "revocation": "no"}), GARDEN), "revoked"),
@@ -223,7 +223,7 @@ def test_what_trains_along_needs_a_record_that_names_its_folder(
 
 @pytest.mark.parametrize("name", ["../06_models", ".", "/etc"])
 def test_nothing_outside_its_folder_trains_along(name: str, tmp_path: Path) -> None:
-    with pytest.raises(training_images.InvalidExtraDataError, match="only what lies there"):
+    with pytest.raises(training_images.InvalidExtraDataError, match="extra data is read only from there"):
         trained(tmp_path, also={name: {}})
 
 
@@ -301,6 +301,6 @@ def test_a_folder_that_is_no_adapter_is_an_error(missing: str, tmp_path: Path) -
 
 def test_a_start_that_is_no_lora_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        training_images.InvalidExtraDataError, match=r"absent.safetensors has to be a .safetensors file"
+        training_images.InvalidExtraDataError, match=r"absent.safetensors must be a .safetensors file"
     ):
         trained(tmp_path, start_from="absent.safetensors")

@@ -141,11 +141,14 @@ def test_comfyui_is_told_the_published_file_or_how_to_make_one(tmp_path: Path) -
     settings = {"block_out_channels": widths, "cross_attention_dim": text}
     (tmp_path / "unet/config.json").write_text(json.dumps(settings))
     assert checkpoint(own, tmp_path).location == (
-        "models/checkpoints/my-xl.safetensors, which `kedro base single-file` makes of models/my-xl"
+        "models/checkpoints/my-xl.safetensors, written by `kedro base single-file` from models/my-xl"
     )
     (tmp_path / "unet/config.json").write_text(json.dumps({**settings, "cross_attention_dim": 96}))
     assert (
-        checkpoint(own, tmp_path).location == "a base of widths that ComfyUI does not know: it cannot load it"
+        checkpoint(own, tmp_path).location
+        == "ComfyUI cannot load this base model: it does not know its widths"
     )
     file = BaseConfig(**{**bases["sdxl"]["model"], "path": "models/my.safetensors"})
-    assert checkpoint(file, tmp_path).location == "models/checkpoints/my.safetensors, the base itself"
+    assert (
+        checkpoint(file, tmp_path).location == "models/checkpoints/my.safetensors, the base model's own file"
+    )

@@ -24,7 +24,7 @@ def test_the_first_champion_needs_only_the_gates() -> None:
     decision = decide(candidate(), None, CFG)
     assert decision["status"] == "champion"
     assert decision["compared_with"] is None
-    assert decision["reasons"][-1] == "There is no champion yet: the gates are enough."
+    assert decision["reasons"][-1] == "There is no champion yet: passing the gates is enough."
     assert decision["gates"]["identity_gain"] == {"value": 0.45, "limit": 0.3, "passed": True}
 
 

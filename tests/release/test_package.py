@@ -141,14 +141,14 @@ def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of
 
 
 def test_two_parts_cannot_share_a_path(parts: PackageContents) -> None:
-    with pytest.raises(ValueError, match="two parts of the package want the path LICENSE"):
+    with pytest.raises(ValueError, match="two files of the package have the path LICENSE"):
         build(replace(parts, model={"LICENSE": b""}))
 
 
 def test_an_empty_lora_folder_is_refused(parts: PackageContents) -> None:
     for file in parts.lora.iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match="holds no LoRA"):
+    with pytest.raises(ValueError, match="contains no LoRA"):
         build(parts)
 
 
@@ -198,7 +198,7 @@ def test_the_card_says_figures_training_rights_and_that_images_are_synthetic(par
     assert card.startswith("---\n")
     for said in (
         "| Identity: the LoRA | 0.700 (0.660 to 0.740) |",
-        "| Identity: the bare base with her full description | 0.250 (0.210 to 0.290) |",
+        "| Identity: the base model with the full description | 0.250 (0.210 to 0.290) |",
         "## Decision: champion",
         "- It is good.",
         f"| rank | {parts.train.rank} |",

@@ -1,1 +1,1 @@
-"""One folder for each stage: `pipeline.py` wires, `nodes.py` turns parameters into a call."""
+"""Kedro pipelines, a folder for each stage: `pipeline.py` wires the nodes, `nodes.py` parses and calls."""

@@ -1,4 +1,4 @@
-"""A package put together, as `register` decides on it and `publish` writes it: the same files twice."""
+"""Package assembly, shared by `register` and `publish`, so that both get the same files."""
 
 import atexit
 import shutil
@@ -28,21 +28,21 @@ EXAMPLE = {"prompt": "smiling, wearing a red dress, beach background", "seed": 1
 
 @dataclass(frozen=True)
 class PackageInputs:
-    """What the stages register and publish are given, as Kedro loads it.
+    """Inputs of the stages register and publish, as Kedro loads them.
 
     Attributes:
-        lora: train_lora's folder.
-        metrics: evaluate's figures; None, as the next three, where the LoRA came without pictures.
-        train_metrics: train_lora's figures.
-        faces: align's, with identity vectors.
-        used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
+        lora: train_lora's output folder.
+        metrics: evaluate's metrics; None, like the next three, for a LoRA without training images.
+        train_metrics: train_lora's metrics.
+        faces: align's rows with identity vectors.
+        used_pictures: sha256, rights_id and split of each training and held-out image.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from the project's folder, two above.
-        grid: evaluate's, where there is one.
+        grid: evaluate's comparison grid, if any.
         scenes: the scene library: category -> name -> words.
         concept: see Concept.
         base: see BaseConfig.
-        train: see TrainConfig, where it was trained here.
+        train: see TrainConfig; None for a LoRA that was made elsewhere.
         evaluate: see EvaluateConfig.
         publish: see PublishConfig.
     """
@@ -68,24 +68,24 @@ class PackageInputs:
         return self.weights.parent.parent
 
 
-def content_identity(material: PackageInputs) -> tuple[str, str]:
-    """Return the hash of LoRA and base together, and of the base alone.
+def content_identity(inputs: PackageInputs) -> tuple[str, str]:
+    """Return the hash of LoRA and base model together, and the hash of the base model alone.
 
     Raises:
-        MissingModel: the base is not on this machine.
+        MissingModelError: the base model is not on this machine.
     """
     from valentina_pipeline.image.models.weights import base_folder, base_hash
     from valentina_pipeline.release.package import content_hash
 
-    base = base_hash(base_folder(parse_config(BaseConfig, material.base, "base"), material.root))
-    return content_hash(material.lora, base), base
+    base = base_hash(base_folder(parse_config(BaseConfig, inputs.base, "base"), inputs.root))
+    return content_hash(inputs.lora, base), base
 
 
-def assemble_package(material: PackageInputs, decision: Mapping[str, Any]) -> dict[str, bytes | Path]:
-    """Return the package's files by relative path; the same material and decision give the same bytes.
+def assemble_package(inputs: PackageInputs, decision: Mapping[str, Any]) -> dict[str, bytes | Path]:
+    """Return the package's files by relative path; the same inputs and decision give the same bytes.
 
     Raises:
-        MissingModel: the base is not on this machine.
+        MissingModelError: the base model is not on this machine.
     """
     from valentina_pipeline.common.missing_model import resolve_path
     from valentina_pipeline.image.io import png
@@ -94,41 +94,41 @@ def assemble_package(material: PackageInputs, decision: Mapping[str, Any]) -> di
     from valentina_pipeline.release.contents import PackageContents
     from valentina_pipeline.release.package import build
 
-    base = parse_config(BaseConfig, material.base, "base")
-    publish = parse_config(PublishConfig, material.publish, "publish")
-    folder = base_folder(base, material.root)
+    base = parse_config(BaseConfig, inputs.base, "base")
+    publish = parse_config(PublishConfig, inputs.publish, "publish")
+    folder = base_folder(base, inputs.root)
     return build(
         PackageContents(
-            concept=parse_config(Concept, material.concept, "concept"),
-            rights=material.rights,
+            concept=parse_config(Concept, inputs.concept, "concept"),
+            rights=inputs.rights,
             base=base,
             base_folder=folder,
             base_hash=base_hash(folder),
-            controls={kind: material.root / path for kind, path in base.controls.items()},
-            lora=material.lora,
-            train=None if material.train is None else parse_config(TrainConfig, material.train, "train_lora"),
-            evaluate=parse_config(EvaluateConfig, material.evaluate, "evaluate"),
+            controls={kind: inputs.root / path for kind, path in base.controls.items()},
+            lora=inputs.lora,
+            train=None if inputs.train is None else parse_config(TrainConfig, inputs.train, "train_lora"),
+            evaluate=parse_config(EvaluateConfig, inputs.evaluate, "evaluate"),
             publish=publish,
-            metrics=material.metrics,
-            train_metrics=material.train_metrics,
+            metrics=inputs.metrics,
+            train_metrics=inputs.train_metrics,
             decision=decision,
-            faces=material.faces,
-            used_pictures=material.used_pictures,
-            grid=None if material.grid is None else png.encode(material.grid),
-            engines=export_engines(material, base, publish) if publish.engines else {},
-            scenes=_checked(parse_scenes(material.scenes), material.concept["name"]),
-            embedder=resolve_path(base.face_embedder.path, material.root),
+            faces=inputs.faces,
+            used_pictures=inputs.used_pictures,
+            grid=None if inputs.grid is None else png.encode(inputs.grid),
+            engines=export_engines(inputs, base, publish) if publish.engines else {},
+            scenes=_check_scenes(parse_scenes(inputs.scenes), inputs.concept["name"]),
+            embedder=resolve_path(base.face_embedder.path, inputs.root),
             code=list_code_files(),
             model=model_files(LOADER, base.path, EXAMPLE, decision["content_hash"]),
         )
     )
 
 
-def _checked(library: dict[str, Scene], own: str) -> dict[str, Scene]:
-    """Return the scenes, after asking the policy for prompts about each.
+def _check_scenes(library: dict[str, Scene], own: str) -> dict[str, Scene]:
+    """Return the scenes if the prompt filter accepts all of them.
 
     Raises:
-        InvalidScenesError: one is refused.
+        InvalidScenesError: the prompt filter refuses a scene.
     """
     from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
     from valentina_pipeline.image.safety.prompt_filter import refuse_words
@@ -137,28 +137,30 @@ def _checked(library: dict[str, Scene], own: str) -> dict[str, Scene]:
         try:
             refuse_words(scene.words, own)
         except UnsafePromptError as err:
-            raise InvalidScenesError(f"scene {name} of conf/base/prompts/scenes.yml: {err.reason}") from err
+            raise InvalidScenesError(
+                f"conf/base/prompts/scenes.yml: scene {name} is refused: {err.reason}"
+            ) from err
     return library
 
 
-def export_engines(material: PackageInputs, base: BaseConfig, publish: PublishConfig) -> dict[str, Path]:
-    """Return what other engines than torch draw with: path in the package -> file.
+def export_engines(inputs: PackageInputs, base: BaseConfig, publish: PublishConfig) -> dict[str, Path]:
+    """Export the model for the configured engines besides torch: path in the package -> file.
 
-    The files are there until this process ends.
+    The files are temporary: they are deleted when this process ends.
     """
     from valentina_pipeline.image.export import onnx
 
     place = Path(mkdtemp(prefix="engines-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    model = onnx.fuse_lora(base, material.root, material.lora)
+    model = onnx.fuse_lora(base, inputs.root, inputs.lora)
     files: dict[str, Path] = {}
-    for engine in sorted(publish.engines, reverse=True):  # native's rounding comes last
+    for engine in sorted(publish.engines, reverse=True):  # native last: it rounds the weights
         (place / engine).mkdir()
-        made = onnx.ENGINES[engine](model, place / engine)
-        files |= {f"{engine}/{name}": file for name, file in made.items()}
+        exported = onnx.ENGINES[engine](model, place / engine)
+        files |= {f"{engine}/{name}": file for name, file in exported.items()}
     return files
 
 
 def list_code_files() -> dict[str, Path]:
-    """Return the files that the loader imports or reads: path in the package -> file."""
+    """Return the source files that the MLflow loader imports or reads: path in the package -> file."""
     return {f"code/{file.relative_to(SRC).as_posix()}": file for file in import_closure(LOADER)}

@@ -1,1 +1,1 @@
-"""What any medium needs to be released: a decision and a package."""
+"""Release of a trained adapter of any medium: the decision by gates, and the package."""

@@ -19,28 +19,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PackageContents:
-    """What a package is made from.
+    """Inputs of a package.
 
     Attributes:
-        concept: who was learnt.
+        concept: the character.
         rights: its records.
         base: the base model, as configured.
-        base_folder: its weights.
-        base_hash: of them.
-        controls: kind of picture -> folder of the ControlNet for it.
-        lora: train_lora's folder, flat.
-        train: how it was trained; None, as the figures, faces, pictures and grid, of a LoRA made elsewhere.
-        evaluate: how it was measured.
-        publish: the default preset.
-        metrics: evaluate's figures.
-        train_metrics: train_lora's figures.
-        decision: release.decide's.
+        base_folder: the folder of its weights.
+        base_hash: hash of its weights.
+        controls: kind of control image -> folder of its ControlNet.
+        lora: train_lora's output folder, flat.
+        train: training parameters; None for a LoRA that was made elsewhere, as are metrics, train_metrics,
+            faces, used_pictures and grid.
+        evaluate: evaluation parameters.
+        publish: default preset and engines.
+        metrics: evaluate's metrics.
+        train_metrics: train_lora's metrics.
+        decision: the result of release/gates.py.
         faces: align's rows: identity vector, kept and split of each portrait.
-        used_pictures: sha256, rights_id and split of each picture that the LoRA stands on.
-        grid: a PNG's bytes: the LoRA beside the bare base.
-        engines: relative path -> file: what other engines than torch draw with.
+        used_pictures: sha256, rights_id and split of each training and held-out image.
+        grid: PNG bytes of the comparison grid: the LoRA beside the base model.
+        engines: relative path -> file: exports for engines besides torch.
         scenes: the scene library.
-        embedder: where the face embedder's weights are, or a name that its loader knows.
+        embedder: path of the face embedder's weights, or a name that its loader resolves.
         code: relative path -> file: the modules that serve the package.
         model: relative path -> content: the files that make the folder an MLflow model.
     """

@@ -1,4 +1,4 @@
-"""How other programs draw what the package's default preset draws: ComfyUI and stable-diffusion.cpp."""
+"""Settings that make ComfyUI and stable-diffusion.cpp generate the same as a package's default preset."""
 
 import json
 import shlex
@@ -14,7 +14,7 @@ SCENE = "smiling, wearing a red dress, beach background"
 SEED = 1
 
 SAMPLERS: Mapping[str, tuple[str, str, str, str]] = {
-    "base": ("euler", "normal", "euler", "discrete"),  # which SDXL ships with
+    "base": ("euler", "normal", "euler", "discrete"),  # the scheduler that SDXL ships with
     "euler": ("euler", "normal", "euler", "discrete"),
     "euler_a": ("euler_ancestral", "normal", "euler_a", "discrete"),
     "dpm++": ("dpmpp_2m", "normal", "dpm++2m", "discrete"),
@@ -22,27 +22,27 @@ SAMPLERS: Mapping[str, tuple[str, str, str, str]] = {
     "ddim": ("ddim", "ddim_uniform", "ddim_trailing", "discrete"),
     "lcm": ("lcm", "sgm_uniform", "lcm", "lcm"),
 }
-"""Our name -> ComfyUI's sampler and scheduler, stable-diffusion.cpp's method and scheduler."""
+"""This project's name -> ComfyUI's sampler and scheduler, stable-diffusion.cpp's method and scheduler."""
 
 PUBLISHED = {
     "stabilityai/stable-diffusion-xl-base-1.0": "sd_xl_base_1.0.safetensors",
     "stabilityai/sdxl-turbo": "sd_xl_turbo_1.0_fp16.safetensors",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "v1-5-pruned-emaonly.safetensors",
 }
-"""Bases by hub id -> the one file that their hub repository holds for ComfyUI."""
+"""Hub id of a base model -> the single file for ComfyUI in its hub repository."""
 
 WIDTHS = {"sdxl": ([320, 640, 1280], 2048), "sd15": ([320, 640, 1280, 1280], 768)}
-"""Of the U-Net's blocks and the text that it reads: ComfyUI tells bases by them and loads no other."""
+"""Widths of the U-Net's blocks and of its text input: ComfyUI identifies base models by them."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A base as ComfyUI looks for it.
+    """A base model as ComfyUI loads it.
 
     Attributes:
-        file: its name in ComfyUI's folder models/checkpoints.
-        origin: where that file is from, in words.
-        known: whether ComfyUI knows bases of its widths.
+        file: file name in ComfyUI's folder models/checkpoints.
+        origin: source of that file, in words.
+        known: True if ComfyUI knows base models of these widths.
     """
 
     file: str
@@ -51,41 +51,41 @@ class Checkpoint:
 
     @property
     def location(self) -> str:
-        """What somebody has to know who looks for the file."""
+        """Path and origin of the file, in words."""
         if not self.known:
-            return "a base of widths that ComfyUI does not know: it cannot load it"
+            return "ComfyUI cannot load this base model: it does not know its widths"
         return f"models/checkpoints/{self.file}, {self.origin}"
 
 
 def checkpoint(base: BaseConfig, folder: Path) -> Checkpoint:
-    """Return a base as ComfyUI looks for it.
+    """Return a base model as ComfyUI loads it.
 
     Args:
-        base: as configured.
-        folder: its weights, or the one file that holds them.
+        base: the base model, as configured.
+        folder: the folder of its weights, or its single file.
     """
     last = base.path.rstrip("/").rpartition("/")[2]
     if base.path in PUBLISHED:
-        return Checkpoint(PUBLISHED[base.path], f"which {base.path} holds", True)
+        return Checkpoint(PUBLISHED[base.path], f"from {base.path}", True)
     if last.endswith(".safetensors"):
-        return Checkpoint(last, "the base itself", True)
-    made = f"which `kedro base single-file` makes of {base.path}"
+        return Checkpoint(last, "the base model's own file", True)
+    origin = f"written by `kedro base single-file` from {base.path}"
     try:
         unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
-    except (OSError, ValueError):  # a base in one file; whoever loads a damaged one says so
+    except (OSError, ValueError):  # a base in one file; a damaged one fails when it is loaded
         unet = {}
     widths = unet.get("block_out_channels"), unet.get("cross_attention_dim")
-    return Checkpoint(f"{last}.safetensors", made, not unet or widths == WIDTHS[base.family])
+    return Checkpoint(f"{last}.safetensors", origin, not unet or widths == WIDTHS[base.family])
 
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """One image, as other programs are told of it.
+    """Settings of one image, for other programs.
 
     Attributes:
-        prompt: with trigger and class word.
-        steps: of the sampler.
-        guidance: scale of classifier-free guidance; 1 is none.
+        prompt: prompt with trigger and class word.
+        steps: sampler steps.
+        guidance: scale of classifier-free guidance; 1 turns it off.
         size: width and height in pixels.
         scheduler: a key of SAMPLERS.
     """
@@ -98,7 +98,7 @@ class ExampleImage:
 
 
 def example_image(person: Concept, preset: Mapping[str, Any]) -> ExampleImage:
-    """Return what a preset draws of a character."""
+    """Return the settings of an example image of a character by a preset."""
     prompt = f"{photo_of(f'{person.trigger} {person.class_word}')}, {SCENE}"
     return ExampleImage(
         prompt, preset["steps"], max(1.0, preset["guidance"]), preset["size"], preset["scheduler"]
@@ -109,9 +109,9 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
     """Return a workflow in the format of ComfyUI's API: node number -> class and inputs.
 
     Args:
-        image: what it draws.
-        base: what it draws with.
-        lora: name of the file in kohya's format, which it looks for in models/loras.
+        image: settings of the image.
+        base: the base model.
+        lora: name of the LoRA file in kohya's format; ComfyUI looks for it in models/loras.
     """
     sampler, scheduler, *_ = SAMPLERS[image.scheduler]
     model, clip, vae = ["2", 0], ["2", 1], ["1", 2]
@@ -123,8 +123,8 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
             {"model": ["1", 0], "clip": ["1", 1], "lora_name": lora}
             | dict.fromkeys(("strength_model", "strength_clip"), 1.0),
         ),
-        ("CLIPTextEncode", "what it shows", {"text": image.prompt, "clip": clip}),
-        ("CLIPTextEncode", "what it does not show", {"text": "", "clip": clip}),
+        ("CLIPTextEncode", "prompt", {"text": image.prompt, "clip": clip}),
+        ("CLIPTextEncode", "negative prompt", {"text": "", "clip": clip}),
         ("EmptyLatentImage", "size", {"width": image.size, "height": image.size, "batch_size": 1}),
         (
             "KSampler",
@@ -152,7 +152,7 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
 
 
 def native(image: ExampleImage, file: str) -> str:
-    """Return the text beside the one file for stable-diffusion.cpp: the command that draws with it."""
+    """Return the README beside the single file for stable-diffusion.cpp, with the command to run."""
     *_, method, scheduler = SAMPLERS[image.scheduler]
     size = str(image.size)
     options = {
@@ -161,12 +161,12 @@ def native(image: ExampleImage, file: str) -> str:
         "--rng": "cpu", "-s": str(SEED), "-o": "image.png",
     }  # fmt: skip
     command = shlex.join(["sd-cli", *(word for pair in options.items() for word in pair)])
-    return f"""stable-diffusion.cpp (https://github.com/leejet/stable-diffusion.cpp) draws with {file} alone:
-base and LoRA are in it, in float16, named as in Stability's own files. In this folder:
+    return f"""stable-diffusion.cpp (https://github.com/leejet/stable-diffusion.cpp) needs only {file}:
+it contains the base model and the LoRA, merged, in float16, under Stability's tensor names. In this folder run:
 
     {command}
 
-`--rng cpu` takes its noise as PyTorch does. What it draws carries none of this project's marks, passes no
-content filter, and has to be marked as generated by whoever publishes it. It knows bases of the widths of
-SD 1.5 and SDXL, so not the tiny base that tests of this project draw with.
+`--rng cpu` generates the same noise as PyTorch. Its images carry no watermark or metadata of this project
+and pass no content filter: whoever publishes them must label them as generated. stable-diffusion.cpp
+supports the widths of SD 1.5 and SDXL, so it cannot load the tiny base model of this project's tests.
 """

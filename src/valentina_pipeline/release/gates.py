@@ -1,7 +1,7 @@
-"""Whether a candidate becomes champion: a pure function of its figures and of the present champion's.
+"""Decision whether a candidate becomes champion: a pure function of its and the champion's metrics.
 
-Every gate has to hold, identity together with prompt following and memorisation: identity alone rewards
-a LoRA that copies its training images.
+Every gate must pass: identity, prompt adherence and memorization together. Identity alone rewards a LoRA
+that copies its training images.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from valentina_pipeline.config.register import RegisterConfig
 CHAMPION, CANDIDATE = "champion", "candidate"
 
 DIGITS = 6
-"""Of every figure, as the decision's file rounds: a decision read again equals one made again."""
+"""Decimals of every number, as in the decision's file: a decision read again equals one made again."""
 
 
 @dataclass(frozen=True)
 class Champion:
-    """What the registry knows of the present champion.
+    """The present champion, from the registry.
 
     Attributes:
-        content_hash: of its LoRA and base.
-        base_hash: of its base.
+        content_hash: hash of its LoRA and base model.
+        base_hash: hash of its base model.
         identity: mean, low and high of its LoRA's identity.
     """
 
@@ -33,12 +33,12 @@ class Champion:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to be decided on.
+    """A LoRA to decide on.
 
     Attributes:
-        content_hash: of its LoRA and base.
-        base_hash: of its base.
-        metrics: evaluate's figures.
+        content_hash: hash of its LoRA and base model.
+        base_hash: hash of its base model.
+        metrics: evaluate's metrics.
     """
 
     content_hash: str
@@ -48,7 +48,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Gate:
-    """One figure that has to be on the right side of its limit."""
+    """A metric and the threshold that it must meet."""
 
     words: str
     value: float
@@ -57,21 +57,21 @@ class Gate:
 
     @property
     def passed(self) -> bool:
-        """Whether the figure is on the limit or on its right side."""
+        """True if the metric meets the threshold; a value equal to it passes."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def sentence(self) -> str:
-        """Return the verdict in words, with the figures."""
+        """Return the verdict as a sentence with value and threshold."""
         verb = "passes" if self.passed else "fails"
         side = "at least" if self.at_least else "at most"
-        return f"{self.words} is {self.value:.3f} and {verb}: it has to be {side} {self.limit:.3f}."
+        return f"{self.words} is {self.value:.3f} and {verb}: it must be {side} {self.limit:.3f}."
 
 
 def gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> dict[str, Gate]:
     """Return the gates by name.
 
     Raises:
-        KeyError: the metrics lack a figure.
+        KeyError: a metric is missing.
     """
 
     def gate(words: str, value: float, limit: float, at_least: bool) -> Gate:
@@ -80,13 +80,13 @@ def gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> dict[str, Gate]:
     identity = metrics["identity"]
     copied = metrics["memorisation"]["share_memorised"]
     return {
-        "identity_gain": gate("Identity gained over the bare base with her full description",
+        "identity_gain": gate("Identity gained over the base model with the full description",
                               identity["gain"], cfg.min_identity_gain, True),
         "identity_ratio": gate("Identity as a share of the real-against-real ceiling",
                                identity["ratio"], cfg.min_identity_ratio, True),
         "face_found": gate("The share of images with a face",
                            metrics["face_found"]["lora"]["mean"], cfg.min_face_found, True),
-        "clip_t_drop": gate("Prompt following (CLIP-T) lost to the bare base",
+        "clip_t_drop": gate("Relative drop in prompt adherence (CLIP-T) from the base model",
                             metrics["clip_t"]["drop"], cfg.max_clip_t_drop, False),
         "memorised": gate("The share of images that copy a training image",
                           copied, cfg.max_memorised, False),
@@ -101,31 +101,31 @@ def decide(
 ) -> dict[str, Any]:
     """Decide whether the candidate becomes champion.
 
-    It does when every gate holds and, where there is a champion, the low end of its identity's 95%
-    interval lies above the high end of the champion's. Figures of another base come from other judges
-    and are not compared.
+    It does if every gate passes and, where there is a champion, the low end of its identity's 95%
+    interval lies above the high end of the champion's. Metrics of another base model come from other
+    scoring networks and are not compared.
 
     Args:
-        candidate: to decide on.
-        champion: the present one, None where there is none.
-        cfg: the gates' limits.
-        recorded: an earlier decision; returned again where it was made on the same content with the
-            same gates, so that a rerun does not put a champion up against itself.
+        candidate: the LoRA to decide on.
+        champion: the present champion, or None.
+        cfg: the gates' thresholds.
+        recorded: an earlier decision. It is returned unchanged if it was made on the same content with the
+            same gates, so that a rerun does not compare a champion with itself.
 
     Returns:
         status ("champion" or "candidate"), reasons (sentences), gates (name -> value, limit, passed),
         compared_with (content_hash and identity, or None) and content_hash. Nothing in it depends on
-        time or on a run's id.
+        the time or on a run id.
     """
-    looked_at = gates(candidate.metrics, cfg)
-    verdicts = {n: {"value": g.value, "limit": g.limit, "passed": g.passed} for n, g in looked_at.items()}
+    results = gates(candidate.metrics, cfg)
+    verdicts = {n: {"value": g.value, "limit": g.limit, "passed": g.passed} for n, g in results.items()}
     if recorded and recorded["content_hash"] == candidate.content_hash and recorded["gates"] == verdicts:
         return dict(recorded)
-    held = all(gate.passed for gate in looked_at.values())
+    held = all(gate.passed for gate in results.values())
     wins, why, compared = _compared(candidate, champion) if held else (False, [], None)
     return {
         "status": CHAMPION if held and wins else CANDIDATE,
-        "reasons": [*(gate.sentence() for gate in looked_at.values()), *why],
+        "reasons": [*(gate.sentence() for gate in results.values()), *why],
         "gates": verdicts,
         "compared_with": compared,
         "content_hash": candidate.content_hash,
@@ -137,13 +137,13 @@ def _compared(
 ) -> tuple[bool, list[str], dict[str, Any] | None]:
     """Return whether the candidate wins, why, and what it was compared with."""
     if champion is None:
-        return True, ["There is no champion yet: the gates are enough."], None
+        return True, ["There is no champion yet: passing the gates is enough."], None
     if champion.content_hash == candidate.content_hash:
         return True, ["It is the present champion."], None
     if champion.base_hash != candidate.base_hash:
         reason = (
-            f"The present champion {champion.content_hash[:12]} stands on another base, whose figures "
-            "come from other judges: set the alias `champion` by hand to prefer this one."
+            f"The present champion {champion.content_hash[:12]} was trained on another base model, "
+            "whose metrics come from other scoring networks: set the alias `champion` by hand to prefer this one."
         )
         return False, [reason], None
     own, other = (_rounded(side) for side in (candidate.metrics["identity"]["lora"], champion.identity))

@@ -1,4 +1,4 @@
-"""The model card: what the package is, how good, from what, under which rights, and its limits."""
+"""Model card of a package: metrics, decision, training settings, rights, use and limits."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ def card(parts: "PackageContents", rights: Mapping[str, Any]) -> str:
     """Return MODEL_CARD.md: a page of Markdown below the front matter that model hubs read.
 
     Args:
-        parts: what the package is made from.
-        rights: `rights_summary` of them.
+        parts: the package's contents.
+        rights: their `rights_summary`.
     """
     sections = (
         _front_matter(parts),
@@ -47,9 +47,9 @@ def _opening(parts: "PackageContents") -> str:
 
 A LoRA that draws {person.name}, an adult virtual character, for the base model `{parts.base.path}`
 ({parts.base.licence}; sha256 of its weights `{parts.base_hash}`).
-Say `{person.trigger} {person.class_word}` in the prompt to call her.
+Write `{person.trigger} {person.class_word}` in the prompt to generate the character.
 
-{"" if parts.grid is None else "![The LoRA beside the bare base](grid.png)"}
+{"" if parts.grid is None else "![The LoRA beside the base model](grid.png)"}
 """
 
 
@@ -58,22 +58,22 @@ def _figures(parts: "PackageContents") -> str:
     if m is None:
         return """## Figures
 
-Not measured: neither identity nor prompt following nor memorisation. The LoRA came without pictures that it
-could be compared with, and its images are not compared with anything when they are drawn.
+Not measured: neither identity, prompt adherence nor memorization. The LoRA came without reference images, so
+generated images are not compared with anything.
 """
     identity, copied = m["identity"], m["memorisation"]
     rows = [
         ("Identity: the LoRA", interval(identity["lora"])),
-        ("Identity: the bare base with her full description", interval(identity["bare"])),
+        ("Identity: the base model with the full description", interval(identity["bare"])),
         ("Identity: ceiling, real against real", interval(identity["ceiling"])),
         ("Identity: floor, somebody else", interval(identity["floor"])),
-        ("Identity gained over the bare base", f"{identity['gain']:.3f}"),
+        ("Identity gained over the base model", f"{identity['gain']:.3f}"),
         ("Identity as a share of the ceiling", f"{identity['ratio']:.3f}"),
-        ("A face is found: the LoRA", interval(m["face_found"]["lora"])),
-        ("A face is found: the bare base", interval(m["face_found"]["bare"])),
-        ("Prompt following (CLIP-T): the LoRA", interval(m["clip_t"]["lora"])),
-        ("Prompt following (CLIP-T): the bare base", interval(m["clip_t"]["bare"])),
-        ("Likeness to her portraits (CLIP-I): the LoRA", interval(m["clip_i"]["lora"])),
+        ("Face detected: the LoRA", interval(m["face_found"]["lora"])),
+        ("Face detected: the base model", interval(m["face_found"]["bare"])),
+        ("Prompt adherence (CLIP-T): the LoRA", interval(m["clip_t"]["lora"])),
+        ("Prompt adherence (CLIP-T): the base model", interval(m["clip_t"]["bare"])),
+        ("Similarity to the portraits (CLIP-I): the LoRA", interval(m["clip_i"]["lora"])),
         ("Diversity: the LoRA", interval(m["diversity"]["lora"])),
         ("Share of images that copy a training image", f"{copied['share_memorised']:.3f}"),
     ]
@@ -84,7 +84,7 @@ could be compared with, and its images are not compared with anything when they 
 Measured on {m["images"]} images of prompts that training never saw ({cfg.steps} steps, guidance
 {cfg.guidance:g}, {cfg.images_per_prompt} seeds a prompt); means with 95% bootstrap intervals. Identity is
 the cosine of face embeddings (`{parts.base.face_embedder.kind}`) to held-out portraits; CLIP is
-`{parts.base.clip.path}`. Figures of another embedder cannot be compared with these.
+`{parts.base.clip.path}`. Metrics of another embedder cannot be compared with these.
 
 | | |
 |---|---|
@@ -93,7 +93,7 @@ the cosine of face embeddings (`{parts.base.face_embedder.kind}`) to held-out po
 
 
 def interval(figure: Mapping[str, float] | float) -> str:
-    """Return "0.700 (0.650 to 0.750)", or the bare number where there is no interval."""
+    """Return "0.700 (0.650 to 0.750)", or the number alone if there is no interval."""
     if isinstance(figure, Mapping):
         return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
     return f"{figure:.3f}"
@@ -112,12 +112,12 @@ def _training(parts: "PackageContents", rights: Mapping[str, Any]) -> str:
     if parts.train is None or trained is None:
         return """## Training
 
-Not known: the LoRA was made elsewhere, on pictures that this package says nothing of.
+Unknown: the LoRA was made elsewhere, and this package has no record of its training images.
 """
     settings = "\n".join(f"| {name} | {value} |" for name, value in parts.train.model_dump().items())
     return f"""## Training
 
-{rights["training"]} images; {rights["held_out"]} more were held out for the figures. The manifest of both
+{rights["training"]} images; {rights["held_out"]} more were held out for evaluation. The manifest of both
 has the sha256 `{rights["manifest_sha256"]}`. {trained["trainable_parameters"]:,} trainable parameters,
 mean loss of the last 50 steps {trained["mean_loss_last_50"]:.4f}.
 
@@ -150,20 +150,20 @@ def _use(parts: "PackageContents") -> str:
 
 In Python, `mlflow.pyfunc.load_model(".")` takes a table of prompts (and seeds and presets);
 `lora/{person.trigger}.kohya.safetensors` is for ComfyUI and the WebUIs;
-`comfyui.json`, where there is one, is a workflow for ComfyUI's API: it looks for the LoRA in models/loras
-and for the base ({base.location}).
+`comfyui.json`, where present, is a workflow for ComfyUI's API. It loads the LoRA from models/loras and the
+base model ({base.location}).
 
-Meant for pictures of {person.name} in scenes that the rights above allow. Not meant for pictures of real
-people, for sexual content, or for passing a picture off as a photograph of somebody: prompts and pictures
-of that kind are refused, by rules that can err both ways.
+Intended use: images of {person.name} in scenes that the rights above allow. Not intended: images of real
+people, sexual content, or images presented as photographs of somebody. Such prompts and images are refused,
+by rules that can err in both directions.
 
-**Every image is synthetic and says so**: PNG text and XMP (`digitalSourceType: trainedAlgorithmicMedia`)
-carry that, the prompt, the seed and the hashes of base and LoRA. Who publishes one keeps the mark, and
-where the law asks for it (such as article 50 of the EU's AI Act) says so visibly.
+**Every image is synthetic and labeled as such**: PNG text and XMP (`digitalSourceType:
+trainedAlgorithmicMedia`) say so, with the prompt, the seed and the hashes of base model and LoRA. Keep these
+labels when you publish an image, and add a visible one where the law requires it (such as article 50 of the
+EU's AI Act).
 
 ## Limits
 
-The character is as good as the figures above, in scenes like those they were measured on: poses, lights
-and expressions far from them are weaker. What the base cannot draw, the LoRA cannot either, and its
-biases are inherited. English prompts only.
+The metrics above hold for scenes like the evaluated ones; other poses, lighting and expressions are weaker.
+The LoRA cannot generate what its base model cannot, and inherits its biases. English prompts only.
 """

@@ -1,4 +1,4 @@
-"""The package: everything that serves a character, byte for byte a function of what it is made from."""
+"""Package of a character: all files needed to serve it, a deterministic function of their inputs."""
 
 import json
 from collections import Counter
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
 from valentina_pipeline.release.contents import PackageContents
 
 LICENCES = Path(__file__).parent / "licences"
-"""Full texts by SPDX identifier, for licences that ask for a copy."""
+"""Full texts by SPDX identifier, of licenses that require a copy."""
 
 CODE_LICENCE = "Apache-2.0"
 
 PRESETS = {"draft": (0.5, "dpm++"), "standard": (1.0, "base"), "high": (1.5, "base"), "ultra": (2.5, "base")}
-"""Steps as a multiple of those that the figures were measured with, and the sampler."""
+"""Name -> steps as a multiple of the evaluation's steps, and the sampler."""
 
 
 def build(parts: PackageContents) -> dict[str, bytes | Path]:
-    """Return the package's files by relative path, SHA256SUMS included; a Path is a file to copy.
+    """Return the package's files by relative path, with SHA256SUMS; a Path is a file to copy.
 
     Raises:
-        ValueError: two parts want one path, or the LoRA's folder is empty.
+        ValueError: two files have the same path in the package, or the LoRA's folder is empty.
     """
     lora = {f"lora/{file.name}": file for file in sorted(parts.lora.iterdir()) if _is_content(file)}
     if not lora:
-        raise ValueError(f"{parts.lora} holds no LoRA: run train_lora again")
+        raise ValueError(f"{parts.lora} contains no LoRA: run train_lora again")
     rights = rights_summary(parts.rights, parts.used_pictures)
     written: dict[str, bytes | Path] = {
         "concept.json": _json(_concept(parts, lora)),
@@ -71,7 +71,7 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
 
 
 def content_hash(lora: Path, base_hash: str) -> str:
-    """Return the sha256 over the LoRA's tensors and the base: what draws, whatever is written about it."""
+    """Return the sha256 over the LoRA's tensors and the base model; metadata does not count."""
     files = sorted(file for file in lora.iterdir() if _is_content(file))
     hashes = [tensors_sha256(file) if file.suffix == ".safetensors" else sha256(file) for file in files]
     lines = [f"{digest}  {file.name}\n" for digest, file in zip(hashes, files, strict=True)]
@@ -79,7 +79,7 @@ def content_hash(lora: Path, base_hash: str) -> str:
 
 
 def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) -> dict[str, Any]:
-    """Return the presets: `standard` is what the figures were measured with."""
+    """Return the presets; `standard` uses the evaluation's settings."""
     table = {
         name: {
             "steps": max(1, round(measured.steps * share)),
@@ -98,10 +98,10 @@ def identity(
     metrics: Mapping[str, Any] | None,
     decision: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what an image's face is compared with, and from when on it counts as hers.
+    """Return the reference identity vector and the thresholds for faces of generated images.
 
-    The mean cosine to the held-out portraits is the cosine to their mean, which is all that leaves here of
-    her face. The gates are those by which the LoRA became champion.
+    The mean cosine to the held-out portraits equals the cosine to their mean vector. Only this mean leaves
+    the project. The thresholds are the gates by which the LoRA became champion.
     """
     if faces is None or used is None or metrics is None:
         return {**UNMEASURED}
@@ -118,12 +118,12 @@ def identity(
 
 
 def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame | None") -> dict[str, Any]:
-    """Return which rights records the images stand on, and which image on which: never the images.
+    """Return the rights records of the training and held-out images, without the images themselves.
 
-    Where the images are unknown, `used` is None and all records count.
+    `used` is None where the images are unknown; then all records count.
 
-    `manifest_sha256` is the sha256 over the lines "sha256  rights record  split" of `images`, and each record
-    carries the sha256 of all its fields as they were.
+    `manifest_sha256` is the sha256 over the lines "sha256  rights record  split" of `images`. Each record
+    carries the sha256 over all its fields.
     """
     columns = [] if used is None else [used[name] for name in ("sha256", "rights_id", "split")]
     rows = sorted(zip(*columns, strict=True))
@@ -148,15 +148,15 @@ def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame | None") 
 
 
 def licence(rights: Iterable[RightsRecord], base: BaseConfig, engines: Sequence[str] = ()) -> str:
-    """Return who may do what with which part, and the full texts that are at hand."""
+    """Return the license notice of all parts, with the full texts in `licences/`."""
     both = " and ".join(f"{engine}/" for engine in engines)
     own = sorted({record.licence for record in rights})
     lines = [
-        f"The LoRA in lora/: {', '.join(own)}. It was trained on images under rights.json's records,",
-        "which also say for which uses their holders allow it.",
-        f"The base model {base.path}: {base.licence}. Images drawn with the LoRA are drawn with the base",
-        "too: its terms apply to them.",
-        *([f"In {both} both are one: the terms of either apply."] if both else []),
+        f"The LoRA in lora/: {', '.join(own)}. It was trained on images under the records in rights.json,",
+        "which also list the uses that their holders allow.",
+        f"The base model {base.path}: {base.licence}. Images generated with the LoRA also use the base",
+        "model: its terms apply to them.",
+        *([f"In {both}, LoRA and base model are merged: the terms of both apply."] if both else []),
         f"The code in code/: {CODE_LICENCE}.",
     ]
     named = sorted({*own, base.licence, CODE_LICENCE})
@@ -166,7 +166,7 @@ def licence(rights: Iterable[RightsRecord], base: BaseConfig, engines: Sequence[
 
 
 def bundle_base(base: BaseConfig, folder: Path) -> dict[str, Path]:
-    """Return the base's files as base/..., none where it is too large to travel in each package."""
+    """Return the base model's files as base/..., or nothing if it is too large to bundle."""
     if not base.embed:
         return {}
     settings = [
@@ -177,12 +177,12 @@ def bundle_base(base: BaseConfig, folder: Path) -> dict[str, Path]:
 
 
 def _embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
-    """Return the face embedder's weights, where they are small enough as the base is."""
+    """Return the face embedder's weights, bundled if the base model is."""
     return {FACES_FILE: file} if base.embed and file.suffix == ".safetensors" else {}
 
 
 def controls(base: BaseConfig, folders: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the base's ControlNets as controls/KIND/..., beside the base, whose hash they do not change."""
+    """Return the ControlNets as controls/KIND/..., outside base/ so that the base's hash stays."""
     if not base.embed:
         return {}
     names = ("config.json", "diffusion_pytorch_model.safetensors")
@@ -196,13 +196,13 @@ def sha256sums(files: Mapping[str, bytes | Path]) -> bytes:
 
 
 def _recipes(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, bytes]:
-    """Return what other programs are told; ComfyUI draws with a LoRA in kohya's format and no new tokens."""
-    made = presets(parts.base, parts.evaluate, parts.publish)
-    image = external_tools.example_image(parts.concept, made["presets"][made["default"]])
+    """Return the files for other programs; ComfyUI needs a LoRA in kohya's format without new tokens."""
+    table = presets(parts.base, parts.evaluate, parts.publish)
+    image = external_tools.example_image(parts.concept, table["presets"][table["default"]])
     files = {}
     kohya = f"{parts.concept.trigger}.kohya.safetensors"
-    own_words = parts.train is not None and parts.train.method in NEW_TOKENS
-    if f"lora/{kohya}" in lora and not own_words:
+    adds_tokens = parts.train is not None and parts.train.method in NEW_TOKENS
+    if f"lora/{kohya}" in lora and not adds_tokens:
         base = external_tools.checkpoint(parts.base, parts.base_folder)
         files["comfyui.json"] = _json(external_tools.comfyui(image, base, kohya))
     if "native" in parts.publish.engines:
@@ -231,7 +231,7 @@ def _joined(
     for group in groups:
         for name, content in group.items():
             if name in files:
-                raise ValueError(f"two parts of the package want the path {name}")
+                raise ValueError(f"two files of the package have the path {name}")
             files[name] = content
     return files
 

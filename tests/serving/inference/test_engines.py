@@ -81,7 +81,7 @@ def test_onnx_draws_what_torch_does_to_a_stated_tolerance(complete: Path) -> Non
 def test_a_complete_package_says_how_to_draw_with_each_engine_and_under_which_terms(complete: Path) -> None:
     assert (complete / "native/model.safetensors").is_file()
     assert "sd-cli -m model.safetensors" in (complete / "native/README.md").read_text("utf-8")
-    assert "In onnx/ and native/ both are one" in (complete / "LICENSE").read_text("utf-8")
+    assert "In onnx/ and native/, LoRA and base model are merged" in (complete / "LICENSE").read_text("utf-8")
 
 
 def test_a_package_without_an_export_says_how_to_get_one(package: Path) -> None:

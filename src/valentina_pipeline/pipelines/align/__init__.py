@@ -1,4 +1,4 @@
-"""Find the one face of each image, level it and crop it to the base's resolution."""
+"""Detect the one face of each image, level it and crop it to the base model's resolution."""
 
 from valentina_pipeline.pipelines.align.pipeline import create_pipeline
 

@@ -23,12 +23,12 @@ def align_portraits(
     align: dict[str, Any],
     face_embedder: dict[str, Any],
 ) -> "tuple[Portraits, pd.DataFrame, Image.Image, Iterator[tuple[str, Image.Image]]]":
-    """Find the one face of each image, level it and crop it.
+    """Detect the one face of each image, level it and crop it.
 
     Args:
-        images: by sha256.
-        masks: of some of them, as large, by the picture's sha256.
-        manifest: domain/manifest.py's.
+        images: images by sha256.
+        masks: masks of some of them, of the same size, by the image's sha256.
+        manifest: see domain/manifest.py.
         weights: tiny/weights; an embedder's relative path counts from the project's folder, two above.
         align: see AlignConfig.
         face_embedder: see FaceEmbedderConfig.
@@ -39,32 +39,34 @@ def align_portraits(
     from functools import partial
 
     from valentina_pipeline.common.missing_model import resolve_path
-    from valentina_pipeline.image.align.align import align as cut_portraits
+    from valentina_pipeline.image.align.align import align as align_images
     from valentina_pipeline.image.align.background_removal import remover
     from valentina_pipeline.image.faces.embedding import load_face_embedder
 
     cfg = parse_config(AlignConfig, align, "align")
-    judge = parse_config(FaceEmbedderConfig, face_embedder, "base.face_embedder")
+    embedder = parse_config(FaceEmbedderConfig, face_embedder, "base.face_embedder")
     root = weights.parent.parent
     sources, hashes = (_by_sha256(manifest, name) for name in ("source_name", "phash"))
-    # a tiny one is a file of the project, there or not; others may be names that their loaders know
-    path = str(root / judge.path) if judge.kind == "tiny" else resolve_path(judge.path, root)
-    faces = load_face_embedder(judge.kind, path)
-    cut = partial(cut_portraits, images, sources, cfg, faces, hashes=hashes)
-    removed = cfg.remove_background
-    portraits, rows, sheet = cut(alone=remover(removed)) if removed else cut()
+    # the tiny embedder is always a file of the project; others may be names that their loaders resolve
+    path = str(root / embedder.path) if embedder.kind == "tiny" else resolve_path(embedder.path, root)
+    faces = load_face_embedder(embedder.kind, path)
+    align_all = partial(align_images, images, sources, cfg, faces, hashes=hashes)
+    model = cfg.remove_background
+    portraits, rows, sheet = align_all(alone=remover(model)) if model else align_all()
     return portraits, rows, sheet, portraits.cut_masks(masks)
 
 
 def check_portraits(faces: "pd.DataFrame", manifest: "pd.DataFrame") -> None:
-    """See that portraits are left to train on and to measure against, once table and sheet are written.
+    """Check that enough portraits are left for training and evaluation.
+
+    A separate node checks this, so that the faces table and the contact sheet are written first.
 
     Args:
         faces: align's rows.
-        manifest: domain/manifest.py's.
+        manifest: see domain/manifest.py.
 
     Raises:
-        NoPortraits: there are none.
+        TooFewPortraitsError: none is left to train on, or none to measure against.
     """
     from valentina_pipeline.image.align.sufficiency import check_portraits as check
 

@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.align import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Find the one face of each image, level it and crop it to the base's resolution."""
+    """Detect the one face of each image, level it and crop it to the base model's resolution."""
     return pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""Word what varies; the trigger takes on what is fixed."""
+"""Caption only what varies; the trigger word absorbs the character's fixed traits."""
 
 from valentina_pipeline.pipelines.caption.pipeline import create_pipeline
 

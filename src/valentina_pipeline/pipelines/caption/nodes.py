@@ -27,20 +27,20 @@ def caption_portraits(
     concept: dict[str, Any],
     caption: dict[str, Any],
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Say in fields what is seen in each aligned portrait, and word what varies.
+    """Describe each aligned portrait in fields and compose a caption of what varies.
 
-    A caption that a person left beside a picture is taken as it is; nobody looks at that picture.
+    A caption that a person left beside an image is used unchanged, and no captioner describes that image.
 
     Args:
-        aligned: by sha256.
-        faces: align's rows; those kept are captioned.
-        manifest: domain/manifest.py's, with the attributes.
+        aligned: portraits by sha256.
+        faces: align's rows; kept rows are captioned.
+        manifest: see domain/manifest.py; its attributes are used.
         concept: see Concept.
         caption: see CaptionConfig.
 
     Returns:
-        captions: sha256, source_name, machine; descriptions: sha256 and what is seen in fields
-        (image/caption/description.py), without what is hers but for the subject. Both by sha256.
+        captions: sha256, source_name, machine; descriptions: sha256 and the fields of
+        image/caption/description.py, without identity traits except the subject. Both sorted by sha256.
     """
     import pandas as pd
 
@@ -58,33 +58,34 @@ def caption_portraits(
     known = manifest.set_index("sha256")
     names = sorted(faces.loc[faces["kept"], "sha256"])
     attributes = {name: json.loads(known.loc[name, "attributes"]) for name in names}
-    gone = {*person.identity_words, person.trigger, *person.class_word.split()}
+    excluded = {*person.identity_words, person.trigger, *person.class_word.split()}
     given = {name: known.loc[name, "caption"] for name in names if known.loc[name, "caption"]}
-    said = describe(aligned, [n for n in names if n not in given], attributes, cfg, person.class_word)
-    said |= {name: from_caption(text, person.class_word) for name, text in given.items()}
+    described = describe(aligned, [n for n in names if n not in given], attributes, cfg, person.class_word)
+    described |= {name: from_caption(text, person.class_word) for name, text in given.items()}
     _check_trigger(given, known["source_name"], person.trigger)
-    seen = {name: drop_identity_phrases(said[name], gone) for name in names}
+    fields_by_name = {name: drop_identity_phrases(described[name], excluded) for name in names}
     for name in faces.loc[faces["background_removed"], "sha256"]:
-        if name in seen:
-            seen[name] = replace(seen[name], place=PLAIN)
+        if name in fields_by_name:
+            fields_by_name[name] = replace(fields_by_name[name], place=PLAIN)
     words = [
-        given.get(name) or compose_caption(seen[name], person.trigger, person.class_word) for name in names
+        given.get(name) or compose_caption(fields_by_name[name], person.trigger, person.class_word)
+        for name in names
     ]
     captions = pd.DataFrame(
         {"sha256": names, "source_name": known.loc[names, "source_name"].to_list(), "machine": words},
         dtype=str,
     )
-    fields = {field: [getattr(seen[name], field) for name in names] for field in FIELDS}
-    return captions, pd.DataFrame({"sha256": names, **fields}, dtype=str)
+    columns = {field: [getattr(fields_by_name[name], field) for name in names] for field in FIELDS}
+    return captions, pd.DataFrame({"sha256": names, **columns}, dtype=str)
 
 
 def _check_trigger(given: Mapping[str, str], files: "pd.Series", trigger: str) -> None:
-    """Warn of captions beside pictures that do not say the trigger: what they show is not bound to it."""
+    """Warn of captions beside images that lack the trigger: it learns nothing from these images."""
     without = [files[name] for name, text in given.items() if trigger not in re.findall(r"\w+", text.lower())]
     if without:
         logger.warning(
-            "%d of %d captions beside pictures do not say the trigger %s, such as that of %s: the trigger "
-            "learns nothing from them; write it into them",
+            "%d of %d captions beside images lack the trigger %s, for example the caption of %s: the trigger "
+            "learns nothing from these images; add it to the captions",
             len(without), len(given), trigger, without[0],
         )  # fmt: skip
 
@@ -99,15 +100,15 @@ def describe_dataset(
     rights: tuple[RightsRecord, ...],
     concept: dict[str, Any],
 ) -> dict[str, bytes]:
-    """Say what the dataset has and lacks.
+    """Write the dataset card: contents, gaps and advice.
 
     Args:
-        aligned: by sha256.
+        aligned: portraits by sha256.
         faces: align's rows.
-        manifest: domain/manifest.py's.
-        rejections: ingest's.
+        manifest: see domain/manifest.py.
+        rejections: ingest's table of rejected images.
         captions: sha256, caption, rejected.
-        descriptions: sha256 and what is seen in fields.
+        descriptions: sha256 and the fields of each portrait.
         rights: the concept's records.
         concept: see Concept.
 
@@ -118,8 +119,8 @@ def describe_dataset(
 
     person = parse_config(Concept, concept, "concept")
     faces = apply_review(faces, captions)
-    found = aspects(faces, manifest, descriptions)
-    for aspect in found:
+    dataset_aspects = aspects(faces, manifest, descriptions)
+    for aspect in dataset_aspects:
         for advice in aspect.advice():
             logger.info("%s: %s", aspect.name, advice)
-    return dataset_card(person, found, aligned, manifest, faces, rejections, rights)
+    return dataset_card(person, dataset_aspects, aligned, manifest, faces, rejections, rights)

@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.caption import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Word what varies; the trigger takes on what is fixed."""
+    """Caption only what varies; the trigger word absorbs the character's fixed traits."""
     return pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""Measure identity, prompt following, diversity and memorisation against the bare base."""
+"""Measure identity, prompt following, diversity and memorization against the base model."""
 
 from valentina_pipeline.pipelines.evaluate.pipeline import create_pipeline
 

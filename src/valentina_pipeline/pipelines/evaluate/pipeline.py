@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.evaluate import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Measure identity, prompt following, diversity and memorisation against the bare base."""
+    """Measure identity, prompt following, diversity and memorization against the base model."""
     return pipeline(
         [
             node(

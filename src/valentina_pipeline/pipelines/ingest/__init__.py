@@ -1,4 +1,4 @@
-"""Take in authorised images; every image left out has its reason."""
+"""Import authorized images; each rejected image has its reason in a report."""
 
 from valentina_pipeline.pipelines.ingest.pipeline import create_pipeline
 

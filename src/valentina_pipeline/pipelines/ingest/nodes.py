@@ -22,47 +22,47 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SIDECAR = "attributes.json"
-"""Beside the pictures, if anybody has them: {"file name": {"expression": "smiling", ...}, ...}."""
+"""Optional file beside the images: {"file name": {"expression": "smiling", ...}, ...}."""
 
-SIDECAR_BYTES = 20_000_000
+MAX_SIDECAR_BYTES = 20_000_000
 
-CAPTIONS_AT_ONCE = 16
+CAPTION_THREADS = 16
 
-SHOWN, CLOSE = 20, 3
-"""Names that a message lists: of pictures that are not there, and of those that may be meant."""
+MAX_NAMES_SHOWN, MAX_CLOSE_NAMES_SHOWN = 20, 3
+"""Names that a message lists: of missing images, and of images with similar names."""
 
 
 class InvalidAttributesError(ValueError):
-    """A file of attributes or a caption beside the pictures is not what it has to be."""
+    """An attributes file or a caption beside the images is invalid; the message names it."""
 
 
 def ingest_images(
     raw: Path, rights: tuple[RightsRecord, ...], concept: dict[str, Any], ingest: dict[str, Any], seed: int
 ) -> tuple[Mapping[str, Path], "pd.DataFrame", "pd.DataFrame", Mapping[str, bytes]]:
-    """Take in a concept's pictures.
+    """Import and screen a concept's images.
 
-    The result depends on the day only where a rights record expires: from then on its pictures are left
-    out whenever the stage runs.
+    The result depends on the date only through expiry: once a rights record has expired, the stage leaves
+    its images out.
 
     Args:
         raw: data/01_raw/<concept>; relative sources count from the project's folder, three above.
         rights: the concept's records.
         concept: see Concept.
         ingest: see IngestConfig.
-        seed: of the rendered scenes.
+        seed: seed of the rendered scenes.
 
     Returns:
         images, manifest, rejections, masks.
 
     Raises:
-        InvalidLedgerError: a revoked record covers no picture.
-        InvalidAttributesError: attributes.json is not what it has to be.
-        NoImages: nothing is left.
+        InvalidLedgerError: a revoked record covers no image.
+        InvalidAttributesError: attributes.json or a caption file is invalid.
+        NoImagesError: no image is left.
     """
     import pandas as pd
 
     from valentina_pipeline.image.ingest import masks
-    from valentina_pipeline.image.ingest.ingest import ingest as take_in
+    from valentina_pipeline.image.ingest.ingest import ingest as screen_images
     from valentina_pipeline.image.ingest.result_cache import ResultCache
     from valentina_pipeline.image.ingest.screening import ScreeningContext
     from valentina_pipeline.image.safety.content_filter import ContentFilter
@@ -73,16 +73,17 @@ def ingest_images(
     limits = parse_config(IngestConfig, ingest, "ingest")
     working = raw.parents[1] / "02_intermediate" / person.trigger
     originals = _rendered(person, limits, seed) if person.source == "renderer" else []
-    for label, place in _places(person.source):
-        originals += _found(label, place, limits, raw, working / ".frames")
-    _refuse_attributes(originals, person.name)
+    for label, place in _sources(person.source):
+        originals += _read_source(label, place, limits, raw, working / ".frames")
+    _check_attributes(originals, person.name)
     _check_coverage(
         rights,
-        [each.name for each in originals] + _beside(raw.parents[1] / "05_model_input" / person.trigger),
+        [original.name for original in originals]
+        + _extra_image_names(raw.parents[1] / "05_model_input" / person.trigger),
     )
-    intake = ScreeningContext(limits, rights, clock.today(), ContentFilter().unsafe)
-    with closing(ResultCache(working / ".journal")) as journal:
-        images, manifest, rejections = take_in(originals, intake, journal)
+    context = ScreeningContext(limits, rights, clock.today(), ContentFilter().unsafe)
+    with closing(ResultCache(working / ".journal")) as cache:
+        images, manifest, rejections = screen_images(originals, context, cache)
     taken, refused = masks.take_in(originals, manifest, limits)
     if len(refused):
         rejections = pd.concat([rejections, refused]).sort_values("source_name", kind="stable")
@@ -94,18 +95,20 @@ def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[SourceI
     from valentina_pipeline.image.ingest import rendered_source
 
     size = max(rendered_source.SMALLEST, limits.min_side)
-    woman = renderer.identity(person.identity)
-    return list(rendered_source.portraits(woman, person.trigger, limits.count, size, seed))
+    character = renderer.identity(person.identity)
+    return list(rendered_source.portraits(character, person.trigger, limits.count, size, seed))
 
 
-def _places(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return label and place of each source that is read; of a single one the label is ""."""
+def _sources(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (label, location) of each source to read; the label of a single source is ""."""
     if isinstance(source, str):
         return [] if source == "renderer" else [("", source)]
     return sorted(source.items())
 
 
-def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Path) -> "list[SourceImage]":
+def _read_source(
+    label: str, address: str, limits: IngestConfig, raw: Path, frames: Path
+) -> "list[SourceImage]":
     from functools import partial
 
     from valentina_pipeline.image.ingest.source_image import SourceImage
@@ -115,12 +118,12 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
     place = source(address, raw.parents[2], limits.hosts, frames)
     if not Path(place.where).is_relative_to(raw):
         inside = raw.relative_to(raw.parents[2])
-        logger.warning("%s is not in %s: DVC does not see when pictures change there", place.where, inside)
+        logger.warning("%s is not in %s: DVC does not see when images change there", place.where, inside)
     entries = place.entries()
     known = _attributes(place, entries)
     prefix = f"{label}/" if label else ""
     found = sorted_out(entry for entry in entries if entry.name != SIDECAR)
-    captions = _captions(place, found.captions)
+    captions = _read_captions(place, found.captions)
     masks = {
         name: SourceImage(
             prefix + _printable(mask.name),
@@ -143,16 +146,16 @@ def _found(label: str, address: str, limits: IngestConfig, raw: Path, frames: Pa
         for entry in found.pictures
     ]
     return taken + [
-        SourceImage(prefix + _printable(entry.name), partial(_refuse, why), {})
-        for entry, why in found.unused.items()
+        SourceImage(prefix + _printable(entry.name), partial(_reject, reason), {})
+        for entry, reason in found.unused.items()
     ]
 
 
-def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
-    """Return the captions by picture, those behind a network read many at once.
+def _read_captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
+    """Read the captions by image name; captions of remote sources are read in parallel.
 
     Raises:
-        InvalidAttributesError: some cannot be read; the message names the first.
+        InvalidAttributesError: a caption cannot be read; the message names the first such file.
     """
     from concurrent.futures import ThreadPoolExecutor
     from functools import partial
@@ -160,29 +163,29 @@ def _captions(place: "Source", files: "Mapping[str, Entry]") -> dict[str, str]:
     from valentina_pipeline.integrations.sources.beside import BadCaptionError, read_caption
 
     try:
-        with ThreadPoolExecutor(CAPTIONS_AT_ONCE if place.remote else 1) as threads:
+        with ThreadPoolExecutor(CAPTION_THREADS if place.remote else 1) as threads:
             read = threads.map(partial(read_caption, place), files.values())
             texts = dict(zip(files, read, strict=True))
     except (BadCaptionError, OSError) as err:
         raise InvalidAttributesError(str(err)) from err
     for name, text in texts.items():
         if not text:
-            logger.warning("%s is empty: %s is captioned by the stage caption", files[name].name, name)
+            logger.warning("%s is empty: the stage caption will caption %s", files[name].name, name)
     return texts
 
 
-def _refuse(why: str) -> bytes:
-    """Stand in for the content of a file that is no picture."""
+def _reject(reason: str) -> bytes:
+    """Raise RejectedImageError in place of reading a file that is not an image."""
     from valentina_pipeline.image.io.decode import RejectedImageError
 
-    raise RejectedImageError("not an image", why)
+    raise RejectedImageError("not an image", reason)
 
 
-def _refuse_attributes(originals: "Sequence[SourceImage]", own: str) -> None:
-    """Ask the policy for prompts about what is said of the pictures: their captions are made of it.
+def _check_attributes(originals: "Sequence[SourceImage]", own: str) -> None:
+    """Check the attributes of the images by the prompt filter, since captions are made of them.
 
     Raises:
-        InvalidAttributesError: a picture's words are refused.
+        InvalidAttributesError: an attribute is refused.
     """
     from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
     from valentina_pipeline.image.safety.prompt_filter import refuse_words
@@ -196,74 +199,73 @@ def _refuse_attributes(originals: "Sequence[SourceImage]", own: str) -> None:
             refuse_words(words, own)
         except UnsafePromptError as err:
             raise InvalidAttributesError(
-                f"{name}: its words {words!r} are refused: {err.reason}. "
-                "Say it otherwise, or take the picture out"
+                f"{name}: its attribute {words!r} is refused: {err.reason}. Reword it, or remove the image"
             ) from err
 
 
 def _check_coverage(rights: "Sequence[RightsRecord]", names: "Sequence[str]") -> None:
-    """Warn of records that cover no picture.
+    """Warn of records that cover no image.
 
     Raises:
-        InvalidLedgerError: one of them is revoked, so that pictures may be trained on that it was meant for.
+        InvalidLedgerError: one of them is revoked: images that it was meant for might be trained on.
     """
     from difflib import get_close_matches
 
-    wrong = []
+    revoked = []
     for record in find_unused_records(rights, names):
         close = [name for name in names if naming.prohibits(record.covers, name)] or get_close_matches(
             record.covers, names
         )
-        said = f"record {record.id} covers {record.covers!r}, and no picture has such a name"
-        said += f" (close: {', '.join(close[:CLOSE])})" if close else ""
+        problem = f"record {record.id} covers {record.covers!r}, but no image has such a name"
+        problem += f" (close: {', '.join(close[:MAX_CLOSE_NAMES_SHOWN])})" if close else ""
         if record.revoked is not None:
-            wrong.append(said)
+            revoked.append(problem)
         else:
-            logger.warning("%s: correct `covers`, or remove it", said)
-    if wrong:
+            logger.warning("%s: correct `covers`, or remove the record", problem)
+    if revoked:
         raise InvalidLedgerError(
-            f"{'; '.join(wrong)}. What is revoked must not slip through: correct `covers` in the ledger. "
-            f"Where the pictures were deleted, write when: `deleted: {clock.today()}`"
+            f"{'; '.join(revoked)}. A revoked record must cover its images: correct `covers` in the ledger. "
+            f"If the images were deleted, write when: `deleted: {clock.today()}`"
         )
 
 
-def _beside(folder: Path) -> list[str]:
-    """Return the names of the pictures that may train along: the concept's ledgers cover them, too."""
+def _extra_image_names(folder: Path) -> list[str]:
+    """Return the names of the extra data's images: the concept's ledgers cover them, too."""
     from valentina_pipeline.integrations.sources.files import InvalidSourceError
     from valentina_pipeline.integrations.sources.folder import LocalFolder
 
     try:
         return [entry.name for entry in LocalFolder(folder).entries()]
-    except InvalidSourceError:  # there is none
+    except InvalidSourceError:  # the concept has no extra data
         return []
 
 
 def _printable(name: str) -> str:
-    """Escape what a file name may hold but a table and a terminal may not: bytes not in UTF-8, controls."""
+    """Escape control characters and bytes outside UTF-8, which tables and terminals cannot hold."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _attributes(place: "Source", entries: "Sequence[Entry]") -> dict[str, dict[str, str]]:
-    """Return the words about each picture by its canonical name; warn of names that no picture has."""
-    found = next((entry for entry in entries if entry.name == SIDECAR), None)
-    if found is None:
+    """Return the attributes of each image by its canonical name; warn of names without an image."""
+    sidecar = next((entry for entry in entries if entry.name == SIDECAR), None)
+    if sidecar is None:
         return {}
     where = f"{place.where}/{SIDECAR}"
     try:
-        known = json.loads(place.read(found, SIDECAR_BYTES))
+        known = json.loads(place.read(sidecar, MAX_SIDECAR_BYTES))
     except (ValueError, RecursionError) as err:
-        raise InvalidAttributesError(f"{where} is no JSON ({err})") from err
+        raise InvalidAttributesError(f"{where} is not valid JSON: {err}") from err
     if not isinstance(known, dict) or not all(_is_words(words) for words in known.values()):
-        raise InvalidAttributesError(f'{where} has to be {{"file name": {{"trait": "word"}}}}')
+        raise InvalidAttributesError(f'{where} must have the form {{"file name": {{"trait": "word"}}}}')
     try:
         by_name = naming.by_name(known)
     except ValueError as err:
-        raise InvalidAttributesError(f"{where}: {err}: keep one") from err
+        raise InvalidAttributesError(f"{where}: {err}: keep one of them") from err
     names = {naming.canonical(entry.name) for entry in entries}
-    if astray := [name for name in by_name if name not in names]:
-        listed = ", ".join(map(_printable, astray[:SHOWN]))
-        more = f" and {len(astray) - SHOWN} more" if len(astray) > SHOWN else ""
-        logger.warning("%s: no picture is named %s%s; what is said of them is not used", where, listed, more)
+    if unused := [name for name in by_name if name not in names]:
+        listed = ", ".join(map(_printable, unused[:MAX_NAMES_SHOWN]))
+        more = f" and {len(unused) - MAX_NAMES_SHOWN} more" if len(unused) > MAX_NAMES_SHOWN else ""
+        logger.warning("%s: no image is named %s%s; their attributes are not used", where, listed, more)
     return by_name
 
 

@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.ingest import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Take in authorised images; every image left out has its reason."""
+    """Import authorized images; each rejected image has its reason in a report."""
     return pipeline(
         [
             node(

@@ -28,16 +28,16 @@ def publish_package(
     evaluate: dict[str, Any],
     publish: dict[str, Any],
 ) -> dict[str, bytes | Path]:
-    """Put together the package that anyone can serve; see pipelines/package_assembly.py for the inputs.
+    """Assemble the package that serves the character; pipelines/package_assembly.py describes the inputs.
 
     Returns:
-        package: relative path -> content, or the file to copy.
+        package: relative path -> content, or the path of a file to copy.
 
     Raises:
-        MissingModel: the base is not on this machine.
+        MissingModelError: the base model is not on this machine.
     """
-    material = PackageInputs(
+    inputs = PackageInputs(
         lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
-    return assemble_package(material, decision)
+    return assemble_package(inputs, decision)

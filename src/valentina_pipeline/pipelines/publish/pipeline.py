@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.publish import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Write the package that anyone can serve."""
+    """Write the package that serves the character."""
     return pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""Complete the tracked run, also for stages that came from the cache, and print the figures."""
+"""Complete the tracked run, including stages restored from the cache, and print the metrics."""
 
 from valentina_pipeline.pipelines.record.pipeline import create_pipeline
 

@@ -24,14 +24,14 @@ def record_run(
     concept: dict[str, Any],
     base: dict[str, Any],
 ) -> None:
-    """Complete the tracked run, also for stages that came from DVC's cache, and print the figures.
+    """Complete the tracked run, including stages restored from DVC's cache, and print the metrics.
 
-    Doing it again changes nothing. Without a tracking store it only prints.
+    Repeating it changes nothing. Without a tracking store it only prints.
 
     Args:
-        metrics: evaluate's figures.
-        train_metrics: train_lora's figures.
-        decision: register's.
+        metrics: evaluate's metrics.
+        train_metrics: train_lora's metrics.
+        decision: register's decision.
         package: publish's folder: data/06_models/<concept>/package of the project.
         concept: see Concept.
         base: see BaseConfig.
@@ -42,8 +42,10 @@ def record_run(
     figures = {"train_lora": train_metrics, "evaluate": metrics}
     try:
         complete(root, trigger, figures, decision)
-    except Exception as err:  # the work is done and on disk: a store that is away takes nothing from it
-        logger.warning("MLflow does not answer, so that the tracked run is not complete: %s", err)
+    except (
+        Exception
+    ) as err:  # the outputs are on disk already: a store that is unreachable must not fail the run
+        logger.warning("MLflow does not answer; the tracked run stays incomplete: %s", err)
     console = Console(soft_wrap=True)
     console.print(table(concept["name"], base["path"], metrics, decision))
     console.print(where_next(root, trigger, package))
@@ -52,7 +54,7 @@ def record_run(
 def complete(
     root: Path, trigger: str, figures: Mapping[str, Mapping[str, Any]], decision: Mapping[str, Any]
 ) -> None:
-    """Give every stage its child, with what it put out, and the parent the figures to compare by."""
+    """Give each stage a child run with its outputs, and the parent run the metrics to compare runs by."""
     from valentina_pipeline.integrations.mlflow import FINISHED, close_parent, flatten_metrics, parent
     from valentina_pipeline.integrations.run_inputs import locked_outputs
 
@@ -78,24 +80,28 @@ def complete(
 
 
 def table(name: str, base: str, metrics: Mapping[str, Any], decision: Mapping[str, Any]) -> "Table":
-    """Return the figures that matter, each with its 95% interval."""
+    """Return the main metrics as a table, each with its 95% interval."""
     from rich.table import Table
 
     identity, found, clip = metrics["identity"], metrics["face_found"], metrics["clip_t"]
     copied = metrics["memorisation"]["share_memorised"]
-    shown = Table("figure", "LoRA", "bare base", title=f"{name} on {base}", title_justify="left")
+    shown = Table("metric", "LoRA", "base model", title=f"{name} on {base}", title_justify="left")
     shown.add_row("identity", _interval(identity["lora"]), _interval(identity["bare"]))
     shown.add_row(
-        "  ceiling (real) and floor (nobody)", _interval(identity["ceiling"]), _interval(identity["floor"])
+        "  ceiling (real portraits), floor (other people)",
+        _interval(identity["ceiling"]),
+        _interval(identity["floor"]),
     )
     shown.add_row("  gain, and share of the ceiling", f"{identity['gain']:+.3f}", f"{identity['ratio']:.1%}")
     shown.add_row("face found", _interval(found["lora"]), _interval(found["bare"]))
     shown.add_row("prompt followed (CLIP-T)", _interval(clip["lora"]), _interval(clip["bare"]))
     shown.add_row(
-        "like her portraits (CLIP-I)", _interval(metrics["clip_i"]["lora"]), _of(metrics["clip_i"], "bare")
+        "similarity to portraits (CLIP-I)",
+        _interval(metrics["clip_i"]["lora"]),
+        _of(metrics["clip_i"], "bare"),
     )
     shown.add_row("diversity", _interval(metrics["diversity"]["lora"]), _of(metrics["diversity"], "bare"))
-    shown.add_row("memorised", f"{copied:.1%}", "")
+    shown.add_row("memorized", f"{copied:.1%}", "")
     good = decision["status"] == "champion"
     shown.add_section()
     shown.add_row("decision", f"[{'green' if good else 'yellow'}]{decision['status']}", "")
@@ -105,7 +111,7 @@ def table(name: str, base: str, metrics: Mapping[str, Any], decision: Mapping[st
 
 
 def where_next(root: Path, trigger: str, package: Path) -> str:
-    """Return where to look now: pictures, report, package, experiments."""
+    """Return the paths of the results and the next commands."""
     reporting = (root / "data/08_reporting" / trigger).relative_to(root)
     sheets = ", ".join(str(reporting / name) for name in SHEETS)
     command = f'uv run kedro generate "smiling, wearing a red dress" --concept {trigger}'
@@ -115,7 +121,7 @@ def where_next(root: Path, trigger: str, package: Path) -> str:
             f"report           {reporting / 'report.html'}",
             f"package          {package.relative_to(root)}",
             "experiments      uv run mlflow ui",
-            f"draw             {command}",
+            f"generate         {command}",
         ]
     )
 

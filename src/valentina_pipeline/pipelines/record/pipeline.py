@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.record import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Complete the tracked run, also for stages that came from the cache, and print the figures."""
+    """Complete the tracked run, including stages restored from the cache, and print the metrics."""
     return pipeline(
         [
             node(

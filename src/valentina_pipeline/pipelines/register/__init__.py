@@ -1,4 +1,4 @@
-"""Decide by the gates whether the candidate becomes champion, and say why."""
+"""Decide by the gates whether the candidate becomes champion, with reasons."""
 
 from valentina_pipeline.pipelines.register.pipeline import create_pipeline
 

@@ -40,56 +40,56 @@ def register_candidate(
 ) -> dict[str, Any]:
     """Decide whether the candidate becomes champion, and register its package in either case.
 
-    A LoRA that was decided on before, with the same figures and gates, keeps its decision: the
-    registry's own, or, in a registry that has no champion yet, the one in git (so that a fresh clone
-    reproduces it). A candidate that fails its gates is no error.
+    A LoRA with an earlier decision on the same metrics and gates keeps that decision. It comes from the
+    registry, or from git where the registry has no champion yet, so that a fresh clone reproduces it. A
+    candidate that fails its gates is registered without an error.
 
-    `register` is see RegisterConfig; pipelines/package_assembly.py describes the other inputs.
+    RegisterConfig describes `register`; pipelines/package_assembly.py describes the other inputs.
 
     Returns:
         decision: see release/gates.py.
 
     Raises:
-        MissingModel: the base is not on this machine.
+        MissingModelError: the base model is not on this machine.
         mlflow.exceptions.MlflowException: the registry does not answer.
     """
     from valentina_pipeline.integrations.registry import Registry
     from valentina_pipeline.release.gates import CHAMPION, Candidate, decide
 
-    material = PackageInputs(
+    inputs = PackageInputs(
         lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
-    content, base_hash = content_identity(material)
-    registry = Registry(material.root, concept["trigger"])
+    content, base_hash = content_identity(inputs)
+    registry = Registry(inputs.root, concept["trigger"])
     present, known = registry.champion(), registry.find(content_hash=content)
-    recorded = _recorded(present, known, material.root / DECISION.format(concept=concept["trigger"]))
+    recorded = _recorded(present, known, inputs.root / DECISION.format(concept=concept["trigger"]))
     decision = decide(
         Candidate(content, base_hash, metrics),
         _champion(present),
         parse_config(RegisterConfig, register, "register"),
         recorded,
     )
-    files = assemble_package(material, decision)
-    version = registry.register(files, _tags(decision, metrics, base_hash, files, material.root))
-    # an old decision read again does not take the crown from whoever won it since
-    heir = decision != recorded or present is None or present.tags.get("content_hash") == content
-    if decision["status"] == CHAMPION and heir:
+    files = assemble_package(inputs, decision)
+    version = registry.register(files, _tags(decision, metrics, base_hash, files, inputs.root))
+    # an old decision, read again, must not replace a champion that was promoted later
+    should_promote = decision != recorded or present is None or present.tags.get("content_hash") == content
+    if decision["status"] == CHAMPION and should_promote:
         registry.promote(version)
     return decision
 
 
 def _recorded(present: "Version | None", known: "Version | None", file: Path) -> dict[str, Any] | None:
-    """Return the decision made on this content before, if any."""
+    """Return the earlier decision on this content, if any."""
     if known is not None:
-        found: dict[str, Any] = json.loads(known.tags["record"])
-        return found
+        decision: dict[str, Any] = json.loads(known.tags["record"])
+        return decision
     if present is None and file.is_file():
         try:
-            found = json.loads(file.read_text("utf-8"))
-        except ValueError:  # such as a merge's conflict marks: decided anew
+            decision = json.loads(file.read_text("utf-8"))
+        except ValueError:  # for example conflict markers of a merge: decide again
             return None
-        return found if {"content_hash", "gates"} <= set(found) else None
+        return decision if {"content_hash", "gates"} <= set(decision) else None
     return None
 
 

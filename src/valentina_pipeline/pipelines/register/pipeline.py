@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.register import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Decide by the gates whether the candidate becomes champion, and say why."""
+    """Decide by the gates whether the candidate becomes champion, with reasons."""
     return pipeline(
         [
             node(

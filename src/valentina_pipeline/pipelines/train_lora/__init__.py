@@ -1,4 +1,4 @@
-"""Train the LoRA; a killed run goes on to the byte-identical result."""
+"""Train the LoRA; an interrupted run resumes and ends in byte-identical files."""
 
 from valentina_pipeline.pipelines.train_lora.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""What is seen of a run on the way: its losses, held-out pictures, and what it draws."""
+"""Callbacks of a training run: logged losses, sample images and evaluations."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.train.encoding import EncodedDataset
     from valentina_pipeline.training.callbacks import TrainingCallbacks
 
-Figures = Callable[[], dict[str, float]]
-Paint = Callable[[Sequence[str]], "list[Image.Image]"]
+Evaluator = Callable[[], dict[str, float]]
+Generate = Callable[[Sequence[str]], "list[Image.Image]"]
 
 GRID_PROMPTS = 4
 
@@ -35,17 +35,17 @@ def watch(
     captions: Sequence[str],
     faces: "pd.DataFrame",
 ) -> "TrainingCallbacks":
-    """Return who watches a run, as its configuration asks for it.
+    """Return the callbacks that the configuration asks for.
 
     Args:
-        base: what is trained in.
-        model: where its judges are, and its resolution.
+        base: the base model in training.
+        model: its entry: paths of the scoring networks, resolution.
         root: the project's folder.
-        person: who is learned.
+        person: the character.
         cfg: the effective parameters.
-        seed: of the noise of looks and drawn images.
-        data: what is trained on, and what is held out, if anything.
-        captions: of pictures, the first of which are prompts of drawn images.
+        seed: seed of the noise of evaluations and sample images.
+        data: the training set, and the held-out set if there is one.
+        captions: captions; the first GRID_PROMPTS are the prompts of sample images.
         faces: align's rows.
     """
     from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
@@ -54,43 +54,44 @@ def watch(
     from valentina_pipeline.integrations.tracking import current_tracker
     from valentina_pipeline.training.callbacks import TrainingCallbacks
 
-    def paint(prompts: Sequence[str]) -> "list[Image.Image]":
+    def generate(prompts: Sequence[str]) -> "list[Image.Image]":
         requests = [ImageSpec(prompt, seed + index) for index, prompt in enumerate(prompts)]
         return generate_images(base.pipe, requests, cfg.sample_steps, cfg.sample_guidance, model.resolution)
 
-    seen, unseen = data
+    training_set, held_out_set = data
     prompts = captions[:GRID_PROMPTS]
-    looks: list[tuple[int, Figures]] = []
-    if unseen is not None:
-        looks.append((cfg.look_every, lambda: validation_losses(base, unseen, seen, seed)))
+    evaluators: list[tuple[int, Evaluator]] = []
+    if held_out_set is not None:
+        evaluators.append((cfg.look_every, lambda: validation_losses(base, held_out_set, training_set, seed)))
     if cfg.draw_every:
         chosen = [prompts[index % len(prompts)] for index in range(cfg.draw_images)]
-        looks.append(
-            (cfg.draw_every, _drawn(paint, chosen, person.trigger, faces, load_scorers(model, root)))
+        scorers = load_scorers(model, root)
+        evaluators.append(
+            (cfg.draw_every, _image_evaluator(generate, chosen, person.trigger, faces, scorers))
         )
     return TrainingCallbacks(
-        log=current_tracker().log, sample=_grid(paint, prompts, model.resolution), looks=looks
+        log=current_tracker().log, sample=_sample_grid(generate, prompts, model.resolution), looks=evaluators
     )
 
 
-def _drawn(
-    paint: Paint, prompts: Sequence[str], trigger: str, faces: "pd.DataFrame", judges: "Scorers"
-) -> Figures:
+def _image_evaluator(
+    generate: Generate, prompts: Sequence[str], trigger: str, faces: "pd.DataFrame", scorers: "Scorers"
+) -> Evaluator:
     import numpy as np
 
     from valentina_pipeline.image.train.validation import image_metrics
 
     words = [prompt.replace(f"{trigger} ", "") for prompt in prompts]
     known = np.stack(faces.loc[faces["kept"].astype(bool) & (faces["split"] == TRAIN), "embedding"].to_list())
-    return lambda: image_metrics(paint(prompts), words, known, judges)
+    return lambda: image_metrics(generate(prompts), words, known, scorers)
 
 
-def _grid(paint: Paint, prompts: Sequence[str], size: int) -> Callable[[int, Any], None]:
+def _sample_grid(generate: Generate, prompts: Sequence[str], size: int) -> Callable[[int, Any], None]:
     from valentina_pipeline.image.io.contact_sheet import contact_sheet
     from valentina_pipeline.integrations.tracking import current_tracker
 
     def sample(step: int, _pipe: Any) -> None:
-        sheet = contact_sheet(paint(prompts), prompts, columns=2, cell=max(size, 256))
+        sheet = contact_sheet(generate(prompts), prompts, columns=2, cell=max(size, 256))
         current_tracker().image("samples", sheet, step)
 
     return sample

@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,13 @@ if TYPE_CHECKING:
 
     from valentina_pipeline.image.lora.formats import AdapterMetadata
     from valentina_pipeline.image.models.base_model import BaseModel
+    from valentina_pipeline.image.train.encoding import EncodedDataset
     from valentina_pipeline.image.train.methods import Trainable
     from valentina_pipeline.image.train.samples import Sample
     from valentina_pipeline.image.train.trainer import TrainState
     from valentina_pipeline.training.checkpoints import Checkpoints
+    from valentina_pipeline.training.distributed import Processes
+    from valentina_pipeline.training.encoding_cache import Cache
 
     Outputs = tuple[
         dict[str, bytes], pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, float], dict[str, Image.Image]
@@ -38,12 +42,54 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LIBRARIES = ("diffusers", "peft", "torch", "transformers")
-"""Whose versions round differently: a checkpoint of one is not gone on from with another."""
+"""Libraries whose versions round differently: checkpoints are not resumed across their versions."""
 
 CACHE = "data/04_feature/cache"
-"""Of latents, embedded captions and class images; `rm -r` of it costs time and nothing else."""
+"""Cache of latents, embedded captions and class images; `rm -r` of it costs time and nothing else."""
 
 LOOK_COLUMNS = ["step", "held_out_loss", "training_loss", "overfitting"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Settings of one training run.
+
+    Attributes:
+        concept: the character.
+        cfg: the stage's effective parameters.
+        model: the base model as configured.
+        root: the project's folder.
+        extras: data/05_model_input/<concept>.
+        seed: seed of every random draw.
+        threads: threads of torch.
+        unsafe: returns why an image is unsafe, or None.
+    """
+
+    concept: Concept
+    cfg: TrainConfig
+    model: BaseConfig
+    root: Path
+    extras: Path
+    seed: int
+    threads: int
+    unsafe: "Callable[[Image.Image], str | None]"
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Samples of one training run.
+
+    Attributes:
+        own: the character's training images.
+        held_out: the character's held-out images.
+        extra: the images of the extra data.
+        table: a row of TRAINING_IMAGE_COLUMNS for each of them.
+    """
+
+    own: "list[Sample]"
+    held_out: "list[Sample]"
+    extra: "list[Sample]"
+    table: "pd.DataFrame"
 
 
 def train_adapter(
@@ -62,105 +108,167 @@ def train_adapter(
     seed: int,
     threads: int,
 ) -> "Outputs":
-    """Train what `method` says on a concept's training pictures; a killed run goes on where it was.
+    """Train by the configured method on a concept's training images; an interrupted run resumes.
 
     Args:
-        aligned: pictures of kept faces by sha256, all of one size.
-        aligned_masks: of some of them, as large: only what is white is learned from.
-        faces: align's rows: where the face is; only those kept of the split "train" are learned from.
+        aligned: images of kept faces by sha256, all of one size.
+        aligned_masks: masks of some of them, of the same size: only white areas are learned.
+        faces: align's rows with the face boxes; kept rows of the split "train" are trained on.
         captions: sha256, caption, rejected.
         manifest: see domain/manifest.py.
         rights: the concept's records.
         weights: tiny/weights; a base's relative path counts from two folders above.
-        extras: data/05_model_input/<concept>: extra training data and LoRAs to start from.
+        extras: data/05_model_input/<concept>: extra data and LoRAs to start from.
         concept: see Concept.
         base: see BaseConfig.
-        ingest: see IngestConfig, the limits of pictures that train along.
+        ingest: see IngestConfig; its limits apply to the extra data.
         train_lora: see TrainConfig.
-        seed: of every random draw.
-        threads: of torch; part of the result.
+        seed: seed of every random draw.
+        threads: threads of torch; part of the result.
 
     Returns:
-        The files by name; the pictures that they stand on, those held out to judge them included (sha256,
-        source_name, rights_id, split); the loss curve [step, loss, learning_rate]; the looks [step,
-        held_out_loss, training_loss, overfitting, ...]; figures of the run; and the class images.
+        The files by name; the images trained on or held out (sha256, source_name, rights_id, split); the
+        loss curve [step, loss, learning_rate]; the validation curve [step, held_out_loss, training_loss,
+        overfitting, ...]; the run's metrics; and the class images.
 
     Raises:
-        NothingToTrainOn: no picture is left to train on, one has no caption, or its record has ended.
-        BadCompanion: what is to train along is missing or refused.
-        MissingModel: the base is not on this machine.
+        NoTrainingImagesError: no image is left, one has no caption, or its record does not allow training.
+        InvalidExtraDataError: extra data is missing or refused.
+        MissingModelError: the base model is not on this machine.
     """
-    person, cfg = (
-        parse_config(Concept, concept, "concept"),
-        parse_config(TrainConfig, train_lora, "train_lora"),
-    )
+    person = parse_config(Concept, concept, "concept")
+    cfg = parse_config(TrainConfig, train_lora, "train_lora")
     logger.info("%s of %s, %d steps", cfg.method, person.name, cfg.steps)
-    with _timed("libraries are imported"):
-        import pandas as pd
-
-        from valentina_pipeline.common.threads import reproducible
-        from valentina_pipeline.image.models.base_model import load_base
+    with _log_duration("libraries are imported"):
+        import valentina_pipeline.image.train.loop  # noqa: F401  # the slowest import
         from valentina_pipeline.image.safety.content_filter import ContentFilter
-        from valentina_pipeline.image.train import loop
-        from valentina_pipeline.image.train.encoding import encode_samples
-        from valentina_pipeline.image.train.methods import build_method
         from valentina_pipeline.training.distributed import Processes
-        from valentina_pipeline.training.encoding_cache import Cache
 
     model, root = parse_config(BaseConfig, base, "base"), weights.parent.parent
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     training_images.check_rights(manifest, rights, clock.today())
     faces = apply_review(faces, captions)
+    job = _Job(person, cfg, model, root, extras, seed, threads, unsafe)
+    own, held_out = _portrait_samples(aligned, aligned_masks, faces, captions)
+    selection = _select(job, own, held_out, manifest, faces, rights, ingest)
+    return _train(job, selection, faces, rights, processes)
+
+
+def _portrait_samples(
+    aligned: "Mapping[str, Image.Image]",
+    masks: "Mapping[str, Image.Image]",
+    faces: "pd.DataFrame",
+    captions: "pd.DataFrame",
+) -> "tuple[list[Sample], list[Sample]]":
+    """Return the character's training samples and held-out samples.
+
+    Raises:
+        NoTrainingImagesError: there are no training samples, or one has no caption.
+    """
     own, held_out = (
-        training_images.training_samples(aligned, aligned_masks, faces, captions, split)
+        training_images.training_samples(aligned, masks, faces, captions, split)
         for split in (TRAIN, HELD_OUT)
     )
     if not own:
         raise training_images.NoTrainingImagesError(
-            "no aligned picture belongs to the training split: see faces and rejections"
+            "no aligned image belongs to the training split: see faces.parquet and rejections.csv"
         )
+    return own, held_out
+
+
+def _select(
+    job: _Job,
+    own: "list[Sample]",
+    held_out: "list[Sample]",
+    manifest: "pd.DataFrame",
+    faces: "pd.DataFrame",
+    rights: tuple[RightsRecord, ...],
+    ingest: Mapping[str, Any],
+) -> _Selection:
+    """Add the extra data to the portraits, check all captions, and list the images.
+
+    Raises:
+        NoTrainingImagesError: the prompt filter refuses a caption.
+        InvalidExtraDataError: extra data is missing or refused.
+    """
+    import pandas as pd
+
     limits = parse_config(IngestConfig, ingest, "ingest")
-    beside, rows = training_images.extra_samples(extras, cfg.also, limits, rights, unsafe)
-    training_images.refuse_captions([*own, *held_out, *beside], person.name)
-    learned_from = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
-    own_rows = learned_from[list(training_images.TRAINING_IMAGE_COLUMNS)].to_dict("records")
-    used = pd.DataFrame([*own_rows, *rows], columns=list(training_images.TRAINING_IMAGE_COLUMNS))
-    start = _start(extras, cfg.start_from)
-    with reproducible(threads):
-        with _timed("the base is loaded"):
-            loaded = load_base(model, root, cfg.precision, cfg.quantise)
-            about = _about(loaded, cfg, threads)
-            cache = Cache(root / CACHE, about)
-        drawn = training_images.class_images(loaded, cfg, person.class_word, model.resolution, unsafe, cache)
-        learned = build_method(loaded, cfg, person.trigger, person.class_word, seed, start)
-        wanted = training_images.add_prior_preservation(
-            [*own, *beside], drawn, person.class_word, cfg.prior_weight
+    extra, rows = training_images.extra_samples(job.extras, job.cfg.also, limits, rights, job.unsafe)
+    training_images.refuse_captions([*own, *held_out, *extra], job.concept.name)
+    kept = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
+    own_rows = kept[list(training_images.TRAINING_IMAGE_COLUMNS)].to_dict("records")
+    table = pd.DataFrame([*own_rows, *rows], columns=list(training_images.TRAINING_IMAGE_COLUMNS))
+    return _Selection(own, held_out, extra, table)
+
+
+def _train(
+    job: _Job,
+    selection: _Selection,
+    faces: "pd.DataFrame",
+    rights: tuple[RightsRecord, ...],
+    processes: "Processes",
+) -> "Outputs":
+    """Load the base model, encode the samples, train, and return the node's outputs."""
+    from valentina_pipeline.common.threads import reproducible
+    from valentina_pipeline.image.models.base_model import load_base
+    from valentina_pipeline.image.train import loop
+    from valentina_pipeline.image.train.methods import build_method
+    from valentina_pipeline.training.encoding_cache import Cache
+
+    person, cfg, side = job.concept, job.cfg, job.model.resolution
+    start = _init_path(job.extras, cfg.start_from)
+    with reproducible(job.threads):
+        with _log_duration("the base is loaded"):
+            base = load_base(job.model, job.root, cfg.precision, cfg.quantise)
+            inputs = _numeric_inputs(base, cfg, job.threads)
+            cache = Cache(job.root / CACHE, inputs)
+        prior = training_images.class_images(base, cfg, person.class_word, side, job.unsafe, cache)
+        trainable = build_method(base, cfg, person.trigger, person.class_word, job.seed, start)
+        balanced = training_images.add_prior_preservation(
+            [*selection.own, *selection.extra], prior, person.class_word, cfg.prior_weight
         )
-        samples = _fitted(wanted, model.resolution, learned, cfg.flip)
-        records = [record for record in rights if record.id in set(used["rights_id"])]
-        notes = _notes(person, loaded, samples, records, about, cfg)
-        checkpoints = _checkpoints(root, notes, about, cfg, seed, processes.count, start)
-        with _timed("pictures and captions are encoded"):
-            data = encode_samples(loaded, samples, cfg.face_weight, cfg.background_weight, cache)
-            unseen = None
-            if held_out and cfg.look_every:
-                unseen = encode_samples(loaded, _fitted(held_out, model.resolution, learned), cache=cache)
-        shown = [sample.caption for sample in [*held_out, *own]]
-        watched = monitoring.watch(loaded, model, root, person, cfg, seed, (data, unseen), shown, faces)
-        run = loop.train(loaded, learned, data, cfg, seed, checkpoints, watched, processes)
-        files = learned.files(notes)
+        samples = _fitted(balanced, side, trainable, cfg.flip)
+        records = [record for record in rights if record.id in set(selection.table["rights_id"])]
+        metadata = _metadata(person, base, samples, records, inputs, cfg)
+        checkpoints = _checkpoints(job.root, metadata, inputs, cfg, job.seed, processes.count, start)
+        with _log_duration("pictures and captions are encoded"):
+            data = _encoded(base, samples, selection, trainable, job, cache)
+        shown = [sample.caption for sample in [*selection.held_out, *selection.own]]
+        callbacks = monitoring.watch(base, job.model, job.root, person, cfg, job.seed, data, shown, faces)
+        run = loop.train(base, trainable, data[0], cfg, job.seed, checkpoints, callbacks, processes)
+        files = trainable.files(metadata)
     processes.leave()
     checkpoints.remove()
-    trainable = sum(weight.numel() for name, weight in learned.weights.items() if learned.rates[name] > 0)
-    return files, used, _curve(run, cfg), _looks(run), _figures(run, trainable, files), drawn
+    curves = _loss_curve(run, cfg), _validation_curve(run)
+    return files, selection.table, *curves, _train_metrics(run, trainable, files), prior
 
 
-def _notes(
+def _encoded(
+    base: "BaseModel",
+    samples: "list[Sample]",
+    selection: _Selection,
+    trainable: "Trainable",
+    job: _Job,
+    cache: "Cache",
+) -> "tuple[EncodedDataset, EncodedDataset | None]":
+    """Encode the samples, and the held-out ones where the run evaluates them."""
+    from valentina_pipeline.image.train.encoding import encode_samples
+
+    cfg = job.cfg
+    data = encode_samples(base, samples, cfg.face_weight, cfg.background_weight, cache)
+    if not (selection.held_out and cfg.look_every):
+        return data, None
+    held_out = _fitted(selection.held_out, job.model.resolution, trainable)
+    return data, encode_samples(base, held_out, cache=cache)
+
+
+def _metadata(
     person: Concept,
     base: "BaseModel",
     samples: "list[Sample]",
     rights: Iterable[RightsRecord],
-    about: Mapping[str, str],
+    inputs: Mapping[str, str],
     cfg: TrainConfig,
 ) -> "AdapterMetadata":
     from valentina_pipeline.image.lora.formats import AdapterMetadata
@@ -168,7 +276,7 @@ def _notes(
 
     return AdapterMetadata(
         trigger=person.trigger,
-        base_sha256=about["base"],
+        base_sha256=inputs["base"],
         data_sha256=data_hash(samples),
         resolution=max(samples[0].image.size),
         prediction_type=base.prediction_type,
@@ -180,24 +288,30 @@ def _notes(
 
 def _checkpoints(
     root: Path,
-    notes: "AdapterMetadata",
-    about: Mapping[str, str],
+    metadata: "AdapterMetadata",
+    numeric_inputs: Mapping[str, str],
     cfg: TrainConfig,
     seed: int,
     processes: int,
     start: Path | None,
 ) -> "Checkpoints":
-    """Return the checkpoints of exactly these inputs, all that a run's bits depend on."""
+    """Return the checkpoints of exactly these inputs: everything that the run's result depends on."""
     from valentina_pipeline.image.lora.loading import parts
     from valentina_pipeline.training.checkpoints import Checkpoints
 
-    inputs = {**vars(notes), **about, "config": cfg.model_dump(), "seed": seed, "processes": processes}
+    inputs = {
+        **vars(metadata),
+        **numeric_inputs,
+        "config": cfg.model_dump(),
+        "seed": seed,
+        "processes": processes,
+    }
     inputs["start"] = [sha256(file) for file in parts(start)] if start else []
-    return Checkpoints.of(root / "data/06_models" / notes.trigger / "checkpoints", inputs)
+    return Checkpoints.of(root / "data/06_models" / metadata.trigger / "checkpoints", inputs)
 
 
-def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
-    """Return what decides, beside pictures and settings, on every bit that the networks compute."""
+def _numeric_inputs(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
+    """Return the inputs, besides images and settings, that change how the networks' outputs round."""
     from valentina_pipeline.common.threads import processor_kind
     from valentina_pipeline.image.models.weights import base_hash
     from valentina_pipeline.image.train import loop, validation
@@ -214,38 +328,38 @@ def _about(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
     }
 
 
-def _start(extras: Path, name: str) -> Path | None:
+def _init_path(extras: Path, name: str) -> Path | None:
     if not name:
         return None
     path = training_images.inside(extras, name)
     if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
         raise training_images.InvalidExtraDataError(
-            f"train_lora.start_from: {path} has to be a .safetensors file, or a folder in peft's layout"
+            f"train_lora.start_from: {path} must be a .safetensors file, or a folder in peft's layout"
         )
     return path
 
 
 @contextmanager
-def _timed(what: str) -> Iterator[None]:
-    """Log how long the block took: where the time before the first step goes."""
+def _log_duration(step: str) -> Iterator[None]:
+    """Log how long the block took, to show what delays the first training step."""
     began = time.perf_counter()
     yield
-    logger.info("%s: %.1f s", what, time.perf_counter() - began)
+    logger.info("%s: %.1f s", step, time.perf_counter() - began)
 
 
-def _fitted(samples: "list[Sample]", side: int, learned: "Trainable", flip: bool = False) -> "list[Sample]":
-    """Return the samples in sizes of one budget, worded for the tokenizers, by option mirrored ones too."""
+def _fitted(samples: "list[Sample]", side: int, trainable: "Trainable", flip: bool = False) -> "list[Sample]":
+    """Fit the samples to buckets of side**2 pixels and expand their triggers; `flip` adds mirrored ones."""
     from dataclasses import replace
 
     from valentina_pipeline.image.train.samples import fit, flip_sample
 
     worded = [
-        replace(sample, caption=learned.expand_trigger(sample.caption)) for sample in fit(samples, side**2)
+        replace(sample, caption=trainable.expand_trigger(sample.caption)) for sample in fit(samples, side**2)
     ]
     return worded + [flip_sample(sample) for sample in worded] if flip else worded
 
 
-def _curve(run: "TrainState", cfg: TrainConfig) -> "pd.DataFrame":
+def _loss_curve(run: "TrainState", cfg: TrainConfig) -> "pd.DataFrame":
     import pandas as pd
 
     from valentina_pipeline.training.lr_schedules import lr_multiplier
@@ -255,7 +369,7 @@ def _curve(run: "TrainState", cfg: TrainConfig) -> "pd.DataFrame":
     return pd.DataFrame({"step": steps, "loss": run.losses, "learning_rate": rates})
 
 
-def _looks(run: "TrainState") -> "pd.DataFrame":
+def _validation_curve(run: "TrainState") -> "pd.DataFrame":
     import pandas as pd
 
     rows = [{"step": step, **run.looks[step]} for step in sorted(run.looks)]
@@ -263,13 +377,14 @@ def _looks(run: "TrainState") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=[*LOOK_COLUMNS, *sorted(further)])
 
 
-def _figures(run: "TrainState", trainable: int, files: dict[str, bytes]) -> dict[str, float]:
+def _train_metrics(run: "TrainState", trainable: "Trainable", files: dict[str, bytes]) -> dict[str, float]:
+    names = [name for name in trainable.weights if trainable.rates[name] > 0]
     last = run.losses[-50:]
     losses = {"final_loss": last[-1], "mean_loss_last_50": sum(last) / len(last)} if last else {}
     return {
         "steps": len(run.losses),
         **losses,
-        "trainable_parameters": trainable,
+        "trainable_parameters": sum(trainable.weights[name].numel() for name in names),
         "file_bytes": max(map(len, files.values())),
         **(run.looks[max(run.looks)] if run.looks else {}),
     }

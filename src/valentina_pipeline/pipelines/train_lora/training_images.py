@@ -1,4 +1,4 @@
-"""The pictures of a run: a concept's own, others that train along, and those of its class."""
+"""Images of a training run: the character's own, extra data, and class images for prior preservation."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TRAINING_IMAGE_COLUMNS = ("sha256", "source_name", "rights_id", "split")
-"""Columns of the table of pictures that a LoRA stands on."""
+"""Columns of the table of images that a LoRA was trained on."""
 
 
 class NoTrainingImagesError(ValueError):
-    """Pictures or captions are missing; the message says which."""
+    """Training images or their captions are missing or refused; the message names them."""
 
 
 class InvalidExtraDataError(ValueError):
-    """What is to train along is not what it has to be; the message says what and where."""
+    """Extra training data is missing or invalid; the message names the file and what to do."""
 
 
 def training_samples(
@@ -46,7 +46,7 @@ def training_samples(
     captions: "pd.DataFrame",
     split: str,
 ) -> "list[Sample]":
-    """Return the samples of the portraits that are kept of a split, sorted by sha256.
+    """Return the samples of the kept portraits of a split, sorted by sha256.
 
     Raises:
         NoTrainingImagesError: one has no caption.
@@ -59,21 +59,21 @@ def training_samples(
     names = sorted(faces.loc[faces["kept"] & (faces["split"] == split), "sha256"])
     for name in names:
         if not words.get(name):
-            raise NoTrainingImagesError(f"picture {name} has no caption: run the stage caption again")
-    shown = {name: masks[name].convert("L") for name in names if name in masks}
-    for name in (name for name, mask in shown.items() if mask.getextrema() == (0, 0)):
-        logger.warning("picture %s: its mask blackens all of the portrait: nothing is learned from it", name)
+            raise NoTrainingImagesError(f"image {name} has no caption: run the stage caption again")
+    masks_by_name = {name: masks[name].convert("L") for name in names if name in masks}
+    for name in (name for name, mask in masks_by_name.items() if mask.getextrema() == (0, 0)):
+        logger.warning("image %s: its mask is black everywhere: nothing is learned from it", name)
     return [
-        Sample(name, aligned[name].convert("RGB"), words[name], boxes[name], mask=shown.get(name))
+        Sample(name, aligned[name].convert("RGB"), words[name], boxes[name], mask=masks_by_name.get(name))
         for name in names
     ]
 
 
 def refuse_captions(samples: "Sequence[Sample]", own: str) -> None:
-    """Ask the policy for prompts about what the LoRA is to learn words by.
+    """Check the captions by the prompt filter.
 
     Args:
-        samples: with their captions.
+        samples: samples with their captions.
         own: the character's name.
 
     Raises:
@@ -87,48 +87,48 @@ def refuse_captions(samples: "Sequence[Sample]", own: str) -> None:
             refuse_words(caption, own)
         except UnsafePromptError as err:
             raise NoTrainingImagesError(
-                f"picture {name}: its caption {caption!r} is refused: {err.reason}. "
-                "Correct it in `uv run kedro review`, or reject the picture there"
+                f"image {name}: its caption {caption!r} is refused: {err.reason}. "
+                "Correct it in `uv run kedro review`, or reject the image there"
             ) from err
 
 
 def check_rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord], today: date) -> None:
-    """See that each picture may still be trained on: a record ends without anything changing.
+    """Check that each image may still be trained on: a record can expire after ingest ran.
 
     Raises:
-        NoTrainingImagesError: one may not; ingest, run again, leaves such pictures out.
+        NoTrainingImagesError: an image may not; running ingest again leaves such images out.
     """
     for name in manifest["source_name"]:
         try:
             require_permission(rights, name, "training", today)
         except NotAllowedError as err:
             raise NoTrainingImagesError(
-                f"{name} was taken in and may not be trained on any more: {err}. "
+                f"{name} was ingested, but may no longer be trained on: {err}. "
                 "`uv run dvc repro --force --single-item ingest@...`, then `uv run dvc repro`, leaves it out"
             ) from err
 
 
 def extra_samples(
     extras: Path,
-    wanted: Mapping[str, CompanionConfig],
+    settings_by_folder: Mapping[str, CompanionConfig],
     limits: IngestConfig,
     rights: Sequence[RightsRecord],
     unsafe: "Callable[[Image.Image], str | None]",
 ) -> "tuple[list[Sample], list[dict[str, str]]]":
-    """Return the samples of the folders that train along, and each one's row of TRAINING_IMAGE_COLUMNS.
+    """Return the samples of the extra data, and a row of TRAINING_IMAGE_COLUMNS for each.
 
-    Each picture goes through ingest's checks; unlike there, one that is refused stops the run: somebody
-    chose these one by one.
+    Each image passes ingest's checks. A refused image stops the run, unlike in ingest, because these images
+    were chosen one by one.
 
     Args:
-        extras: data/05_model_input/<concept>; data/05_model_input/README.md says what a folder holds.
-        wanted: by the folder's name.
-        limits: ingest's; pictures may be half as large.
-        rights: the concept's records; those count that name the folder: "garden/*".
-        unsafe: says what makes a picture unsafe, or None.
+        extras: data/05_model_input/<concept>; data/05_model_input/README.md describes the folders.
+        settings_by_folder: settings of each folder by its name.
+        limits: ingest's limits; images may be half as large.
+        rights: the concept's records; only records that name the folder ("garden/*") count.
+        unsafe: returns why an image is unsafe, or None.
 
     Raises:
-        InvalidExtraDataError: a folder, a picture, a caption or a rights record is missing or refused.
+        InvalidExtraDataError: a folder, an image, a caption or a rights record is missing or refused.
     """
     from valentina_pipeline.image.ingest.screening import ScreeningContext
     from valentina_pipeline.integrations.sources.beside import sorted_out
@@ -136,7 +136,7 @@ def extra_samples(
     from valentina_pipeline.integrations.sources.folder import SUFFIXES, LocalFolder
 
     samples, used = [], []
-    for name, settings in sorted(wanted.items()):
+    for name, settings in sorted(settings_by_folder.items()):
         folder = inside(extras, name)
         place = LocalFolder(folder)
         try:
@@ -144,16 +144,16 @@ def extra_samples(
         except InvalidSourceError as err:
             raise InvalidExtraDataError(f"train_lora.also.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
-        # a concept's "*" was not written with these pictures in mind; what was revoked stays so
+        # a concept's "*" was not written for these images; a revoked record counts in any case
         named = tuple(r for r in rights if r.revoked or naming.names_folder(r.covers, name))
         intake = ScreeningContext(smaller, named, clock.today(), unsafe)
         for entry, why in found.unused.items():
             logger.warning("%s is not used: %s", folder / entry.name, why)
         for entry in found.pictures:
             if Path(entry.name).suffix.lower() not in SUFFIXES:
-                logger.warning("%s is not used: it is no picture", folder / entry.name)
+                logger.warning("%s is not used: it is not an image file", folder / entry.name)
                 continue
-            sample, row = _companion(place, folder, entry, found, settings, intake)
+            sample, row = _extra_sample(place, folder, entry, found, settings, intake)
             samples.append(sample)
             used.append(row)
     return samples, used
@@ -167,9 +167,9 @@ def class_images(
     unsafe: "Callable[[Image.Image], str | None]",
     cache: "Cache",
 ) -> "dict[str, Image.Image]":
-    """Return the class as the bare base draws it: DreamBooth's prior, drawn once and kept in the cache.
+    """Return images of the class by the untrained base model: DreamBooth's prior, cached once generated.
 
-    An image that the content filter refuses is left out, with a message.
+    Images that the content filter refuses are left out with a warning.
     """
     from valentina_pipeline.common.progress import track_progress
     from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
@@ -179,8 +179,8 @@ def class_images(
     images = {}
     for seed in track_progress(range(cfg.class_images), "class images", cfg.class_images):
         settings = cfg.sample_steps, cfg.sample_guidance, size
-        drawn = partial(generate_images, base.pipe, [ImageSpec(prompt, seed)], *settings)
-        image = cache.image(f"class image {prompt} {seed} {settings}", drawn)
+        generate = partial(generate_images, base.pipe, [ImageSpec(prompt, seed)], *settings)
+        image = cache.image(f"class image {prompt} {seed} {settings}", generate)
         if reason := unsafe(image):
             logger.warning("class image %d is left out: %s", seed, reason)
         else:
@@ -191,7 +191,7 @@ def class_images(
 def add_prior_preservation(
     samples: "list[Sample]", images: "Mapping[str, Image.Image]", class_word: str, weight: float
 ) -> "list[Sample]":
-    """Return samples and class images, each side shown about as often as the other (Ruiz et al. 2023, 4)."""
+    """Return samples and class images, repeated so that both occur equally often (Ruiz et al. 2023, 4)."""
     from dataclasses import replace
 
     from valentina_pipeline.image.train.samples import Sample
@@ -209,18 +209,18 @@ def add_prior_preservation(
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return a path below `folder`.
+    """Return the path of `name` below `folder`.
 
     Raises:
-        InvalidExtraDataError: it leaves it.
+        InvalidExtraDataError: the path is outside `folder`.
     """
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()) or path.resolve() == folder.resolve():
-        raise InvalidExtraDataError(f"{name!r} is not in {folder}: only what lies there trains along")
+        raise InvalidExtraDataError(f"{name!r} must be inside {folder}: extra data is read only from there")
     return path
 
 
-def _companion(
+def _extra_sample(
     place: "Source",
     folder: Path,
     entry: "Entry",
@@ -238,27 +238,31 @@ def _companion(
     name = entry.name
     words = found.captions.get(name)
     if words is None:
-        wanted = Path(name).with_suffix(".txt").name
-        raise InvalidExtraDataError(f"{folder / name} needs its caption in {wanted} (or .caption) beside it")
+        expected = Path(name).with_suffix(".txt").name
+        raise InvalidExtraDataError(
+            f"{folder / name} needs its caption in {expected} (or .caption) beside it"
+        )
     try:
         caption = read_caption(place, words)
     except (OSError, BadCaptionError) as err:
         raise InvalidExtraDataError(f"the caption of {folder / name} cannot be read: {err}") from err
     if not caption:
-        raise InvalidExtraDataError(f"{folder / words.name} is empty: it has to hold the caption of {name}")
+        raise InvalidExtraDataError(f"{folder / words.name} is empty: it must contain the caption of {name}")
     full = f"{folder.name}/{name}"
     try:
         record = require_permission(intake.rights, full, "training", intake.today)
     except NotAllowedError as err:
-        wanted = f'a record in the concept\'s ledgers has to cover "{folder.name}/*"'
-        raise InvalidExtraDataError(f"{folder / name} is refused: {err} ({wanted})") from err
-    made = screen_image(intake, SourceImage(name, partial(place.read, entry, intake.limits.max_bytes), {}))
-    if isinstance(made, RejectedImageError):
-        raise InvalidExtraDataError(f"{folder / name} is refused: {made}")
-    image = png.decode(made.content)
+        remedy = f'a record in the concept\'s ledgers must cover "{folder.name}/*"'
+        raise InvalidExtraDataError(f"{folder / name} is refused: {err} ({remedy})") from err
+    screened = screen_image(
+        intake, SourceImage(name, partial(place.read, entry, intake.limits.max_bytes), {})
+    )
+    if isinstance(screened, RejectedImageError):
+        raise InvalidExtraDataError(f"{folder / name} is refused: {screened}")
+    image = png.decode(screened.content)
     mask = _mask(place, folder, found.masks.get(name), image.size, intake.limits)
     sample = Sample(full, image, caption, None, settings.repeats, settings.weight, mask=mask)
-    row = (made.facts["sha256"], full, record.id, TRAIN)
+    row = (screened.facts["sha256"], full, record.id, TRAIN)
     return sample, dict(zip(TRAINING_IMAGE_COLUMNS, row, strict=True))
 
 
