@@ -81,7 +81,7 @@ def test_nothing_is_written_through_a_link_into_dvc_s_cache(kind: str, link: Any
 class TestFolder:
     def test_it_loads_its_path_and_is_never_written(self, tmp_path: Path) -> None:
         assert Folder(filepath=str(tmp_path)).load() == tmp_path
-        with pytest.raises(DatasetError, match="read only"):
+        with pytest.raises(DatasetError, match="read-only source dataset"):
             Folder(filepath=str(tmp_path)).save(tmp_path)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ class TestImageFolder:
 
     @pytest.mark.parametrize("name", ["../a", "/a", "a/b/c", "", ".hidden", "a//b", "a\\b", "a b"])
     def test_a_name_that_leaves_the_folder_is_refused(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(DatasetError, match="is no name for an image"):
+        with pytest.raises(DatasetError, match="is not a valid name for an image"):
             ImageFolder(filepath=str(tmp_path / "images")).save({name: picture()})
 
     def test_one_name_twice_is_refused(self, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ class TestReviewedCsv:
         captions.save(self.machine(a="one"))
         self.edit(captions, "a", "mine")
         captions.save(self.machine(new="other").assign(source_name="a.png"))
-        assert "image new took the place of a, whose caption was edited" in caplog.text
+        assert "image new replaced a, whose caption was edited" in caplog.text
 
     def test_an_edit_outlives_its_image_and_an_unedited_row_does_not(self, captions: ReviewedCsv) -> None:
         captions.save(self.machine(a="one", b="two"))

@@ -105,7 +105,7 @@ def test_every_catalog_entry_of_the_project_is_used(root: Path) -> None:
     ("paths", "message"),
     [
         (("data/x", "data/x"), "first writes b to data/x and second writes c to data/x"),
-        (("data/x", "data/x/y.csv"), "each path has one writer"),
+        (("data/x", "data/x/y.csv"), "each path must have one writer"),
     ],
 )
 def test_two_writers_of_one_path_are_refused(paths: tuple[str, str], message: str) -> None:
@@ -115,7 +115,7 @@ def test_two_writers_of_one_path_are_refused(paths: tuple[str, str], message: st
 
 
 def test_one_dataset_that_two_stages_write_is_refused() -> None:
-    with pytest.raises(dvc_yaml.InvalidDagError, match="each path has one writer"):
+    with pytest.raises(dvc_yaml.InvalidDagError, match="each path must have one writer"):
         dvc_yaml.stages(
             {"first": wired("a", "b"), "second": wired("a", "b")}, {"a": entry("a"), "b": entry("b")}
         )
@@ -141,7 +141,7 @@ def test_a_memory_dataset_in_the_catalog_is_not_persisted_either() -> None:
         (entry("/etc/b"), "only paths inside the project"),
         (entry("../b"), "only paths inside the project"),
         (entry("s3://bucket/b"), "only paths inside the project"),
-        (entry("b", metadata={"dvc": {"kind": "metric"}}), "kind is one of outs, metrics, plots"),
+        (entry("b", metadata={"dvc": {"kind": "metric"}}), "kind must be one of outs, metrics, plots"),
         (entry("b", metadata={"dvc": {"x": "step"}}), "outs takes cache, persist, push, remote"),
     ],
 )

@@ -128,7 +128,7 @@ def test_all_missing_models_are_named_before_a_stage_runs(
     with pytest.raises(ClickException) as caught:
         InputHooks().before_pipeline_run(pipeline=Pipeline([stage()]), **arguments)
     lines = caught.value.message.splitlines()
-    assert lines[0] == "models are missing, and nothing was run:"
+    assert lines[0] == "models are missing; nothing was run:"
     names = ("tiny/weights/base", "tiny face embedder", "tiny CLIP", "BRISQUE", "upscaler", "captioner vlm")
     assert len(lines) == 1 + len(names)
     for name, line in zip(names, lines[1:], strict=True):

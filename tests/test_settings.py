@@ -62,7 +62,7 @@ def test_a_concept_given_at_runtime_is_used_by_catalog_and_parameters(project: P
 def test_a_trigger_that_is_not_the_files_name_is_refused(project: Path) -> None:
     concepts = project / "conf/base/concepts"
     (concepts / "anna.yml").write_text((concepts / "valentina_moreau.yml").read_text())
-    with pytest.raises(InvalidParameterError, match=r"'valentina_moreau' has to be the file's name, 'anna'"):
+    with pytest.raises(InvalidParameterError, match=r"'valentina_moreau' must be the file's name, 'anna'"):
         loader(project, concept="anna")["parameters"]
 
 
@@ -145,7 +145,7 @@ def test_a_wrong_parameter_is_one_line_on_the_command_line_before_any_work(proje
 def test_an_unknown_pipeline_is_answered_with_those_there_are(project: Path) -> None:
     done = kedro(project, "run", "--pipelines", "train")
     assert done.returncode == 1
-    assert "there are ingest, align" in done.stdout + done.stderr
+    assert "choose from ingest, align" in done.stdout + done.stderr
 
 
 @pytest.mark.slow

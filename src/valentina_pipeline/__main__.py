@@ -1,4 +1,4 @@
-"""`python -m valentina_pipeline ...` is `kedro ...`, for where scripts are not on PATH."""
+"""Entry point: `python -m valentina_pipeline ...` runs `kedro ...` where scripts are not on PATH."""
 
 from kedro.framework.cli.cli import main
 

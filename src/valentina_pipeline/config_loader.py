@@ -1,4 +1,4 @@
-"""Where Kedro gets its configuration: its catalog as usual, its parameters from params.yaml."""
+"""Kedro's configuration loader: the catalog as usual, the parameters resolved from params.yaml."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +14,18 @@ from valentina_pipeline.config.validation import InvalidParameterError
 
 
 class ParameterUsageError(ClickException, InvalidParameterError):
-    """A InvalidParameterError that the command line shows as one line instead of a trace."""
+    """An InvalidParameterError that the command line shows as one line instead of a traceback."""
 
 
 class ProjectConfigLoader(OmegaConfigLoader):
-    """An OmegaConfigLoader whose `parameters` are what `valentina_pipeline.config.effective` makes.
+    """An OmegaConfigLoader whose `parameters` are resolved by `valentina_pipeline.config.effective`.
 
-    They come from params.yaml at the project's root, overlaid by `--params`; from what its base
-    implies, conf/base/bases.yml; and from one file of conf/base/concepts/. No environment takes part:
-    a parameter file there would silently win over `dvc exp run -S`.
+    They come from params.yaml at the project's root, overridden by `--params`; from the base model's entry in
+    conf/base/bases.yml; and from one file of conf/base/concepts/. Environments are not used: a parameter file
+    there would silently override `dvc exp run -S`.
 
-    The concept is the runtime parameter `concept`, else the first of params.yaml's `concepts`; the
-    catalog's `${runtime_params:concept}` sees it in both cases.
+    The concept is the runtime parameter `concept`, or the first of params.yaml's `concepts`. The catalog's
+    `${runtime_params:concept}` has its value in both cases.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class ProjectConfigLoader(OmegaConfigLoader):
         super().__init__(conf_source, env, runtime, **options)
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """Return a configuration by its name, `parameters` checked before any work begins.
+        """Return a configuration by name; `parameters` are validated before any stage runs.
 
         Raises:
-            ParameterUsageError: a parameter is unknown, missing or out of range, or a file unreadable.
+            ParameterUsageError: a parameter is unknown, missing or out of range, or a file cannot be read.
         """
         if key != "parameters" or key in self:
             return super().__getitem__(key)
@@ -59,21 +59,21 @@ class ProjectConfigLoader(OmegaConfigLoader):
 
 
 def load_layers(root: Path, name: str | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return params.yaml, conf/base/bases.yml and a concept's file, as `resolve_params` takes them.
+    """Return params.yaml, conf/base/bases.yml and a concept's file: the arguments of `resolve_params`.
 
     Args:
-        root: the project.
-        name: of the concept; None takes the first of params.yaml.
+        root: the project's folder.
+        name: the concept's name; None takes the first one of params.yaml.
 
     Raises:
-        ParameterUsageError: a file is missing or unreadable, or is not named as the concept's trigger.
+        ParameterUsageError: a file cannot be read, or the concept's file is not named after its trigger.
     """
     file = _concept_file(root / "conf/base/concepts", name or read_concepts(root)[0])
     concept = _read(file)
     if concept.get("trigger") != file.stem:
         raise ParameterUsageError(
-            f"concept.trigger: {concept.get('trigger')!r} has to be the file's name, {file.stem!r}: all "
-            "that is made of a concept is found by it"
+            f"concept.trigger: {concept.get('trigger')!r} must be the file's name, {file.stem!r}: all "
+            "outputs of a concept are stored under it"
         )
     return _read(root / "params.yaml"), _read(root / "conf/base/bases.yml"), concept
 
@@ -82,7 +82,7 @@ def read_concepts(root: Path) -> list[str]:
     """Return the `concepts` of the project's params.yaml, at least one.
 
     Raises:
-        ParameterUsageError: there is none.
+        ParameterUsageError: params.yaml lists no concept.
     """
     match _read(root / "params.yaml").get("concepts"):
         case [str(), *_] as concepts:
@@ -93,9 +93,11 @@ def read_concepts(root: Path) -> list[str]:
 
 
 def _concept_file(folder: Path, name: object) -> Path:
-    there = sorted(path.stem for path in folder.glob("*.yml"))
-    if name not in there:
-        raise ParameterUsageError(f"concept: {name!r} has no file in {folder}; there are {', '.join(there)}")
+    names = sorted(path.stem for path in folder.glob("*.yml"))
+    if name not in names:
+        raise ParameterUsageError(
+            f"concept: {name!r} has no file in {folder}; choose one of {', '.join(names)}"
+        )
     return folder / f"{name}.yml"
 
 
@@ -111,13 +113,13 @@ def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a YAML file's mapping as it is: `${...}` stays text, a date stays text."""
+    """Return a YAML file's mapping without interpretation: `${...}` and dates stay text."""
     try:
         loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except FileNotFoundError as err:
-        raise ParameterUsageError(f"{path} is missing: `git checkout -- {path.name}` brings it back") from err
+        raise ParameterUsageError(f"{path} is missing: `git checkout -- {path.name}` restores it") from err
     except (YAMLError, UnicodeDecodeError) as err:
         raise ParameterUsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(loaded, dict):
-        raise ParameterUsageError(f"{path} has to be a mapping of names to values")
+        raise ParameterUsageError(f"{path} must be a mapping of names to values")
     return {str(key): value for key, value in loaded.items()}

@@ -1,12 +1,12 @@
-"""dvc.yaml, written from the one statement of the DAG: Kedro's registry and catalog.
+"""Generation of dvc.yaml from Kedro's pipeline registry and catalog.
 
-A stage is a pipeline. Its deps are the paths of its free inputs; its params are the keys behind its
-`params:` inputs, its own catalog entries and the fingerprint of its code; its outs are its persisted
-outputs. `metadata: {dvc: ...}` of a catalog entry says how DVC keeps it: `kind` (outs, metrics or
-plots), DVC's own `cache`, `persist`, `push`, `remote`, and a plot's axes.
+A stage is a pipeline. Its deps are the paths of its free inputs. Its params are the keys behind its
+`params:` inputs, its catalog entries and the fingerprint of its code. Its outs are its persisted outputs.
+`metadata: {dvc: ...}` of a catalog entry configures how DVC stores it: `kind` (outs, metrics or plots), DVC's
+`cache`, `persist`, `push`, `remote`, and a plot's axes.
 
-One stage more, `code`, writes the fingerprints. It runs in a second whenever a file of the package
-changed; the other stages run where a fingerprint changed.
+The additional stage `code` writes the fingerprints. It runs in a second whenever a file of the package
+changed; the other stages run only if their fingerprint changed.
 """
 
 import difflib
@@ -44,11 +44,11 @@ Catalog = Mapping[str, Mapping[str, Any]]
 
 
 class InvalidDagError(ValueError):
-    """The pipelines and the catalog make no DAG that DVC can run; the message says what to change."""
+    """DVC cannot run the DAG of pipelines and catalog; the message says what to change."""
 
 
 def render_dvc_yaml(root: Path) -> str:
-    """Return the text that `root`'s dvc.yaml should have; Kedro has to be set up for `root`.
+    """Return the text that `root`'s dvc.yaml should have; Kedro must be set up for `root`.
 
     Raises:
         InvalidDagError: see `stages`.
@@ -80,7 +80,7 @@ def write(path: Path, text: str) -> bool:
 
 
 def diff(path: Path, text: str) -> str:
-    """Return the unified diff from what `path` holds to `text`; empty when it is up to date."""
+    """Return the unified diff from the content of `path` to `text`; empty if it is up to date."""
     present = path.read_text("utf-8") if path.exists() else ""
     lines = difflib.unified_diff(
         present.splitlines(keepends=True), text.splitlines(keepends=True), path.name, "kedro dvc"
@@ -90,7 +90,7 @@ def diff(path: Path, text: str) -> str:
 
 def read_catalog(root: Path) -> dict[str, dict[str, Any]]:
     """Return the catalog's entries with DVC's matrix item in place of the concept's name."""
-    stand_in = "concept-of-the-item"  # OmegaConf would resolve DVC's own ${...}
+    stand_in = "concept-of-the-item"  # OmegaConf would try to resolve DVC's ${...}
     loader = ProjectConfigLoader(
         root / "conf", "base", {"concept": stand_in}, base_env="base", default_run_env="base"
     )
@@ -107,9 +107,9 @@ def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> dict[str, dic
     """Return dvc.yaml's stages for these pipelines.
 
     Raises:
-        InvalidDagError: two pipelines write one path; what travels between pipelines is not in the catalog;
-            Kedro would version what DVC versions; a path is not inside the project; or an input or
-            a `metadata.dvc` has no meaning here.
+        InvalidDagError: two pipelines write one path; an input from another pipeline is not in the catalog;
+            an entry is versioned by Kedro as well; a path is outside the project; or a parameter or
+            `metadata.dvc` is unknown.
     """
     _refuse_two_writers(pipelines, catalog)
     return {name: _stage(name, pipeline, catalog) for name, pipeline in pipelines.items()}
@@ -119,8 +119,8 @@ def _stage(name: str, pipeline: Pipeline, catalog: Catalog) -> dict[str, Any]:
     inputs = {given for given in pipeline.inputs() if not given.startswith("params:")}
     for given in sorted(inputs - set(catalog)):
         raise InvalidDagError(
-            f"stage {name} takes {given!r}, which is not persisted: give it an entry in {CATALOG}, "
-            "or make it in the same stage"
+            f"stage {name} takes {given!r}, which is not persisted: add an entry to {CATALOG}, "
+            "or compute it in the same stage"
         )
     outputs = pipeline.all_outputs() & set(catalog)
     used = _entries(pipeline, catalog)
@@ -143,7 +143,7 @@ def _entries(pipeline: Pipeline, catalog: Catalog) -> list[str]:
 
 
 def _modules(name: str, pipeline: Pipeline, catalog: Catalog) -> list[str]:
-    """Return the modules that a stage's code begins with: its pipeline, and the classes of its datasets."""
+    """Return the root modules of a stage's code: its pipeline, and the classes of its datasets."""
     datasets = {
         str(catalog[entry].get("type", "")).rpartition(".")[0] for entry in _entries(pipeline, catalog)
     }
@@ -155,14 +155,14 @@ def _path(name: str, catalog: Catalog) -> str:
     entry = catalog[name]
     if entry.get("versioned"):
         raise InvalidDagError(
-            f"{name} is `versioned: true`, but DVC versions it already: remove that from {CATALOG}"
+            f"{name} is `versioned: true`, but DVC versions it already: remove that key in {CATALOG}"
         )
     path = entry.get("filepath")
     if not isinstance(path, str):
-        raise InvalidDagError(f"{name} has no filepath in {CATALOG}, so that DVC cannot follow it")
+        raise InvalidDagError(f"{name} has no filepath in {CATALOG}: DVC cannot track it")
     plain = PurePosixPath(path)
     if plain.is_absolute() or ".." in plain.parts or "://" in path:
-        raise InvalidDagError(f"{name} is at {path}: DVC keeps only paths inside the project")
+        raise InvalidDagError(f"{name} is at {path}: DVC tracks only paths inside the project")
     return plain.as_posix()
 
 
@@ -173,7 +173,7 @@ def _out(name: str, catalog: Catalog) -> tuple[str, str | dict[str, Any]]:
     known = OUT_KEYS | (PLOT_KEYS if kind == "plots" else set())
     if kind not in KINDS or set(options) - known:
         raise InvalidDagError(
-            f"metadata.dvc of {name} in {CATALOG}: kind is one of {', '.join(KINDS)}, and {kind} takes "
+            f"metadata.dvc of {name} in {CATALOG}: kind must be one of {', '.join(KINDS)}, and {kind} allows "
             f"{', '.join(sorted(known))}"
         )
     path = _path(name, catalog)
@@ -191,12 +191,12 @@ def _refuse_two_writers(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> 
             if path == other or path in other.parents or other in path.parents:
                 raise InvalidDagError(
                     f"{other_stage} writes {other_entry} to {other} and {stage} writes {entry} to {path}: "
-                    "each path has one writer"
+                    "each path must have one writer"
                 )
 
 
 def _params(pipeline: Pipeline, used: Iterable[str]) -> list[str | dict[str, list[str]]]:
-    """Return the stage's params, only the keys that it takes, file by file."""
+    """Return the stage's params by file, with only the keys that it uses."""
     keys: dict[str, set[str]] = {"params.yaml": set(), BASES: set(), CONCEPT: set()}
     for given in sorted(pipeline.inputs()):
         if given.startswith("params:"):
@@ -210,7 +210,7 @@ def _params(pipeline: Pipeline, used: Iterable[str]) -> list[str | dict[str, lis
 
 
 def _keys_behind(parameter: str) -> dict[str, list[str]]:
-    """Return the keys of params.yaml, the bases and the concept that make this effective parameter."""
+    """Return the keys of params.yaml, bases.yml and the concept behind an effective parameter."""
     head, _, rest = parameter.partition(".")
     inner = f".{rest}" if rest else ""
     if head in ("seed", "threads"):
@@ -226,4 +226,4 @@ def _keys_behind(parameter: str) -> dict[str, list[str]]:
             BASES: [f"${{base}}.{head}"],
             CONCEPT: [f"overrides.{head}"],
         }
-    raise InvalidDagError(f"params:{parameter} is nothing that valentina_pipeline.config.effective makes")
+    raise InvalidDagError(f"params:{parameter} is unknown to valentina_pipeline.config.effective")

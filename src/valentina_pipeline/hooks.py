@@ -1,7 +1,7 @@
-"""Kedro's hooks: a stage ends with its DVC; a tracked run for each stage, one parent a set of inputs.
+"""Kedro hooks: end a stage together with DVC, check its inputs, and track a run for each stage in MLflow.
 
-Tracking never stops the work: when MLflow does not answer, a warning says so once and the stage runs on
-untracked; `record` can complete the run later.
+All stages with the same inputs share a parent run. Tracking errors never stop a stage: if MLflow does not
+answer, one warning is logged and the stage continues untracked; `record` can complete the run later.
 """
 
 import atexit
@@ -29,18 +29,18 @@ from valentina_pipeline.integrations.tracking import current_tracker
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
-"""Of Linux's prctl(2): the signal that this process gets when its parent ends."""
+"""Option of Linux's prctl(2): the signal that this process receives when its parent ends."""
 
-SHOWN = "data/08_reporting"
-"""Files that stages write here are artifacts of their runs."""
+ARTIFACT_FOLDER = "data/08_reporting"
+"""Files that stages write to this folder become artifacts of their runs."""
 
 
 class ProcessHooks:
-    """Ties a stage to the `dvc repro` that started it."""
+    """Ends a stage together with the `dvc repro` that started it."""
 
     @hook_impl
     def before_pipeline_run(self) -> None:
-        """End with DVC, even where it is killed: the stage would go on and write beside its successor."""
+        """End with DVC, even if it is killed: else the stage would write at the same time as its rerun."""
         if "DVC_STAGE" not in os.environ or sys.platform != "linux":
             return
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -49,11 +49,11 @@ class ProcessHooks:
 
 
 class InputHooks:
-    """Stops a run before its first stage where a model is missing, and a stage whose inputs disagree."""
+    """Stops a run before its first stage if a model is missing, and a stage with stale inputs."""
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
-        """Raise ClickException, which names all missing models, where a stage of the project is to run."""
+        """Raise ClickException with all missing models if the run contains a stage of the project."""
         if not {node.name for node in pipeline.nodes} & set(STAGE_NAMES):
             return
         from valentina_pipeline.image.models.requirements import find_missing_models
@@ -65,11 +65,11 @@ class InputHooks:
         missing = find_missing_models(params, Path(run_params["project_path"]))
         if missing:
             lines = (f"- {err}" for err in missing)
-            raise ClickException("\n".join(["models are missing, and nothing was run:", *lines]))
+            raise ClickException("\n".join(["models are missing; nothing was run:", *lines]))
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
-        """Raise ClickException where a stage that a person runs by hand has inputs of different runs."""
+        """Raise ClickException if a stage, run by hand, has inputs from different runs."""
         try:
             check_same_run(inputs)
         except StaleInputError as err:
@@ -77,7 +77,7 @@ class InputHooks:
 
 
 class TrackingHooks:
-    """Opens and closes tracked runs around Kedro's nodes, whose names are the stages'."""
+    """Opens and closes MLflow runs around Kedro's nodes, which are named after the stages."""
 
     def __init__(self) -> None:
         self._catalog: Any = None
@@ -86,32 +86,32 @@ class TrackingHooks:
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
-        """Open the parent run of these inputs, if a stage of the project is to run."""
+        """Open the parent run of these inputs if the run contains a stage of the project."""
         if not {node.name for node in pipeline.nodes} & {*STAGE_NAMES, "record"}:
             return
         if os.environ.get("RANK", "0") != "0":
-            return  # of the processes that share a training, the first one tells
+            return  # in distributed training only the first process logs
         self._catalog, self._root = catalog, Path(run_params["project_path"])
-        atexit.register(_close, mlflow.KILLED)  # Ctrl-C is no Exception: Kedro calls no hook for it
-        _tolerant(self._open)
+        atexit.register(_close, mlflow.KILLED)  # Ctrl-C raises no Exception, so Kedro calls no hook
+        _never_fail(self._open)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Open the stage's child; `record` has none, it completes the parent."""
+        """Open the stage's child run; `record` has none, since it completes the parent run."""
         self._began = time.monotonic()
         parent = mlflow.parent()
         if parent is not None and node.name in STAGE_NAMES:
             code = fingerprint(pipeline_module(node.name))
-            _tolerant(lambda: parent.open_stage(node.name, code))
+            _never_fail(lambda: parent.open_stage(node.name, code))
 
     @hook_impl
     def after_node_run(self) -> None:
-        """Log how long the stage took, which is nowhere else: tracked outputs do not depend on time."""
+        """Log the stage's duration, which is stored only here because outputs do not depend on time."""
         current_tracker().log({"seconds": time.monotonic() - self._began}, None)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Log figures as metrics, and what is to be looked at as an artifact."""
+        """Log metrics files as metrics, and files in ARTIFACT_FOLDER as artifacts."""
         if self._catalog is None:
             return
         dataset = self._catalog.get(dataset_name)
@@ -119,18 +119,18 @@ class TrackingHooks:
         if metadata.get("dvc", {}).get("kind") == "metrics":
             current_tracker().log(mlflow.flatten_metrics(data), None)
         path = Path(str(dataset._describe().get("filepath", "")))
-        if path.is_file() and path.is_relative_to(self._root / SHOWN):
+        if path.is_file() and path.is_relative_to(self._root / ARTIFACT_FOLDER):
             current_tracker().file(path)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        """Close the last stage's child; the parent goes on until `record` ends it."""
-        _tolerant(lambda: mlflow.close_stage(mlflow.FINISHED))
+        """Close the last stage's child run; the parent run stays open until `record` ends it."""
+        _never_fail(lambda: mlflow.close_stage(mlflow.FINISHED))
         mlflow.forget()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Close the child and the parent as failed."""
+        """Close the child run and the parent run as failed."""
         _close(mlflow.FAILED)
 
     def _open(self) -> None:
@@ -141,15 +141,15 @@ class TrackingHooks:
 
 
 def _close(status: str) -> None:
-    """End the open child and the open parent."""
-    _tolerant(lambda: mlflow.close_stage(status))
-    _tolerant(lambda: mlflow.close_parent(status))
+    """End the open child run and the open parent run."""
+    _never_fail(lambda: mlflow.close_stage(status))
+    _never_fail(lambda: mlflow.close_parent(status))
 
 
-def _tolerant(work: Callable[[], object]) -> None:
-    """Do some tracking; when it fails, warn and let the work go on untracked."""
+def _never_fail(track: Callable[[], object]) -> None:
+    """Call a tracking function; on failure, warn and continue untracked."""
     try:
-        work()
-    except Exception as err:  # whatever is wrong with tracking, a long training must not die of it
+        track()
+    except Exception as err:  # a tracking error must never stop training
         mlflow.forget()
-        logger.warning("MLflow does not answer, so that this run is not tracked: %s", err)
+        logger.warning("MLflow does not answer; this run is not tracked: %s", err)

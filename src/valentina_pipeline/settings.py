@@ -1,4 +1,4 @@
-"""What Kedro reads about this project: https://docs.kedro.org/en/stable/configure/settings/."""
+"""Kedro's settings of this project: https://docs.kedro.org/en/stable/configure/settings/."""
 
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.hooks import InputHooks, ProcessHooks, TrackingHooks

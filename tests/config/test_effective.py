@@ -99,16 +99,16 @@ def test_an_unknown_key_or_a_value_out_of_range_is_named(
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        ({"steps": 0}, "steps: 0 needs start_from"),
-        ({"start_from": "a.safetensors", "method": "full"}, "not with method full"),
+        ({"steps": 0}, "steps is 0: set start_from"),
+        ({"start_from": "a.safetensors", "method": "full"}, "cannot be used with method full"),
         ({"method": "full", "quantise": "nf4"}, "set quantise to none"),
         ({"optimiser": "schedule_free"}, "set schedule to constant"),
-        ({"debiased": True, "min_snr_gamma": 5.0}, "two weightings of one loss"),
-        ({"timesteps": [500, 500]}, "must rise from 0 or more"),
+        ({"debiased": True, "min_snr_gamma": 5.0}, "both weight the loss"),
+        ({"timesteps": [500, 500]}, "must be ascending and not negative"),
         ({"keep": "identity"}, "keep: identity needs draw_every"),
         ({"keep": "loss", "look_every": 0}, "keep: loss needs look_every"),
         ({"patience": 2}, "patience needs keep: loss or identity"),
-        ({"targets": "to_["}, "is no pattern"),
+        ({"targets": "to_["}, "is not a valid regular expression"),
         ({"formats": ["kohya"]}, "formats needs diffusers"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_base_that_lacks_a_stage_is_named(params, bases, concept) -> None:
 
 
 def test_a_concept_listed_twice_is_refused(params, bases, concept) -> None:
-    with pytest.raises(InvalidParameterError, match="concepts lists a name twice"):
+    with pytest.raises(InvalidParameterError, match="concepts must not list a name twice"):
         resolve_params(params | {"concepts": ["a", "a"]}, bases, concept)
 
 

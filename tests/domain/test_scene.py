@@ -19,9 +19,9 @@ def test_scenes_keep_their_order_and_know_their_category() -> None:
 @pytest.mark.parametrize(
     ("library", "said"),
     [
-        (None, "has to map categories"),
-        ({"travel": "beach"}, "travel has to map names"),
-        ({"travel": {"The Beach": "sand"}}, "travel.The Beach is no name"),
+        (None, "must map categories"),
+        ({"travel": "beach"}, "category travel must map names"),
+        ({"travel": {"The Beach": "sand"}}, "travel.The Beach is not a valid name"),
         ({"travel": {"beach": 3}}, "scene beach has no words"),
         ({"travel": {"beach": " "}}, "scene beach has no words"),
         ({"travel": {"beach": "a"}, "fashion": {"beach": "b"}}, "in travel and in fashion"),

@@ -1,1 +1,1 @@
-"""Parameters: one model per stage, and how the effective values are found."""
+"""Parameters: a model for each stage, and the resolution of effective values."""

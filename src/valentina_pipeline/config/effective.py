@@ -1,8 +1,7 @@
-"""Effective parameters: what is chosen for one concept, from all files together.
+"""Effective parameters of one concept, resolved from all configuration files.
 
-Effective = the defaults of the models in this package, overlaid by what the base implies
-(conf/base/bases.yml), by the concept's overrides and by what the user chose (params.yaml, `-S`,
-`--params`); `auto` chooses nothing.
+Defaults of the models in this package are overridden by the base model's entry (conf/base/bases.yml), by the
+concept's `overrides` and by the user's choices (params.yaml, `-S`, `--params`). `auto` overrides nothing.
 """
 
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ STAGES: dict[str, type[StrictConfig]] = {
 
 
 class Params(StrictConfig):
-    """The shape of params.yaml; each stage's own keys are checked by its own model."""
+    """Structure of params.yaml; each stage's keys are checked by the stage's model."""
 
     concepts: list[str] = Field(min_length=1)
     base: str
@@ -51,17 +50,17 @@ class Params(StrictConfig):
     @model_validator(mode="after")
     def _no_concept_twice(self) -> "Params":
         if len(set(self.concepts)) != len(self.concepts):
-            raise ValueError("concepts lists a name twice")
+            raise ValueError("concepts must not list a name twice")
         return self
 
 
 def resolve_params(
     params: Mapping[str, Any], bases: Mapping[str, Any], concept: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Overlay base, concept and choice, check everything, and return plain parameters.
+    """Overlay base, concept and user choices, validate them, and return plain parameters.
 
     Returns:
-        `concept`, `base`, `seed`, `threads` and one dict for each stage of `STAGES`.
+        `concept`, `base`, `seed`, `threads` and a dict for each stage of `STAGES`.
 
     Raises:
         InvalidParameterError: a key is unknown, missing or out of range.
@@ -83,11 +82,11 @@ def resolve_params(
         stages[stage] = parse_config(model, merged, stage).model_dump(mode="json")
     if person.asymmetric and stages["train_lora"]["flip"]:
         raise InvalidParameterError(
-            f"train_lora.flip: {person.name} is asymmetric: mirrored, she is somebody else"
+            f"train_lora.flip: must be false because {person.name} is marked asymmetric"
         )
     if "native" in stages["publish"]["engines"] and stages["train_lora"]["method"] in NEW_TOKENS:
         raise InvalidParameterError(
-            "publish.engines: native has no place for new tokens: leave it out, or train a LoRA"
+            "publish.engines: native does not support new tokens: remove it, or train a LoRA"
         )
     return {
         "concept": person.model_dump(mode="json"),
@@ -104,10 +103,10 @@ def chosen(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def first_concept(root: Path) -> str:
-    """Return the first of params.yaml's concepts.
+    """Return the first concept of params.yaml.
 
     Raises:
-        ValueError: the file is missing or lists none.
+        ValueError: the file is missing or lists no concept.
     """
     import yaml
 

@@ -6,7 +6,7 @@ from valentina_pipeline.config.validation import StrictConfig
 
 
 class EvaluateConfig(StrictConfig):
-    """How much is drawn to measure a LoRA."""
+    """Number and settings of the images that measure a LoRA."""
 
     images_per_prompt: int = Field(ge=1, le=64, description="images of each variant")
     steps: int = Field(ge=1, le=1000, description="of the sampler")

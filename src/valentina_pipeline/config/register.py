@@ -6,7 +6,7 @@ from valentina_pipeline.config.validation import StrictConfig
 
 
 class RegisterConfig(StrictConfig):
-    """The gates that a candidate passes to become champion."""
+    """Gates that a candidate must pass to become champion."""
 
     min_identity_gain: float = Field(
         default=0.3,

@@ -13,13 +13,13 @@ class InvalidParameterError(ValueError):
 
 
 class StrictConfig(BaseModel):
-    """Strict about names and immutable: an unknown key is an error that names it."""
+    """Immutable model that rejects unknown keys by name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 def parse_config(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Return `values` as `model`, or raise InvalidParameterError naming each wrong key as `where.key`."""
+    """Return `values` as `model`; raise InvalidParameterError, which names each wrong key as `where.key`."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as err:

@@ -1,4 +1,4 @@
-"""Base class of the datasets, and how they write."""
+"""Base class of the datasets, and helpers that write atomically."""
 
 import logging
 import math
@@ -19,15 +19,15 @@ Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
 
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-"""An image's name: no suffix, at most one sub-folder."""
+"""An image's name: no suffix, at most one subfolder."""
 
 
 class _OnDisk(AbstractDataset[Saved, Loaded]):
-    """What every dataset here shares: one path.
+    """Base of all datasets here: a file or folder at one path.
 
     Args:
         filepath: the file or folder; Kedro makes it absolute.
-        metadata: not used here; `dvc` in it says how DVC keeps the path.
+        metadata: unused here; its key `dvc` configures how DVC stores the path.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
@@ -47,7 +47,7 @@ class _OnDisk(AbstractDataset[Saved, Loaded]):
 
 
 def _linked(source: Path, file: Path) -> None:
-    """Have `file` hold what `source` does, without a second copy where the file system can."""
+    """Hard-link `source` as `file`, or copy it where the file system does not support links."""
     try:
         os.link(source, file)
     except OSError:
@@ -56,9 +56,9 @@ def _linked(source: Path, file: Path) -> None:
 
 @contextmanager
 def _replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path` that takes its place when the block ends well."""
+    """Yield an empty folder beside `path` that replaces `path` if the block succeeds."""
     partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
-    for leftover in (partial, former):  # of a killed run
+    for leftover in (partial, former):  # left by a killed run
         shutil.rmtree(leftover, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -81,6 +81,6 @@ def _rounded(value: Any, where: str) -> Any:
         return [_rounded(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise DatasetError(f"{where} is {value}: only finite numbers can be compared")
+            raise DatasetError(f"{where} is {value}: numbers must be finite")
         return round(value, 6) + 0.0  # -0.0 becomes 0.0
     return value

@@ -8,14 +8,14 @@ from valentina_pipeline.integrations import captions
 
 
 class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
-    """Machine captions that people correct and judge, which every rerun keeps: integrations/captions.py.
+    """Machine captions and people's edits and verdicts, which every rerun keeps: integrations/captions.py.
 
-    Saves a frame [sha256, source_name, machine]; loads [sha256, caption, rejected], where the person's text
-    wins.
+    Saves a table [sha256, source_name, machine]; loads [sha256, caption, rejected], where a person's text
+    overrides the machine's.
     """
 
     def load(self) -> pd.DataFrame:
-        """Return one caption a row: the person's where there is one, else the machine's."""
+        """Return one caption for each image: the person's if there is one, else the machine's."""
         try:
             table = captions.read(self._present())
         except captions.InvalidCaptionsError as err:
@@ -25,9 +25,9 @@ class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
         return pd.DataFrame({"sha256": table["sha256"], "caption": caption, "rejected": rejected})
 
     def save(self, data: pd.DataFrame) -> None:
-        """Write new machine captions beside what people wrote; say where an image changed under an edit."""
+        """Write new machine captions and keep people's edits; warn if an edited image was replaced."""
         if data["sha256"].duplicated().any():
-            raise DatasetError(f"two new captions for one image in {self._path}")
+            raise DatasetError(f"{self._path}: an image has two new captions")
         try:
             captions.merge_machine_captions(self._path, data)
             changed = captions.find_superseded(captions.read(self._path), set(data["sha256"]))
@@ -35,7 +35,7 @@ class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
             raise DatasetError(str(err)) from err
         for new, former in sorted(changed.items()):
             logger.warning(
-                "image %s took the place of %s, whose caption was edited: `kedro review` shows both",
+                "image %s replaced %s, whose caption was edited: `kedro review` shows both",
                 new,
                 former,
             )

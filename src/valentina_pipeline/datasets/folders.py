@@ -10,27 +10,27 @@ from valentina_pipeline.datasets._base import _OnDisk, _replacing_folder
 
 
 class Folder(_OnDisk[None, Path]):
-    """A folder that the project only reads: loads its path."""
+    """A read-only source folder: loads its path."""
 
     def load(self) -> Path:
         """Return the folder's path."""
         if not self._path.is_dir():
-            raise DatasetError(f"{self._path} is not a folder: `git checkout -- {self._path}` brings it back")
+            raise DatasetError(f"{self._path} is not a folder: `git checkout -- {self._path}` restores it")
         return self._path
 
     def save(self, data: None) -> None:
-        """Refuse: sources are never written."""
-        raise DatasetError(f"{self._path} is a source and read only")
+        """Raise DatasetError: sources are never written."""
+        raise DatasetError(f"{self._path} is a read-only source dataset")
 
 
 class FileFolder(_OnDisk[Mapping[str, bytes | Path], Path]):
-    """A folder of any files: saves relative path -> content or file to copy, loads the folder's path."""
+    """A folder of files: saves relative path -> content or file to copy, loads the folder's path."""
 
     def load(self) -> Path:
         """Return the folder's path."""
         return self._present()
 
     def save(self, data: Mapping[str, bytes | Path]) -> None:
-        """Replace the folder by these files; a path that leaves it is refused."""
+        """Replace the folder by these files; a path outside the folder is an error."""
         with _replacing_folder(self._path) as folder:
             atomic_files.write(data, folder)

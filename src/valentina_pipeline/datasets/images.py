@@ -1,4 +1,4 @@
-"""Datasets of images: one file, or a folder that is read lazily."""
+"""Datasets of images: a single file, or a folder that is read lazily."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Pictures: TypeAlias = Mapping[str, Picture] | Iterable[tuple[str, Picture]]
 
 
 class Images(Mapping[str, Image.Image]):
-    """The PNG files under a folder by name, sorted; each is opened only when asked for."""
+    """The PNG files below a folder by name, sorted; each is opened only on access."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,24 +50,24 @@ class Images(Mapping[str, Image.Image]):
 class ImageFolder(_OnDisk[Pictures, Images]):
     """A folder of PNG files.
 
-    Saves (name, picture) pairs one at a time, so that a stage may yield them; a picture is an image,
-    whose texts in `info["text"]` go into the file, or a PNG's bytes or file, which stay as they are.
+    Saves (name, picture) pairs one at a time, so that a stage can yield them. A picture is an image, whose
+    `info["text"]` is written as PNG text, or the bytes or path of a PNG file, which is stored unchanged.
     """
 
     def load(self) -> Images:
-        """Return the pictures by name, opened lazily, RGB."""
+        """Return the images by name, opened lazily, in RGB."""
         return Images(self._present())
 
     def save(self, data: Pictures) -> None:
-        """Replace the folder by these pictures."""
+        """Replace the folder by these images."""
         pairs = data.items() if isinstance(data, Mapping) else data
         with _replacing_folder(self._path) as folder:
             for name, picture in pairs:
                 if not NAME.fullmatch(name):
-                    raise DatasetError(f"{name!r} is no name for an image in {self._path}")
+                    raise DatasetError(f"{name!r} is not a valid name for an image in {self._path}")
                 file = folder / f"{name}.png"
                 if file.exists():
-                    raise DatasetError(f"two images for {self._path} are named {name!r}")
+                    raise DatasetError(f"{self._path}: two images are named {name!r}")
                 file.parent.mkdir(exist_ok=True)
                 if isinstance(picture, Path):
                     _linked(picture, file)
@@ -79,9 +79,9 @@ class ImageFile(_OnDisk[Image.Image, Image.Image]):
     """One PNG file."""
 
     def load(self) -> Image.Image:
-        """Return the picture, RGB, its texts in `info["text"]`."""
+        """Return the image in RGB, with its PNG texts in `info["text"]`."""
         return png.decode(self._present().read_bytes())
 
     def save(self, data: Image.Image) -> None:
-        """Write the picture with the texts of its `info["text"]`."""
+        """Write the image with the PNG texts in its `info["text"]`."""
         atomic_files.replace(self._path, png.encode(data))

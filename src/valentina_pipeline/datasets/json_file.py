@@ -9,7 +9,7 @@ from valentina_pipeline.datasets._base import _OnDisk, _rounded
 
 
 class JsonFile(_OnDisk[Mapping[str, Any], dict[str, Any]]):
-    """One JSON object: sorted keys, floats of six digits, so that a diff shows only what changed."""
+    """One JSON object with sorted keys and floats of six decimals, so that diffs show only real changes."""
 
     def load(self) -> dict[str, Any]:
         """Return the object."""
@@ -17,6 +17,6 @@ class JsonFile(_OnDisk[Mapping[str, Any], dict[str, Any]]):
         return loaded
 
     def save(self, data: Mapping[str, Any]) -> None:
-        """Write the object; a number that is not finite is an error that names its key."""
+        """Write the object; a number that is not finite raises DatasetError with its key."""
         text = json.dumps(_rounded(data, self._path.name), indent=2, sort_keys=True, ensure_ascii=False)
         atomic_files.replace(self._path, f"{text}\n".encode())

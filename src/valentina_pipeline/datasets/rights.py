@@ -18,5 +18,5 @@ class RightsLedgers(_OnDisk[None, tuple[RightsRecord, ...]]):
             raise DatasetError(str(err)) from err
 
     def save(self, data: None) -> None:
-        """Refuse: people write ledgers, and `kedro revoke`."""
-        raise DatasetError(f"{self._path} is a source and read only")
+        """Raise DatasetError: only people and `kedro revoke` write ledgers."""
+        raise DatasetError(f"{self._path} is a read-only source dataset")

@@ -13,21 +13,21 @@ from valentina_pipeline.integrations import tables
 
 
 class Csv(_OnDisk[pd.DataFrame, pd.DataFrame]):
-    """One table as CSV, without an index; no text in it is a spreadsheet's formula: integrations/tables.py.
+    """A table as CSV without an index; texts cannot act as spreadsheet formulas: integrations/tables.py.
 
     Args:
         filepath: see `_OnDisk`.
-        texts: every cell is a text, "" where there is nothing.
+        texts: read every cell as text, empty cells as "".
         metadata: see `_OnDisk`.
     """
 
     def __init__(self, *, filepath: str, texts: bool = False, metadata: dict[str, Any] | None = None) -> None:
         super().__init__(filepath=filepath, metadata=metadata)
-        self._how = {"dtype": str, "keep_default_na": False} if texts else {}
+        self._read_options = {"dtype": str, "keep_default_na": False} if texts else {}
 
     def load(self) -> pd.DataFrame:
         """Return the table."""
-        return tables.from_csv(self._present(), **self._how)
+        return tables.from_csv(self._present(), **self._read_options)
 
     def save(self, data: pd.DataFrame) -> None:
         """Write the table."""
@@ -35,7 +35,7 @@ class Csv(_OnDisk[pd.DataFrame, pd.DataFrame]):
 
 
 class ParquetFile(ParquetDataset):
-    """Kedro's Parquet table, written beside: in place it would go through a link into DVC's cache."""
+    """Kedro's Parquet table, replaced atomically: writing in place could change DVC's cache through links."""
 
     def save(self, data: pd.DataFrame) -> None:
         """Replace the file by the table."""

@@ -1,1 +1,1 @@
-"""What the project speaks of: concepts, rights and manifests; no tool is known here."""
+"""Domain: concepts, rights records, manifests and scenes, independent of all tools."""

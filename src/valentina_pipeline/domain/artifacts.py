@@ -1,4 +1,4 @@
-"""Files by their content: the name that their sha256 is, and which of a training's files draws."""
+"""Artifacts: sha256 of files and tensors, names of files in a package, and the main file of a LoRA."""
 
 import hashlib
 import json
@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
-"""A LoRA's name in diffusers' format."""
+"""File name of a LoRA in diffusers' format."""
 
 FACES_FILE = "faces.safetensors"
-"""In a package: the weights of its face embedder, where they travel with it."""
+"""In a package: the weights of its face embedder, if bundled."""
 
 REVOKED_FILE = "REVOKED.json"
-"""In a package: rights that it stands on were taken back, and why."""
+"""In a package: its rights were revoked, and why."""
 
 UNMEASURED = {"status": "not measured"}
-"""In a package: what its files of figures say where the LoRA came without pictures to measure it on."""
+"""In a package: content of its metrics files if the LoRA came without reference images."""
 
 
 def sha256(content: bytes | Path) -> str:
@@ -27,9 +27,9 @@ def sha256(content: bytes | Path) -> str:
 
 
 def tensors_sha256(file: Path) -> str:
-    """Return the sha256 over the tensors of a safetensors file, whatever its metadata says.
+    """Return the sha256 over the tensors of a safetensors file; its metadata does not count.
 
-    Each tensor counts by its name, type, shape and bytes, in the order of the names.
+    Each tensor counts by name, type, shape and bytes, in the order of the names.
     """
     with file.open("rb") as opened:
         size = int.from_bytes(opened.read(8), "little")
@@ -45,6 +45,6 @@ def tensors_sha256(file: Path) -> str:
 
 
 def primary_weights(files: Iterable[Path]) -> Path:
-    """Return which of train_lora's files draws: the LoRA, or the first of what else was learned."""
-    learned = (file for file in files if file.suffix == ".safetensors")
-    return min(learned, key=lambda file: (file.name != LORA_FILE, file.name))
+    """Return train_lora's main file: the LoRA, or the first other file of weights by name."""
+    candidates = (file for file in files if file.suffix == ".safetensors")
+    return min(candidates, key=lambda file: (file.name != LORA_FILE, file.name))

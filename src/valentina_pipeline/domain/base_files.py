@@ -1,18 +1,18 @@
-"""Which files a base in diffusers' layout is: for loading it, for its hash, and for carrying it along."""
+"""Weight files of a base model in diffusers' layout: those to load, to hash and to bundle."""
 
 import re
 from pathlib import Path
 
 NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
-"""Folders of a base's weights; SD 1.5 has one text encoder."""
+"""Folders of a base model's weights; SD 1.5 has only one text encoder."""
 
 
 def base_files(folder: Path) -> list[Path]:
-    """Return the files of weights that a base in a folder is loaded from and known by, sorted.
+    """Return the weight files that a base model is loaded from and hashed by, sorted.
 
-    They are those without a variant such as `.fp16.` in their names. Where a network has none, the whole
-    base is read as the variant that it has, and the networks that lack this one without: as diffusers does.
-    Other files of a hub's repository do not count.
+    Files without a variant such as `.fp16.` in their names are used. If a network has none, its variant is
+    used for the whole base model; networks that lack this variant use their files without one. diffusers
+    does the same. Other files of a hub repository do not count.
     """
     variant = base_variant(folder)
     return sorted(
@@ -21,14 +21,14 @@ def base_files(folder: Path) -> list[Path]:
 
 
 def base_variant(folder: Path) -> str:
-    """Return "", or the variant that a base has to be read as."""
+    """Return the variant that a base model must be loaded as, or ""."""
     lacking = [found for found in _by_variant(folder) if found and "" not in found]
     offered = sorted({name for found in lacking for name in found}, key=lambda name: (name != "fp16", name))
     return next((name for name in offered if all(name in found for found in lacking)), "")
 
 
 def _by_variant(folder: Path) -> list[dict[str, list[Path]]]:
-    """Return each network's files by the variant in their names, "" for those with none."""
+    """Return each network's files by the variant in their names, or by "" without one."""
     networks = []
     for part in NETWORKS:
         found: dict[str, list[Path]] = {}

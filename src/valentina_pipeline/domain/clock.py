@@ -1,8 +1,8 @@
-"""The day by which rights begin to end: UTC's, the same on every machine."""
+"""Today's date in UTC, by which rights expire at the same time on every machine."""
 
 from datetime import UTC, date, datetime
 
 
 def today() -> date:
-    """Return the day in UTC: what ends on a day ends at its midnight there, whatever the machine's zone."""
+    """Return today's date in UTC: a record expires at midnight UTC, whatever the machine's time zone."""
     return datetime.now(UTC).date()

@@ -1,11 +1,11 @@
-"""A concept: what one LoRA learns."""
+"""Concept: a character that a LoRA is trained on."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 STAGE_NAMES = ("ingest", "align", "caption", "train_lora", "evaluate", "register", "publish")
-"""The stages, in order: the same names in Kedro, DVC, params.yaml and a concept's overrides."""
+"""Stages in order, under the same names in Kedro, DVC, params.yaml and a concept's overrides."""
 
 
 def photo_of(subject: str) -> str:
@@ -14,7 +14,7 @@ def photo_of(subject: str) -> str:
 
 
 def is_coined(trigger: str) -> bool:
-    """Return whether a trigger cannot be a word of a sentence: it has a digit or an underscore."""
+    """Return True if a trigger has a digit or an underscore, so that it cannot be a word of a sentence."""
     return not trigger.isalpha()
 
 
@@ -30,20 +30,22 @@ class Concept(BaseModel):
     adult: Literal[True]
     source: str | dict[str, str] = Field(
         min_length=1,
-        description="renderer, or where pictures are: a place, or several by labels that begin their names",
+        description="renderer, or a location of images, or several by labels that prefix image names",
     )
     identity_words: tuple[str, ...] = Field(
-        description="lower case: captions leave out phrases that have one, for the trigger takes them on"
+        description="lower case; captions omit phrases that contain one, so that the trigger absorbs them"
     )
-    asymmetric: bool = Field(description="parting, scar, mole: her mirror image is somebody else")
-    description: str = Field(min_length=1, description="her fixed traits in words, for the bare base")
+    asymmetric: bool = Field(description="a parting, scar or mole: the mirror image would be another person")
+    description: str = Field(
+        min_length=1, description="the fixed traits in words, as a prompt for the base model"
+    )
     identity: dict[str, str | float] = Field(description="the renderer's parameters; {} for other sources")
     overrides: dict[str, dict[str, Any]]
 
     @field_validator("overrides")
     @classmethod
     def _one_entry_a_stage(cls, overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        # DVC ties each stage to its own key, so that each key has to be there
+        # DVC tracks each stage's own key, so each key must exist
         if set(overrides) != set(STAGE_NAMES):
             raise ValueError(f"needs exactly these keys: {', '.join(STAGE_NAMES)}")
         return overrides

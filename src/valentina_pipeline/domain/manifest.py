@@ -1,4 +1,4 @@
-"""What ingest promises about each image, and which portraits are held out from training."""
+"""Manifest: schema of ingest's table, the split into training and held-out portraits, and checks."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -19,24 +19,24 @@ INCLUSIONS = (
     ("kept faces", "captions", "caption"),
     ("kept faces", "descriptions", "caption"),
 )
-"""Of stages' outputs: (part, what it is contained in, the stage that makes them agree)."""
+"""Outputs of stages: (part, whole that contains it, stage to rerun where it does not)."""
 
 REJECTION_COLUMNS = ("source_name", "reason", "detail")
 
 
 class StaleInputError(ValueError):
-    """Tables or images of a stage are of different runs; the message names the stage to run again."""
+    """A stage's inputs come from different runs; the message names the stage to run again."""
 
 
 def check_same_run(inputs: Mapping[str, Any]) -> None:
-    """Check that a stage's inputs speak of the same images.
+    """Check that a stage's inputs contain the same images.
 
     Args:
-        inputs: by their names in the catalog: `images` and `aligned` by sha256, and the tables `manifest`,
+        inputs: inputs by their catalog names: `images` and `aligned` by sha256, and the tables `manifest`,
             `faces`, `captions` and `descriptions` with a column sha256. Others are ignored.
 
     Raises:
-        StaleInputError: one lacks images that an earlier stage has, or has images that it lacks.
+        StaleInputError: an input lacks images of an earlier stage, or has images that this stage lacks.
     """
     names = {table: set(inputs[table]["sha256"]) for table in TABLES if table in inputs}
     names |= {folder: set(inputs[folder]) for folder in ("images", "aligned") if folder in inputs}
@@ -45,17 +45,17 @@ def check_same_run(inputs: Mapping[str, Any]) -> None:
     for part, whole, stage in INCLUSIONS:
         if lacking := names.get(part, set()) - names.get(whole, names.get(part, set())):
             raise StaleInputError(
-                f"{part} and {whole} are of different runs: {whole} lacks {len(lacking)} of "
+                f"{part} and {whole} come from different runs: {whole} lacks {len(lacking)} of "
                 f"{len(names[part])} images, such as {min(lacking)[:12]}. Run `uv run dvc repro`, or the "
                 f"stage {stage} and those after it"
             )
 
 
 def select_held_out(hashes: Iterable[str]) -> frozenset[str]:
-    """Return the images that are never trained on: a fifth, the lowest hashes.
+    """Return the images to hold out from training: the fifth with the lowest hashes.
 
-    At least two where there are four images or more, one of two or three, none of one. An image that
-    comes or goes moves at most one other across the line.
+    At least two of four images or more are held out, one of two or three, none of one. Adding or removing an
+    image moves at most one other image between the splits.
     """
     ordered = sorted(set(hashes))
     share = max(2, len(ordered) // 5) if len(ordered) >= 4 else len(ordered) // 2
@@ -63,18 +63,18 @@ def select_held_out(hashes: Iterable[str]) -> frozenset[str]:
 
 
 def assign_splits(faces: "pd.DataFrame") -> "pd.DataFrame":
-    """Return align's rows with their split, chosen among the portraits that are kept; "" for others.
+    """Return align's rows with their split; the split of portraits that are not kept is "".
 
-    So what is left out never empties either side.
+    Only kept portraits are split, so that rejections never empty one side.
     """
     kept = faces["kept"].astype(bool)
-    aside = select_held_out(faces.loc[kept, "sha256"])
-    split = [HELD_OUT if name in aside else TRAIN for name in faces["sha256"]]
+    held_out = select_held_out(faces.loc[kept, "sha256"])
+    split = [HELD_OUT if name in held_out else TRAIN for name in faces["sha256"]]
     return faces.assign(split=[side if used else "" for side, used in zip(split, kept, strict=True)])
 
 
 def apply_review(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
-    """Return align's rows, of which those that a person rejected are kept no longer, divided anew.
+    """Return align's rows without portraits that a person rejected (kept is False), split again.
 
     Args:
         faces: align's rows.
@@ -109,48 +109,50 @@ def _schema() -> "DataFrameSchema":
     positive, share = Check.gt(0), Check.in_range(0, 1)
     return DataFrameSchema(
         {
-            "sha256": Column(str, sha256, unique=True, description="of the stored PNG, and its name"),
+            "sha256": Column(str, sha256, unique=True, description="sha256 of the stored PNG, and its name"),
             "source_name": Column(str, Check.str_length(min_value=1), unique=True),
-            "source_sha256": Column(str, sha256, description="of the file as it came"),
+            "source_sha256": Column(str, sha256, description="sha256 of the source file"),
             "format": Column(
-                str, Check.isin(["AVIF", "HEIC", "JPEG", "PNG", "TIFF", "WEBP"]), description="as it came"
+                str,
+                Check.isin(["AVIF", "HEIC", "JPEG", "PNG", "TIFF", "WEBP"]),
+                description="format of the source file",
             ),
             "width": Column("int64", positive, description="pixels, as stored"),
             "height": Column("int64", positive, description="pixels, as stored"),
-            "bytes": Column("int64", positive, description="of the file as it came"),
+            "bytes": Column("int64", positive, description="size of the source file"),
             "rights_id": Column(
-                str, Check.str_length(min_value=1), description="the record it may be trained under"
+                str, Check.str_length(min_value=1), description="the record that allows training"
             ),
             "synthetic": Column(bool),
             "phash": Column(str, Check.str_matches(r"^[0-9a-f]{16}$"), description="perceptual hash"),
             "sharpness": Column(float, Check.ge(0), description="variance of the Laplacian"),
             "brightness": Column(float, share, description="mean luminance"),
-            "clipped": Column(float, share, description="of the pixels, black or white but no plain ground"),
+            "clipped": Column(float, share, description="share of black or white pixels outside plain areas"),
             "white": Column(float, share, description="the white part of clipped"),
-            "without_white": Column(float, share, description="mean luminance but for plain white"),
-            "without_black": Column(float, share, description="mean luminance but for plain black"),
+            "without_white": Column(float, share, description="mean luminance without plain white areas"),
+            "without_black": Column(float, share, description="mean luminance without plain black areas"),
             "noise": Column(float, Check.ge(0), description="standard deviation in 8-bit levels"),
             "jpeg_quality": Column(
                 float,
                 Check.in_range(1, 100),
                 nullable=True,
                 coerce=True,
-                description="of what came as JPEG",
+                description="quality of JPEG source files",
             ),
             "letters": Column(
                 float,
                 Check.ge(0),
                 nullable=True,
                 coerce=True,
-                description="of writing; NaN: not looked for",
+                description="number of letters; NaN: not checked",
             ),
-            "clip_iqa": Column(float, share, nullable=True, coerce=True, description="where a CLIP scores"),
+            "clip_iqa": Column(float, share, nullable=True, coerce=True, description="score, if configured"),
             "brisque": Column(
-                float, Check.in_range(0, 100), nullable=True, coerce=True, description="where it scores"
+                float, Check.in_range(0, 100), nullable=True, coerce=True, description="score, if configured"
             ),
-            "upscaled": Column(bool, description="stored larger than it came"),
-            "caption": Column(str, description="a person's, from a file beside the picture"),
-            "notes": Column(str, description="what of the file did not count, or was chosen"),
+            "upscaled": Column(bool, description="True if stored larger than the source"),
+            "caption": Column(str, description="a person's caption from a file beside the image"),
+            "notes": Column(str, description="parts of the file that were ignored or chosen"),
             "attributes": Column(str, Check.str_startswith("{"), description="JSON: trait -> word"),
         },
         strict=True,

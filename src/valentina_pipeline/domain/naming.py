@@ -1,9 +1,9 @@
-"""Names of pictures, compared as they are meant: one name has many spellings, by system and by address.
+"""Comparison of image names, which have many spellings by operating system and web address.
 
-Every comparison is made in two readings. The first is the standards': Unicode's NFC, and of RFC 3986 the
-normalization of escapes and of dot segments. The second is the most lenient server's: all escapes decoded,
-backslashes and doubled slashes one slash. What permits has to hold in both readings. What prohibits holds in
-either, whatever the case, and whether its text is meant as a name or as a pattern.
+Every comparison uses two readings. The first follows the standards: Unicode's NFC, and RFC 3986's
+normalization of escapes and dot segments. The second follows the most lenient server: all escapes decoded,
+backslashes and doubled slashes read as one slash. A permission must match in both readings. A prohibition
+matches in either, ignoring case, and read both as a name and as a pattern.
 """
 
 import re
@@ -15,14 +15,14 @@ from typing import TypeVar
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 PATTERN = "pattern:"
-"""Before a shell pattern with `*`, `?` and `[...]`; another text is a name, in which `*` is anything."""
+"""Prefix of a shell pattern with `*`, `?` and `[...]`; other texts are names, where only `*` is special."""
 
 ESCAPES = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 INVISIBLE = "Cf"
-"""Unicode's category of marks that say how text is set and are not seen."""
+"""Unicode's category of invisible formatting characters."""
 
-DEEPEST = 5
-"""Escapes of escapes that are decoded: no server goes further."""
+MAX_UNESCAPES = 5
+"""Levels of nested escapes that are decoded; no server decodes more."""
 
 Value = TypeVar("Value")
 
@@ -36,23 +36,23 @@ def canonical(name: str) -> str:
 
 
 def permits(covers: str, name: str) -> bool:
-    """Return whether a text covers a name beyond doubt: in both readings."""
+    """Return True if a text covers a name in both readings, that is, without doubt."""
     rules = _permitting(covers)
     return all(rule.match(form) for rule, form in zip(rules, _readings(name), strict=True))
 
 
 def prohibits(covers: str, name: str) -> bool:
-    """Return whether a text may be meant to cover a name: in any reading, case or syntax."""
+    """Return True if a text may be meant to cover a name, in any reading, case or syntax."""
     return any(rule.match(form) for rule in _prohibiting(covers) for form in _folded_readings(name))
 
 
 def names_folder(covers: str, folder: str) -> bool:
-    """Return whether a text names a folder, as "garden/*" does, and does not only happen to cover it."""
+    """Return True if a text names a folder, as "garden/*" does; covering it by "*" is not enough."""
     return canonical(_split(covers)[1]).startswith(f"{canonical(folder)}/")
 
 
 def same(one: str, other: str) -> bool:
-    """Return whether two names may be meant to be one."""
+    """Return True if two names may be spellings of one name."""
     return bool(_folded_readings(one) & _folded_readings(other))
 
 
@@ -62,17 +62,17 @@ def by_name(values: Mapping[str, Value]) -> dict[str, Value]:
     Raises:
         ValueError: two spellings of one name have different values.
     """
-    found: dict[str, Value] = {}
+    values_by_name: dict[str, Value] = {}
     for name, value in values.items():
-        if found.setdefault(canonical(name), value) != value:
-            raise ValueError(f"{name!r} is there twice, spelled differently, with different values")
-    return found
+        if values_by_name.setdefault(canonical(name), value) != value:
+            raise ValueError(f"{name!r} occurs twice, spelled differently, with different values")
+    return values_by_name
 
 
 @lru_cache(maxsize=1024)  # a name is compared with each record
 def _readings(name: str) -> tuple[str, str]:
     lenient = _schemeless(name)
-    for _ in range(DEEPEST):
+    for _ in range(MAX_UNESCAPES):
         if "%" not in lenient or (decoded := unquote(lenient)) == lenient:
             break
         lenient = decoded
@@ -85,17 +85,17 @@ def _schemeless(name: str) -> str:
 
 
 def _unreserved(escapes: "re.Match[str]") -> str:
-    """Return escapes with those decoded that RFC 3986 calls needless, and letters beyond ASCII as letters."""
+    """Decode escapes that RFC 3986 calls unnecessary, and escaped letters outside ASCII."""
     content = unquote_to_bytes(escapes[0])
     try:
         letters = content.decode()
     except UnicodeDecodeError:
         return quote(content, safe="~")
-    return "".join(each if ord(each) > 127 else quote(each, safe="~") for each in letters)
+    return "".join(letter if ord(letter) > 127 else quote(letter, safe="~") for letter in letters)
 
 
 def _without_dots(path: str) -> str:
-    """Return a path without `.` and `..` segments, from which nothing leads out: RFC 3986, 5.2.4."""
+    """Remove `.` and `..` segments from a path, never going above its root: RFC 3986, 5.2.4."""
     if not {".", ".."} & set(parts := path.split("/")):
         return path
     kept: list[str] = []
@@ -109,10 +109,10 @@ def _without_dots(path: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Return a text without regard to case, width, invisible marks and the number of spaces."""
-    seen = "".join(each for each in text if unicodedata.category(each) != INVISIBLE)
-    wide = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", seen).casefold())
-    return " ".join(wide.split())
+    """Normalize case, width, invisible characters and runs of spaces."""
+    visible = "".join(char for char in text if unicodedata.category(char) != INVISIBLE)
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", visible).casefold())
+    return " ".join(folded.split())
 
 
 @lru_cache(maxsize=1024)
@@ -126,19 +126,19 @@ def _starred(name: str) -> str:
 
 
 def _split(covers: str) -> tuple[bool, str]:
-    """Return whether a text asks to be a pattern, and the name or pattern in it."""
+    """Return (True, pattern) for a text with the prefix PATTERN, else (False, name)."""
     text = covers.strip()
     return (True, text.removeprefix(PATTERN).strip()) if text.startswith(PATTERN) else (False, covers)
 
 
 @lru_cache(maxsize=4096)
 def _permitting(covers: str) -> tuple["re.Pattern[str]", ...]:
-    asked, text = _split(covers)
-    return tuple(re.compile(translate(form if asked else _starred(form))) for form in _readings(text))
+    is_pattern, text = _split(covers)
+    return tuple(re.compile(translate(form if is_pattern else _starred(form))) for form in _readings(text))
 
 
 @lru_cache(maxsize=4096)
 def _prohibiting(covers: str) -> tuple["re.Pattern[str]", ...]:
     _, text = _split(covers)
-    forms = {each for form in _folded_readings(text) for each in (form, _starred(form))}
+    forms = {syntax for form in _folded_readings(text) for syntax in (form, _starred(form))}
     return tuple(re.compile(translate(form)) for form in sorted(forms))

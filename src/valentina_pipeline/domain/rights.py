@@ -1,4 +1,4 @@
-"""Rights records: who allows which use of which pictures, until when; and what they say of one picture."""
+"""Rights records: the uses of images that a holder allows until a date, and the decision for one image."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,11 +18,11 @@ SHA256 = r"^[0-9a-f]{64}$"
 
 
 class InvalidLedgerError(ValueError):
-    """A ledger's table is not what it has to be; the message names the record and the field."""
+    """A rights ledger is invalid; the message names the record and the field."""
 
 
 class NotAllowedError(ValueError):
-    """No record allows this use of this picture: a reason in fixed words, and what was found."""
+    """No record allows this use of this image: a reason in fixed words, and details."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -31,7 +31,7 @@ class NotAllowedError(ValueError):
 
 
 class Terms(BaseModel):
-    """The part of a record that decides, whatever pictures it is of; all that a package tells of it."""
+    """The part of a record that decides on a use; a package contains only this part."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -44,65 +44,67 @@ class Terms(BaseModel):
     @model_validator(mode="after")
     def _a_revocation_has_a_reason(self) -> "Terms":
         if (self.revoked is None) != (not self.revocation):
-            raise ValueError("revoked and revocation belong together: when, and why")
+            raise ValueError("set both revoked (the date) and revocation (the reason), or neither")
         return self
 
     def obstacle(self, use: Use, today: date) -> NotAllowedError | None:
-        """Return what stands in the way of a use on a day, or None; the record's last day still counts."""
+        """Return the error that forbids a use on a day, or None; the record's last day still counts."""
         if self.revoked is not None:
-            said = f"record {self.id} was revoked on {self.revoked}: {self.revocation}"
-            return NotAllowedError("rights revoked", said)
+            detail = f"record {self.id} was revoked on {self.revoked}: {self.revocation}"
+            return NotAllowedError("rights revoked", detail)
         if use not in self.uses:
-            said = f"record {self.id} allows {', '.join(self.uses)}, not {use}"
-            return NotAllowedError("rights for another purpose", said)
+            detail = f"record {self.id} allows {', '.join(self.uses)}, not {use}"
+            return NotAllowedError("rights for another purpose", detail)
         if self.expires is not None and self.expires < today:
             return NotAllowedError("rights expired", f"record {self.id} ended on {self.expires}")
         return None
 
 
 class RightsRecord(Terms):
-    """Who allows which use of which images, until when."""
+    """Record of the uses of images that a holder allows, until a date."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     holder: str = Field(min_length=1)
     covers: str = Field(
         min_length=1,
-        description="a picture's name, in which * is anything; or `pattern:` and a shell pattern",
+        description="an image's name, in which * matches anything; or `pattern:` and a shell pattern",
     )
     licence: str = Field(min_length=1)
     synthetic: bool
-    evidence: str = Field(min_length=1, description="what shows it, such as a contract's name")
-    evidence_sha256: str | None = Field(default=None, pattern=SHA256, description="of the signed paper")
+    evidence: str = Field(min_length=1, description="proof, such as the name of a contract")
+    evidence_sha256: str | None = Field(
+        default=None, pattern=SHA256, description="sha256 of the signed document"
+    )
     deleted: date | None = Field(
-        default=None, description="when its pictures were deleted: from then on it need cover none"
+        default=None, description="date on which its images were deleted: it may then cover none"
     )
 
     @field_validator("covers")
     @classmethod
     def _names_something(cls, covers: str) -> str:
         if not covers.strip().removeprefix(naming.PATTERN).strip():
-            raise ValueError(f"a name or a pattern is missing in {covers!r}")
+            raise ValueError(f"{covers!r} contains no name or pattern")
         return covers
 
     def covers_name(self, name: str) -> bool:
-        """Return whether the record is about a picture: a revoked one where in doubt, another never."""
+        """Return True if the record covers an image; a revoked record also covers it in doubt."""
         covers = naming.permits if self.revoked is None else naming.prohibits
         return covers(self.covers, name)
 
     def digest(self) -> str:
-        """Return the sha256 over what it allows and on what evidence, which a package names it by."""
+        """Return the sha256 over all fields but `deleted`, by which a package identifies the record."""
         fields = self.model_dump(mode="json", exclude={"deleted"})
         return sha256(json.dumps(fields, sort_keys=True, ensure_ascii=False).encode())
 
 
 def require_permission(rights: Iterable[RightsRecord], name: str, use: Use, today: date) -> RightsRecord:
-    """Return the first record that allows `use` of the picture `name`.
+    """Return the first record that allows `use` of the image `name`.
 
     Args:
-        rights: of the picture's source.
-        name: the picture's file name.
-        use: what it is wanted for.
+        rights: the records of the image's source.
+        name: the image's file name.
+        use: the intended use.
         today: decides only whether a record has expired; its last day still counts.
 
     Raises:
@@ -110,32 +112,32 @@ def require_permission(rights: Iterable[RightsRecord], name: str, use: Use, toda
     """
     rights = tuple(rights)
     covering = [record for record in rights if record.covers_name(name)]
-    found = [(record, record.obstacle(use, today)) for record in covering]
-    for record, obstacle in found:
-        if obstacle and record.revoked is not None:  # whatever another record says of the picture
+    checked = [(record, record.obstacle(use, today)) for record in covering]
+    for record, obstacle in checked:
+        if obstacle and record.revoked is not None:  # a revocation overrides other records of the image
             raise obstacle
-    for record, obstacle in found:
+    for record, obstacle in checked:
         if obstacle is None:
             return record
-    for wanted in ("rights expired", "rights for another purpose"):
-        for _, obstacle in found:
-            if obstacle and obstacle.reason == wanted:
+    for reason in ("rights expired", "rights for another purpose"):
+        for _, obstacle in checked:
+            if obstacle and obstacle.reason == reason:
                 raise obstacle
-    said = f"no record covers this name for {use}"
+    detail = f"no record covers this name for {use}"
     if close := next((record for record in rights if naming.prohibits(record.covers, name)), None):
-        said += f"; record {close.id} covers {close.covers!r}, which is spelled differently"
-    raise NotAllowedError("no rights record", said)
+        detail += f"; record {close.id} covers {close.covers!r}, which is spelled differently"
+    raise NotAllowedError("no rights record", detail)
 
 
 def require_use(rights: Iterable[RightsRecord], ids: Collection[str], use: Use, today: date) -> None:
-    """Raise NotAllowedError where one of the records with these ids does not allow a use on a day."""
+    """Raise NotAllowedError if a record with one of these ids does not allow a use on a day."""
     for record in rights:
         if record.id in ids and (obstacle := record.obstacle(use, today)):
             raise obstacle
 
 
 def find_unused_records(rights: Iterable[RightsRecord], names: Sequence[str]) -> list[RightsRecord]:
-    """Return the records that are about none of these pictures, but for pictures that were deleted."""
+    """Return the records that cover none of these images, without records of deleted images."""
     return [
         record
         for record in rights
@@ -147,19 +149,19 @@ def parse_records(rows: Iterable[Mapping[Any, Any]], where: str) -> tuple[Rights
     """Return a ledger's rows as records.
 
     Args:
-        rows: a mapping of fields each; `uses` as a list, or words between spaces or commas.
+        rows: mappings of fields; `uses` is a list, or words separated by spaces or commas.
         where: the ledger's file, for messages.
 
     Raises:
-        InvalidLedgerError: a field is missing or unknown, a value is not allowed, or an id is there twice.
+        InvalidLedgerError: a field is missing or unknown, a value is not allowed, or an id occurs twice.
     """
-    found: dict[str, RightsRecord] = {}
+    records: dict[str, RightsRecord] = {}
     for row in rows:
         record = _record(row, where)
-        if record.id in found:
+        if record.id in records:
             raise InvalidLedgerError(f"{where}: two records have the id {record.id!r}: rename one")
-        found[record.id] = record
-    return tuple(found.values())
+        records[record.id] = record
+    return tuple(records.values())
 
 
 def _record(row: Mapping[Any, Any], where: str) -> RightsRecord:
@@ -170,5 +172,5 @@ def _record(row: Mapping[Any, Any], where: str) -> RightsRecord:
     try:
         return RightsRecord.model_validate(given)
     except ValidationError as err:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in err.errors())
-        raise InvalidLedgerError(f"{where}: record {row.get('id')!r}: {said}") from err
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in err.errors())
+        raise InvalidLedgerError(f"{where}: record {row.get('id')!r}: {problems}") from err

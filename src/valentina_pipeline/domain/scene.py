@@ -1,4 +1,4 @@
-"""The scene library: scenes with names, which people ask for in place of a prompt."""
+"""Scene library: named scenes that can replace a prompt."""
 
 import re
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class InvalidScenesError(ValueError):
-    """The scene library cannot be used; the message says which scene and why."""
+    """The scene library is invalid; the message names the scene and the reason."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows besides its subject.
+    """Prompt words of a scene: everything in an image besides its subject.
 
     Attributes:
-        category: such as "travel".
-        words: such as "smiling, wearing a white shirt, beach background".
+        category: category, such as "travel".
+        words: words, such as "smiling, wearing a white shirt, beach background".
     """
 
     category: str
@@ -31,22 +31,24 @@ def parse_scenes(library: object) -> dict[str, Scene]:
         library: category -> name -> words.
 
     Raises:
-        InvalidScenesError: it has another form, or a name is there twice.
+        InvalidScenesError: the library has another form, or a name occurs twice.
     """
     if not isinstance(library, Mapping):
-        raise InvalidScenesError("the scene library has to map categories to scenes")
-    found: dict[str, Scene] = {}
+        raise InvalidScenesError("the scene library must map categories to scenes")
+    scenes: dict[str, Scene] = {}
     for category, named in library.items():
         if not isinstance(named, Mapping):
-            raise InvalidScenesError(f"the scene library's {category} has to map names to words")
+            raise InvalidScenesError(f"the scene library's category {category} must map names to words")
         for name, words in named.items():
-            if not all(isinstance(each, str) and NAME.fullmatch(each) for each in (category, name)):
-                raise InvalidScenesError(f"{category}.{name} is no name: small letters, digits and '_'")
+            if not all(isinstance(text, str) and NAME.fullmatch(text) for text in (category, name)):
+                raise InvalidScenesError(
+                    f"{category}.{name} is not a valid name: use lower case letters, digits and '_'"
+                )
             if not isinstance(words, str) or not words.strip():
                 raise InvalidScenesError(f"scene {name} has no words")
-            if name in found:
+            if name in scenes:
                 raise InvalidScenesError(
-                    f"scene {name} is there twice, in {found[name].category} and in {category}"
+                    f"scene {name} occurs twice, in {scenes[name].category} and in {category}"
                 )
-            found[name] = Scene(category, " ".join(words.split()))
-    return found
+            scenes[name] = Scene(category, " ".join(words.split()))
+    return scenes

@@ -162,7 +162,7 @@ def native(image: ExampleImage, file: str) -> str:
     }  # fmt: skip
     command = shlex.join(["sd-cli", *(word for pair in options.items() for word in pair)])
     return f"""stable-diffusion.cpp (https://github.com/leejet/stable-diffusion.cpp) needs only {file}:
-it contains the base model and the LoRA, merged, in float16, under Stability's tensor names. In this folder run:
+it contains base model and LoRA, merged, in float16, under Stability's tensor names. In this folder run:
 
     {command}
 

@@ -143,7 +143,8 @@ def _compared(
     if champion.base_hash != candidate.base_hash:
         reason = (
             f"The present champion {champion.content_hash[:12]} was trained on another base model, "
-            "whose metrics come from other scoring networks: set the alias `champion` by hand to prefer this one."
+            "whose metrics come from other scoring networks: set the alias `champion` by hand to prefer "
+            "this one."
         )
         return False, [reason], None
     own, other = (_rounded(side) for side in (candidate.metrics["identity"]["lora"], champion.identity))
