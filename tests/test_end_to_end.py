@@ -183,7 +183,7 @@ def test_revoked_rights_are_refused_everywhere_and_the_next_run_trains_without_t
     assert "dataset" not in along and f"trained on\t{CONCEPT}: 1 images\tworking tree" in along
     assert f"{CONCEPT} 1" in along and f"data/06_models/{CONCEPT}/package" in along
     said = run(folder, "kedro", "revoke", "early", "--reason", "she asked for it")
-    assert "is marked: nothing is drawn from it any more" in said
+    assert "is marked: it can no longer generate" in said
     with pytest.raises(AssertionError, match="she asked for it"):
         run(folder, "kedro", "generate", "smiling")
     (package / "REVOKED.json").unlink()

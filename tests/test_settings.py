@@ -150,7 +150,7 @@ def test_an_unknown_pipeline_is_answered_with_those_there_are(project: Path) -> 
 
 @pytest.mark.slow
 def test_kedro_dvc_writes_and_its_check_shows_what_is_stale(project: Path) -> None:
-    assert "is written" in kedro(project, "dvc").stdout
+    assert "dvc.yaml written" in kedro(project, "dvc").stdout
     catalog = project / "conf/base/catalog.yml"
     catalog.write_text(catalog.read_text().replace("${_concept}/grid.png", "${_concept}/images.png"))
     stale = kedro(project, "dvc", "--check")

@@ -18,7 +18,7 @@ def kedro(project: Path, *arguments: str) -> Result:
 
 @pytest.mark.slow
 def test_dvc_yaml_is_checked_written_and_then_up_to_date(project: Path) -> None:
-    assert kedro(project, "dvc").output == "dvc.yaml is written\n"
+    assert kedro(project, "dvc").output == "dvc.yaml written\n"
     assert kedro(project, "dvc").output == "dvc.yaml is up to date\n"
     assert kedro(project, "dvc", "--check").exit_code == 0
     file = project / "dvc.yaml"

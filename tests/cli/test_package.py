@@ -107,7 +107,7 @@ def test_what_may_not_or_cannot_be_packaged_is_refused_by_name(root: Path) -> No
     assert not (root / "out").exists()
     options = ("--rights", root / "rights.yml", "--trigger", "ada", "--output", root / "out")
     assert (
-        "neither an entry of conf/base/bases.yml (sd15, small)"
+        "must be an entry of conf/base/bases.yml (sd15, small)"
         in kedro(root, "package", "large", root / "ada.safetensors", *options).output
     )
 

@@ -90,7 +90,7 @@ def test_what_is_committed_is_reproduced_without_touching_the_repository(reposit
     same, shown = reproduced(repository)
     assert same
     assert shown.count("identical") == 2
-    assert "1 uncommitted changes take no part" in shown
+    assert "1 uncommitted changes are not used" in shown
     assert sorted(path.name for path in repository.iterdir()) == before
 
 

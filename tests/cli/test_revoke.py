@@ -64,11 +64,11 @@ def called(command: object, project: Path, *arguments: str) -> Result:
 def test_a_record_of_two_concepts_is_revoked_wherever_it_is_and_again(project: Path) -> None:
     done = called(revoke, project, "shoot", "--reason", "letter of 1 June")
     assert done.exit_code == 0, done.output
-    assert "Images drawn before stay where they are" in done.output
+    assert "Images generated before remain" in done.output
     for concept in ("ada", "bob"):
         assert f"data/06_models/{concept}/package is marked" in done.output
-        assert f"{concept} version 1 is marked and is champion no more" in done.output
-        assert f"{ledgers.PLACE}/{concept}/all.yml is changed" in done.output
+        assert f"{concept} version 1 is marked and no longer champion" in done.output
+        assert f"{ledgers.PLACE}/{concept}/all.yml changed" in done.output
         mark = json.loads((project / f"data/06_models/{concept}/package/REVOKED.json").read_text())
         assert mark == {"revoked": "shoot: letter of 1 June"}
         (record,) = ledgers.read(project / ledgers.PLACE / concept)
@@ -93,7 +93,7 @@ def test_lineage_finds_packages_and_versions_without_a_cache_and_says_what_it_co
         assert "package\tdata/06_models/ada/package" in told
         assert "version\tada 1 champion\tffffffffffff" in told
         assert told.count("not searched") == 2 * COMMITS
-    assert "nothing is found that used nobody" in called(lineage, project, "nobody").output
+    assert "no use of nobody was found" in called(lineage, project, "nobody").output
 
 
 def test_what_cannot_be_marked_is_an_error_after_what_can(
@@ -103,7 +103,7 @@ def test_what_cannot_be_marked_is_an_error_after_what_can(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     done = called(revoke, project, "shoot", "--reason", "letter")
     assert done.exit_code == 1
-    assert "the ledger is marked, not yet all else" in done.output
+    assert "the ledger is marked, but not everything else" in done.output
     assert (project / "data/06_models/ada/package/REVOKED.json").is_file()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert called(revoke, project, "shoot", "--reason", "letter").exit_code == 0

@@ -1,4 +1,4 @@
-"""The project's own commands, which Kedro finds here by the name `cli` and shows beside its own."""
+"""Command line: the project's commands, which Kedro finds as `cli` and lists beside its own commands."""
 
 import sys
 from typing import Any
@@ -25,24 +25,24 @@ LAZY = {
     "serve": "valentina_pipeline.serving.cli.serve.serve",
     "verify": "valentina_pipeline.serving.cli.verify.verify",
 }
-"""Commands that live elsewhere: name -> module.attribute, imported only when used."""
+"""Commands of other modules: name -> module.attribute, imported only when used."""
 
 
 class ShortErrorGroup(LazyGroup):
-    """A group whose commands end in one paragraph when they fail; `--verbose` shows the traceback."""
+    """A group whose commands print one paragraph on failure; `--verbose` shows the traceback."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command by its name, with the option --verbose."""
+        """Return a command by name, with the option --verbose added."""
         command = super().get_command(ctx, cmd_name)
-        for each in (command, *getattr(command, "commands", {}).values()):
-            if each is not None and each.help:  # raw docstrings: their "\\b" keeps click from joining lines
-                each.help = each.help.replace("\\b\n", "\b\n")
+        for member in (command, *getattr(command, "commands", {}).values()):
+            if member is not None and member.help:  # raw docstrings: "\\b" keeps click from joining lines
+                member.help = member.help.replace("\\b\n", "\b\n")
         return command and _with_short_errors(command)
 
 
 def _with_short_errors(command: click.Command) -> click.Command:
     if any("--verbose" in option.opts for option in command.params):
-        return command  # a group hands out the same object each time
+        return command  # a group returns the same object each time
     invoke = command.invoke
 
     def invoke_and_explain(ctx: click.Context) -> Any:
@@ -63,7 +63,7 @@ def _with_short_errors(command: click.Command) -> click.Command:
 
 
 def _explain(err: Exception) -> str:
-    """Return an error's message in one paragraph; errors that the project does not raise have their type."""
+    """Return an error's message in one paragraph; errors of other libraries are prefixed by their type."""
     message = " ".join(str(err).split())
     known = isinstance(err, OSError) or type(err).__module__.startswith(("valentina_pipeline", "kedro"))
     return message if known and message else f"{type(err).__name__}: {message}"
@@ -75,17 +75,17 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--check", is_flag=True, help="Write nothing: show what would change and fail if anything.")
+@click.option("--check", is_flag=True, help="Write nothing; show the changes and fail if there are any.")
 @click.pass_obj
 def dvc(metadata: ProjectMetadata, check: bool) -> None:
     r"""Write dvc.yaml from the pipelines and the catalog.
 
     \b
-    The DAG is stated once, in src/valentina_pipeline/pipelines/ and conf/base/catalog.yml.
-    Run this after you change
+    The DAG is defined once, in src/valentina_pipeline/pipelines/ and conf/base/catalog.yml.
+    Run this command after you change
       - a node's inputs or outputs,
       - the catalog.
-    Then `dvc repro` runs what your change touches and nothing else.
+    Then `dvc repro` runs only the stages that your change affects.
     """
     from valentina_pipeline import dvc_yaml
 
@@ -95,7 +95,7 @@ def dvc(metadata: ProjectMetadata, check: bool) -> None:
     except dvc_yaml.InvalidDagError as err:
         raise click.ClickException(str(err)) from err
     if not check:
-        click.echo("dvc.yaml is written" if dvc_yaml.write(target, text) else "dvc.yaml is up to date")
+        click.echo("dvc.yaml written" if dvc_yaml.write(target, text) else "dvc.yaml is up to date")
     elif changes := dvc_yaml.diff(target, text):
         click.echo(changes, nl=False)
         click.echo("dvc.yaml is stale: `uv run kedro dvc` writes it", err=True)
@@ -109,7 +109,7 @@ def fingerprint(metadata: ProjectMetadata) -> None:
 
     \b
     `dvc repro` runs this first. A hash covers every module that the stage imports, without comments,
-    docstrings and layout: an edit of words reruns no stage.
+    docstrings and layout, so editing these reruns no stage.
     """
     from valentina_pipeline import dvc_yaml
 
@@ -122,16 +122,16 @@ def fingerprint(metadata: ProjectMetadata) -> None:
 @click.argument("concepts", metavar="[CONCEPT]...", nargs=-1)
 @click.pass_obj
 def check(metadata: ProjectMetadata, concepts: tuple[str, ...]) -> None:
-    r"""Look at everything that `dvc repro` needs, before any work begins.
+    r"""Check everything that `dvc repro` needs, before any stage runs.
 
     \b
       kedro check          every concept of params.yaml
       kedro check ada      conf/base/concepts/ada.yml
 
     \b
-    Parameters, rights records, local sources and models are checked. Every missing model is named at
-    once, with its license and the command that fetches it. A concept's empty folders below data/ are
-    created. Exit status 1 means that a run would fail.
+    Checks parameters, rights records, local sources and models. Lists all missing models with their
+    licenses and the commands that download them. Creates a concept's missing folders below data/. Exit
+    status 1 means that a run would fail.
     """
     from valentina_pipeline.cli.check import check_project
 
@@ -145,25 +145,25 @@ def check(metadata: ProjectMetadata, concepts: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("stages", metavar="[STAGE]...", nargs=-1)
-@click.option("--keep", is_flag=True, help="Keep the temporary clone, to look into a difference.")
+@click.option("--keep", is_flag=True, help="Keep the temporary clone, to inspect a difference.")
 @click.pass_obj
 def reproduce(metadata: ProjectMetadata, stages: tuple[str, ...], keep: bool) -> None:
     r"""Run the committed pipeline again and compare it with dvc.lock.
 
     \b
-    In a clean temporary clone of HEAD, every stage runs anew, without cache; given STAGEs, they and
-    what they need. Then each output's hash is compared with the one committed. The table says for each
-    stage: identical, or which output differs, and for metrics by how much. Exit status 1 means that
-    something differs.
+    In a clean temporary clone of HEAD, every stage runs again without cache; given STAGEs, only these
+    and the stages that they need. Then each output's hash is compared with the committed one. For each
+    stage, the table shows "identical" or the outputs that differ, and by how much metrics differ. Exit
+    status 1 means that an output differs.
 
     \b
-    Your working tree, cache and MLflow store stay as they are. What you have not committed takes no
-    part. Another kind of machine or another number of `threads` may round differently.
+    Your working tree, cache and MLflow store do not change. Uncommitted changes are not used. Another
+    kind of machine or another number of `threads` may round differently.
     """
-    from valentina_pipeline.cli import reproduce as again
+    from valentina_pipeline.cli import reproduce as reproduction
 
     try:
-        same = again.reproduce(metadata.project_path, stages, keep=keep)
-    except again.ReproductionError as err:
+        same = reproduction.reproduce(metadata.project_path, stages, keep=keep)
+    except reproduction.ReproductionError as err:
         raise click.ClickException(str(err)) from err
     sys.exit(0 if same else 1)

@@ -1,4 +1,4 @@
-"""The commands `kedro base ...`, and how commands find the base that somebody names."""
+"""Commands `kedro base ...`, and the lookup of a base model by name or folder."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,10 @@ BASES = "conf/base/bases.yml"
 
 
 def chosen_base(root: Path, name: str) -> dict[str, Any]:
-    """Return an entry of bases.yml; of a folder in diffusers' layout, its family's entry with that path.
+    """Return an entry of bases.yml; for a folder in diffusers' layout, its family's entry with that path.
 
     Raises:
-        ClickException: it is neither.
+        ClickException: `name` is neither.
     """
     import yaml
 
@@ -30,31 +30,29 @@ def chosen_base(root: Path, name: str) -> dict[str, Any]:
             model = {**entries[family]["model"], "path": str(Path(name).resolve())}
             return {**entries[family], "model": model}
     raise click.ClickException(
-        f"{name}: neither an entry of {BASES} ({', '.join(entries)}) nor a folder in diffusers' layout that "
-        f"holds a {' or '.join(PIPELINES.values())}"
+        f"{name}: must be an entry of {BASES} ({', '.join(entries)}) or a folder in diffusers' layout with "
+        f"a {' or '.join(PIPELINES.values())}"
     )
 
 
 @click.group()
 def base() -> None:
-    """Write base models as other programs read them."""
+    """Write base models in formats of other programs."""
 
 
 @base.command()
 @click.argument("name", metavar="BASE")
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option(
-    "--full", is_flag=True, help="Store float32, twice the size; else float16, as bases are passed on."
-)
+@click.option("--full", is_flag=True, help="Store float32, at twice the size, instead of float16.")
 @click.pass_obj
 def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) -> None:
-    r"""Write BASE as the one file OUTPUT, as ComfyUI, the WebUIs and stable-diffusion.cpp read it.
+    r"""Write BASE as a single file OUTPUT for ComfyUI, the WebUIs and stable-diffusion.cpp.
 
-    BASE is an entry of conf/base/bases.yml, or a folder in diffusers' layout as `kedro lora merge` writes it.
+    BASE is an entry of conf/base/bases.yml, or a folder in diffusers' layout, as `kedro lora merge` writes.
 
     \b
       kedro base single-file sdxl ComfyUI/models/checkpoints/my-base.safetensors
-      kedro base single-file merged ComfyUI/models/checkpoints/with-her.safetensors
+      kedro base single-file merged ComfyUI/models/checkpoints/with-ada.safetensors
     """
     import torch
 
@@ -73,7 +71,7 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
     try:
         model = load_base(config, root, "fp32")
         if model.folder.is_file():
-            raise ValueError(f"{model.folder} is one file already: copy it")
+            raise ValueError(f"{model.folder} is already a single file: copy it")
         output.parent.mkdir(parents=True, exist_ok=True)
         pipe = model.pipe.to("cpu", torch.float32 if full else torch.float16)
         with atomic_files.replacing(output) as partial:
@@ -82,4 +80,4 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
         raise click.ClickException(str(err)) from err
     click.echo(f"{output}: {output.stat().st_size / 1e6:,.0f} MB; ComfyUI looks for it in models/checkpoints")
     if not checkpoint(config, model.folder).known:
-        click.echo("ComfyUI knows the widths of SD 1.5 and SDXL alone: it cannot load this base", err=True)
+        click.echo("ComfyUI supports only the widths of SD 1.5 and SDXL: it cannot load this base", err=True)

@@ -1,4 +1,4 @@
-"""Readiness of a concept: parameters, rights, sources and models, all looked at before any work begins."""
+"""Readiness check of a concept: parameters, rights, sources and models, before any stage runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from valentina_pipeline.integrations.sources import source
 from valentina_pipeline.integrations.sources.files import InvalidSourceError
 
 FOLDERS = ("data/01_raw", "data/05_model_input")
-"""Each holds a folder a concept, which DVC needs even where it is empty."""
+"""Folders with a subfolder for each concept, which DVC needs even if it is empty."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Finding:
 
     Attributes:
         topic: "rights", "source", "models" and the like.
-        text: the state; for a problem also the remedy.
-        problem: True where a run would fail.
+        text: the state; for a problem, also its solution.
+        problem: True if a run would fail.
     """
 
     topic: str
@@ -40,7 +40,7 @@ def check_project(root: Path, concepts: Sequence[str] = ()) -> Iterator[tuple[st
 
     Args:
         root: the project's folder.
-        concepts: names of files in conf/base/concepts/; by default the `concepts` of params.yaml.
+        concepts: names of files in conf/base/concepts/; default: the `concepts` of params.yaml.
     """
     for concept in concepts or read_concepts(root):
         loader = ProjectConfigLoader(
@@ -56,7 +56,7 @@ def check_project(root: Path, concepts: Sequence[str] = ()) -> Iterator[tuple[st
 
 
 def check_concept(params: Mapping[str, Any], root: Path) -> Iterator[Finding]:
-    """Yield the findings about one concept; its empty folders below data/ are created.
+    """Yield the findings about one concept and create its missing folders below data/.
 
     Args:
         params: the concept's effective parameters.
@@ -69,34 +69,35 @@ def check_concept(params: Mapping[str, Any], root: Path) -> Iterator[Finding]:
     for folder in (root / parent / concept.trigger for parent in FOLDERS):
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            yield Finding("folder", f"{folder.relative_to(root)} is created")
+            yield Finding("folder", f"{folder.relative_to(root)} created")
     yield _check_rights(root / ledgers.PLACE / concept.trigger, root)
     yield from _check_sources(concept, parse_config(IngestConfig, params["ingest"], "ingest"), root)
     missing = find_missing_models(params, root)
     yield from (Finding("models", str(err), problem=True) for err in missing)
     if not missing:
-        yield Finding("models", f"{params['base']['path']} and its judges are on this machine")
+        yield Finding("models", f"{params['base']['path']} and its scoring networks are on this machine")
 
 
 def _check_rights(folder: Path, root: Path) -> Finding:
-    place = folder.relative_to(root)
+    path = folder.relative_to(root)
     try:
         records = ledgers.read(folder)
     except InvalidLedgerError as err:
         return Finding("rights", str(err), problem=True)
     if not records:
-        return Finding("rights", f"{place} holds no record: without one nothing is trained", problem=True)
-    return Finding("rights", f"{place}: {', '.join(record.id for record in records)}")
+        return Finding("rights", f"{path} contains no record: training needs one", problem=True)
+    return Finding("rights", f"{path}: {', '.join(record.id for record in records)}")
 
 
 def _check_sources(concept: Concept, limits: IngestConfig, root: Path) -> Iterator[Finding]:
     places = [concept.source] if isinstance(concept.source, str) else sorted(concept.source.values())
     for place in places:
         if place == "renderer":
-            known = bool(concept.identity)
-            yield Finding("source", "renderer" if known else "renderer needs `identity` values", not known)
+            complete = bool(concept.identity)
+            text = "renderer" if complete else "renderer needs `identity` values"
+            yield Finding("source", text, not complete)
         elif "://" in place:
-            yield Finding("source", f"{place} is not asked before the stage ingest")
+            yield Finding("source", f"{place} is read only by the stage ingest")
         else:
             yield _check_local(place, limits, root)
 

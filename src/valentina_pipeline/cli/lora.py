@@ -1,4 +1,4 @@
-"""The commands `kedro lora ...`: sums, smaller versions and merges of LoRA files of any tool."""
+"""Commands `kedro lora ...`: sum, shrink and merge LoRA files of any tool."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from valentina_pipeline.common import atomic_files
 
 
 class Weighted(click.ParamType):
-    """FILE or FILE:WEIGHT."""
+    """Parameter type FILE or FILE:WEIGHT."""
 
     name = "file[:weight]"
 
     def convert(
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[Path, float]:
-        """Return the file and its weight, 1 where none is given."""
+        """Return the file and its weight, by default 1."""
         path, _, weight = value.rpartition(":")
         try:
             file, number = (Path(path), float(weight)) if path else (Path(value), 1.0)
@@ -38,26 +38,28 @@ def lora() -> None:
 @lora.command(name="sum")
 @click.argument("output", type=click.Path(path_type=Path))
 @PARTS
-@click.option("--rank", type=click.IntRange(min=1), help="Make it smaller: the best of this rank, by SVD.")
+@click.option(
+    "--rank", type=click.IntRange(min=1), help="Rank of the result: the best approximation, by SVD."
+)
 def add(output: Path, parts: list[tuple[Path, float]], rank: int | None) -> None:
-    r"""Write the weighted sum of LoRAs to OUTPUT, in the format that ComfyUI, WebUIs and diffusers read.
+    r"""Write the weighted sum of LoRAs to OUTPUT, in the format of ComfyUI, WebUIs and diffusers.
 
     \b
-    Exactly, at the sum of their ranks; or as near as --rank allows:
-      kedro lora sum both.safetensors her.safetensors:0.8 style.safetensors:0.5 --rank 16
-    Of one LoRA, a smaller version:
-      kedro lora sum small.safetensors her.safetensors --rank 4
+    The sum is exact, at the sum of the ranks, or approximated at --rank:
+      kedro lora sum both.safetensors ada.safetensors:0.8 style.safetensors:0.5 --rank 16
+    A smaller version of one LoRA:
+      kedro lora sum small.safetensors ada.safetensors --rank 4
     """
     from valentina_pipeline.image.lora.algebra import resize, retained_energy
     from valentina_pipeline.image.lora.merge import kohya_file, weighted_files
 
     try:
-        whole, family, layout = weighted_files(parts)
+        exact, family, layout = weighted_files(parts)
     except ValueError as err:
         raise click.ClickException(str(err)) from err
-    small = whole if rank is None else resize(whole, rank)
-    atomic_files.replace(output, kohya_file(small, family, layout, {"sum_of": _listed(parts)}))
-    click.echo(f"{output}: {len(small)} layers, {retained_energy(whole, small):.1%} of the update's energy")
+    layers = exact if rank is None else resize(exact, rank)
+    atomic_files.replace(output, kohya_file(layers, family, layout, {"sum_of": _listed(parts)}))
+    click.echo(f"{output}: {len(layers)} layers, {retained_energy(exact, layers):.1%} of the update's energy")
 
 
 def _listed(parts: list[tuple[Path, float]]) -> str:
@@ -76,25 +78,25 @@ def _listed(parts: list[tuple[Path, float]]) -> str:
 )
 @click.pass_obj
 def merge(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float]], name: str) -> None:
-    r"""Write a base with LoRAs merged into its weights to the new folder OUTPUT, in diffusers' layout.
+    r"""Write a base model with merged LoRAs to the new folder OUTPUT, in diffusers' layout.
 
     \b
-      kedro lora merge merged her.safetensors:0.8 --base sdxl
+      kedro lora merge merged ada.safetensors:0.8 --base sdxl
     """
     from valentina_pipeline.cli.base import chosen_base
     from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.config.base_model import BaseConfig
     from valentina_pipeline.config.validation import parse_config
-    from valentina_pipeline.image.lora.merge import merge as merged
+    from valentina_pipeline.image.lora.merge import merge as merge_into
     from valentina_pipeline.image.models.base_model import load_base
 
     root = metadata.project_path
     entry = chosen_base(root, name)
     if output.exists():
-        raise click.ClickException(f"{output} is there already: choose another folder")
+        raise click.ClickException(f"{output} exists already: choose another folder")
     try:
         base = load_base(parse_config(BaseConfig, entry["model"], f"bases.{name}.model"), root)
-        pipe = merged(base, parts)
+        pipe = merge_into(base, parts)
     except (MissingModelError, ValueError) as err:
         raise click.ClickException(str(err)) from err
     with atomic_files.replacing(output) as partial:

@@ -1,4 +1,4 @@
-"""The command `kedro package`: a base and a LoRA that exist become a package, without any pictures."""
+"""Command `kedro package`: build a package from an existing base model and LoRA, without images."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from valentina_pipeline.domain.concept import Concept
     from valentina_pipeline.domain.rights import RightsRecord
 
-REASONS = ["Not measured: the LoRA came without pictures to compare its images with."]
+REASONS = ["Not measured: the LoRA came without reference images."]
 
 
 @click.command()
@@ -24,11 +24,13 @@ REASONS = ["Not measured: the LoRA came without pictures to compare its images w
     "ledger",
     required=True,
     type=click.Path(path_type=Path, exists=True),
-    help="A ledger, or a folder of them, with a record that covers LORA by its name and allows generation.",
+    help="A ledger or a folder of ledgers; a record must cover LORA by file name and allow generation.",
 )
-@click.option("--trigger", required=True, help="The word that calls the character in prompts.")
-@click.option("--class-word", default="person", show_default=True, help="What the character is.")
-@click.option("--name", help="Of the character; without, the trigger.")
+@click.option("--trigger", required=True, help="The word for the character in prompts.")
+@click.option(
+    "--class-word", default="person", show_default=True, help="The kind of character, such as woman."
+)
+@click.option("--name", help="The character's name; default: the trigger.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A new folder.")
 @click.pass_obj
 def package(
@@ -41,17 +43,17 @@ def package(
     name: str | None,
     output: Path,
 ) -> None:
-    r"""Make the package OUTPUT of a BASE and a LORA file that exist, under a rights record.
+    r"""Build the package OUTPUT from an existing BASE and LORA file, under a rights record.
 
-    BASE is an entry of conf/base/bases.yml, or a folder in diffusers' layout. LORA is of any tool: kohya's
-    scripts, LyCORIS, diffusers, ComfyUI, peft. Each of its layers has to fit the base.
+    BASE is an entry of conf/base/bases.yml, or a folder in diffusers' layout. LORA may come from kohya's
+    scripts, LyCORIS, diffusers, ComfyUI or peft. Each of its layers must fit the base.
 
     \b
       kedro package sdxl ada.safetensors --rights rights.yml --trigger ada --class-word woman --output ada
       kedro serve ada
 
-    Nothing is trained or measured: the model card says "not measured", and images are not compared with
-    anything. Kedro's own command of this name, which builds a wheel, is `uv build` here.
+    Nothing is trained or measured: the model card says "not measured", and generated images are not
+    compared with anything. To build a wheel, as Kedro's command of this name does, use `uv build`.
     """
     from valentina_pipeline.cli.base import chosen_base
     from valentina_pipeline.common.missing_model import MissingModelError
@@ -65,20 +67,20 @@ def package(
 
     root = metadata.project_path
     if output.exists():
-        raise click.ClickException(f"{output} is there already: choose another folder")
+        raise click.ClickException(f"{output} exists already: choose another folder")
     entry = chosen_base(root, base)
     try:
         concept = _concept(trigger, class_word, name or trigger)
         records = ledgers.read(ledger) if ledger.is_dir() else ledgers.read_file(ledger)
         record = require_permission(records, lora.name, "generation", clock.today())
-        _refuse_misfit(parse_config(BaseConfig, entry["model"], f"{base}.model"), root, lora)
+        _check_fit(parse_config(BaseConfig, entry["model"], f"{base}.model"), root, lora)
         with TemporaryDirectory() as place:
-            files = _files(root, entry, concept, record, _learned(lora, trigger, Path(place)))
+            files = _files(root, entry, concept, record, _lora_folder(lora, trigger, Path(place)))
             FileFolder(filepath=str(output)).save(files)
         about = read(output)
     except (MissingModelError, ValueError, OSError) as err:
         raise click.ClickException(str(err)) from err
-    click.echo(f"{output}: {about.name}, called by {about.trigger!r}, under record {record.id}; not measured")
+    click.echo(f"{output}: {about.name}, trigger {about.trigger!r}, under record {record.id}; not measured")
 
 
 def _concept(trigger: str, class_word: str, name: str) -> "Concept":
@@ -101,16 +103,16 @@ def _concept(trigger: str, class_word: str, name: str) -> "Concept":
     return parse_config(Concept, values, "the character")
 
 
-def _refuse_misfit(base: "BaseConfig", root: Path, lora: Path) -> None:
-    """Raise ValueError where a layer of the LoRA has no place in the base."""
+def _check_fit(base: "BaseConfig", root: Path, lora: Path) -> None:
+    """Raise ValueError if a layer of the LoRA does not fit the base model."""
     from valentina_pipeline.image.lora.loading import load_adapter
     from valentina_pipeline.image.models.base_model import load_base
 
     load_adapter(load_base(base, root), lora)
 
 
-def _learned(lora: Path, trigger: str, place: Path) -> Path:
-    """Write a LoRA as packages hold it: as it is, and where it is a plain one also in kohya's format."""
+def _lora_folder(lora: Path, trigger: str, place: Path) -> Path:
+    """Write a LoRA in a package's layout: unchanged, and if it is a plain LoRA also in kohya's format."""
     from valentina_pipeline.domain.artifacts import LORA_FILE
     from valentina_pipeline.image.lora.merge import kohya_file, weighted_files
     from valentina_pipeline.image.lora.reader import read_lora
@@ -123,9 +125,9 @@ def _learned(lora: Path, trigger: str, place: Path) -> Path:
 
 
 def _files(
-    root: Path, entry: dict[str, Any], concept: "Concept", record: "RightsRecord", learned: Path
+    root: Path, entry: dict[str, Any], concept: "Concept", record: "RightsRecord", lora: Path
 ) -> dict[str, bytes | Path]:
-    """Return the package's files, by the code that the stage `publish` has."""
+    """Return the package's files, assembled by the code of the stage `publish`."""
     import yaml
 
     from valentina_pipeline.domain.artifacts import UNMEASURED
@@ -136,8 +138,8 @@ def _files(
     )
 
     scenes = yaml.safe_load((root / "conf/base/prompts/scenes.yml").read_text("utf-8"))
-    material = PackageInputs(
-        lora=learned,
+    inputs = PackageInputs(
+        lora=lora,
         metrics=None,
         train_metrics=None,
         faces=None,
@@ -152,7 +154,5 @@ def _files(
         evaluate=entry["evaluate"],
         publish=entry["publish"],
     )
-    content, _ = content_identity(material)
-    return assemble_package(
-        material, {**UNMEASURED, "reasons": REASONS, "content_hash": content, "gates": {}}
-    )
+    content, _ = content_identity(inputs)
+    return assemble_package(inputs, {**UNMEASURED, "reasons": REASONS, "content_hash": content, "gates": {}})

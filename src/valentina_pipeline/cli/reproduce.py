@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 MAX_METRICS_SHOWN = 5
-"""So many metrics are named for each output that differs: those that moved most."""
+"""Number of metrics shown for each output that differs: the largest changes."""
 
 
 class ReproductionError(RuntimeError):
-    """There is nothing to compare, or the pipeline failed; the message says what to do."""
+    """There is no dvc.lock to compare with, or a command failed; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class MetricChange:
-    """One number of a metrics file that is not what was committed."""
+    """A number of a metrics file that differs from the committed one."""
 
     name: str
     committed: float
@@ -34,7 +34,7 @@ class MetricChange:
 
 @dataclass(frozen=True)
 class StageComparison:
-    """One stage: how many outputs it has, and what about them differs."""
+    """Comparison of one stage: the number of its outputs, and the differences."""
 
     stage: str
     outputs: int
@@ -45,32 +45,32 @@ class StageComparison:
 def reproduce(
     root: Path, stages: Sequence[str] = (), *, keep: bool = False, console: Console | None = None
 ) -> bool:
-    """Rerun HEAD of the repository at `root` in a clone, print a table, return whether all is equal.
+    """Rerun HEAD of the repository at `root` in a clone and print a table; return True if all is equal.
 
     Args:
         root: a repository with a dvc.lock.
-        stages: to rerun, with those that they need, and to compare; none are all.
-        keep: leave the clone where it is.
-        console: to print on.
+        stages: stages to rerun, with the stages that they need, and to compare; by default all.
+        keep: keep the clone.
+        console: the console to print on.
 
     Raises:
         ReproductionError: HEAD has no dvc.lock, or a command failed.
     """
     console = console or Console()
     if changes := _run(["git", "status", "--porcelain"], root, capture=True):
-        console.print(f"{len(changes.splitlines())} uncommitted changes take no part", style="yellow")
+        console.print(f"{len(changes.splitlines())} uncommitted changes are not used", style="yellow")
     place = Path(tempfile.mkdtemp(prefix="reproduce-"))
     clone = place / root.resolve().name
     try:
         _run(["git", "clone", "--quiet", str(root), str(clone)], root)
         committed, files = _lock(clone), _metrics(clone)
-        # --force: also a stage whose outputs are in git runs again, and none comes from a cache
+        # --force: stages whose outputs are in git run again, too, and no output comes from a cache
         _run([sys.executable, "-m", "dvc", "repro", "--force", *stages], clone, env=_environment(clone))
         compared = compare(committed, _lock(clone), files, _metrics(clone))
-        results = [each for each in compared if not stages or each.stage.partition("@")[0] in stages]
+        results = [stage for stage in compared if not stages or stage.stage.partition("@")[0] in stages]
     finally:
         if keep:
-            console.print(f"the clone is kept: {clone}")
+            console.print(f"the clone is at {clone}")
         else:
             shutil.rmtree(place, ignore_errors=True)
     console.print(table(results))
@@ -85,7 +85,7 @@ def compare(
 ) -> Iterator[StageComparison]:
     """Compare two locks (stage -> path -> hash) stage by stage.
 
-    The metrics (path -> content) say by how much an output that differs moved.
+    The metrics (path -> content) give the change of an output that differs.
     """
     for stage in {**committed, **now}:
         before, after = committed.get(stage, {}), now.get(stage, {})
@@ -97,7 +97,7 @@ def compare(
 
 
 def table(results: list[StageComparison]) -> Table:
-    """Return the comparison as a table, one row a stage."""
+    """Return the comparison as a table with a row for each stage."""
     shown = Table("stage", "outputs", "compared with dvc.lock", title="reproduced from HEAD")
     for result in results:
         if not result.differing:
@@ -139,16 +139,16 @@ def _lock(clone: Path) -> dict[str, dict[str, str]]:
 
 
 def _metrics(clone: Path) -> dict[str, Any]:
-    """Return path -> content of the JSON outputs that are there; the committed ones are those in git."""
+    """Return path -> content of the JSON outputs that exist; in a fresh clone these are the ones in git."""
     paths = [path for outs in _lock(clone).values() for path in outs if path.endswith(".json")]
-    there = (path for path in paths if (clone / path).is_file())
-    return {path: json.loads((clone / path).read_text("utf-8")) for path in there}
+    present = (path for path in paths if (clone / path).is_file())
+    return {path: json.loads((clone / path).read_text("utf-8")) for path in present}
 
 
 def _environment(clone: Path) -> dict[str, str]:
-    """Return this process's environment without what would lead the clone's run back to the original."""
-    leading_back = ("DVC_", "GIT_", "KEDRO_", "MLFLOW_", "PYTHONPATH")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(leading_back)}
+    """Return this process's environment without variables that point to the original project."""
+    prefixes = ("DVC_", "GIT_", "KEDRO_", "MLFLOW_", "PYTHONPATH")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     scripts = str(Path(sys.executable).parent)  # where `kedro` is
     return {
         **kept,
