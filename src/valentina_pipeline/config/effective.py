@@ -73,23 +73,23 @@ def resolve_params(
         raise InvalidParameterError(
             f"bases.{choice.base}: needs exactly these keys: model, {', '.join(STAGES)}"
         )
-    person = parse_config(Concept, concept, "concept")
+    character = parse_config(Concept, concept, "concept")
     base = parse_config(BaseConfig, implied["model"], f"bases.{choice.base}.model")
     stages = {}
     for stage, model in STAGES.items():
-        layers = (implied[stage], person.overrides.get(stage, {}), chosen(params.get(stage, {})))
+        layers = (implied[stage], character.overrides.get(stage, {}), chosen(params.get(stage, {})))
         merged = {key: value for layer in layers for key, value in layer.items()}
         stages[stage] = parse_config(model, merged, stage).model_dump(mode="json")
-    if person.asymmetric and stages["train_lora"]["flip"]:
+    if character.asymmetric and stages["train_lora"]["flip"]:
         raise InvalidParameterError(
-            f"train_lora.flip: must be false because {person.name} is marked asymmetric"
+            f"train_lora.flip: must be false because {character.name} is marked asymmetric"
         )
     if "native" in stages["publish"]["engines"] and stages["train_lora"]["method"] in NEW_TOKENS:
         raise InvalidParameterError(
             "publish.engines: native does not support new tokens: remove it, or train a LoRA"
         )
     return {
-        "concept": person.model_dump(mode="json"),
+        "concept": character.model_dump(mode="json"),
         "base": base.model_dump(),
         "seed": choice.seed,
         "threads": choice.threads,
@@ -98,7 +98,7 @@ def resolve_params(
 
 
 def chosen(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of a section of params.yaml that choose something; those set to `auto` do not."""
+    """Return the keys of a section of params.yaml whose value is not `auto`."""
     return {key: value for key, value in section.items() if value != "auto"}
 
 

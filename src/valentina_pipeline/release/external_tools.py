@@ -97,9 +97,9 @@ class ExampleImage:
     scheduler: str
 
 
-def example_image(person: Concept, preset: Mapping[str, Any]) -> ExampleImage:
+def example_image(character: Concept, preset: Mapping[str, Any]) -> ExampleImage:
     """Return the settings of an example image of a character by a preset."""
-    prompt = f"{photo_of(f'{person.trigger} {person.class_word}')}, {SCENE}"
+    prompt = f"{photo_of(f'{character.trigger} {character.class_word}')}, {SCENE}"
     return ExampleImage(
         prompt, preset["steps"], max(1.0, preset["guidance"]), preset["size"], preset["scheduler"]
     )

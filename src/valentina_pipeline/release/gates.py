@@ -12,7 +12,7 @@ from valentina_pipeline.config.register import RegisterConfig
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
-DIGITS = 6
+DECIMALS = 6
 """Decimals of every number, as in the decision's file: a decision read again equals one made again."""
 
 
@@ -75,7 +75,7 @@ def gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> dict[str, Gate]:
     """
 
     def gate(words: str, value: float, limit: float, at_least: bool) -> Gate:
-        return Gate(words, round(value, DIGITS), round(limit, DIGITS), at_least)
+        return Gate(words, round(value, DECIMALS), round(limit, DECIMALS), at_least)
 
     identity = metrics["identity"]
     copied = metrics["memorisation"]["share_memorised"]
@@ -157,7 +157,7 @@ def _compared(
 
 
 def _rounded(figure: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(figure[name], DIGITS) for name in ("mean", "low", "high")}
+    return {name: round(figure[name], DECIMALS) for name in ("mean", "low", "high")}
 
 
 def _interval(figure: Mapping[str, float]) -> str:

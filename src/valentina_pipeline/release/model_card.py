@@ -42,12 +42,12 @@ tags: [text-to-image, lora, diffusers, synthetic-media]
 
 
 def _opening(parts: "PackageContents") -> str:
-    person = parts.concept
-    return f"""# {person.name}
+    character = parts.concept
+    return f"""# {character.name}
 
-A LoRA that draws {person.name}, an adult virtual character, for the base model `{parts.base.path}`
+A LoRA of {character.name}, an adult virtual character, for the base model `{parts.base.path}`
 ({parts.base.licence}; sha256 of its weights `{parts.base_hash}`).
-Write `{person.trigger} {person.class_word}` in the prompt to generate the character.
+Write `{character.trigger} {character.class_word}` in the prompt to generate the character.
 
 {"" if parts.grid is None else "![The LoRA beside the base model](grid.png)"}
 """
@@ -56,7 +56,7 @@ Write `{person.trigger} {person.class_word}` in the prompt to generate the chara
 def _figures(parts: "PackageContents") -> str:
     m = parts.metrics
     if m is None:
-        return """## Figures
+        return """## Metrics
 
 Not measured: neither identity, prompt adherence nor memorization. The LoRA came without reference images, so
 generated images are not compared with anything.
@@ -79,7 +79,7 @@ generated images are not compared with anything.
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     cfg = parts.evaluate
-    return f"""## Figures
+    return f"""## Metrics
 
 Measured on {m["images"]} images of prompts that training never saw ({cfg.steps} steps, guidance
 {cfg.guidance:g}, {cfg.images_per_prompt} seeds a prompt); means with 95% bootstrap intervals. Identity is
@@ -142,18 +142,18 @@ def _rights(rights: Mapping[str, Any]) -> str:
 
 
 def _use(parts: "PackageContents") -> str:
-    person, base = parts.concept, external_tools.checkpoint(parts.base, parts.base_folder)
+    character, base = parts.concept, external_tools.checkpoint(parts.base, parts.base_folder)
     return f"""## Use
 
     uv run kedro generate "smiling, wearing a red dress" --package .
     mlflow models serve --env-manager local --model-uri .
 
 In Python, `mlflow.pyfunc.load_model(".")` takes a table of prompts (and seeds and presets);
-`lora/{person.trigger}.kohya.safetensors` is for ComfyUI and the WebUIs;
+`lora/{character.trigger}.kohya.safetensors` is for ComfyUI and the WebUIs;
 `comfyui.json`, where present, is a workflow for ComfyUI's API. It loads the LoRA from models/loras and the
 base model ({base.location}).
 
-Intended use: images of {person.name} in scenes that the rights above allow. Not intended: images of real
+Intended use: images of {character.name} in scenes that the rights above allow. Not intended: images of real
 people, sexual content, or images presented as photographs of somebody. Such prompts and images are refused,
 by rules that can err in both directions.
 

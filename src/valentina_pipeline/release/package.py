@@ -211,13 +211,13 @@ def _recipes(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, byte
 
 
 def _concept(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, Any]:
-    person = parts.concept
+    character = parts.concept
     return {
-        "name": person.name,
-        "kind": person.kind,
-        "trigger": person.trigger,
-        "class_word": person.class_word,
-        "renderer": person.identity,
+        "name": character.name,
+        "kind": character.kind,
+        "trigger": character.trigger,
+        "class_word": character.class_word,
+        "renderer": character.identity,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
         "lora_sha256": sha256(primary_weights(lora.values())),

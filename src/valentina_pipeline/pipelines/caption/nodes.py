@@ -54,21 +54,21 @@ def caption_portraits(
     )
 
     cfg = parse_config(CaptionConfig, caption, "caption")
-    person = parse_config(Concept, concept, "concept")
+    character = parse_config(Concept, concept, "concept")
     known = manifest.set_index("sha256")
     names = sorted(faces.loc[faces["kept"], "sha256"])
     attributes = {name: json.loads(known.loc[name, "attributes"]) for name in names}
-    excluded = {*person.identity_words, person.trigger, *person.class_word.split()}
+    excluded = {*character.identity_words, character.trigger, *character.class_word.split()}
     given = {name: known.loc[name, "caption"] for name in names if known.loc[name, "caption"]}
-    described = describe(aligned, [n for n in names if n not in given], attributes, cfg, person.class_word)
-    described |= {name: from_caption(text, person.class_word) for name, text in given.items()}
-    _check_trigger(given, known["source_name"], person.trigger)
+    described = describe(aligned, [n for n in names if n not in given], attributes, cfg, character.class_word)
+    described |= {name: from_caption(text, character.class_word) for name, text in given.items()}
+    _check_trigger(given, known["source_name"], character.trigger)
     fields_by_name = {name: drop_identity_phrases(described[name], excluded) for name in names}
     for name in faces.loc[faces["background_removed"], "sha256"]:
         if name in fields_by_name:
             fields_by_name[name] = replace(fields_by_name[name], place=PLAIN)
     words = [
-        given.get(name) or compose_caption(fields_by_name[name], person.trigger, person.class_word)
+        given.get(name) or compose_caption(fields_by_name[name], character.trigger, character.class_word)
         for name in names
     ]
     captions = pd.DataFrame(
@@ -117,10 +117,10 @@ def describe_dataset(
     """
     from valentina_pipeline.image.caption.dataset_card import aspects, dataset_card
 
-    person = parse_config(Concept, concept, "concept")
+    character = parse_config(Concept, concept, "concept")
     faces = apply_review(faces, captions)
     dataset_aspects = aspects(faces, manifest, descriptions)
     for aspect in dataset_aspects:
         for advice in aspect.advice():
             logger.info("%s: %s", aspect.name, advice)
-    return dataset_card(person, dataset_aspects, aligned, manifest, faces, rejections, rights)
+    return dataset_card(character, dataset_aspects, aligned, manifest, faces, rejections, rights)

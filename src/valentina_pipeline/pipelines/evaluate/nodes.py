@@ -74,7 +74,7 @@ def evaluate_adapter(
     from valentina_pipeline.image.safety.content_filter import ContentFilter
 
     require_use(rights, set(used_pictures["rights_id"]), "generation", clock.today())
-    person = parse_config(Concept, concept, "concept")
+    character = parse_config(Concept, concept, "concept")
     base_config = parse_config(BaseConfig, base, "base")
     cfg = parse_config(EvaluateConfig, evaluate, "evaluate")
     use_threads(threads)
@@ -83,11 +83,11 @@ def evaluate_adapter(
     hashes = _hashes(base_config, model, lora)
     generate = image_generator(model, lora, cfg, base_config.resolution, hashes)
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
-    character = CharacterData(aligned, apply_review(faces, captions), words)
-    settings = _settings(person, base_config, cfg) | hashes
+    data = CharacterData(aligned, apply_review(faces, captions), words)
+    settings = _settings(character, base_config, cfg) | hashes
     settings |= {"seed": str(seed), "torch threads": str(threads)}
     models = EvaluationModels(generate, ContentFilter().unsafe, load_scorers(base_config, root))
-    result = compute_evaluation(prompts, person, character, models, cfg, seed, settings)
+    result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
     return (
         result.evaluation_images,
         result.scores,
@@ -141,11 +141,11 @@ def image_generator(
     return generate
 
 
-def _settings(person: Concept, base: BaseConfig, cfg: EvaluateConfig) -> dict[str, str]:
+def _settings(character: Concept, base: BaseConfig, cfg: EvaluateConfig) -> dict[str, str]:
     return {
-        "trigger": person.trigger,
-        "class word": person.class_word,
-        "description for the base model": person.description,
+        "trigger": character.trigger,
+        "class word": character.class_word,
+        "description for the base model": character.description,
         "steps": str(cfg.steps),
         "guidance": str(cfg.guidance),
         "resolution": str(base.resolution),

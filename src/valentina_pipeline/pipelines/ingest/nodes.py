@@ -68,18 +68,18 @@ def ingest_images(
     from valentina_pipeline.image.safety.content_filter import ContentFilter
     from valentina_pipeline.image.safety.prompt_filter import refuse_concept
 
-    person = parse_config(Concept, concept, "concept")
-    refuse_concept(person)
+    character = parse_config(Concept, concept, "concept")
+    refuse_concept(character)
     limits = parse_config(IngestConfig, ingest, "ingest")
-    working = raw.parents[1] / "02_intermediate" / person.trigger
-    originals = _rendered(person, limits, seed) if person.source == "renderer" else []
-    for label, place in _sources(person.source):
+    working = raw.parents[1] / "02_intermediate" / character.trigger
+    originals = _rendered(character, limits, seed) if character.source == "renderer" else []
+    for label, place in _sources(character.source):
         originals += _read_source(label, place, limits, raw, working / ".frames")
-    _check_attributes(originals, person.name)
+    _check_attributes(originals, character.name)
     _check_coverage(
         rights,
         [original.name for original in originals]
-        + _extra_image_names(raw.parents[1] / "05_model_input" / person.trigger),
+        + _extra_image_names(raw.parents[1] / "05_model_input" / character.trigger),
     )
     context = ScreeningContext(limits, rights, clock.today(), ContentFilter().unsafe)
     with closing(ResultCache(working / ".journal")) as cache:
@@ -90,13 +90,13 @@ def ingest_images(
     return images, manifest, rejections, taken
 
 
-def _rendered(person: Concept, limits: IngestConfig, seed: int) -> "list[SourceImage]":
+def _rendered(character: Concept, limits: IngestConfig, seed: int) -> "list[SourceImage]":
     from valentina_pipeline.image import renderer
     from valentina_pipeline.image.ingest import rendered_source
 
     size = max(rendered_source.SMALLEST, limits.min_side)
-    character = renderer.identity(person.identity)
-    return list(rendered_source.portraits(character, person.trigger, limits.count, size, seed))
+    identity = renderer.identity(character.identity)
+    return list(rendered_source.portraits(identity, character.trigger, limits.count, size, seed))
 
 
 def _sources(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
@@ -122,8 +122,8 @@ def _read_source(
     entries = place.entries()
     known = _attributes(place, entries)
     prefix = f"{label}/" if label else ""
-    found = sorted_out(entry for entry in entries if entry.name != SIDECAR)
-    captions = _read_captions(place, found.captions)
+    files = sorted_out(entry for entry in entries if entry.name != SIDECAR)
+    captions = _read_captions(place, files.captions)
     masks = {
         name: SourceImage(
             prefix + _printable(mask.name),
@@ -131,7 +131,7 @@ def _read_source(
             {},
             remote=place.remote,
         )
-        for name, mask in found.masks.items()
+        for name, mask in files.masks.items()
     }
     taken = [
         SourceImage(
@@ -143,11 +143,11 @@ def _read_source(
             caption=captions.get(entry.name, ""),
             mask=masks.get(entry.name),
         )
-        for entry in found.pictures
+        for entry in files.pictures
     ]
     return taken + [
         SourceImage(prefix + _printable(entry.name), partial(_reject, reason), {})
-        for entry, reason in found.unused.items()
+        for entry, reason in files.unused.items()
     ]
 
 

@@ -28,7 +28,7 @@ def watch(
     base: "BaseModel",
     model: BaseConfig,
     root: Path,
-    person: Concept,
+    character: Concept,
     cfg: TrainConfig,
     seed: int,
     data: "tuple[EncodedDataset, EncodedDataset | None]",
@@ -41,7 +41,7 @@ def watch(
         base: the base model in training.
         model: its entry: paths of the scoring networks, resolution.
         root: the project's folder.
-        person: the character.
+        character: the character.
         cfg: the effective parameters.
         seed: seed of the noise of evaluations and sample images.
         data: the training set, and the held-out set if there is one.
@@ -67,7 +67,7 @@ def watch(
         chosen = [prompts[index % len(prompts)] for index in range(cfg.draw_images)]
         scorers = load_scorers(model, root)
         evaluators.append(
-            (cfg.draw_every, _image_evaluator(generate, chosen, person.trigger, faces, scorers))
+            (cfg.draw_every, _image_evaluator(generate, chosen, character.trigger, faces, scorers))
         )
     return TrainingCallbacks(
         log=current_tracker().log, sample=_sample_grid(generate, prompts, model.resolution), looks=evaluators

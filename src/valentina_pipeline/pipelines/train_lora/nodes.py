@@ -136,9 +136,9 @@ def train_adapter(
         InvalidExtraDataError: extra data is missing or refused.
         MissingModelError: the base model is not on this machine.
     """
-    person = parse_config(Concept, concept, "concept")
+    character = parse_config(Concept, concept, "concept")
     cfg = parse_config(TrainConfig, train_lora, "train_lora")
-    logger.info("%s of %s, %d steps", cfg.method, person.name, cfg.steps)
+    logger.info("%s of %s, %d steps", cfg.method, character.name, cfg.steps)
     with _log_duration("libraries are imported"):
         import valentina_pipeline.image.train.loop  # noqa: F401  # the slowest import
         from valentina_pipeline.image.safety.content_filter import ContentFilter
@@ -148,7 +148,7 @@ def train_adapter(
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     training_images.check_rights(manifest, rights, clock.today())
     faces = apply_review(faces, captions)
-    job = _Job(person, cfg, model, root, extras, seed, threads, unsafe)
+    job = _Job(character, cfg, model, root, extras, seed, threads, unsafe)
     own, held_out = _portrait_samples(aligned, aligned_masks, faces, captions)
     selection = _select(job, own, held_out, manifest, faces, rights, ingest)
     return _train(job, selection, faces, rights, processes)
@@ -216,26 +216,26 @@ def _train(
     from valentina_pipeline.image.train.methods import build_method
     from valentina_pipeline.training.encoding_cache import Cache
 
-    person, cfg, side = job.concept, job.cfg, job.model.resolution
+    character, cfg, side = job.concept, job.cfg, job.model.resolution
     start = _init_path(job.extras, cfg.start_from)
     with reproducible(job.threads):
         with _log_duration("the base is loaded"):
             base = load_base(job.model, job.root, cfg.precision, cfg.quantise)
             inputs = _numeric_inputs(base, cfg, job.threads)
             cache = Cache(job.root / CACHE, inputs)
-        prior = training_images.class_images(base, cfg, person.class_word, side, job.unsafe, cache)
-        trainable = build_method(base, cfg, person.trigger, person.class_word, job.seed, start)
+        prior = training_images.class_images(base, cfg, character.class_word, side, job.unsafe, cache)
+        trainable = build_method(base, cfg, character.trigger, character.class_word, job.seed, start)
         balanced = training_images.add_prior_preservation(
-            [*selection.own, *selection.extra], prior, person.class_word, cfg.prior_weight
+            [*selection.own, *selection.extra], prior, character.class_word, cfg.prior_weight
         )
         samples = _fitted(balanced, side, trainable, cfg.flip)
         records = [record for record in rights if record.id in set(selection.table["rights_id"])]
-        metadata = _metadata(person, base, samples, records, inputs, cfg)
+        metadata = _metadata(character, base, samples, records, inputs, cfg)
         checkpoints = _checkpoints(job.root, metadata, inputs, cfg, job.seed, processes.count, start)
         with _log_duration("pictures and captions are encoded"):
             data = _encoded(base, samples, selection, trainable, job, cache)
         shown = [sample.caption for sample in [*selection.held_out, *selection.own]]
-        callbacks = monitoring.watch(base, job.model, job.root, person, cfg, job.seed, data, shown, faces)
+        callbacks = monitoring.watch(base, job.model, job.root, character, cfg, job.seed, data, shown, faces)
         run = loop.train(base, trainable, data[0], cfg, job.seed, checkpoints, callbacks, processes)
         files = trainable.files(metadata)
     processes.leave()
@@ -264,7 +264,7 @@ def _encoded(
 
 
 def _metadata(
-    person: Concept,
+    character: Concept,
     base: "BaseModel",
     samples: "list[Sample]",
     rights: Iterable[RightsRecord],
@@ -275,7 +275,7 @@ def _metadata(
     from valentina_pipeline.image.train.samples import data_hash
 
     return AdapterMetadata(
-        trigger=person.trigger,
+        trigger=character.trigger,
         base_sha256=inputs["base"],
         data_sha256=data_hash(samples),
         resolution=max(samples[0].image.size),

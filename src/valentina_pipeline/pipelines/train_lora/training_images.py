@@ -140,20 +140,20 @@ def extra_samples(
         folder = inside(extras, name)
         place = LocalFolder(folder)
         try:
-            found = sorted_out(place.entries())
+            files = sorted_out(place.entries())
         except InvalidSourceError as err:
             raise InvalidExtraDataError(f"train_lora.also.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
         # a concept's "*" was not written for these images; a revoked record counts in any case
         named = tuple(r for r in rights if r.revoked or naming.names_folder(r.covers, name))
-        intake = ScreeningContext(smaller, named, clock.today(), unsafe)
-        for entry, why in found.unused.items():
+        context = ScreeningContext(smaller, named, clock.today(), unsafe)
+        for entry, why in files.unused.items():
             logger.warning("%s is not used: %s", folder / entry.name, why)
-        for entry in found.pictures:
+        for entry in files.pictures:
             if Path(entry.name).suffix.lower() not in SUFFIXES:
                 logger.warning("%s is not used: it is not an image file", folder / entry.name)
                 continue
-            sample, row = _extra_sample(place, folder, entry, found, settings, intake)
+            sample, row = _extra_sample(place, folder, entry, files, settings, context)
             samples.append(sample)
             used.append(row)
     return samples, used
@@ -224,9 +224,9 @@ def _extra_sample(
     place: "Source",
     folder: Path,
     entry: "Entry",
-    found: "Beside",
+    files: "Beside",
     settings: CompanionConfig,
-    intake: "ScreeningContext",
+    context: "ScreeningContext",
 ) -> "tuple[Sample, dict[str, str]]":
     from valentina_pipeline.image.ingest.screening import screen_image
     from valentina_pipeline.image.ingest.source_image import SourceImage
@@ -236,7 +236,7 @@ def _extra_sample(
     from valentina_pipeline.integrations.sources.beside import BadCaptionError, read_caption
 
     name = entry.name
-    words = found.captions.get(name)
+    words = files.captions.get(name)
     if words is None:
         expected = Path(name).with_suffix(".txt").name
         raise InvalidExtraDataError(
@@ -250,17 +250,17 @@ def _extra_sample(
         raise InvalidExtraDataError(f"{folder / words.name} is empty: it must contain the caption of {name}")
     full = f"{folder.name}/{name}"
     try:
-        record = require_permission(intake.rights, full, "training", intake.today)
+        record = require_permission(context.rights, full, "training", context.today)
     except NotAllowedError as err:
         remedy = f'a record in the concept\'s ledgers must cover "{folder.name}/*"'
         raise InvalidExtraDataError(f"{folder / name} is refused: {err} ({remedy})") from err
     screened = screen_image(
-        intake, SourceImage(name, partial(place.read, entry, intake.limits.max_bytes), {})
+        context, SourceImage(name, partial(place.read, entry, context.limits.max_bytes), {})
     )
     if isinstance(screened, RejectedImageError):
         raise InvalidExtraDataError(f"{folder / name} is refused: {screened}")
     image = png.decode(screened.content)
-    mask = _mask(place, folder, found.masks.get(name), image.size, intake.limits)
+    mask = _mask(place, folder, files.masks.get(name), image.size, context.limits)
     sample = Sample(full, image, caption, None, settings.repeats, settings.weight, mask=mask)
     row = (screened.facts["sha256"], full, record.id, TRAIN)
     return sample, dict(zip(TRAINING_IMAGE_COLUMNS, row, strict=True))
