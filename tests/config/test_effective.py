@@ -102,7 +102,7 @@ def test_an_unknown_key_or_a_value_out_of_range_is_named(
         ({"steps": 0}, "steps is 0: set start_from"),
         ({"start_from": "a.safetensors", "method": "full"}, "cannot be used with method full"),
         ({"method": "full", "quantise": "nf4"}, "set quantise to none"),
-        ({"optimiser": "schedule_free"}, "set schedule to constant"),
+        ({"optimiser": "schedule_free"}, "must have schedule: constant"),
         ({"debiased": True, "min_snr_gamma": 5.0}, "both weight the loss"),
         ({"timesteps": [500, 500]}, "must be ascending and not negative"),
         ({"keep": "identity"}, "keep: identity needs draw_every"),
