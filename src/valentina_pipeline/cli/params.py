@@ -1,4 +1,4 @@
-"""The command `kedro params`: every parameter with its value, source, range and meaning."""
+"""Command `kedro params`: list every parameter with its value, source, range and meaning."""
 
 import json
 from pathlib import Path
@@ -14,9 +14,11 @@ from valentina_pipeline.config_loader import load_layers
 @click.command()
 @click.argument("stage", required=False, type=click.Choice(list(STAGES)))
 @click.option("--all", "everything", is_flag=True, help="Also list keys that have their default value.")
-@click.option("--concept", help="A file of conf/base/concepts/; without: the first of params.yaml.")
+@click.option("--concept", help="A file of conf/base/concepts/; default: the first concept of params.yaml.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of params.yaml instead, for editors.")
-@click.option("--markdown", is_flag=True, help="Print all keys and defaults as docs/parameters.md has them.")
+@click.option(
+    "--markdown", is_flag=True, help="Print all keys and defaults in the format of docs/parameters.md."
+)
 @click.pass_obj
 def params(
     metadata: ProjectMetadata,
@@ -29,16 +31,16 @@ def params(
     r"""List the parameters of a STAGE, or of all stages.
 
     \b
-      kedro params                     values that params.yaml, the concept or the base set
+      kedro params                     values set by params.yaml, the concept or the base model
       kedro params train_lora --all    every key of the stage
-      kedro params --concept ada       as they are for another concept
+      kedro params --concept ada       values for another concept
       kedro params --schema > params.schema.json
 
     \b
-    A value comes from params.yaml, else from the concept's `overrides`, else from the base, else it is
-    the default. Set one by a line in params.yaml, or for one experiment:
+    A value comes from params.yaml, the concept's `overrides`, the base model's entry or the default, in
+    this order. Set it in params.yaml, or for one experiment:
       dvc exp run -S train_lora.rank=8        a key that params.yaml lists
-      dvc exp run -S +train_lora.ema=0.99     any other
+      dvc exp run -S +train_lora.ema=0.99     any other key
     """
     if schema:
         click.echo(json.dumps(json_schema(), indent=2))
@@ -46,22 +48,22 @@ def params(
     if markdown:
         click.echo(markdown_page(), nl=False)
         return
-    found = [
-        each
-        for each in list_parameters(*load_layers(Path(metadata.project_path), concept))
-        if stage in (None, each.stage) and (everything or each.source != "default")
+    selected = [
+        parameter
+        for parameter in list_parameters(*load_layers(Path(metadata.project_path), concept))
+        if stage in (None, parameter.stage) and (everything or parameter.source != "default")
     ]
-    _print_table(found)
+    _print_table(selected)
 
 
 def _print_table(parameters: list[Parameter]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("parameter", "value", "from", "allowed", "meaning", box=None, pad_edge=False)
-    for each in parameters:
-        shown.add_row(f"{each.stage}.{each.key}", _text(each.value), each.source, each.allowed, each.meaning)
-    Console().print(shown)
+    table = Table("parameter", "value", "from", "allowed", "meaning", box=None, pad_edge=False)
+    for item in parameters:
+        table.add_row(f"{item.stage}.{item.key}", _text(item.value), item.source, item.allowed, item.meaning)
+    Console().print(table)
 
 
 def _text(value: object) -> str:

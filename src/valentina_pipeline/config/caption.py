@@ -8,10 +8,10 @@ from valentina_pipeline.config.validation import StrictConfig
 
 
 class CaptionConfig(StrictConfig):
-    """Who words the captions."""
+    """Captioning model and its settings."""
 
     captioner: Literal["attributes", "blip", "vlm", "tagger"] = Field(
-        description="attributes reads a sidecar file or the renderer; the others are models"
+        description="attributes reads attributes.json or the renderer; the others are models"
     )
-    model: str = Field(default="", description="hub id or folder; empty: the captioner's own")
-    threshold: float = Field(default=0.35, gt=0, lt=1, description="score from which a tagger's tag counts")
+    model: str = Field(default="", description="hub id or folder; empty: the captioner's default")
+    threshold: float = Field(default=0.35, gt=0, lt=1, description="minimum score of a tagger's tag")

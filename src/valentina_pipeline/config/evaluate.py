@@ -8,9 +8,9 @@ from valentina_pipeline.config.validation import StrictConfig
 class EvaluateConfig(StrictConfig):
     """Number and settings of the images that measure a LoRA."""
 
-    images_per_prompt: int = Field(ge=1, le=64, description="images of each variant")
-    steps: int = Field(ge=1, le=1000, description="of the sampler")
+    images_per_prompt: int = Field(ge=1, le=64, description="number of images for each prompt and variant")
+    steps: int = Field(ge=1, le=1000, description="sampler steps")
     guidance: float = Field(ge=0, le=30, description="scale of classifier-free guidance")
     bootstrap: int = Field(
-        default=1000, ge=100, le=100_000, description="resamples behind each confidence interval"
+        default=1000, ge=100, le=100_000, description="resamples of each confidence interval"
     )

@@ -6,41 +6,41 @@ from valentina_pipeline.config.validation import StrictConfig
 
 
 class IngestConfig(StrictConfig):
-    """Which images are taken in."""
+    """Sources and limits of ingested images."""
 
     count: int = Field(
-        default=30, ge=4, le=10_000, description="portraits to render when the source is the renderer"
+        default=30, ge=4, le=10_000, description="number of portraits to render if the source is the renderer"
     )
-    min_side: int = Field(ge=16, le=16_384, description="pixels of the shorter side")
+    min_side: int = Field(ge=16, le=16_384, description="minimum pixels of the shorter side")
     near_duplicate_bits: int = Field(
         default=3,
         ge=0,
         le=32,
-        description="images whose perceptual hashes differ in so few of 64 bits are one image",
+        description="images whose perceptual hashes differ in at most this many of 64 bits are duplicates",
     )
-    max_pixels: int = Field(ge=10_000, description="width times height")
-    max_bytes: int = Field(ge=10_000, description="size of the file")
+    max_pixels: int = Field(ge=10_000, description="maximum width times height")
+    max_bytes: int = Field(ge=10_000, description="maximum size of the file")
     min_sharpness: float = Field(
-        default=10, ge=0, description="variance of the Laplacian; 0 lets everything pass"
+        default=10, ge=0, description="variance of the Laplacian; 0 turns the check off"
     )
     brightness: tuple[float, float] = Field(
-        default=(0.08, 0.95), description="least and most mean luminance, in [0, 1]"
+        default=(0.08, 0.95), description="minimum and maximum mean luminance, in [0, 1]"
     )
     max_clipped: float = Field(default=0.7, ge=0, le=1, description="share of black and white pixels")
     max_noise: float = Field(default=20, gt=0, description="standard deviation in 8-bit levels")
     min_jpeg_quality: float = Field(
-        default=50, ge=0, le=100, description="as libjpeg counts; 0 lets everything pass"
+        default=50, ge=0, le=100, description="libjpeg's quality; 0 turns the check off"
     )
     max_letters: int = Field(
-        default=-1, ge=-1, description="of readable writing that pass; -1: not looked for"
+        default=-1, ge=-1, description="maximum number of readable letters; -1 turns the check off"
     )
     score_model: str = Field(
-        default="", description="a CLIP that scores pictures (CLIP-IQA), open_clip's name or folder"
+        default="", description="CLIP model for CLIP-IQA scores, open_clip's name or a folder"
     )
-    min_score: float = Field(default=0.3, ge=0, le=1, description="of CLIP-IQA")
-    brisque_model: str = Field(default="", description="a folder with OpenCV's files of BRISQUE; empty: none")
+    min_score: float = Field(default=0.3, ge=0, le=1, description="minimum CLIP-IQA score")
+    brisque_model: str = Field(default="", description="folder with OpenCV's BRISQUE files; empty: none")
     max_brisque: float = Field(default=50, ge=0, le=100, description="0 is natural, 100 distorted")
     upscale: str = Field(
-        default="", description="a Swin2SR, hub id or folder, for small but good pictures; empty: none"
+        default="", description="Swin2SR model for small but good images, hub id or folder; empty: none"
     )
-    hosts: tuple[str, ...] = Field(default=(), description="from which an https:// source may be read")
+    hosts: tuple[str, ...] = Field(default=(), description="hosts that https:// sources may be read from")

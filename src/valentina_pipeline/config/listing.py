@@ -1,4 +1,4 @@
-"""List every parameter: its value, where the value comes from, its range and its meaning."""
+"""List of all parameters: value, source, range and meaning."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,10 +20,10 @@ class Parameter:
     Attributes:
         stage: section of params.yaml.
         key: name in that section.
-        value: in force.
-        source: the layer that set it; each layer wins over the next.
+        value: the effective value.
+        source: the layer that sets it; each layer overrides the next.
         allowed: type and range, in words.
-        meaning: "" where the name says it all.
+        meaning: description, or "".
     """
 
     stage: str
@@ -37,7 +37,7 @@ class Parameter:
 def list_parameters(
     params: Mapping[str, Any], bases: Mapping[str, Any], concept: Mapping[str, Any]
 ) -> Iterator[Parameter]:
-    """Yield the parameters of every stage in the order of the stages; arguments as of `resolve_params`.
+    """Yield the parameters of every stage in the order of the stages; takes `resolve_params`' arguments.
 
     Raises:
         InvalidParameterError: a key is unknown, missing or out of range.

@@ -8,11 +8,11 @@ from valentina_pipeline.config.validation import StrictConfig
 
 
 class PublishConfig(StrictConfig):
-    """What the package says by default, and for which engines beside torch it has what draws."""
+    """Default preset of the package, and the engines besides torch that it contains."""
 
     default_preset: Literal["draft", "standard", "high", "ultra"] = Field(
-        default="standard", description="of requests that name none"
+        default="standard", description="preset of requests that name none"
     )
     engines: tuple[Literal["onnx", "native"], ...] = Field(
-        default=(), description="onnx: for ONNX Runtime; native: one file for stable-diffusion.cpp"
+        default=(), description="onnx: for ONNX Runtime; native: a single file for stable-diffusion.cpp"
     )

@@ -15,15 +15,13 @@ class RegisterConfig(StrictConfig):
         description="over the base model with the character's full description, in cosine similarity",
     )
     min_identity_ratio: float = Field(
-        default=0.8, ge=0, le=2, description="of the ceiling that real portraits reach"
+        default=0.8, ge=0, le=2, description="relative to the ceiling that real portraits reach"
     )
-    min_face_found: float = Field(
-        default=0.9, ge=0, le=1, description="share of images in which a face is found"
-    )
+    min_face_found: float = Field(default=0.9, ge=0, le=1, description="share of images with a detected face")
     max_clip_t_drop: float = Field(default=0.1, ge=0, le=1, description="relative to the base model")
     max_memorised: float = Field(
         default=0.1,
         ge=0,
         le=1,
-        description="share of images closer to a training image than two portraits are",
+        description="share of images closer to a training image than portraits are to each other",
     )
