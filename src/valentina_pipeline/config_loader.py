@@ -53,7 +53,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
         name = self.runtime_params["concept"]
         params, bases, concept = load_layers(self._root, name)
         try:
-            return resolve_params(_overlaid(params, chosen), bases, concept)
+            return resolve_params(_merge(params, chosen), bases, concept)
         except InvalidParameterError as err:
             raise ParameterUsageError(f"{err} (params.yaml, bases.yml, {name}.yml or --params)") from err
 
@@ -101,12 +101,12 @@ def _concept_file(folder: Path, name: object) -> Path:
     return folder / f"{name}.yml"
 
 
-def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         inner = merged.get(key)
         if isinstance(inner, Mapping) and isinstance(value, Mapping):
-            merged[key] = _overlaid(inner, value)
+            merged[key] = _merge(inner, value)
         else:
             merged[key] = value
     return merged

@@ -111,7 +111,7 @@ def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> dict[str, dic
             an entry is versioned by Kedro as well; a path is outside the project; or a parameter or
             `metadata.dvc` is unknown.
     """
-    _refuse_two_writers(pipelines, catalog)
+    _check_single_writers(pipelines, catalog)
     return {name: _stage(name, pipeline, catalog) for name, pipeline in pipelines.items()}
 
 
@@ -180,7 +180,7 @@ def _out(name: str, catalog: Catalog) -> tuple[str, str | dict[str, Any]]:
     return kind, {path: options} if options else path
 
 
-def _refuse_two_writers(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> None:
+def _check_single_writers(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> None:
     written = [
         (PurePosixPath(_path(entry, catalog)), stage, entry)
         for stage, pipeline in pipelines.items()

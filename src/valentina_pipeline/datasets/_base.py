@@ -22,7 +22,7 @@ NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 """An image's name: no suffix, at most one subfolder."""
 
 
-class _OnDisk(AbstractDataset[Saved, Loaded]):
+class _PathDataset(AbstractDataset[Saved, Loaded]):
     """Base of all datasets here: a file or folder at one path.
 
     Args:
@@ -40,13 +40,13 @@ class _OnDisk(AbstractDataset[Saved, Loaded]):
     def _exists(self) -> bool:
         return self._path.exists()
 
-    def _present(self) -> Path:
+    def _require_path(self) -> Path:
         if not self._exists():
             raise DatasetError(f"{self._path} is missing: run the stage that writes it, or `dvc checkout`")
         return self._path
 
 
-def _linked(source: Path, file: Path) -> None:
+def _link_or_copy(source: Path, file: Path) -> None:
     """Hard-link `source` as `file`, or copy it where the file system does not support links."""
     try:
         os.link(source, file)
@@ -55,7 +55,7 @@ def _linked(source: Path, file: Path) -> None:
 
 
 @contextmanager
-def _replacing_folder(path: Path) -> Iterator[Path]:
+def _atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that replaces `path` if the block succeeds."""
     partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
     for leftover in (partial, former):  # left by a killed run
@@ -72,13 +72,13 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _rounded(value: Any, where: str) -> Any:
+def _round_floats(value: Any, where: str) -> Any:
     if hasattr(value, "tolist"):  # numpy's numbers and arrays
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): _rounded(inner, f"{where}: {key}") for key, inner in value.items()}
+        return {str(key): _round_floats(inner, f"{where}: {key}") for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
+        return [_round_floats(inner, f"{where}[{index}]") for index, inner in enumerate(value)]
     if isinstance(value, float):
         if not math.isfinite(value):
             raise DatasetError(f"{where} is {value}: numbers must be finite")

@@ -3,11 +3,11 @@
 import pandas as pd
 from kedro.io import DatasetError
 
-from valentina_pipeline.datasets._base import _OnDisk, logger
+from valentina_pipeline.datasets._base import _PathDataset, logger
 from valentina_pipeline.integrations import captions
 
 
-class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
+class ReviewedCsv(_PathDataset[pd.DataFrame, pd.DataFrame]):
     """Machine captions and people's edits and verdicts, which every rerun keeps: integrations/captions.py.
 
     Saves a table [sha256, source_name, machine]; loads [sha256, caption, rejected], where a person's text
@@ -17,7 +17,7 @@ class ReviewedCsv(_OnDisk[pd.DataFrame, pd.DataFrame]):
     def load(self) -> pd.DataFrame:
         """Return one caption for each image: the person's if there is one, else the machine's."""
         try:
-            table = captions.read(self._present())
+            table = captions.read(self._require_path())
         except captions.InvalidCaptionsError as err:
             raise DatasetError(str(err)) from err
         caption = table["human"].where(table["human"] != "", table["machine"])

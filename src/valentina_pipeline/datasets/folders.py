@@ -6,10 +6,10 @@ from pathlib import Path
 from kedro.io import DatasetError
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.datasets._base import _OnDisk, _replacing_folder
+from valentina_pipeline.datasets._base import _atomic_folder, _PathDataset
 
 
-class Folder(_OnDisk[None, Path]):
+class Folder(_PathDataset[None, Path]):
     """A read-only source folder: loads its path."""
 
     def load(self) -> Path:
@@ -23,14 +23,14 @@ class Folder(_OnDisk[None, Path]):
         raise DatasetError(f"{self._path} is a read-only source dataset")
 
 
-class FileFolder(_OnDisk[Mapping[str, bytes | Path], Path]):
+class FileFolder(_PathDataset[Mapping[str, bytes | Path], Path]):
     """A folder of files: saves relative path -> content or file to copy, loads the folder's path."""
 
     def load(self) -> Path:
         """Return the folder's path."""
-        return self._present()
+        return self._require_path()
 
     def save(self, data: Mapping[str, bytes | Path]) -> None:
         """Replace the folder by these files; a path outside the folder is an error."""
-        with _replacing_folder(self._path) as folder:
+        with _atomic_folder(self._path) as folder:
             atomic_files.write(data, folder)

@@ -8,7 +8,7 @@ from kedro.io import DatasetError
 from PIL import Image
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.datasets._base import NAME, _linked, _OnDisk, _replacing_folder
+from valentina_pipeline.datasets._base import NAME, _atomic_folder, _link_or_copy, _PathDataset
 from valentina_pipeline.image.io import png
 
 Picture: TypeAlias = Image.Image | bytes | Path
@@ -47,7 +47,7 @@ class Images(Mapping[str, Image.Image]):
         return len(self._names)
 
 
-class ImageFolder(_OnDisk[Pictures, Images]):
+class ImageFolder(_PathDataset[Pictures, Images]):
     """A folder of PNG files.
 
     Saves (name, picture) pairs one at a time, so that a stage can yield them. A picture is an image, whose
@@ -56,12 +56,12 @@ class ImageFolder(_OnDisk[Pictures, Images]):
 
     def load(self) -> Images:
         """Return the images by name, opened lazily, in RGB."""
-        return Images(self._present())
+        return Images(self._require_path())
 
     def save(self, data: Pictures) -> None:
         """Replace the folder by these images."""
         pairs = data.items() if isinstance(data, Mapping) else data
-        with _replacing_folder(self._path) as folder:
+        with _atomic_folder(self._path) as folder:
             for name, picture in pairs:
                 if not NAME.fullmatch(name):
                     raise DatasetError(f"{name!r} is not a valid name for an image in {self._path}")
@@ -70,17 +70,17 @@ class ImageFolder(_OnDisk[Pictures, Images]):
                     raise DatasetError(f"{self._path}: two images are named {name!r}")
                 file.parent.mkdir(exist_ok=True)
                 if isinstance(picture, Path):
-                    _linked(picture, file)
+                    _link_or_copy(picture, file)
                 else:
                     file.write_bytes(picture if isinstance(picture, bytes) else png.encode(picture))
 
 
-class ImageFile(_OnDisk[Image.Image, Image.Image]):
+class ImageFile(_PathDataset[Image.Image, Image.Image]):
     """One PNG file."""
 
     def load(self) -> Image.Image:
         """Return the image in RGB, with its PNG texts in `info["text"]`."""
-        return png.decode(self._present().read_bytes())
+        return png.decode(self._require_path().read_bytes())
 
     def save(self, data: Image.Image) -> None:
         """Write the image with the PNG texts in its `info["text"]`."""

@@ -2,12 +2,12 @@
 
 from kedro.io import DatasetError
 
-from valentina_pipeline.datasets._base import _OnDisk
+from valentina_pipeline.datasets._base import _PathDataset
 from valentina_pipeline.domain.rights import InvalidLedgerError, RightsRecord
 from valentina_pipeline.integrations import ledgers
 
 
-class RightsLedgers(_OnDisk[None, tuple[RightsRecord, ...]]):
+class RightsLedgers(_PathDataset[None, tuple[RightsRecord, ...]]):
     """A folder of rights ledgers: loads their records; see domain/rights.py and integrations/ledgers.py."""
 
     def load(self) -> tuple[RightsRecord, ...]:

@@ -8,17 +8,17 @@ import pandas as pd
 from kedro_datasets.pandas import ParquetDataset
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.datasets._base import _OnDisk
+from valentina_pipeline.datasets._base import _PathDataset
 from valentina_pipeline.integrations import tables
 
 
-class Csv(_OnDisk[pd.DataFrame, pd.DataFrame]):
+class Csv(_PathDataset[pd.DataFrame, pd.DataFrame]):
     """A table as CSV without an index; texts cannot act as spreadsheet formulas: integrations/tables.py.
 
     Args:
-        filepath: see `_OnDisk`.
+        filepath: see `_PathDataset`.
         texts: read every cell as text, empty cells as "".
-        metadata: see `_OnDisk`.
+        metadata: see `_PathDataset`.
     """
 
     def __init__(self, *, filepath: str, texts: bool = False, metadata: dict[str, Any] | None = None) -> None:
@@ -27,7 +27,7 @@ class Csv(_OnDisk[pd.DataFrame, pd.DataFrame]):
 
     def load(self) -> pd.DataFrame:
         """Return the table."""
-        return tables.from_csv(self._present(), **self._read_options)
+        return tables.from_csv(self._require_path(), **self._read_options)
 
     def save(self, data: pd.DataFrame) -> None:
         """Write the table."""

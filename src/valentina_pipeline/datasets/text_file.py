@@ -1,15 +1,15 @@
 """Dataset of one text file."""
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.datasets._base import _OnDisk
+from valentina_pipeline.datasets._base import _PathDataset
 
 
-class TextFile(_OnDisk[str, str]):
+class TextFile(_PathDataset[str, str]):
     """One UTF-8 text file."""
 
     def load(self) -> str:
         """Return the text."""
-        return self._present().read_bytes().decode()
+        return self._require_path().read_bytes().decode()
 
     def save(self, data: str) -> None:
         """Write the text as it is."""

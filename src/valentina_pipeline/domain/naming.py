@@ -29,10 +29,10 @@ Value = TypeVar("Value")
 
 def canonical(name: str) -> str:
     """Return a name in the standards' reading, without https://."""
-    text = _schemeless(name)
+    text = _strip_scheme(name)
     if "%" in text:
-        text = ESCAPES.sub(_unreserved, text)
-    return unicodedata.normalize("NFC", _without_dots(text))
+        text = ESCAPES.sub(_decode_unreserved, text)
+    return unicodedata.normalize("NFC", _remove_dot_segments(text))
 
 
 def permits(covers: str, name: str) -> bool:
@@ -71,20 +71,20 @@ def by_name(values: Mapping[str, Value]) -> dict[str, Value]:
 
 @lru_cache(maxsize=1024)  # a name is compared with each record
 def _readings(name: str) -> tuple[str, str]:
-    lenient = _schemeless(name)
+    lenient = _strip_scheme(name)
     for _ in range(MAX_UNESCAPES):
         if "%" not in lenient or (decoded := unquote(lenient)) == lenient:
             break
         lenient = decoded
     slashes = re.sub(r"/{2,}", "/", lenient.replace("\\", "/"))
-    return canonical(name), unicodedata.normalize("NFC", _without_dots(slashes))
+    return canonical(name), unicodedata.normalize("NFC", _remove_dot_segments(slashes))
 
 
-def _schemeless(name: str) -> str:
+def _strip_scheme(name: str) -> str:
     return name[8:] if name[:8].lower() == "https://" else name
 
 
-def _unreserved(escapes: "re.Match[str]") -> str:
+def _decode_unreserved(escapes: "re.Match[str]") -> str:
     """Decode escapes that RFC 3986 calls unnecessary, and escaped letters outside ASCII."""
     content = unquote_to_bytes(escapes[0])
     try:
@@ -94,7 +94,7 @@ def _unreserved(escapes: "re.Match[str]") -> str:
     return "".join(letter if ord(letter) > 127 else quote(letter, safe="~") for letter in letters)
 
 
-def _without_dots(path: str) -> str:
+def _remove_dot_segments(path: str) -> str:
     """Remove `.` and `..` segments from a path, never going above its root: RFC 3986, 5.2.4."""
     if not {".", ".."} & set(parts := path.split("/")):
         return path
@@ -108,7 +108,7 @@ def _without_dots(path: str) -> str:
     return "/".join([*kept, ""] if parts[-1] in (".", "..") and kept[-1:] != [""] else kept)
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     """Normalize case, width, invisible characters and runs of spaces."""
     visible = "".join(char for char in text if unicodedata.category(char) != INVISIBLE)
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", visible).casefold())
@@ -117,10 +117,10 @@ def _folded(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _folded_readings(name: str) -> frozenset[str]:
-    return frozenset(_folded(form) for form in _readings(name))
+    return frozenset(_fold(form) for form in _readings(name))
 
 
-def _starred(name: str) -> str:
+def _escape_name(name: str) -> str:
     """Return the shell pattern of a name in which only `*` is special."""
     return re.sub(r"[\[?]", r"[\g<0>]", name)
 
@@ -134,11 +134,13 @@ def _split(covers: str) -> tuple[bool, str]:
 @lru_cache(maxsize=4096)
 def _permitting(covers: str) -> tuple["re.Pattern[str]", ...]:
     is_pattern, text = _split(covers)
-    return tuple(re.compile(translate(form if is_pattern else _starred(form))) for form in _readings(text))
+    return tuple(
+        re.compile(translate(form if is_pattern else _escape_name(form))) for form in _readings(text)
+    )
 
 
 @lru_cache(maxsize=4096)
 def _prohibiting(covers: str) -> tuple["re.Pattern[str]", ...]:
     _, text = _split(covers)
-    forms = {syntax for form in _folded_readings(text) for syntax in (form, _starred(form))}
+    forms = {syntax for form in _folded_readings(text) for syntax in (form, _escape_name(form))}
     return tuple(re.compile(translate(form)) for form in sorted(forms))

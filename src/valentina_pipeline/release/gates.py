@@ -122,7 +122,7 @@ def decide(
     if recorded and recorded["content_hash"] == candidate.content_hash and recorded["gates"] == verdicts:
         return dict(recorded)
     held = all(gate.passed for gate in results.values())
-    wins, why, compared = _compared(candidate, champion) if held else (False, [], None)
+    wins, why, compared = _compare_with_champion(candidate, champion) if held else (False, [], None)
     return {
         "status": CHAMPION if held and wins else CANDIDATE,
         "reasons": [*(gate.sentence() for gate in results.values()), *why],
@@ -132,7 +132,7 @@ def decide(
     }
 
 
-def _compared(
+def _compare_with_champion(
     candidate: Candidate, champion: Champion | None
 ) -> tuple[bool, list[str], dict[str, Any] | None]:
     """Return whether the candidate wins, why, and what it was compared with."""
@@ -147,7 +147,9 @@ def _compared(
             "this one."
         )
         return False, [reason], None
-    own, other = (_rounded(side) for side in (candidate.metrics["identity"]["lora"], champion.identity))
+    own, other = (
+        _round_interval(side) for side in (candidate.metrics["identity"]["lora"], champion.identity)
+    )
     wins = own["low"] > other["high"]
     reason = (
         f"Identity {_interval(own)} {'lies' if wins else 'does not lie'} beyond the present champion's "
@@ -156,7 +158,7 @@ def _compared(
     return wins, [reason], {"content_hash": champion.content_hash, "identity": other}
 
 
-def _rounded(figure: Mapping[str, float]) -> dict[str, float]:
+def _round_interval(figure: Mapping[str, float]) -> dict[str, float]:
     return {name: round(figure[name], DECIMALS) for name in ("mean", "low", "high")}
 
 

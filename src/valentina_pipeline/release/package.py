@@ -48,11 +48,11 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
         raise ValueError(f"{parts.lora} contains no LoRA: run train_lora again")
     rights = rights_summary(parts.rights, parts.used_pictures)
     written: dict[str, bytes | Path] = {
-        "concept.json": _json(_concept(parts, lora)),
+        "concept.json": _json(_concept_json(parts, lora)),
         "base.json": _json({**parts.base.model_dump(), "sha256": parts.base_hash}),
         "rights.json": _json(rights),
         "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
-        **_recipes(parts, lora),
+        **_external_tool_files(parts, lora),
         "scenes.json": _json([{"name": name, **asdict(scene)} for name, scene in parts.scenes.items()]),
         "identity.json": _json(identity(parts.faces, parts.used_pictures, parts.metrics, parts.decision)),
         "metrics.json": _json(UNMEASURED if parts.metrics is None else parts.metrics),
@@ -61,12 +61,12 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
         "LICENSE": licence(parts.rights, parts.base, parts.publish.engines).encode(),
         **({} if parts.grid is None else {"grid.png": parts.grid}),
     }
-    networks = _joined(
+    networks = _merge_files(
         bundle_base(parts.base, parts.base_folder),
         controls(parts.base, parts.controls),
-        _embedder(parts.base, Path(parts.embedder)),
+        _bundle_embedder(parts.base, Path(parts.embedder)),
     )
-    files = _joined(written, lora, networks, parts.engines, parts.code, parts.model)
+    files = _merge_files(written, lora, networks, parts.engines, parts.code, parts.model)
     return {**files, "SHA256SUMS": sha256sums(files)}
 
 
@@ -176,7 +176,7 @@ def bundle_base(base: BaseConfig, folder: Path) -> dict[str, Path]:
     return {f"base/{file.relative_to(folder).as_posix()}": file for file in found}
 
 
-def _embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
+def _bundle_embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
     """Return the face embedder's weights, bundled if the base model is."""
     return {FACES_FILE: file} if base.embed and file.suffix == ".safetensors" else {}
 
@@ -195,7 +195,7 @@ def sha256sums(files: Mapping[str, bytes | Path]) -> bytes:
     return "".join(lines).encode()
 
 
-def _recipes(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, bytes]:
+def _external_tool_files(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, bytes]:
     """Return the files for other programs; ComfyUI needs a LoRA in kohya's format without new tokens."""
     table = presets(parts.base, parts.evaluate, parts.publish)
     image = external_tools.example_image(parts.concept, table["presets"][table["default"]])
@@ -210,7 +210,7 @@ def _recipes(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, byte
     return files
 
 
-def _concept(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, Any]:
+def _concept_json(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, Any]:
     character = parts.concept
     return {
         "name": character.name,
@@ -224,7 +224,7 @@ def _concept(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, Any]
     }
 
 
-def _joined(
+def _merge_files(
     *groups: Mapping[str, bytes | Path] | Mapping[str, Path] | Mapping[str, bytes],
 ) -> dict[str, bytes | Path]:
     files: dict[str, bytes | Path] = {}

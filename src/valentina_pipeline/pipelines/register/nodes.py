@@ -63,7 +63,7 @@ def register_candidate(
     content, base_hash = content_identity(inputs)
     registry = Registry(inputs.root, concept["trigger"])
     present, known = registry.champion(), registry.find(content_hash=content)
-    recorded = _recorded(present, known, inputs.root / DECISION.format(concept=concept["trigger"]))
+    recorded = _earlier_decision(present, known, inputs.root / DECISION.format(concept=concept["trigger"]))
     decision = decide(
         Candidate(content, base_hash, metrics),
         _champion(present),
@@ -79,7 +79,9 @@ def register_candidate(
     return decision
 
 
-def _recorded(present: "Version | None", known: "Version | None", file: Path) -> dict[str, Any] | None:
+def _earlier_decision(
+    present: "Version | None", known: "Version | None", file: Path
+) -> dict[str, Any] | None:
     """Return the earlier decision on this content, if any."""
     if known is not None:
         decision: dict[str, Any] = json.loads(known.tags["record"])
