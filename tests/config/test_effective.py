@@ -109,7 +109,7 @@ def test_an_unknown_key_or_a_value_out_of_range_is_named(
         ({"keep": "loss", "look_every": 0}, "keep: loss needs look_every"),
         ({"patience": 2}, "patience needs keep: loss or identity"),
         ({"targets": "to_["}, "is not a valid regular expression"),
-        ({"formats": ["kohya"]}, "formats needs diffusers"),
+        ({"formats": ["kohya"]}, "formats must contain diffusers"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused_and_say_why(

@@ -94,5 +94,5 @@ def test_a_name_is_itself(name: str) -> None:
 
 def test_values_are_found_by_any_spelling_of_a_name() -> None:
     assert by_name({PC: 1, "a.png": 2})[canonical(MAC)] == 1
-    with pytest.raises(ValueError, match="there twice"):
+    with pytest.raises(ValueError, match="occurs twice"):
         by_name({PC: 1, MAC: 2})
