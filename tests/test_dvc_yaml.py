@@ -152,7 +152,7 @@ def test_an_entry_that_dvc_cannot_keep_is_refused(output: dict[str, Any], messag
 
 @pytest.mark.parametrize("parameter", ["train", "train_lora.rank"])
 def test_a_parameter_that_nobody_makes_is_refused(parameter: str) -> None:
-    with pytest.raises(dvc_yaml.InvalidDagError, match=f"params:{parameter} is nothing"):
+    with pytest.raises(dvc_yaml.InvalidDagError, match=f"params:{parameter} is unknown"):
         dvc_yaml.stages({"first": wired(["a", f"params:{parameter}"], None)}, {"a": entry("a")})
 
 
