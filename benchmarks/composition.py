@@ -20,7 +20,7 @@ from PIL import Image
 from valentina_pipeline.common.threads import reproducible
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image import renderer
-from valentina_pipeline.image.lora.formats import AdapterMetadata, code_hash
+from valentina_pipeline.image.lora.formats import AdapterMetadata
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.image.models.weights import base_hash
 from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, caption_from_traits
@@ -75,7 +75,6 @@ def style(about: PackageInfo, folder: Path) -> bytes:
         TRIGGER,
         base_hash(base.folder),
         data_hash(samples),
-        code_hash(),
         about.base.resolution,
         base.prediction_type,
     )

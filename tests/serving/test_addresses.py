@@ -71,19 +71,20 @@ def test_serving_asks_none(package: Path, pictures: Path, tmp_path: Path) -> Non
 import base64, pathlib, sys, time
 from fastapi.testclient import TestClient
 from valentina_pipeline.serving.api.app import create_app
-from valentina_pipeline.serving.jobs.dispatcher import Desk
+from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.database import sqlite
-from valentina_pipeline.serving.jobs import Jobs
-from valentina_pipeline.serving.api.auth import Gate
+from valentina_pipeline.serving.jobs.store import JobStore
+from valentina_pipeline.serving.api.auth import ApiKeyAuth
 from valentina_pipeline.serving.jobs.metrics import Metrics
-from valentina_pipeline.serving.api.service import Server
+from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.inference.package import read
-from valentina_pipeline.serving.jobs.worker import Opening
+from valentina_pipeline.serving.jobs.worker import WorkerConfig
 if __name__ == "__main__":
     package, pictures, state = map(pathlib.Path, sys.argv[1:])
-    store, metrics = Jobs(sqlite(state)), Metrics()
-    desk = Desk(store, read(package), Opening(package, state / "c2pa"), state / "images", metrics)
-    app = create_app(Server({}, desk, Gate({}), metrics))
+    store, metrics = JobStore(sqlite(state)), Metrics()
+    config = WorkerConfig(package, state / "c2pa")
+    desk = Dispatcher(store, read(package), config, state / "images", metrics)
+    app = create_app(GenerationService({}, desk, ApiKeyAuth({}), metrics))
     with TestClient(app, "http://localhost") as http:
         for file in sorted(pictures.iterdir()):
             given = base64.b64encode(file.read_bytes()).decode()
@@ -109,7 +110,7 @@ def test_ingest_asks_none(pictures: Path, tmp_path: Path) -> None:
     code = f"""
 import pathlib, sys
 from portraits import CONCEPT, RIGHTS
-from valentina_pipeline.integrations.sources import BadSource, source
+from valentina_pipeline.integrations.sources import InvalidSourceError, source
 from valentina_pipeline.pipelines.ingest.nodes import ingest_images
 if __name__ == "__main__":
     raw = pathlib.Path(sys.argv[2])
@@ -120,7 +121,7 @@ if __name__ == "__main__":
         if playlist.is_file():
             try:
                 print(source(str(playlist), raw, cache=raw / "cache").entries())
-            except BadSource as err:
+            except InvalidSourceError as err:
                 print("cannot be read as a video" in str(err))
 """
     told = ended_well(offline.run(code, pictures, raw))

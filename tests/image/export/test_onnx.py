@@ -29,10 +29,10 @@ REQUESTS = [
 AGAIN = """
 import sys
 from pathlib import Path
-from valentina_pipeline.config import BaseConfig
-from valentina_pipeline.image import export
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.image.export.onnx import export_onnx, fuse_lora
 config, learned, target = sys.argv[1:]
-export.onnx(export.fused(BaseConfig.model_validate_json(config), Path(), Path(learned)), Path(target))
+export_onnx(fuse_lora(BaseConfig.model_validate_json(config), Path(), Path(learned)), Path(target))
 """
 
 

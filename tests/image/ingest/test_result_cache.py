@@ -75,26 +75,26 @@ from contextlib import closing
 from datetime import date
 from functools import partial
 from pathlib import Path
-from valentina_pipeline.config import IngestConfig
+from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.common.parallel import each
-from valentina_pipeline.image.ingest import ingest
-from valentina_pipeline.image.ingest.screening import Intake
-from valentina_pipeline.image.ingest.source_image import Original
+from valentina_pipeline.common.parallel import parallel_map
+from valentina_pipeline.image.ingest.ingest import ingest
+from valentina_pipeline.image.ingest.screening import ScreeningContext
+from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.ingest.result_cache import ResultCache
-from valentina_pipeline.image.safety import ContentFilter
+from valentina_pipeline.image.safety.content_filter import ContentFilter
 from valentina_pipeline.integrations.sources import LocalFolder
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     place = LocalFolder(root / "in")
-    originals = [Original(e.name, partial(place.read, e, 10**7), {}, e.version) for e in place.entries()]
+    originals = [SourceImage(e.name, partial(place.read, e, 10**7), {}, e.version) for e in place.entries()]
     limits, rights = IngestConfig(**json.loads(sys.argv[2])), RightsRecord(**json.loads(sys.argv[3]))
     judged = []
     def counted(work, items):
-        return each(work, (judged.append(item) or item for item in items), workers=2)
+        return parallel_map(work, (judged.append(item) or item for item in items), workers=2)
     with closing(ResultCache(root / "journal")) as journal:
-        intake = Intake(limits, (rights,), date(2024, 6, 7), ContentFilter().unsafe)
+        intake = ScreeningContext(limits, (rights,), date(2024, 6, 7), ContentFilter().unsafe)
         images, _, _ = ingest(originals, intake, journal, counted)
         print(len(judged), *sorted(images), flush=True)
 """
