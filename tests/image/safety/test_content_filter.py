@@ -139,8 +139,8 @@ def test_the_detector_sees_a_small_picture_with_blue_first() -> None:
 
 
 def test_looking_reports_to_nobody(tmp_path: Path) -> None:
-    look = "from valentina_pipeline.image.safety.content_filter import ContentFilter; from portraits import noise; "
-    look += "assert ContentFilter().unsafe(noise(1)) is None"
+    look = "from valentina_pipeline.image.safety.content_filter import ContentFilter; "
+    look += "from portraits import noise; assert ContentFilter().unsafe(noise(1)) is None"
     place = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     subprocess.run([sys.executable, "-c", look], check=True, env={**inherited, **place})
