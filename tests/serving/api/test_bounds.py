@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 
 from given import dunes, pictured
 from valentina_pipeline.integrations.bounded import configure
-from valentina_pipeline.serving.api import app as serving_app
+from valentina_pipeline.serving.api import routes
 from valentina_pipeline.serving.api.app import create_app
 from valentina_pipeline.serving.api.auth import ApiKeyAuth, Key, create_key
 from valentina_pipeline.serving.api.service import GenerationService
@@ -190,7 +190,7 @@ def test_who_hangs_up_is_forgotten_and_streams_of_one_key_are_bounded(
     url, key = f"{kept.url.replace('http', 'ws')}/v1/jobs/{job}/ws", {"x-api-key": kept.key}
     kept.server.gate._left.clear()
     monkeypatch.setattr(kept.server.gate, "request", lambda owner: None)
-    lines = [connect(url, additional_headers=key) for _ in range(serving_app.MOST_STREAMS_EACH)]
+    lines = [connect(url, additional_headers=key) for _ in range(routes.MAX_STREAMS_PER_KEY)]
     with pytest.raises(InvalidStatus) as crowded:
         connect(url, additional_headers=key)
     assert crowded.value.response.status_code == 429
