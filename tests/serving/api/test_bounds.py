@@ -97,7 +97,7 @@ def test_a_stranger_s_body_is_not_read(kept: Kept) -> None:
         line.sendall(head.encode() + b'{"prompt": "')
         begun = time.monotonic()
         answer = line.recv(4096)
-    assert answer.startswith(b"HTTP/1.1 401") and b"this needs an API key" in answer
+    assert answer.startswith(b"HTTP/1.1 401") and b"an API key is required" in answer
     assert time.monotonic() - begun < 5
 
 

@@ -20,7 +20,7 @@ from serving.api.test_app import Running, running
 from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.image.io import png
 from valentina_pipeline.serving.api.auth import Key, create_key
-from valentina_pipeline.serving.api.web import BUILT
+from valentina_pipeline.serving.api.web import PAGE_FOLDER
 from waiting import until
 
 TALL = {"width": 1280, "height": 2400}
@@ -443,7 +443,7 @@ def test_the_page_comes_with_a_strict_policy_and_needs_no_build(served: Running)
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     for name in re.findall(r'(?:src|href)="(/[^"]+)"', answer.text):
-        assert served.http.get(name).content == (BUILT / Path(name).name).read_bytes()
+        assert served.http.get(name).content == (PAGE_FOLDER / Path(name).name).read_bytes()
 
 
 def test_the_documentation_comes_whole_from_here(served: Running, browser: Browser) -> None:

@@ -29,14 +29,14 @@ HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 
 
 class LatencyMiddleware:
-    """Measures how long answers take to begin; those that stream go on for as long as a job does."""
+    """Measures the latency until a response begins. Streams then last as long as their job."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
+        """Handle an ASGI request."""
         begun = time.perf_counter()
 
         async def send_timed(message: Message) -> None:
@@ -49,12 +49,12 @@ class LatencyMiddleware:
 
 def create_app(server: GenerationService) -> FastAPI:
     """Return the API of a server; it starts and stops the dispatcher with itself."""
-    # its scripts and styles come from here; ReDoc's would not all
+    # serves its own scripts and styles; ReDoc would load some from elsewhere
     app = FastAPIOffline(
         redoc_url=None,
         static_url="/docs/files",
         title=f"Valentina Pipeline: {server.about.name}",
-        description="Draws a published character. Every image is marked as generated.",
+        description="Generates images of a published character. Every image is marked as generated.",
         lifespan=partial(_lifespan, server),
         max_body_size=LARGEST_PICTURE,
         swagger_ui_parameters={"validatorUrl": None},
@@ -81,7 +81,7 @@ def _add_middleware(app: FastAPI, server: GenerationService) -> None:
     """Add the limits of bodies, the check of hosts, the security headers and the measurement of latency."""
     limits = {"largest": LARGEST_PICTURE, "most": 2 * LARGEST_PICTURE}
     app.add_middleware(BodyLimits, admit=partial(identify, server.gate), refuse=http_error_response, **limits)
-    if server.gate.open:  # a page of another site must not reach a server that asks for no key
+    if server.gate.open:  # a page of another site must not reach a server without keys
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
     app.add_middleware(Enclosed)
     app.add_middleware(LatencyMiddleware, metrics=server.metrics)

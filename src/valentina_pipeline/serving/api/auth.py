@@ -1,4 +1,4 @@
-"""API keys: who may ask, how often and for how much. A file has their hashes; nobody has the keys."""
+"""API keys: their owners, rates and daily quotas. The key file holds only hashes of the keys."""
 
 import secrets
 import time
@@ -10,30 +10,30 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from valentina_pipeline.domain.artifacts import sha256
 
 PREFIX = "vp_"
-LONGEST_NAME = 100
+MAX_NAME_CHARS = 100
 DAY = 24 * 3600.0
 LOCAL = "local"
-"""Who asks where no key is configured."""
+"""Owner of all requests where no key is configured."""
 
 
 class InvalidKeysError(ValueError):
-    """The file of keys cannot be read; the message says what is wrong."""
+    """The key file is invalid; the message says why."""
 
 
 class RateLimitError(Exception):
-    """A key's rate or quota is used up.
+    """A key's rate or quota is exceeded.
 
     Attributes:
-        wait: seconds until asking makes sense again.
+        wait: seconds until a retry can succeed.
     """
 
-    def __init__(self, why: str, wait: float) -> None:
-        super().__init__(why)
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
         self.wait = wait
 
 
 class Key(BaseModel):
-    """What the file says of a key. The file is a mapping: name -> these fields."""
+    """Entry of the key file, a mapping of names to such entries."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,30 +46,30 @@ def read_keys(file: Path) -> dict[str, Key]:
     """Return the keys of a YAML file by name.
 
     Raises:
-        InvalidKeysError: it is missing or wrong.
+        InvalidKeysError: the file is missing or invalid.
     """
     import yaml
 
     try:
         entries = yaml.safe_load(file.read_text("utf-8")) or {}
         if not isinstance(entries, Mapping):
-            raise InvalidKeysError(f"{file} has to map names to keys' hashes")
+            raise InvalidKeysError(f"{file} must map names to keys' hashes")
         keys = {str(name): Key.model_validate(fields) for name, fields in entries.items()}
     except (OSError, yaml.YAMLError, ValidationError) as err:
         raise InvalidKeysError(f"{file}: {err}") from err
-    if too_long := [name for name in keys if len(name) > LONGEST_NAME]:
+    if too_long := [name for name in keys if len(name) > MAX_NAME_CHARS]:
         raise InvalidKeysError(
-            f"{file}: the name {too_long[0][:20]}... has more than {LONGEST_NAME} characters"
+            f"{file}: the name {too_long[0][:20]}... has more than {MAX_NAME_CHARS} characters"
         )
     if LOCAL in keys or not keys:
         raise InvalidKeysError(
-            f"{file}: names no key, or one {LOCAL!r}, which is who asks where there are none"
+            f"{file} must name at least one key, and none {LOCAL!r}: it is reserved for servers without keys"
         )
     return keys
 
 
 def create_key(name: str) -> tuple[str, str]:
-    """Return a new key, and the lines about it for the file.
+    """Return a new key and its lines for the key file.
 
     A plain hash is enough: 256 random bits cannot be guessed, however fast the hash.
     """
@@ -81,11 +81,11 @@ def create_key(name: str) -> tuple[str, str]:
 
 
 class ApiKeyAuth:
-    """Tells who asks, and stops who asks too much.
+    """Maps keys to their owners and enforces their rates.
 
     Args:
-        keys: by name; without any, everybody is `LOCAL` and unbounded.
-        clock: seconds, from anywhere.
+        keys: by name; without any, every caller is `LOCAL` and unlimited.
+        clock: monotonic seconds.
     """
 
     def __init__(self, keys: Mapping[str, Key], clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,18 +96,18 @@ class ApiKeyAuth:
 
     @property
     def open(self) -> bool:
-        """Whether no key is needed."""
+        """True where no key is needed."""
         return not self._keys
 
     def owner(self, given: str) -> str | None:
-        """Return whose key this is, or None. Looking up a hash leaks nothing of the key by its timing."""
+        """Return the owner of a key, or None. The lookup by hash leaks nothing of the key by its timing."""
         return LOCAL if self.open else self._names.get(sha256(given.encode()))
 
     def request(self, owner: str) -> None:
         """Count a request.
 
         Raises:
-            RateLimitError: the rate is used up.
+            RateLimitError: the rate is exceeded.
         """
         if self.open:
             return
@@ -115,9 +115,11 @@ class ApiKeyAuth:
         left, then = self._left.get(owner, (float(rate), now))
         left = min(float(rate), left + (now - then) * rate / 60)
         if left < 1:
-            raise RateLimitError(f"{rate} requests a minute are this key's rate", (1 - left) * 60 / rate)
+            raise RateLimitError(
+                f"this key's rate of {rate} requests per minute is exceeded", (1 - left) * 60 / rate
+            )
         self._left[owner] = (left - 1, now)
 
     def images_per_day(self, owner: str) -> int | None:
-        """Return the quota of an owner, which the queue counts; None for no bound."""
+        """Return the daily quota of an owner, which the queue enforces; None is unlimited."""
         return None if self.open else self._keys[owner].images_per_day

@@ -48,35 +48,35 @@ def add_error_handlers(app: FastAPI, desk: Dispatcher) -> None:
     """Answer every error in one form, which OpenAI's clients read."""
 
     @app.exception_handler(InvalidRequestError)
-    async def bad(_: Request, err: InvalidRequestError) -> JSONResponse:
+    async def invalid_request(_: Request, err: InvalidRequestError) -> JSONResponse:
         return error_response(422, "invalid_request_error", str(err), err.field)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, err: RequestValidationError) -> JSONResponse:
+    async def invalid_body(_: Request, err: RequestValidationError) -> JSONResponse:
         first = err.errors()[0]
         field = ".".join(map(str, first["loc"][1:]))
         return error_response(422, "invalid_request_error", f"{field}: {first['msg']}".lstrip(": "), field)
 
     @app.exception_handler(UnsafePromptError)
-    async def unsafe(_: Request, err: UnsafePromptError) -> JSONResponse:
+    async def unsafe_prompt(_: Request, err: UnsafePromptError) -> JSONResponse:
         return error_response(400, "content_policy_violation", str(err), "prompt")
 
     @app.exception_handler(InvalidPackageError)
-    async def revoked(_: Request, err: InvalidPackageError) -> JSONResponse:
+    async def invalid_package(_: Request, err: InvalidPackageError) -> JSONResponse:
         logger.error("%s", err)
         return error_response(410, "invalid_request_error", without_folders(str(err)))
 
     @app.exception_handler(RightsUnknownError)
-    async def unknown(_: Request, err: RightsUnknownError) -> JSONResponse:
+    async def rights_unknown(_: Request, err: RightsUnknownError) -> JSONResponse:
         logger.error("%s", err)
         return error_response(503, "server_error", without_folders(str(err)), wait=RIGHTS_RETRY_SECONDS)
 
     @app.exception_handler(RateLimitError)
-    async def often(_: Request, err: RateLimitError) -> JSONResponse:
+    async def rate_limit(_: Request, err: RateLimitError) -> JSONResponse:
         return error_response(429, "rate_limit_error", str(err), wait=err.wait)
 
     @app.exception_handler(QueueFullError)
-    async def full(_: Request, err: QueueFullError) -> JSONResponse:
+    async def queue_full(_: Request, err: QueueFullError) -> JSONResponse:
         return error_response(429, "rate_limit_error", "the queue is full", wait=desk.batch_seconds)
 
     @app.exception_handler(UnavailableError)
@@ -84,5 +84,5 @@ def add_error_handlers(app: FastAPI, desk: Dispatcher) -> None:
         return unavailable_response(err)
 
     @app.exception_handler(AnyHTTPException)
-    async def other(_: Request, err: AnyHTTPException) -> JSONResponse:
+    async def http_error(_: Request, err: AnyHTTPException) -> JSONResponse:
         return http_error_response(err)

@@ -14,16 +14,20 @@ from valentina_pipeline.serving.api.auth import ApiKeyAuth, RateLimitError
 
 
 def identify(gate: ApiKeyAuth, connection: HTTPConnection) -> str:
-    """Return who asks, and count it.
+    """Return the owner of the request's key and count the request.
 
     Raises:
-        HTTPException: 401 without a key that is known, 429 where its rate is used up.
+        HTTPException: 401 without a known key, 429 where the key's rate is exceeded.
     """
     found = gate.owner(given_key(connection.headers))
     if found is None:
-        basic = connection.url.path.startswith("/sdapi/")  # elsewhere a browser would ask its user for it
+        basic = connection.url.path.startswith(
+            "/sdapi/"
+        )  # elsewhere a browser would prompt its user for a password
         raise HTTPException(
-            401, "this needs an API key", {"www-authenticate": "Basic" if basic else "Bearer"}
+            401,
+            "an API key is required: send it as a bearer token or as x-api-key",
+            {"www-authenticate": "Basic" if basic else "Bearer"},
         )
     try:
         gate.request(found)
@@ -33,26 +37,27 @@ def identify(gate: ApiKeyAuth, connection: HTTPConnection) -> str:
 
 
 def owner_dependency(gate: ApiKeyAuth) -> Callable[..., Awaitable[str]]:
-    """Return the dependency that tells who asks: by a key as bearer, as x-api-key, or as Basic's password."""
-    bearer = HTTPBearer(auto_error=False, description="an API key; none is needed where none is configured")
+    """Return the dependency that gives the owner of the key: bearer token, x-api-key or Basic password."""
+    bearer = HTTPBearer(
+        auto_error=False, description="an API key; not needed where the server has none configured"
+    )
     header = APIKeyHeader(name="x-api-key", auto_error=False)
 
-    async def owner(  # the schemes are there for the API's description
+    async def owner(  # the parameters put the schemes into the OpenAPI schema
         request: Request,
         _bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None,
         _header: Annotated[str | None, Depends(header)] = None,
     ) -> str:
-        admitted = request.scope.get("admitted")  # before its body was read, where it has one
+        admitted = request.scope.get("admitted")  # set by BodyLimits for requests with a body
         return identify(gate, request) if admitted is None else str(admitted)
 
     return owner
 
 
 def given_key(headers: Mapping[str, str]) -> str:
-    """Return the key of a request, "" where it names none.
+    """Return the key of a request, "" where it has none.
 
-    Basic authentication is what A1111's clients have: its password is the key, or its user where there is no
-    password.
+    A1111's clients use Basic authentication: the password is the key, or the user name without a password.
     """
     scheme, _, value = headers.get("authorization", "").partition(" ")
     match scheme.lower():

@@ -36,29 +36,29 @@ JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{32}$")]
 
 
 class VerifyRequest(BaseModel):
-    """A file to look for marks in."""
+    """An image file to check for provenance marks."""
 
     image: str = Field(description="a PNG, JPEG or WebP file as base64, or as a data: URL of it")
 
 
 class VerifyResponse(BaseModel):
-    """What a file says of itself; that it says nothing proves nothing."""
+    """The marks of a file. Their absence proves nothing."""
 
-    marks: list[str] = Field(description="a line for each mark that is found")
-    request: Wanted | None = Field(description="what it was drawn by, where its texts are left")
+    marks: list[str] = Field(description="one line per mark")
+    request: Wanted | None = Field(description="the request of the image, where its PNG texts still exist")
 
 
 def owned_job_dependency(server: GenerationService, owner: Caller) -> Callable[..., Job]:
     """Return the dependency that gives the job in the path, 404 where it is not the caller's."""
     Owner = Annotated[str, Depends(owner)]
 
-    def mine(job: JobId, owner: Owner) -> Job:
+    def owned_job(job: JobId, owner: Owner) -> Job:
         found = server.desk.jobs.get(job)
         if found is None or found.owner != owner:
-            raise HTTPException(404, f"there is no job {job}")
+            raise HTTPException(404, f"job {job} not found")
         return found
 
-    return mine
+    return owned_job
 
 
 def add_jobs(app: FastAPI, server: GenerationService, owner: Caller, owned_job: Callable[..., Job]) -> None:
@@ -68,26 +68,27 @@ def add_jobs(app: FastAPI, server: GenerationService, owner: Caller, owned_job: 
 
     @app.post("/v1/generations", status_code=202, tags=["jobs"], max_body_size=LARGEST_PICTURE)
     def generate(wanted: Wanted, owner: Owner, answer: Response) -> Status:
-        """Accept a request: the answer has the job's id and its place in the queue, at once."""
+        """Queue a request and answer at once with the job's id and its position in the queue."""
         job = server.submit(owner, wanted)
         answer.headers["location"] = f"/v1/jobs/{job.id}"
         return server.status(job)
 
     @app.get("/v1/jobs", tags=["jobs"])
     def jobs(owner: Owner, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[Status]:
-        """Say where your jobs are, the newest first; they are kept for a day."""
+        """List your jobs, the newest first. Jobs are kept for a day."""
         return [server.status(job) for job in server.desk.jobs.of(owner, limit)]
 
     @app.get("/v1/jobs/{job}", tags=["jobs"])
     def status(
-        job: Mine, images: Annotated[Literal["url", "base64"], Query(description="how they come")] = "url"
+        job: Mine,
+        images: Annotated[Literal["url", "base64"], Query(description="URLs, or files as base64")] = "url",
     ) -> Status:
-        """Say where a job is."""
+        """Return the status of a job."""
         return server.status(job, images == "base64")
 
     @app.delete("/v1/jobs/{job}", tags=["jobs"])
     def cancel(job: Mine) -> Status:
-        """Cancel a job: within a step of the sampler where it is being drawn."""
+        """Cancel a job. A running one stops within one sampler step."""
         server.desk.cancel(job.id)
         return server.status(server.desk.jobs.get(job.id) or job)
 
@@ -95,7 +96,7 @@ def add_jobs(app: FastAPI, server: GenerationService, owner: Caller, owned_job: 
 def add_events(app: FastAPI, server: GenerationService, owned_job: Callable[..., Job]) -> None:
     """Add the streams of a job's events: server-sent events and WebSocket."""
     Mine = Annotated[Job, Depends(owned_job)]
-    streams = ConcurrencyLimit(MAX_STREAMS, MAX_STREAMS_PER_KEY, "streams of events are open")
+    streams = ConcurrencyLimit(MAX_STREAMS, MAX_STREAMS_PER_KEY, "event streams are open")
 
     async def owned_stream(job: Mine) -> AsyncIterator[Job]:
         with streams.taken(job.owner):
@@ -108,23 +109,23 @@ def add_events(app: FastAPI, server: GenerationService, owned_job: Callable[...,
             yield ServerSentEvent(event=kind, data=data)
 
     @app.websocket("/v1/jobs/{job}/ws")
-    async def socket(line: WebSocket, job: JobId) -> None:
-        """Stream the same by WebSocket: JSON texts with `event` and `data`."""
+    async def socket(websocket: WebSocket, job: JobId) -> None:
+        """Stream the same events by WebSocket, as JSON texts with `event` and `data`."""
         try:
-            asking = identify(server.gate, line)
+            caller = identify(server.gate, websocket)
             found = await asyncio.to_thread(server.desk.jobs.get, job)
-            if found is None or found.owner != asking:
-                raise HTTPException(404, "there is no such job")
-            with streams.taken(asking):
-                await line.accept()
-                await _tell(line, server.events(job))
+            if found is None or found.owner != caller:
+                raise HTTPException(404, "job not found")
+            with streams.taken(caller):
+                await websocket.accept()
+                await _send_events(websocket, server.events(job))
         except HTTPException as err:
-            await line.send_denial_response(http_error_response(err))
+            await websocket.send_denial_response(http_error_response(err))
         except UnavailableError as err:
-            if line.application_state == WebSocketState.CONNECTING:
-                await line.send_denial_response(unavailable_response(err))
+            if websocket.application_state == WebSocketState.CONNECTING:
+                await websocket.send_denial_response(unavailable_response(err))
             else:
-                await line.close(code=1013, reason="try again later")
+                await websocket.close(code=1013, reason="try again later")
 
 
 def add_images(app: FastAPI, server: GenerationService, owner: Caller) -> None:
@@ -134,16 +135,16 @@ def add_images(app: FastAPI, server: GenerationService, owner: Caller) -> None:
     async def image(
         job: JobId, seed: int, request: Request, expires: int | None = None, signature: str = ""
     ) -> FileResponse:
-        """Return an image: a PNG file that says how it was drawn. A signed link needs no key."""
+        """Return an image as a PNG file with its request in the metadata. A signed link needs no key."""
         found = await asyncio.to_thread(server.desk.jobs.get, job)
         if expires is not None:
             if not server.is_valid_link(request.url.path, expires, signature):
-                raise HTTPException(403, "this link has ended, or is none that was given out")
+                raise HTTPException(403, "the link has expired or its signature is invalid")
         elif found is None or found.owner != await owner(request):
             found = None
-        for each in found.images if found else ():
-            if each.seed == seed and each.file and server.desk.picture(each).is_file():
-                return FileResponse(server.desk.picture(each), media_type="image/png")
+        for candidate in found.images if found else ():
+            if candidate.seed == seed and candidate.file and server.desk.picture(candidate).is_file():
+                return FileResponse(server.desk.picture(candidate), media_type="image/png")
         raise HTTPException(404, f"job {job} has no image of seed {seed}")
 
 
@@ -153,8 +154,8 @@ def add_verification(app: FastAPI, server: GenerationService, owner: Caller) -> 
 
     @app.post("/v1/verify", tags=["what there is"], max_body_size=LARGEST_PICTURE)
     async def verify(body: VerifyRequest, owner: Owner) -> VerifyResponse:
-        """Say which marks of a generated image a file still has, and the request that it was drawn by."""
-        return await asyncio.to_thread(_marks, server.decoders, owner, body.image)
+        """Return the provenance marks that a file still has, and the request that generated it."""
+        return await asyncio.to_thread(_verify, server.decoders, owner, body.image)
 
 
 def add_discovery(app: FastAPI, server: GenerationService, owner: Caller) -> None:
@@ -163,7 +164,7 @@ def add_discovery(app: FastAPI, server: GenerationService, owner: Caller) -> Non
 
     @app.get("/v1/characters", tags=["what there is"])
     def characters(owner: Owner) -> list[dict[str, Any]]:
-        """Say who is drawn."""
+        """Return the character of the package."""
         about = server.about
         return [
             {
@@ -180,12 +181,12 @@ def add_discovery(app: FastAPI, server: GenerationService, owner: Caller) -> Non
 
     @app.get("/v1/scenes", tags=["what there is"])
     def scenes(owner: Owner) -> list[dict[str, str]]:
-        """Say which scenes the library has."""
+        """List the scenes of the library."""
         return [{"name": name, **vars(scene)} for name, scene in server.about.scenes.items()]
 
     @app.get("/v1/adapters", tags=["what there is"])
     def adapters(owner: Owner) -> list[dict[str, Any]]:
-        """Say which LoRAs there are beside the character's."""
+        """List the LoRAs besides the character's."""
         return [
             {"name": name, **adapter.model_dump(exclude={"file"})} for name, adapter in server.shelf.items()
         ]
@@ -197,7 +198,7 @@ def add_capabilities(app: FastAPI, server: GenerationService, owner: Caller) -> 
 
     @app.get("/v1/capabilities", tags=["what there is"])
     def capabilities(owner: Owner) -> dict[str, Any]:
-        """Say what may be asked for: presets, and each field's bounds."""
+        """Return the presets, the bounds of each request field, and the engine."""
         about = server.about
         return {
             "presets": {name: vars(preset) for name, preset in about.presets.items()},
@@ -216,65 +217,65 @@ def add_operation(app: FastAPI, server: GenerationService) -> None:
 
     @app.get("/healthz", tags=["operation"])
     async def alive() -> dict[str, str]:
-        """Say that the server answers."""
+        """Report that the server answers."""
         return {"status": "ok"}
 
     @app.get("/readyz", tags=["operation"])
     async def ready(answer: Response) -> dict[str, str]:
-        """Say whether requests are accepted and drawn; 503 where they are not, and why."""
+        """Report whether requests are accepted and processed; 503 with the reason where they are not."""
         if server.desk.ready and not server.desk.trouble:
-            said = {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
-            return {**said, "note": server.desk.note} if server.desk.note else said
+            state = {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
+            return {**state, "note": server.desk.note} if server.desk.note else state
         answer.status_code = 503
         return {"status": "not ready", "why": without_folders(server.desk.trouble or server.desk.broken)}
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     def metrics() -> Response:
-        """Return the figures for Prometheus."""
-        with suppress(UnavailableError):  # the other figures are wanted all the more
+        """Return the metrics for Prometheus."""
+        with suppress(UnavailableError):  # the other metrics matter all the more
             server.metrics.queue.set(server.desk.jobs.waiting())
-        me = psutil.Process()
-        server.metrics.memory.set(sum(_resident(each) for each in (me, *me.children(recursive=True))))
+        process = psutil.Process()
+        server.metrics.memory.set(sum(map(_resident_bytes, (process, *process.children(recursive=True)))))
         return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _tell(line: WebSocket, events: AsyncGenerator[tuple[str, Any]]) -> None:
-    """Send events until they end or the client hangs up, which nothing else would show while none comes."""
+async def _send_events(websocket: WebSocket, events: AsyncGenerator[tuple[str, Any]]) -> None:
+    """Send events until they end or the client disconnects; without events only listening shows that."""
 
     async def send() -> None:
         with suppress(WebSocketDisconnect):
             async for kind, data in events:
-                said = data.model_dump() if isinstance(data, BaseModel) else data
-                await line.send_json({"event": kind, "data": said})
-            await line.close()
+                payload = data.model_dump() if isinstance(data, BaseModel) else data
+                await websocket.send_json({"event": kind, "data": payload})
+            await websocket.close()
 
     async def listen() -> None:
-        while (await line.receive())["type"] != "websocket.disconnect":
-            pass  # nothing is expected
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass  # clients send nothing
 
     async with aclosing(events):
-        both = [asyncio.ensure_future(each()) for each in (send, listen)]
+        tasks = [asyncio.ensure_future(work()) for work in (send, listen)]
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for each in both:
-                each.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _marks(decoders: Decoders, owner: str, image: str) -> VerifyResponse:
+def _verify(decoders: Decoders, owner: str, image: str) -> VerifyResponse:
     try:
-        said = decoders.run(owner, "image", detect_marks, content(image))
+        detected = decoders.run(owner, "image", detect_marks, content(image))
     except (RejectedImageError, InvalidImageError) as err:
         raise InvalidRequestError("image", str(err)) from err
     try:
-        request = from_png_text(said.texts)
+        request = from_png_text(detected.texts)
     except InvalidRequestError:
         request = None
-    return VerifyResponse(marks=said.marks, request=request)
+    return VerifyResponse(marks=detected.marks, request=request)
 
 
-def _resident(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)
     except psutil.Error:

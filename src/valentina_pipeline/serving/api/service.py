@@ -1,4 +1,4 @@
-"""What every call of the API shares: requests become jobs, jobs become answers."""
+"""Service behind all APIs: turn requests into jobs, and jobs into responses."""
 
 import asyncio
 import base64
@@ -30,23 +30,23 @@ from valentina_pipeline.serving.jobs.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-LOOK = 0.05
-"""Seconds between looks at how far a job is that somebody watches or waits for."""
+POLL_SECONDS = 0.05
+"""Seconds between checks of the progress of a job with a waiting client."""
 
-SELDOM = 0.5
-"""Seconds between looks into the database for it, where nothing is heard of it."""
+DATABASE_POLL_SECONDS = 0.5
+"""Seconds between reads of the job from the database while its progress does not change."""
 
 FOLDERS = re.compile(r"(?<![\w/:.~])~?(?:/(?:[^\s/'\"]+/)*|(?:[\w.@-]+/){2,})(?=[^\s/])")
-"""What of a text is a file's folders: of an address or a hub's id there are none."""
+"""Folders of a file path in a text; URLs and hub ids do not match."""
 
 LINK_SECONDS = 3600
-"""For which a link to an image needs no key."""
+"""Lifetime of a link to an image that needs no key."""
 
 ENDED = ("done", "failed", "cancelled")
 
 
 def without_folders(text: str) -> str:
-    """Return a message for those who ask from elsewhere: where this server's files are is its own affair."""
+    """Return a message without folders, so that clients do not learn the server's file layout."""
     return FOLDERS.sub("", text)
 
 
@@ -54,43 +54,43 @@ class Picture(BaseModel):
     """An image of a job."""
 
     seed: int
-    url: str | None = Field(description="of the PNG file; null where the filter refused the image")
-    base64: str | None = Field(default=None, description="the PNG file, where it was asked for")
-    refused: str = Field(description="why there is none, or empty")
-    engine: Engine = Field(description="what drew it; procedural is the renderer, without the LoRA")
+    url: str | None = Field(description="URL of the PNG file; null where the filter blocked the image")
+    base64: str | None = Field(default=None, description="the PNG file, if requested")
+    refused: str = Field(description="reason why the image was blocked, or empty")
+    engine: Engine = Field(description="engine of the image; procedural is the renderer, without the LoRA")
     identity: float | None = Field(
-        description="likeness of the face to the character's portraits, -1 to 1; null: no face"
+        description="similarity of the face to the character's portraits, -1 to 1; null: no face"
     )
 
 
 class Status(BaseModel):
-    """Where a job is."""
+    """Status of a job."""
 
     id: str
     state: State
-    position: int | None = Field(description="jobs before it, while it is queued")
-    step: int = Field(description="done of all its batches; other jobs have their turns between these")
+    position: int | None = Field(description="number of jobs before it, while it is queued")
+    step: int = Field(description="steps done over all its batches; other jobs run between them")
     steps: int
     seconds_left: float | None
     accepted: float = Field(description="seconds since 1970")
-    request: GenerationRequest = Field(description="as drawn; sent again, it draws the same")
+    request: GenerationRequest = Field(description="as resolved; sent again, it generates the same images")
     images: list[Picture]
-    warnings: list[str] = Field(description="what of the request counted for nothing, a sentence each")
+    warnings: list[str] = Field(description="parts of the request that had no effect, a sentence each")
     error: str
 
 
 class GenerationService:
-    """What the API's calls share.
+    """Submits requests, and reports on jobs and their images.
 
     Args:
-        shelf: the LoRAs beside it.
-        desk: has jobs drawn.
-        gate: who may ask.
-        metrics: is told.
+        shelf: the LoRAs besides the package's, by name.
+        desk: dispatcher of the jobs.
+        gate: API keys and their rates.
+        metrics: for Prometheus.
         log_prompts: write prompts to the log.
-        engine: what is to draw.
-        controls: networks that keep to pictures, by kind.
-        root: the project, whose ledgers and registry are asked; None is the working directory.
+        engine: that generates images.
+        controls: ControlNets, by kind.
+        root: the project with the ledgers and the registry; None is the working directory.
     """
 
     def __init__(
@@ -117,24 +117,24 @@ class GenerationService:
 
     @property
     def about(self) -> PackageInfo:
-        """The package that draws."""
+        """The package in use."""
         return self.desk.about
 
     def submit(self, owner: str, wanted: GenerationRequest) -> Job:
-        """Accept a request.
+        """Queue a request and return its job.
 
         Raises:
-            UnsafePrompt: by the policy for prompts.
-            BadRequest: this package cannot do it.
-            TooOften: the key's quota is used up.
-            Full: too many are waiting.
-            UnavailableError: nothing can be drawn or kept for now.
-            HTTPException: too many pictures wait for being read.
-            BadPackage: rights that the package stands on ended or were taken back meanwhile.
+            UnsafePromptError: the prompt policy rejects it.
+            InvalidRequestError: the package cannot serve it.
+            RateLimitError: the key's quota is exceeded.
+            QueueFullError: too many jobs are waiting.
+            UnavailableError: images can be neither generated nor stored now.
+            HTTPException: too many requests with images wait to be decoded.
+            InvalidPackageError: rights that the package depends on have expired or were revoked.
         """
         check_rights(self.about, self._root)
         quota = self.gate.images_per_day(owner)
-        self.desk.jobs.refuse_beyond(owner, wanted.count, quota)  # before pictures are read
+        self.desk.jobs.refuse_beyond(owner, wanted.count, quota)  # before images are decoded
         fitted = functools.partial(self.decoders.run, owner, "image", fit)
         order = resolve_request(wanted, self.about, self.shelf, self.engine, self.controls, fitted)
         job = self.desk.submit(owner, order, quota)
@@ -142,9 +142,9 @@ class GenerationService:
         return job
 
     def status(self, job: Job, embed: bool = False) -> Status:
-        """Return where a job is; `embed` has its images in it."""
+        """Return the status of a job; `embed` includes its images as base64."""
         position = self.desk.jobs.position(job.id) if job.state == "queued" else None
-        if job.state == "queued" and position is None:  # no longer, since it was read
+        if job.state == "queued" and position is None:  # left the queue since it was read
             job = self.desk.jobs.get(job.id) or job
         progress = self.desk.progress(job.id)
         done, total = (progress.done, progress.total) if progress else self.desk.steps(job)
@@ -159,27 +159,27 @@ class GenerationService:
             request=again(job.order),
             images=[
                 Picture(
-                    seed=each.seed,
-                    url=f"/v1/jobs/{job.id}/images/{each.seed}.png" if each.file else None,
-                    base64=self.image_base64(each) if embed and each.file else None,
-                    refused=each.refused,
-                    engine=each.engine,
-                    identity=each.identity,
+                    seed=image.seed,
+                    url=f"/v1/jobs/{job.id}/images/{image.seed}.png" if image.file else None,
+                    base64=self.image_base64(image) if embed and image.file else None,
+                    refused=image.refused,
+                    engine=image.engine,
+                    identity=image.identity,
                 )
-                for each in job.images
+                for image in job.images
             ],
-            warnings=sorted({warning for each in job.images for warning in each.warnings}),
+            warnings=sorted({warning for image in job.images for warning in image.warnings}),
             error=without_folders(job.error),
         )
 
     def link(self, job: str, seed: int) -> str:
-        """Return a path to an image that needs no key and ends after `LINK_SECONDS`, or with this process."""
+        """Return an image path that needs no key; it expires after `LINK_SECONDS` or with this process."""
         ends = int(time.time() + LINK_SECONDS)
         path = f"/v1/jobs/{job}/images/{seed}.png"
         return f"{path}?expires={ends}&signature={self._signature(path, ends)}"
 
     def is_valid_link(self, path: str, expires: int, signature: str) -> bool:
-        """Return whether a path was given out by `link` and has not ended."""
+        """Return whether `link` issued a path and it has not expired."""
         good = hmac.compare_digest(self._signature(path, expires).encode(), signature.encode())
         return good and time.time() < expires
 
@@ -190,7 +190,7 @@ class GenerationService:
         """Return an image's PNG file as base64.
 
         Raises:
-            UnavailableError: it cannot be read.
+            UnavailableError: the file cannot be read.
         """
         try:
             return base64.b64encode(self.desk.picture(image).read_bytes()).decode()
@@ -198,54 +198,54 @@ class GenerationService:
             raise UnavailableError(f"the image of seed {image.seed} cannot be read on this server") from err
 
     async def wait_until_done(self, job: Job, gone: Callable[[], Awaitable[bool]]) -> Job:
-        """Return a job once it has ended; where who waits for it is `gone`, cancel it.
+        """Return a job once it has ended; cancel it if its client is `gone`.
 
         Raises:
-            HTTPException: it was forgotten.
+            HTTPException: the job was deleted.
         """
         last = job
-        async for found in self._looks(job.id):
+        async for found in self._poll(job.id):
             last = found
             if await gone():
-                with suppress(UnavailableError):  # it is tried again at the next look
+                with suppress(UnavailableError):  # the next poll retries
                     await asyncio.to_thread(self.desk.cancel, job.id)
         if last.state not in ENDED:
-            raise HTTPException(404, "this job was forgotten")
+            raise HTTPException(404, "this job was deleted")
         return last
 
     async def events(self, job: str) -> "AsyncGenerator[tuple[Literal['status', 'preview'], Any]]":
         """Yield a job's status whenever it changes, and its previews, until it has ended."""
         last: Status | None = None
-        shown = b""
+        sent = b""
         with self.desk.watching(job):
-            async for found in self._looks(job):
+            async for found in self._poll(job):
                 try:
                     status = await asyncio.to_thread(self.status, found)
-                except UnavailableError:  # as in `_looks`
+                except UnavailableError:  # as in `_poll`
                     continue
-                unmoved = last and last.model_copy(update={"seconds_left": status.seconds_left})
-                if status != unmoved:
+                unchanged = last and last.model_copy(update={"seconds_left": status.seconds_left})
+                if status != unchanged:
                     last = status
                     yield "status", status
                 progress = self.desk.progress(job)
-                if progress and progress.preview and progress.preview is not shown:
-                    shown = progress.preview
-                    yield "preview", {"jpeg": base64.b64encode(shown).decode()}
+                if progress and progress.preview and progress.preview is not sent:
+                    sent = progress.preview
+                    yield "preview", {"jpeg": base64.b64encode(sent).decode()}
 
-    async def _looks(self, job: str) -> AsyncIterator[Job]:
-        """Yield a job as it is whenever something may have changed, until it has ended or is forgotten."""
-        before, looked = None, -SELDOM
+    async def _poll(self, job: str) -> AsyncIterator[Job]:
+        """Yield a job whenever it may have changed, until it has ended or was deleted."""
+        before, read_at = None, -DATABASE_POLL_SECONDS
         while True:
             progress, now = self.desk.progress(job), time.monotonic()
-            if progress is not before or now - looked >= SELDOM:
-                before, looked = progress, now
+            if progress is not before or now - read_at >= DATABASE_POLL_SECONDS:
+                before, read_at = progress, now
                 try:
                     found = await asyncio.to_thread(self.desk.jobs.get, job)
-                except UnavailableError:  # who waits for the job waits for the database
+                except UnavailableError:  # the client waits until the database answers
                     continue
                 if found is None:
                     return
                 yield found
                 if found.state in ENDED:
                     return
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What the calls of other programs share: a request is drawn while they wait, errors are in their words."""
+"""Shared code of the compatible APIs: generate while the client waits, name fields as the client does."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,11 +15,11 @@ from valentina_pipeline.serving.inference.request import parse_request
 from valentina_pipeline.serving.jobs.job import Job
 
 Caller = Callable[..., Awaitable[str]]
-"""The dependency that tells who asks."""
+"""FastAPI dependency that gives the owner of a request."""
 
 
 class ClientModel(BaseModel):
-    """A request in another program's words: null is as if the field was left out, more fields are kept."""
+    """A request of another program's API: null counts as absent, unknown fields are kept."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, protected_namespaces=())
 
@@ -31,19 +31,19 @@ class ClientModel(BaseModel):
         return values
 
     def unknown_fields(self) -> list[str]:
-        """Return the names of fields that the program's interface does not have."""
+        """Return the names of fields that the model does not declare."""
         return sorted(self.model_extra or {})
 
 
 def translate(values: Mapping[str, Any], names: Mapping[str, str]) -> Wanted:
-    """Return the request that these values make.
+    """Return the request with these values.
 
     Args:
-        values: of `Request`'s fields; None is left out.
-        names: a field -> what the caller calls it, where that differs.
+        values: by field of `GenerationRequest`; None is left out.
+        names: our field -> the client's, where they differ.
 
     Raises:
-        InvalidRequestError: in the caller's words.
+        InvalidRequestError: a value is invalid; it names the client's field.
     """
     try:
         return parse_request({name: value for name, value in values.items() if value is not None})
@@ -52,14 +52,14 @@ def translate(values: Mapping[str, Any], names: Mapping[str, str]) -> Wanted:
 
 
 def rename_fields(err: InvalidRequestError, names: Mapping[str, str]) -> InvalidRequestError:
-    """Return an error about a field in the caller's words."""
-    said = str(err).removeprefix(f"{err.field}: ")
-    return InvalidRequestError(names.get(err.field.split(".")[0], err.field), said)
+    """Return the error with the client's name of the field."""
+    message = str(err).removeprefix(f"{err.field}: ")
+    return InvalidRequestError(names.get(err.field.split(".")[0], err.field), message)
 
 
-def refuse(field: str, why: str) -> InvalidRequestError:
-    """Return the error that a field asks for what is not done here."""
-    return InvalidRequestError(field, f"{why}: leave it out")
+def refuse(field: str, reason: str) -> InvalidRequestError:
+    """Return the error for a field whose feature is not supported."""
+    return InvalidRequestError(field, f"{reason}: leave it out")
 
 
 async def generate_images(
@@ -70,30 +70,30 @@ async def generate_images(
     names: Mapping[str, str],
     waiting: Callable[[str, str], AbstractContextManager[None]] = lambda owner, job: nullcontext(),
 ) -> tuple[Job, Sequence[str]]:
-    """Return the job of a request once it is done, and what its caller should know.
+    """Return the finished job of a request, and warnings for its caller.
 
     Args:
-        server: draws it.
-        request: whose caller may hang up: then it is cancelled.
-        owner: who asks.
-        wanted: what is asked for.
+        server: generates the images.
+        request: of the client; if it disconnects, the job is cancelled.
+        owner: of the request's key.
+        wanted: the request to generate.
         names: see `translate`.
-        waiting: entered with owner and job while it is drawn.
+        waiting: context entered with owner and job id until the job ends.
 
     Raises:
-        InvalidRequestError: this package cannot do it, in the caller's words.
-        HTTPException: it failed, or nothing of it may be shown.
+        InvalidRequestError: the package cannot serve it; it names the client's field.
+        HTTPException: the job failed, or the filter blocked every image.
     """
     try:
-        job = await asyncio.to_thread(server.submit, owner, wanted)  # it writes to the database
+        job = await asyncio.to_thread(server.submit, owner, wanted)  # submit writes to the database
     except InvalidRequestError as err:
         raise rename_fields(err, names) from err
     with waiting(owner, job.id):
         job = await server.wait_until_done(job, request.is_disconnected)
     if job.state == "failed":
         raise HTTPException(500, without_folders(job.error))
-    if not any(each.file for each in job.images):
-        said = "; ".join(sorted({each.refused for each in job.images})) or "it was cancelled"
-        raise HTTPException(400, f"there is no image to show: {said}")
-    refused = [f"image of seed {each.seed}: {each.refused}" for each in job.images if each.refused]
-    return job, [*refused, *sorted({warning for each in job.images for warning in each.warnings})]
+    if not any(image.file for image in job.images):
+        reasons = "; ".join(sorted({image.refused for image in job.images})) or "the job was cancelled"
+        raise HTTPException(400, f"no image can be returned: {reasons}")
+    refused = [f"image of seed {image.seed}: {image.refused}" for image in job.images if image.refused]
+    return job, [*refused, *sorted({warning for image in job.images for warning in image.warnings})]
