@@ -241,14 +241,14 @@ def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> N
 def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
     served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hang_detection, "LEAST", 1.0)
+    monkeypatch.setattr(hang_detection, "MIN_TIMEOUT_SECONDS", 1.0)
     job = served.begun(**{**LONG, "count": 1})
     assert served.desk._process is not None
     os.kill(served.desk._process.pid, signal.SIGSTOP)
     hung = time.monotonic()
     until(lambda: served.http.get("/readyz").status_code == 503)
     assert time.monotonic() - hung < 10
-    assert "hung: nothing came of it for " in caplog.text
+    assert "hung: no message for " in caplog.text
     until(lambda: served.http.get("/readyz").status_code == 200)
     done = served.ended(job)
     assert (done["state"], len(done["images"])) == ("done", 1)
@@ -261,7 +261,7 @@ def test_where_images_are_no_longer_like_her_the_fallback_draws(package: Path, t
         assert {image["identity"] for job in jobs for image in it.ended(job)["images"]} == {None}
         until(lambda: "note" in it.http.get("/readyz").json())
         note = it.http.get("/readyz").json()["note"]
-        assert note.startswith("the share of the last 32 images that show a face is 0.00, below 0.90: ")
+        assert note.startswith("the share of the last 32 images with a face is 0.00, below 0.90: ")
         assert it.http.get("/v1/characters").json()[0]["lora_sha256"] == "f" * 64
         assert it.ended(it.posted(**QUICK)["id"])["state"] == "done"
         figures = it.http.get("/metrics").text
@@ -363,7 +363,7 @@ def test_keys_tell_owners_apart_and_bound_them(package: Path, tmp_path: Path) ->
         assert served.ended(job)["state"] == "done"
         over = served.http.post("/v1/generations", json=QUICK)
         assert (over.status_code, over.headers["retry-after"]) == (429, "3600")
-        assert over.json()["error"]["message"] == "2 of this key's 2 images a day are used"
+        assert over.json()["error"]["message"] == "2 of this key's 2 images per day are used"
         served.http.headers.update({"authorization": "", "x-api-key": bob})
         assert served.http.get(f"/v1/jobs/{job}").status_code == 404
         assert served.http.get(f"/v1/jobs/{job}/images/3.png").status_code == 404
@@ -463,7 +463,7 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
         (("--state", "held"), "--state held is in use by a running server: stop it"),
         (
             ("--state", "broken"),
-            "broken/jobs.sqlite: the queue's database cannot be used: its file is",
+            "broken/jobs.sqlite: the queue's database is unavailable: its file is",
         ),
     ],
 )

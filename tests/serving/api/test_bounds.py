@@ -151,10 +151,10 @@ def test_what_reads_pictures_may_die_and_is_there_again(monkeypatch: pytest.Monk
     decoders = Decoders()
     try:
         for work in (_die, _hoard):
-            with pytest.raises(InvalidRequestError, match="image: reading it took too much memory, or broke"):
+            with pytest.raises(InvalidRequestError, match="image: decoding took too much memory or crashed"):
                 decoders.run("ada", "image", work)
-        monkeypatch.setattr("valentina_pipeline.serving.jobs.decoders.SECONDS", 0.5)
-        with pytest.raises(InvalidRequestError, match="image: reading it took longer than"):
+        monkeypatch.setattr("valentina_pipeline.serving.jobs.decoders.TIMEOUT_SECONDS", 0.5)
+        with pytest.raises(InvalidRequestError, match="image: decoding took longer than"):
             decoders.run("ada", "image", time.sleep, 60)
         monkeypatch.undo()
         with pytest.raises(UnsuitableImageError, match="image"):

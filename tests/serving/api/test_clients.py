@@ -238,7 +238,7 @@ def test_what_cannot_be_edited_is_refused_by_its_field(still: TestClient) -> Non
 
 
 def test_every_field_of_txt2img_may_be_null(about: PackageInfo) -> None:
-    names = [*a1111_fields.Txt2Img.model_fields, *a1111_fields.ONLY, *a1111_fields.IDLE]
+    names = [*a1111_fields.Txt2Img.model_fields, *a1111_fields.ALLOWED_VALUES, *a1111_fields.NO_EFFECT]
     body = a1111_fields.Txt2Img.model_validate({**dict.fromkeys(names), "prompt": "smiling"})
     wanted, warnings = a1111_fields.parse_request(body, about)
     assert (wanted.prompt, wanted.count, wanted.seed, warnings) == ("smiling", 1, None, [])

@@ -104,7 +104,7 @@ def test_a_full_disk_is_waited_for_and_costs_no_job_a_try(
     with at_work(package, tmp_path) as desk:
         job = desk.submit("ada", replace(ORDER, seeds=tuple(range(12)))).id
         until(lambda: desk.trouble != "")
-        said = r"images cannot be written \(no space left on device\): make room on the server's disk"
+        said = r"images cannot be written \(no space left on device\): free disk space on the server"
         with pytest.raises(UnavailableError, match=said) as err:
             desk.submit("ada", ORDER)
         assert str(tmp_path) not in str(err.value)
@@ -146,7 +146,7 @@ def test_what_another_server_cancels_ends_here(package: Path, tmp_path: Path) ->
     [
         (
             OSError(errno.ENOSPC, "No space left on device", "/tmp/secret"),
-            "make room on the server's disk",
+            "free disk space on the server",
             "",
         ),
         (ValueError("the LoRA does not fit"), "", "ValueError: the LoRA does not fit"),
@@ -158,8 +158,8 @@ def test_a_disk_that_is_full_while_drawing_is_no_fault_of_the_batch(
     def draw(*_: Any) -> None:
         raise err
 
-    monkeypatch.setattr(worker, "_draw", draw)
-    over = worker._drawn(None, None, None, Batch({}))  # type: ignore[arg-type]
+    monkeypatch.setattr(worker, "_generate", draw)
+    over = worker._run_batch(None, None, None, Batch({}))  # type: ignore[arg-type]
     assert over.error == fails
     assert (waits in over.waits) and bool(waits) == bool(over.waits)
     assert "secret" not in over.waits

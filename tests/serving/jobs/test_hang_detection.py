@@ -28,28 +28,28 @@ def test_a_step_may_take_three_times_the_longest_one_and_never_less_than_ten_sec
     clock = Clock()
     patience = Patience(clock)
     patience.begin("portrait")
-    assert patience.seconds == hang_detection.UNSEEN["beginning"]
+    assert patience.seconds == hang_detection.FIRST_TIMEOUT_SECONDS["beginning"]
     clock.now = 40.0
-    patience.heard("stepping")
+    patience.end_phase("stepping")
     assert patience.seconds == 120  # the first step took no longer than what came before it
     for seconds in (6.0, 8.0, 2.0):
         clock.now += seconds
-        patience.heard("stepping")
+        patience.end_phase("stepping")
     assert patience.seconds == 24
     clock.now += 0.1
-    patience.heard("finishing")
+    patience.end_phase("finishing")
     assert patience.seconds == 240  # thirty steps, as it was not seen yet
     clock.now += 1.0
-    patience.heard("beginning")
+    patience.end_phase("beginning")
     assert patience.seconds == 120
     patience.begin("another size")
-    assert patience.seconds == hang_detection.UNSEEN["beginning"]
+    assert patience.seconds == hang_detection.FIRST_TIMEOUT_SECONDS["beginning"]
     patience.begin("portrait")
     clock.now += 0.1
-    patience.heard("stepping")
+    patience.end_phase("stepping")
     clock.now += 0.1
-    patience.heard("finishing")
-    assert patience.seconds == hang_detection.LEAST
+    patience.end_phase("finishing")
+    assert patience.seconds == hang_detection.MIN_TIMEOUT_SECONDS
 
 
 def _idle(line: Connection) -> None:
@@ -83,35 +83,35 @@ def _started(work: object, spawned: list[BaseProcess]) -> tuple[BaseProcess, Con
 def test_a_process_that_was_stopped_is_ended_long_before_what_was_never_seen_is_over(
     work: object, spawned: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(hang_detection.STILL, "loading", 1.0)
+    monkeypatch.setitem(hang_detection.IDLE_TIMEOUT_SECONDS, "loading", 1.0)
     process, _ = _started(work, spawned)
     os.kill(process.pid or 0, signal.SIGSTOP)
     watch = HangDetector(process)
     with watch.listening():
         process.join(10)
     assert not process.is_alive()
-    assert "while loading, and used no processor" in watch.hung
+    assert "while loading, without CPU time" in watch.hung
 
 
 def test_what_works_without_a_word_is_given_its_time_and_no_more(
     spawned: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(hang_detection.STILL, "loading", 0.6)
-    monkeypatch.setitem(hang_detection.UNSEEN, "loading", 2.5)
+    monkeypatch.setitem(hang_detection.IDLE_TIMEOUT_SECONDS, "loading", 0.6)
+    monkeypatch.setitem(hang_detection.FIRST_TIMEOUT_SECONDS, "loading", 2.5)
     process, _ = _started(_busy, spawned)
     watch = HangDetector(process)
     with watch.listening():
         time.sleep(1.2)
         assert process.is_alive()
         process.join(10)
-    assert watch.hung.startswith("hung: nothing came of it for ")
+    assert watch.hung.startswith("hung: no message for ")
     assert "no processor" not in watch.hung
 
 
 def test_nobody_is_ended_who_is_not_listened_to(
     spawned: list[BaseProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(hang_detection.STILL, "loading", 0.3)
+    monkeypatch.setitem(hang_detection.IDLE_TIMEOUT_SECONDS, "loading", 0.3)
     process, line = _started(_idle, spawned)
     watch = HangDetector(process)
     time.sleep(1.5)

@@ -30,7 +30,7 @@ def seen(about: PackageInfo, prompts: int, each: list[float | None]) -> QualityM
 def test_below_a_gate_it_says_which_and_by_how_much(about: PackageInfo) -> None:
     assert seen(about, 8, [0.8] * 4).failing == ""
     assert seen(about, 8, [0.6] * 4).failing == "the identity of the last 32 images is 0.60, below 0.70"
-    said = "the share of the last 32 images that show a face is 0.75, below 0.90"
+    said = "the share of the last 32 images with a face is 0.75, below 0.90"
     assert seen(about, 8, [0.8] * 3 + [None]).failing == said
     assert "0.00, below 0.90" in seen(about, 8, [None] * 4).failing
 

@@ -156,7 +156,7 @@ def test_a_job_that_its_process_died_of_is_drawn_alone_and_twice_at_most(jobs: J
     (again,) = jobs.take(lambda settings: 8)
     assert (again.id, again.tries) == (bad, 1)
     assert jobs.retry([bad]) == 1
-    assert state_of(jobs, bad) == ("failed", "the process that drew it died twice")
+    assert state_of(jobs, bad) == ("failed", "its worker process crashed twice")
     assert [job.id for job in one_by_one(jobs)] == [good, waits]
 
 
@@ -231,7 +231,7 @@ def test_a_quota_and_a_full_queue_hold_where_many_ask_at_once(url: str) -> None:
     assert (hers.count("accepted"), hers.count("RateLimitError")) == (4, 16)
     assert (his.count("accepted"), his.count("QueueFullError")) == (2, 18)
     servers[0].take(lambda settings: 1)  # there is room again
-    with pytest.raises(RateLimitError, match="4 of this key's 4 images a day are used"):
+    with pytest.raises(RateLimitError, match="4 of this key's 4 images per day are used"):
         servers[0].add("ada", ORDER, 4)
     for each in servers:
         each.close()
@@ -265,7 +265,7 @@ def test_images_of_a_day_are_counted_by_owner(url: str) -> None:
     jobs = JobStore(url, clock=clock)
     jobs.add("ada", replace(ORDER, seeds=(1, 2)), 3)
     jobs.add("bob", ORDER, 1)
-    with pytest.raises(RateLimitError, match="2 of this key's 3 images a day are used"):
+    with pytest.raises(RateLimitError, match="2 of this key's 3 images per day are used"):
         jobs.add("ada", replace(ORDER, seeds=(1, 2)), 3)
     clock.now += 24 * 3600
     jobs.add("ada", replace(ORDER, seeds=(1, 2)), 3)
@@ -319,7 +319,7 @@ def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(
-            UnavailableError, match="another program holds its lock: end that program, or wait"
+            UnavailableError, match="another program holds its lock: stop that program, or wait"
         ):
             jobs.add("ada", ORDER)
     assert state_of(jobs, jobs.add("ada", ORDER).id) == ("queued", "")
@@ -328,7 +328,7 @@ def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_broken_database_says_so(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(UnavailableError, match="its file is broken: end the server, move the file away"):
+    with pytest.raises(UnavailableError, match="its file is damaged: stop the server, move the file away"):
         JobStore(sqlite(tmp_path))
 
 

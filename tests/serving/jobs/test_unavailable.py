@@ -58,7 +58,7 @@ def test_a_locked_database_is_a_503_from_every_call_and_costs_nothing(
     for answer in answers:
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
         said = answer.json()["error"]["message"]
-        assert "another program holds its lock: end that program, or wait" in said
+        assert "another program holds its lock: stop that program, or wait" in said
     assert [each["id"] for each in api.get("/v1/jobs").json()] == [job]
     desk.jobs.close()
 

@@ -1,4 +1,4 @@
-"""A1111's fields as its clients send them: what each one asks for here, or why it is not done."""
+"""Fields of A1111's API: translate them to request fields, reject unsupported values with a reason."""
 
 import io
 import json
@@ -25,41 +25,41 @@ SAMPLERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "LCM": ("lcm", ("k_lcm",)),
     "Automatic": ("base", ("automatic",)),
 }
-"""A1111's name -> ours, and further names of it; each in any case."""
+"""A1111's sampler -> ours, and its aliases; case does not matter."""
 
 SCHEDULERS = {"automatic": "Automatic", "uniform": "Uniform", "karras": "Karras"}
-"""A1111's name -> its label; the samplers here have uniform steps but for those of Karras."""
+"""A1111's scheduler -> its label; all samplers use uniform steps except the Karras ones."""
 
 NAMES = {
     "count": "batch_size", "guidance": "cfg_scale", "image": "init_images", "strength": "denoising_strength",
     "scheduler": "sampler_name", "scene": "styles", "adapters": "prompt",
 }  # fmt: skip
-"""Our field -> A1111's."""
+"""Our field -> A1111's field."""
 
-ONLY: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "enable_hr": ((False,), "no second pass is done: ask for the size itself"),
-    "restore_faces": ((False,), "faces are not drawn over"),
-    "tiling": ((False,), "pictures have edges"),
-    "subseed_strength": ((0,), "a seed is one seed"),
-    "seed_resize_from_w": ((0, -1), "a seed belongs to one size"),
-    "seed_resize_from_h": ((0, -1), "a seed belongs to one size"),
-    "firstphase_width": ((0,), "no second pass is done"),
-    "firstphase_height": ((0,), "no second pass is done"),
-    "s_churn": ((0,), "the samplers are as they are"),
-    "s_noise": ((1,), "the samplers are as they are"),
-    "s_min_uncond": ((0,), "the samplers are as they are"),
-    "initial_noise_multiplier": ((1,), "noise is as the sampler wants it"),
-    "inpainting_mask_invert": ((0, False), "white is drawn anew: send the mask the other way round"),
-    "include_init_images": ((False,), "pictures are not sent back"),
-    "refiner_checkpoint": (("", "None"), "there is one model"),
-    "hr_checkpoint_name": (("", "None", "Use same checkpoint"), "there is one model"),
-    "script_name": (("", "None"), "there are no scripts"),
-    "infotext": (("",), "send the fields themselves"),
+ALLOWED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "enable_hr": ((False,), "a second pass is not supported: request the final size"),
+    "restore_faces": ((False,), "faces are not restored"),
+    "tiling": ((False,), "seamless images are not supported"),
+    "subseed_strength": ((0,), "seed variations are not supported"),
+    "seed_resize_from_w": ((0, -1), "seeds are not resized"),
+    "seed_resize_from_h": ((0, -1), "seeds are not resized"),
+    "firstphase_width": ((0,), "a second pass is not supported"),
+    "firstphase_height": ((0,), "a second pass is not supported"),
+    "s_churn": ((0,), "the samplers are not configurable"),
+    "s_noise": ((1,), "the samplers are not configurable"),
+    "s_min_uncond": ((0,), "the samplers are not configurable"),
+    "initial_noise_multiplier": ((1,), "the sampler sets the noise"),
+    "inpainting_mask_invert": ((0, False), "white is regenerated: send the inverted mask"),
+    "include_init_images": ((False,), "init images are not returned"),
+    "refiner_checkpoint": (("", "None"), "only one model is available"),
+    "hr_checkpoint_name": (("", "None", "Use same checkpoint"), "only one model is available"),
+    "script_name": (("", "None"), "scripts are not supported"),
+    "infotext": (("",), "send the separate fields"),
     "disable_extra_networks": ((False,), "leave <lora:...> out of the prompt"),
 }
-"""Fields that are taken at these values alone, and why."""
+"""Field -> its only accepted values, and the reason."""
 
-IDLE = frozenset(
+NO_EFFECT = frozenset(
     [
         "hr_scale",
         "hr_upscaler",
@@ -86,26 +86,25 @@ IDLE = frozenset(
         "seed_enable_extras",
     ]
 )
-"""A1111's fields that do nothing by themselves, only with one of `ONLY` or with files on its own disk."""
+"""A1111's fields without effect unless a field of `ALLOWED_VALUES` is set or A1111 writes files."""
 
 
 class Txt2Img(ClientModel):
-    """POST /sdapi/v1/txt2img of A1111. Null is as if a field was left out.
+    """POST /sdapi/v1/txt2img of A1111. Null counts as absent.
 
-    A field that asks for what is not done here is refused; one that changes nothing is named in the answer's
-    `warnings`.
+    A field with an unsupported value is rejected; `warnings` of the response name fields without effect.
     """
 
     prompt: str = Field(default="", description="with (words:1.3) and <lora:name:weight>")
     negative_prompt: str = ""
-    styles: list[str] = Field(default=[], description="one of prompt-styles, which are the scenes")
+    styles: list[str] = Field(default=[], description="at most one of prompt-styles: a scene")
     seed: int = Field(default=-1, description="-1: random")
     steps: int | None = None
     cfg_scale: float | None = None
     width: int | None = None
     height: int | None = None
     sampler_name: str = Field(default="", description="one of samplers, or an alias, in any case")
-    sampler_index: str = Field(default="", description="the same, where sampler_name is not given")
+    sampler_index: str = Field(default="", description="used where sampler_name is empty")
     scheduler: str = Field(default="", description="one of schedulers")
     batch_size: int = Field(default=1, ge=1)
     n_iter: int = Field(default=1, ge=1)
@@ -113,49 +112,57 @@ class Txt2Img(ClientModel):
     save_images: bool = False
     eta: float | None = None
     clip_skip: int | None = None
-    override_settings: dict[str, Any] = Field(default_factory=dict, description="as options has them")
-    alwayson_scripts: dict[str, Any] = Field(default_factory=dict, description="those that are off")
+    override_settings: dict[str, Any] = Field(
+        default_factory=dict, description="only with the values of options"
+    )
+    alwayson_scripts: dict[str, Any] = Field(default_factory=dict, description="only disabled ones")
 
 
 class Img2Img(Txt2Img):
-    """POST /sdapi/v1/img2img of A1111: as txt2img, from a picture."""
+    """POST /sdapi/v1/img2img of A1111: txt2img from an init image."""
 
-    init_images: list[str] = Field(min_length=1, max_length=1, description="base64: where drawing begins")
-    mask: str | None = Field(default=None, description="base64: white is drawn anew")
+    init_images: list[str] = Field(min_length=1, max_length=1, description="base64: the init image")
+    mask: str | None = Field(default=None, description="base64: white is regenerated")
     denoising_strength: float = 0.75
-    resize_mode: int = Field(default=1, description="1: cut to the size; others draw so too, and say it")
+    resize_mode: int = Field(default=1, description="1: crop to the size; others do the same with a warning")
     mask_blur: float = 0
     inpainting_fill: int = 1
     inpaint_full_res: bool = False
 
 
 def sampler(name: str, scheduler: str, field: str = "sampler_name") -> str | None:
-    """Return our sampler by A1111's two names, None where neither is given.
+    """Return our sampler by A1111's sampler and scheduler, None where neither is given.
 
     Raises:
-        InvalidRequestError: there is no such sampler, or not with that scheduler.
+        InvalidRequestError: the sampler is unknown, or does not support the scheduler.
     """
-    known = {_alike(each): ours for full, (ours, more) in SAMPLERS.items() for each in (full, ours, *more)}
-    labels = {_alike(each): _alike(short) for short, label in SCHEDULERS.items() for each in (short, label)}
-    if scheduler and _alike(scheduler) not in labels:
+    known = {
+        _normalize_name(alias): ours
+        for full, (ours, more) in SAMPLERS.items()
+        for alias in (full, ours, *more)
+    }
+    labels = {
+        _normalize_name(alias): _normalize_name(short)
+        for short, label in SCHEDULERS.items()
+        for alias in (short, label)
+    }
+    if scheduler and _normalize_name(scheduler) not in labels:
         raise InvalidRequestError(
             "scheduler", f"{scheduler!r} is not one of {', '.join(SCHEDULERS.values())}"
         )
-    if name and _alike(name) not in known:
+    if name and _normalize_name(name) not in known:
         raise InvalidRequestError(field, f"{name!r} is not one of {', '.join(SAMPLERS)}")
-    ours = known[_alike(name)] if name else None
-    asked_for = labels.get(_alike(scheduler), "automatic")
-    if asked_for == "karras" and ours not in ("dpm++", "dpm++_karras"):
-        raise InvalidRequestError(
-            "scheduler", f"{scheduler!r} goes with DPM++ 2M, not with {name or 'no sampler'}"
-        )
-    if asked_for == "uniform" and ours == "dpm++_karras":
-        raise InvalidRequestError("scheduler", f"{scheduler!r} and {name} are two schedules")
-    return "dpm++_karras" if asked_for == "karras" else ours
+    ours = known[_normalize_name(name)] if name else None
+    schedule = labels.get(_normalize_name(scheduler), "automatic")
+    if schedule == "karras" and ours not in ("dpm++", "dpm++_karras"):
+        raise InvalidRequestError("scheduler", f"{scheduler!r} requires DPM++ 2M, not {name or 'no sampler'}")
+    if schedule == "uniform" and ours == "dpm++_karras":
+        raise InvalidRequestError("scheduler", f"{scheduler!r} contradicts {name}")
+    return "dpm++_karras" if schedule == "karras" else ours
 
 
 def options(about: PackageInfo) -> dict[str, Any]:
-    """Return what A1111's settings are here; none of them can be set to something else."""
+    """Return the values of A1111's settings; none can be changed."""
     return {
         "sd_model_checkpoint": about.name,
         "sd_checkpoint_hash": about.base_hash,
@@ -169,40 +176,42 @@ def options(about: PackageInfo) -> dict[str, Any]:
 
 
 def refuse_other_options(given: Mapping[str, Any], about: PackageInfo, prefix: str = "") -> None:
-    """Raise InvalidRequestError where settings ask for other models; null and an empty text ask for none."""
-    there = options(about)
-    same: dict[str, tuple[Any, ...]] = {
+    """Raise InvalidRequestError where a setting differs from `options`; null and "" count as absent."""
+    current = options(about)
+    aliases: dict[str, tuple[Any, ...]] = {
         "sd_model_checkpoint": (about.name, about.trigger, about.base_hash, about.base_hash[:10]),
         "sd_vae": ("Automatic", "None"),
     }
     for name, value in given.items():
         if value is None or value == "":
             continue
-        if name not in there:
-            raise InvalidRequestError(f"{prefix}{name}", f"is no setting here: {', '.join(there)}")
-        if value not in same.get(name, (there[name],)):
-            raise InvalidRequestError(f"{prefix}{name}", f"is {there[name]!r} here and cannot be {value!r}")
+        if name not in current:
+            raise InvalidRequestError(f"{prefix}{name}", f"unknown setting; known are {', '.join(current)}")
+        if value not in aliases.get(name, (current[name],)):
+            raise InvalidRequestError(f"{prefix}{name}", f"must be {current[name]!r} (got {value!r})")
 
 
 def parse_request(body: Txt2Img, about: PackageInfo) -> tuple[Wanted, list[str]]:
-    """Return what a request asks for, and what its caller should know.
+    """Return the request in our fields, and warnings for its caller.
 
     Raises:
-        InvalidRequestError: a field asks for what is not done here, in A1111's words.
+        InvalidRequestError: a value is unsupported; it names A1111's field.
     """
     warnings = _checked(body, about)
     if len(body.styles) > 1:
-        raise refuse("styles", f"{len(body.styles)} styles, and one scene is drawn")
+        raise refuse("styles", f"only one scene is allowed (got {len(body.styles)} styles)")
     if body.styles and body.styles[0] not in about.scenes:
-        raise InvalidRequestError("styles", f"there is no {body.styles[0]!r}: {', '.join(about.scenes)}")
+        raise InvalidRequestError(
+            "styles", f"{body.styles[0]!r} not found; known are {', '.join(about.scenes)}"
+        )
     field = "sampler_name" if body.sampler_name else "sampler_index"
     ours = sampler(body.sampler_name or body.sampler_index, body.scheduler, field)
     if body.eta is not None and ((ours, body.eta) == ("euler_a", 0) or (ours == "ddim" and body.eta)):
-        warnings.append(f"eta: {'Euler a draws with 1' if body.eta == 0 else 'DDIM draws with 0'}")
+        warnings.append(f"eta: {'Euler a uses 1' if body.eta == 0 else 'DDIM uses 0'}")
     given: dict[str, Any] = {}
     if isinstance(body, Img2Img):
         given = {"image": body.init_images[0], "mask": body.mask, "strength": body.denoising_strength}
-        warnings += _of_pictures(body)
+        warnings += _init_image_warnings(body)
     values = {
         "prompt": body.prompt,
         "negative_prompt": body.negative_prompt,
@@ -219,14 +228,14 @@ def parse_request(body: Txt2Img, about: PackageInfo) -> tuple[Wanted, list[str]]
 
 
 def names(body: Txt2Img) -> dict[str, str]:
-    """Return what this request calls our fields, where that differs."""
+    """Return our field -> the request's field, where they differ."""
     several = {"count": "n_iter"} if body.n_iter > body.batch_size else {}
     older = {"scheduler": "sampler_index"} if body.sampler_index and not body.sampler_name else {}
     return {**NAMES, **several, **older}
 
 
 def infotext(order: Any, seed: int, about: PackageInfo) -> str:
-    """Return how an image was drawn, as A1111 writes it below its images."""
+    """Return the generation parameters of an image as a text in A1111's format."""
     settings = order.settings
     negative = f"\nNegative prompt: {order.negative_prompt}" if order.negative_prompt else ""
     return (
@@ -238,51 +247,54 @@ def infotext(order: Any, seed: int, about: PackageInfo) -> str:
 
 def name_of(ours: str) -> str:
     """Return A1111's name of our sampler."""
-    return next(name for name, (each, _) in SAMPLERS.items() if each == ours)
+    return next(name for name, (candidate, _) in SAMPLERS.items() if candidate == ours)
 
 
 def _checked(body: Txt2Img, about: PackageInfo) -> list[str]:
     more = body.model_extra or {}
-    for field, (values, why) in ONLY.items():
+    for field, (values, reason) in ALLOWED_VALUES.items():
         if field in more and more[field] not in values and str(more[field]) not in map(str, values):
-            raise InvalidRequestError(field, f"{_brief(more[field])} is not done here, {why}")
+            raise InvalidRequestError(field, f"{_truncate(more[field])} is not supported: {reason}")
     refuse_other_options(body.override_settings, about, "override_settings.")
     for name, script in body.alwayson_scripts.items():
         if not _is_off(script):
-            raise InvalidRequestError(f"alwayson_scripts.{name}", "there are no scripts here")
+            raise InvalidRequestError(f"alwayson_scripts.{name}", "scripts are not supported")
     if body.clip_skip not in (None, 0, 1):
         raise InvalidRequestError(
-            "clip_skip", f"{body.clip_skip} is not done here: the encoders are read as the base's are"
+            "clip_skip", f"{body.clip_skip} is not supported: the encoders are used as in the base model"
         )
     warnings = []
     if body.save_images:
-        warnings.append("save_images: every image is kept for a day, and no longer")
+        warnings.append("save_images: every image is kept for one day only")
     idle = (
-        IDLE if isinstance(body, Img2Img) else {*IDLE, *Img2Img.model_fields}
-    )  # one class of A1111's has both
-    unknown = [name for name in body.unknown_fields() if name not in idle and name not in ONLY]
-    return warnings + [f"{name}: is no field of this call, nothing was done with it" for name in unknown]
+        NO_EFFECT if isinstance(body, Img2Img) else {*NO_EFFECT, *Img2Img.model_fields}
+    )  # A1111 declares both calls' fields in one class
+    unknown = [name for name in body.unknown_fields() if name not in idle and name not in ALLOWED_VALUES]
+    return warnings + [f"{name}: unknown field, ignored" for name in unknown]
 
 
-def _of_pictures(body: Img2Img) -> list[str]:
-    """Return what is done otherwise than a request for a drawing from a picture asks."""
-    said: list[tuple[bool, str]] = [
+def _init_image_warnings(body: Img2Img) -> list[str]:
+    """Return warnings about img2img fields that are handled differently."""
+    cases: list[tuple[bool, str]] = [
         (
-            body.resize_mode != 1 and _is_cut(body),
-            f"resize_mode: {body.resize_mode} was drawn as 1, the picture is cut to the size",
+            body.resize_mode != 1 and _is_cropped(body),
+            f"resize_mode: {body.resize_mode} was handled as 1, the image is cropped to the size",
         ),
-        (bool(body.mask) and body.mask_blur > 0, "mask_blur: the mask was taken as it is"),
+        (bool(body.mask) and body.mask_blur > 0, "mask_blur: ignored, the mask was not blurred"),
         (
             bool(body.mask) and body.inpainting_fill != 1,
-            "inpainting_fill: drawn as 1, from the picture itself",
+            "inpainting_fill: handled as 1, from the original image",
         ),
-        (bool(body.mask) and body.inpaint_full_res, "inpaint_full_res: the whole picture was drawn"),
+        (
+            bool(body.mask) and body.inpaint_full_res,
+            "inpaint_full_res: ignored, the whole image was generated",
+        ),
     ]
-    return [text for holds, text in said if holds]
+    return [text for applies, text in cases if applies]
 
 
-def _is_cut(body: Img2Img) -> bool:
-    """Return whether a picture has another shape than is asked for; what cannot be read is refused later."""
+def _is_cropped(body: Img2Img) -> bool:
+    """Return whether the init image has another aspect ratio than the request; unreadable ones fail later."""
     try:
         with Image.open(io.BytesIO(content(body.init_images[0]))) as opened:
             width, height = opened.size
@@ -292,19 +304,19 @@ def _is_cut(body: Img2Img) -> bool:
 
 
 def _is_off(script: Any) -> bool:
-    """Return whether a script of A1111's is sent, and asks for nothing."""
+    """Return whether a script of A1111's is disabled."""
     arguments = script.get("args") if isinstance(script, Mapping) else script
     if not arguments:
         return True
     first: Any = arguments[0] if isinstance(arguments, Sequence) else arguments
-    units = [each for each in arguments if isinstance(each, Mapping)] if isinstance(arguments, list) else []
-    return first is False or bool(units and not any(each.get("enabled", True) for each in units))
+    units = [unit for unit in arguments if isinstance(unit, Mapping)] if isinstance(arguments, list) else []
+    return first is False or bool(units and not any(unit.get("enabled", True) for unit in units))
 
 
-def _alike(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name.strip().casefold())
 
 
-def _brief(value: Any) -> str:
+def _truncate(value: Any) -> str:
     text = json.dumps(value, default=str)
     return text if len(text) <= 60 else f"{text[:60]}…"

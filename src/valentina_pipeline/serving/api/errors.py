@@ -13,7 +13,7 @@ from valentina_pipeline.serving.api.service import without_folders
 from valentina_pipeline.serving.inference.package import InvalidPackageError, RightsUnknownError
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 from valentina_pipeline.serving.jobs.database import UnavailableError
-from valentina_pipeline.serving.jobs.dispatcher import REST, Dispatcher
+from valentina_pipeline.serving.jobs.dispatcher import RETRY_SECONDS, Dispatcher
 from valentina_pipeline.serving.jobs.store import QueueFullError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def http_error_response(err: AnyHTTPException) -> JSONResponse:
 
 def unavailable_response(err: UnavailableError) -> JSONResponse:
     """Return the response where the server cannot work for now: 503, to be retried."""
-    return error_response(503, "server_error", without_folders(str(err)), wait=REST)
+    return error_response(503, "server_error", without_folders(str(err)), wait=RETRY_SECONDS)
 
 
 def add_error_handlers(app: FastAPI, desk: Dispatcher) -> None:

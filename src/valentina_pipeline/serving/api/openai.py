@@ -1,4 +1,4 @@
-"""OpenAI's images API: its calls, its fields and their refusal, and links that end."""
+"""API of OpenAI's images: calls, fields, unsupported values, and links that expire."""
 
 import base64
 import io
@@ -24,45 +24,45 @@ QUALITY = {
     "hd": "high",
     "auto": "",
 }
-"""OpenAI's word -> preset."""
+"""OpenAI's quality -> preset."""
 
 NAMES = {
     "count": "n", "width": "size", "height": "size", "preset": "quality", "strength": "image",
     "adapters": "prompt",
 }  # fmt: skip
-"""Our field -> OpenAI's."""
+"""Our field -> OpenAI's field."""
 
-THEIRS = ("dall-e", "gpt-image", "chatgpt-image")
-"""Models that OpenAI's clients name by themselves."""
+OPENAI_MODELS = ("dall-e", "gpt-image", "chatgpt-image")
+"""Prefixes of the models that OpenAI's clients request by default."""
 
-ONLY: Mapping[str, tuple[tuple[Any, ...], str]] = {
-    "stream": ((False,), "the answer comes whole, jobs of /v1/generations stream"),
-    "partial_images": ((0,), "the answer comes whole, jobs of /v1/generations have previews"),
-    "output_format": (("png",), "images are PNG files, whose marks other formats would lose"),
-    "output_compression": ((100,), "PNG files lose nothing"),
-    "background": (("auto", "opaque"), "the background is drawn"),
-    "moderation": (("auto",), "one policy is for all"),
-    "input_fidelity": (("low",), "the picture is begun from"),
+ALLOWED_VALUES: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "stream": ((False,), "responses are not streamed: use the events of a /v1/generations job"),
+    "partial_images": ((0,), "responses have no previews: use the events of a /v1/generations job"),
+    "output_format": (("png",), "images are PNG files: other formats would lose their provenance marks"),
+    "output_compression": ((100,), "PNG files are lossless"),
+    "background": (("auto", "opaque"), "transparency is not supported"),
+    "moderation": (("auto",), "the policy is not configurable"),
+    "input_fidelity": (("low",), "the image is only the start of generation"),
 }
-"""Fields that are taken at these values alone, and why."""
+"""Field -> its only accepted values, and the reason."""
 
-SAID = {
-    "style": "the prompt alone decides on the style",
-    "user": "the API key tells who asks",
-    "safety_identifier": "the API key tells who asks",
+IGNORED_FIELDS = {
+    "style": "ignored, only the prompt sets the style",
+    "user": "ignored, the API key identifies the user",
+    "safety_identifier": "ignored, the API key identifies the user",
 }
-"""Fields that change nothing here, and why: the answer says so."""
+"""Fields without effect -> the warning of the response."""
 
 
 class Images(ClientModel):
-    """POST /v1/images/generations of OpenAI. A field that it does not have is refused."""
+    """POST /v1/images/generations of OpenAI. Unknown fields are rejected."""
 
     prompt: str
-    model: str = Field(default="", description="the character's trigger; OpenAI's own names draw it too")
+    model: str = Field(default="", description="the character's trigger; OpenAI's model names select it too")
     n: int = 1
     size: str = Field(default="auto", description="WIDTHxHEIGHT or auto")
     quality: str = Field(default="auto", description=f"one of {', '.join(QUALITY)}")
-    response_format: str = Field(default="b64_json", description="b64_json, or url: a link that ends")
+    response_format: str = Field(default="b64_json", description="b64_json, or url: a link that expires")
     stream: bool = False
     partial_images: int = 0
     output_format: str = "png"
@@ -73,12 +73,12 @@ class Images(ClientModel):
     style: str = ""
     user: str = ""
     safety_identifier: str = ""
-    seed: int | None = Field(default=None, description="beyond OpenAI's: of the first image")
-    negative_prompt: str = Field(default="", description="beyond OpenAI's: what it does not show")
+    seed: int | None = Field(default=None, description="extension: seed of the first image")
+    negative_prompt: str = Field(default="", description="extension: what the image must not show")
 
 
 def add_openai(app: FastAPI, server: GenerationService, owner: Caller) -> None:
-    """Add the calls to an app; they answer when the images are there."""
+    """Add the calls to an app; they answer once the images are ready."""
     Owner = Annotated[str, Depends(owner)]
 
     async def answer(body: Images, owner: str, request: Request, **given: Any) -> dict[str, Any]:
@@ -86,32 +86,36 @@ def add_openai(app: FastAPI, server: GenerationService, owner: Caller) -> None:
         job, more = await generate_images(server, request, owner, _wanted(body, given), NAMES)
         settings = job.order.settings
 
-        def one(image: Any) -> dict[str, str]:
+        def content_of(image: Any) -> dict[str, str]:
             if body.response_format == "url":
                 return {"url": f"{str(request.base_url).rstrip('/')}{server.link(job.id, image.seed)}"}
             return {"b64_json": server.image_base64(image)}
 
         return {
             "created": int(time.time()),
-            "data": [{**one(each), "revised_prompt": job.order.prompt} for each in job.images if each.file],
+            "data": [
+                {**content_of(image), "revised_prompt": job.order.prompt}
+                for image in job.images
+                if image.file
+            ],
             "output_format": "png",
             "size": f"{settings.width}x{settings.height}",
             "background": "opaque",
-            **({"warnings": said} if (said := [*warnings, *more]) else {}),
+            **({"warnings": combined} if (combined := [*warnings, *more]) else {}),
         }
 
     @app.post("/v1/images/generations", tags=["compatible"])
     async def images(body: Images, owner: Owner, request: Request) -> dict[str, Any]:
-        """Draw as OpenAI's images API does: `client.images.generate(prompt=..., n=2)`."""
+        """Generate images as OpenAI's API does: `client.images.generate(prompt=..., n=2)`."""
         return await answer(body, owner, request)
 
     @app.post(
-        "/v1/images/edits", tags=["compatible"], max_body_size=LARGEST_PICTURE, openapi_extra=_described()
+        "/v1/images/edits", tags=["compatible"], max_body_size=LARGEST_PICTURE, openapi_extra=_edit_schema()
     )
     async def edits(owner: Owner, request: Request) -> dict[str, Any]:
-        """Begin from a picture as OpenAI's API does; with a mask, draw its transparent part anew.
+        """Generate from an init image as OpenAI's API does; with a mask, regenerate its transparent part.
 
-        A form of `image` (a PNG, JPEG or WebP file), `mask` (a PNG file) and the fields of generations.
+        The form has `image` (a PNG, JPEG or WebP file), `mask` (a PNG file) and the fields of generations.
         """
         async with request.form(max_files=4, max_fields=40, max_part_size=LARGEST_PICTURE) as form:
             fields, given = await _edit(form)
@@ -119,19 +123,19 @@ def add_openai(app: FastAPI, server: GenerationService, owner: Caller) -> None:
 
     @app.get("/v1/models", tags=["compatible"])
     def models(owner: Owner) -> dict[str, Any]:
-        """Say which model there is: the character."""
+        """List the only model, the character."""
         return {"object": "list", "data": [_model(server)]}
 
     @app.get("/v1/models/{model}", tags=["compatible"])
     def model(model: str, owner: Owner) -> dict[str, Any]:
-        """Say whether there is this model."""
+        """Return a model, 404 where it is not the character."""
         if model != server.about.trigger:
-            raise HTTPException(404, f"there is no model {model!r}: {server.about.trigger}")
+            raise HTTPException(404, f"model {model!r} not found; the only model is {server.about.trigger}")
         return _model(server)
 
 
-def _described() -> dict[str, Any]:
-    """Return what the API's description says of the form of edits."""
+def _edit_schema() -> dict[str, Any]:
+    """Return the OpenAPI schema of the form of edits."""
     file = {"type": "string", "format": "binary"}
     fields = Images.model_json_schema()["properties"]
     schema = {
@@ -144,31 +148,34 @@ def _described() -> dict[str, Any]:
 
 def _model(server: GenerationService) -> dict[str, Any]:
     about = server.about
-    made = int((about.folder / "concept.json").stat().st_mtime)
-    return {"id": about.trigger, "object": "model", "created": made, "owned_by": "valentina-pipeline"}
+    created = int((about.folder / "concept.json").stat().st_mtime)
+    return {"id": about.trigger, "object": "model", "created": created, "owned_by": "valentina-pipeline"}
 
 
 def _checked(body: Images, server: GenerationService) -> list[str]:
-    """Return what the caller should know.
+    """Return warnings for the caller.
 
     Raises:
-        InvalidRequestError: a field asks for what is not done here.
+        InvalidRequestError: a field is unknown or has an unsupported value.
     """
     if unknown := body.unknown_fields():
-        raise InvalidRequestError(unknown[0], f"is no field of this call: {', '.join(Images.model_fields)}")
-    for field, (values, why) in ONLY.items():
+        raise InvalidRequestError(unknown[0], f"unknown field; known are {', '.join(Images.model_fields)}")
+    for field, (values, reason) in ALLOWED_VALUES.items():
         if getattr(body, field) not in values:
             raise InvalidRequestError(
-                field, f"{getattr(body, field)!r} is not done here, {why}: {values[0]!r} or nothing"
+                field,
+                f"{getattr(body, field)!r} is not supported, {reason}: send {values[0]!r} or leave it out",
             )
     if body.response_format not in ("url", "b64_json"):
-        raise InvalidRequestError("response_format", f"{body.response_format!r} is neither url nor b64_json")
-    warnings = [f"{field}: {why}" for field, why in SAID.items() if getattr(body, field)]
+        raise InvalidRequestError(
+            "response_format", f"must be url or b64_json (got {body.response_format!r})"
+        )
+    warnings = [f"{field}: {reason}" for field, reason in IGNORED_FIELDS.items() if getattr(body, field)]
     about = server.about
     if body.model not in ("", about.trigger, about.name):
-        if not body.model.startswith(THEIRS):
-            raise InvalidRequestError("model", f"there is no {body.model!r}: {about.trigger}")
-        warnings.append(f"model: {about.trigger} drew, {body.model} is not here")
+        if not body.model.startswith(OPENAI_MODELS):
+            raise InvalidRequestError("model", f"{body.model!r} not found; the only model is {about.trigger}")
+        warnings.append(f"model: {body.model} is not available, {about.trigger} was used")
     return warnings
 
 
@@ -179,7 +186,7 @@ def _wanted(body: Images, given: Mapping[str, Any]) -> Any:
     if body.size and body.size != "auto":
         width, cross, height = body.size.lower().partition("x")
         if not (cross and width.isdecimal() and height.isdecimal()):
-            raise InvalidRequestError("size", f"{body.size!r} is neither WIDTHxHEIGHT nor auto")
+            raise InvalidRequestError("size", f"must be WIDTHxHEIGHT or auto (got {body.size!r})")
         size = {"width": width, "height": height}
     values = {
         "prompt": body.prompt,
@@ -191,27 +198,27 @@ def _wanted(body: Images, given: Mapping[str, Any]) -> Any:
 
 
 async def _edit(form: FormData) -> tuple[Images, dict[str, Any]]:
-    """Return the fields of a form, and its pictures as `Request` takes them."""
+    """Return the fields of a form, and its images as values of `GenerationRequest`."""
     fields: dict[str, Any] = {}
-    pictures: dict[str, list[bytes]] = {}
+    images: dict[str, list[bytes]] = {}
     for name, value in form.multi_items():
         name = name.removesuffix("[]")
         if isinstance(value, UploadFile):
-            pictures.setdefault(name, []).append(await value.read())
+            images.setdefault(name, []).append(await value.read())
         elif name in fields:
-            raise InvalidRequestError(name, "is there twice")
+            raise InvalidRequestError(name, "sent twice: send it once")
         else:
             fields[name] = value
-    for name, files in pictures.items():
+    for name, files in images.items():
         if name not in ("image", "mask"):
-            raise InvalidRequestError(name, "is no picture of this call: image, mask")
+            raise InvalidRequestError(name, "unknown file; known are image and mask")
         if len(files) > 1:
-            raise refuse(name, f"{len(files)} pictures, and one is taken")
-    if "image" not in pictures:
-        raise InvalidRequestError("image", "is missing: the picture to begin from, as a file")
-    given: dict[str, Any] = {"image": base64.b64encode(pictures["image"][0]).decode()}
-    if "mask" in pictures:
-        given |= {"mask": _white_where_transparent(pictures["mask"][0]), "strength": 1.0}
+            raise refuse(name, f"only one file is allowed (got {len(files)})")
+    if "image" not in images:
+        raise InvalidRequestError("image", "missing: send the init image as a file")
+    given: dict[str, Any] = {"image": base64.b64encode(images["image"][0]).decode()}
+    if "mask" in images:
+        given |= {"mask": _invert_mask(images["mask"][0]), "strength": 1.0}
     try:
         return Images.model_validate(fields), given
     except ValidationError as err:
@@ -219,16 +226,18 @@ async def _edit(form: FormData) -> tuple[Images, dict[str, Any]]:
         raise InvalidRequestError(".".join(map(str, first["loc"])), first["msg"]) from err
 
 
-def _white_where_transparent(content: bytes) -> str:
-    """Return OpenAI's mask as `Request` takes one."""
+def _invert_mask(content: bytes) -> str:
+    """Return OpenAI's mask (transparent: regenerate) as ours (white: regenerate), in base64."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as mask:
             if mask.width * mask.height > 4096 * 4096:
                 raise InvalidRequestError(
-                    "mask", f"{mask.width} x {mask.height} are more than 4096 x 4096 pixels"
+                    "mask", f"must have at most 4096 x 4096 pixels (got {mask.width} x {mask.height})"
                 )
             if not mask.has_transparency_data:
-                raise InvalidRequestError("mask", "has no transparent part: it is what is drawn anew")
+                raise InvalidRequestError(
+                    "mask", "has no transparent part: make the part to regenerate transparent"
+                )
             alpha = mask.convert("RGBA").getchannel("A")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as err:
         if isinstance(err, InvalidRequestError):

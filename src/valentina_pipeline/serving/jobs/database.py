@@ -1,4 +1,4 @@
-"""The database of the queue: its tables, and transactions that say clearly where it cannot be used."""
+"""Database of the queue: tables, transactions, and clear errors where it is unavailable."""
 
 import time
 from collections.abc import Iterator
@@ -30,21 +30,21 @@ JOBS = Table(
     Column("number", Integer, primary_key=True, autoincrement=True),  # in order of arrival
     Column("id", String(32), unique=True, nullable=False),
     Column("owner", String(100), nullable=False),
-    Column("made_from", Text, nullable=False),  # the order, as JSON
-    Column("alike", String(64), nullable=False),  # hash of its settings
+    Column("made_from", Text, nullable=False),  # the resolved request, as JSON
+    Column("alike", String(64), nullable=False),  # hash of the settings: equal ones share a batch
     Column("wanted", Integer, nullable=False),
     Column("state", String(10), nullable=False, index=True),
-    Column("tries", Integer, nullable=False, default=0),  # that ended with a death
+    Column("tries", Integer, nullable=False, default=0),  # attempts that ended with a crash
     Column("accepted", Float, nullable=False),  # seconds since 1970, like all times here
     Column("begun", Float),
     Column("ended", Float),
     Column("error", Text, nullable=False, default=""),
     Column("images", Text, nullable=False, default="[]"),
-    Column("turned", Float),  # when it went to the end of the line, once some of it was drawn
-    Column("holder", String(32)),  # which server draws it
-    Column("held_until", Float),  # unless that server says again that it lives
+    Column("turned", Float),  # when it was requeued after a batch
+    Column("holder", String(32)),  # the server that processes it
+    Column("held_until", Float),  # end of the lease, unless that server renews it
 )
-PICTURES = Table(  # that jobs are given, for as long as these have not ended
+PICTURES = Table(  # input images of jobs that have not ended
     "pictures",
     METADATA,
     Column("job", String(32), primary_key=True),
@@ -53,37 +53,37 @@ PICTURES = Table(  # that jobs are given, for as long as these have not ended
 )
 
 LOCK_SECONDS = 5
-"""A transaction waits so long for another one."""
+"""Maximum wait of a transaction for another one."""
 
 IDLE_SECONDS = 30
-"""PostgreSQL then ends a transaction whose server stands still."""
+"""PostgreSQL ends a transaction after this idle time."""
 
-ADVISORY = 7_165_018
-"""PostgreSQL's lock of those who add jobs, which count them first."""
+ADVISORY_LOCK_ID = 7_165_018
+"""PostgreSQL advisory lock for adding jobs, which first counts them."""
 
 
 class UnavailableError(Exception):
-    """Something that the server needs cannot be used for now; the message says what, and what to do."""
+    """A resource of the server is temporarily unavailable; the message says which, and what to do."""
 
 
 class Database:
-    """A database with the queue's tables, which it makes; safe to share between threads.
+    """Database with the queue's tables, created where missing; safe to share between threads.
 
     Args:
-        url: SQLAlchemy's: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.
+        url: of SQLAlchemy: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.
 
     Raises:
-        UnavailableError: it cannot be opened, is locked, or holds something else.
+        UnavailableError: it cannot be opened, is locked, or is not a database of the queue.
         ImportError: the driver that the URL names is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        with _said():
-            # the parameters are prompts, which errors would put into the log
+        with _translate_errors():
+            # parameters contain prompts, which errors would otherwise log
             self._engine = create_engine(url, hide_parameters=True, **_options(url))
             self.shared = self._engine.dialect.name != "sqlite"
             if not self.shared:
-                event.listen(self._engine, "connect", _durable_and_quick)
+                event.listen(self._engine, "connect", _set_pragmas)
                 event.listen(self._engine, "begin", _begin)
         with self.writing(alone=True) as db:
             METADATA.create_all(db)
@@ -91,37 +91,37 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Give a connection for queries.
+        """Open a connection for queries.
 
         Raises:
             UnavailableError: the database does not answer.
         """
-        with _said(), self._engine.connect() as db:
+        with _translate_errors(), self._engine.connect() as db:
             yield db
 
     @contextmanager
     def writing(self, alone: bool = False) -> Iterator[Connection]:
-        """Give a transaction that is written in.
+        """Open a transaction for writes.
 
         Args:
-            alone: of those with this word only one is open at a time, whatever server has it. SQLite has
-                one writer at a time in any case.
+            alone: only one such transaction is open at a time over all servers. SQLite has one writer at a
+                time in any case.
 
         Raises:
             UnavailableError: the database does not answer; nothing was written.
         """
-        with _said(), self._engine.execution_options(begins="IMMEDIATE").begin() as db:
+        with _translate_errors(), self._engine.execution_options(begins="IMMEDIATE").begin() as db:
             if alone and self.shared:
-                db.execute(text("SELECT pg_advisory_xact_lock(:of)"), {"of": ADVISORY})
+                db.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": ADVISORY_LOCK_ID})
             yield db
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         self._engine.dispose()
 
 
 def seconds(db: Connection) -> float:
-    """Return the seconds since 1970 by the one clock that all servers of a database share."""
+    """Return the seconds since 1970 by the clock that all servers of a database share."""
     if db.dialect.name == "sqlite":
         return time.time()
     return float(db.scalar(text("SELECT extract(epoch from clock_timestamp())")) or 0)
@@ -133,38 +133,38 @@ def sqlite(folder: Path) -> str:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """Return what an engine is created with."""
+    """Return the keyword arguments of `create_engine`."""
     if url.startswith("sqlite"):
         return {}
-    waits = f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
-    return {"pool_pre_ping": True, "connect_args": {"options": waits, "connect_timeout": LOCK_SECONDS}}
+    timeouts = f"-c lock_timeout={LOCK_SECONDS}s -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
+    return {"pool_pre_ping": True, "connect_args": {"options": timeouts, "connect_timeout": LOCK_SECONDS}}
 
 
-def _durable_and_quick(connection: Any, _: Any) -> None:
-    connection.isolation_level = None  # `_begin` says how a transaction begins
+def _set_pragmas(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # `_begin` begins transactions explicitly
     connection.execute(f"PRAGMA busy_timeout={LOCK_SECONDS}000")
     connection.execute("PRAGMA journal_mode=WAL")
-    # survives a killed process; a power cut may lose the last
+    # commits survive a killed process; a power cut may lose the last ones
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _begin(db: Connection) -> None:
-    """Begin SQLite's transaction: who writes takes the lock at once, as one that read first cannot wait."""
-    how: Literal["DEFERRED", "IMMEDIATE"] = db.get_execution_options().get("begins", "DEFERRED")
-    db.exec_driver_sql(f"BEGIN {how}")
+    """Begin SQLite's transaction. A writer locks at once: after a read it could not wait for the lock."""
+    mode: Literal["DEFERRED", "IMMEDIATE"] = db.get_execution_options().get("begins", "DEFERRED")
+    db.exec_driver_sql(f"BEGIN {mode}")
 
 
 def _add_missing_columns(db: Connection) -> None:
-    """Have the tables of an earlier version hold what this one writes."""
-    there = {column["name"] for column in inspect(db).get_columns(JOBS.name)}
+    """Add the columns that an earlier version's table lacks."""
+    existing = {column["name"] for column in inspect(db).get_columns(JOBS.name)}
     for column in JOBS.columns:
-        if column.name not in there:
+        if column.name not in existing:
             kind = column.type.compile(db.dialect)
             db.execute(text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as err:
@@ -173,21 +173,21 @@ def _said() -> Iterator[None]:
 
 ADVICE = {
     ("database is locked", "lock timeout", "lock not available"): (
-        "another program holds its lock: end that program, or wait"
+        "another program holds its lock: stop that program, or wait"
     ),
-    ("disk is full", "no space left", "disk i/o error"): "the disk takes no more: make room",
+    ("disk is full", "no space left", "disk i/o error"): "the disk is full: free disk space",
     ("readonly", "read-only", "permission denied"): (
-        "it may not be written: let the user who serves write to the file and its folder"
+        "it is not writable: give the user of the server write access to the file and its folder"
     ),
     ("malformed", "not a database", "no such table", "no such column", "encrypted"): (
-        "its file is broken: end the server, move the file away, and start again"
+        "its file is damaged: stop the server, move the file away, and start again"
     ),
 }
-"""Words of the driver's, lower case -> what is wrong and what to do."""
+"""Words of the driver's message, in lower case -> the cause and the remedy."""
 
 
-def _advice(said: str) -> str:
+def _advice(message: str) -> str:
     for words, advice in ADVICE.items():
-        if any(word in said.lower() for word in words):
-            return f"the queue's database cannot be used: {advice}"
-    return "the queue's database does not answer: start it, or wait"
+        if any(word in message.lower() for word in words):
+            return f"the queue's database is unavailable: {advice}"
+    return "the queue's database does not respond: start it, or wait"

@@ -1,4 +1,4 @@
-"""Where pictures that came with a request are decoded: processes of which each may die, two at a time."""
+"""Decoding of request images in separate processes, two at a time; a crash fails only its request."""
 
 import multiprocessing
 import resource
@@ -12,51 +12,53 @@ from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestE
 if TYPE_CHECKING:
     from pebble import ProcessPool
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
-PROCESSES = 2
-MOST_WAITING, MOST_WAITING_EACH = 16, 4
-"""Requests with pictures that are decoded or wait for it: of all, and of one owner."""
+NUM_PROCESSES = 2
+MAX_WAITING, MAX_WAITING_PER_OWNER = 16, 4
+"""Requests with images that are decoded or waiting: in all, and of one owner."""
 
-SECONDS = 30.0
-"""For one request's pictures; then their process is ended."""
+TIMEOUT_SECONDS = 30.0
+"""Time for the images of one request; then their process is killed."""
 
-MEMORY = 2 << 30
-"""Bytes that one of the processes may take."""
+MAX_MEMORY_BYTES = 2 << 30
+"""Memory of one process."""
 
 
 class Decoders:
-    """Runs functions on files of strangers in separate processes, which begin with the first file."""
+    """Runs functions on untrusted files in separate processes, which start with the first file."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pool: ProcessPool | None = None
-        self._places = ConcurrencyLimit(
-            MOST_WAITING, MOST_WAITING_EACH, "requests with pictures wait for being read"
+        self._limit = ConcurrencyLimit(
+            MAX_WAITING, MAX_WAITING_PER_OWNER, "requests with images are waiting to be decoded"
         )
 
-    def run(self, owner: str, field: str, work: Callable[..., Found], *given: Any) -> Found:
-        """Return what `work`, a function of a module, finds in pictures.
+    def run(self, owner: str, field: str, work: Callable[..., Result], *args: Any) -> Result:
+        """Return the result of `work`, a module-level function, in a decoder process.
 
         Raises:
-            HTTPException: too many others wait.
-            InvalidRequestError: on `field`, where the process died or took too long.
+            HTTPException: too many requests are waiting.
+            InvalidRequestError: about `field`, where the process crashed or timed out.
         """
         from pebble import ProcessExpired
 
-        with self._places.taken(owner):
-            future = self._active_pool().schedule(work, args=list(given), timeout=SECONDS)
+        with self._limit.taken(owner):
+            future = self._active_pool().schedule(work, args=list(args), timeout=TIMEOUT_SECONDS)
             try:
                 return future.result()
             except TimeoutError as err:
-                raise InvalidRequestError(field, f"reading it took longer than {SECONDS:.0f} s") from err
+                raise InvalidRequestError(
+                    field, f"decoding took longer than {TIMEOUT_SECONDS:.0f} s"
+                ) from err
             except (ProcessExpired, MemoryError) as err:
                 raise InvalidRequestError(
-                    field, "reading it took too much memory, or broke what reads it"
+                    field, "decoding took too much memory or crashed the decoder"
                 ) from err
 
     def close(self) -> None:
-        """End the processes; the next file begins new ones."""
+        """Stop the processes; the next file starts new ones."""
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -71,10 +73,10 @@ class Decoders:
                 context: Any = multiprocessing.get_context(
                     "spawn"
                 )  # a fork would copy locks that threads hold
-                self._pool = ProcessPool(PROCESSES, initializer=_confine, context=context)
+                self._pool = ProcessPool(NUM_PROCESSES, initializer=_limit_memory, context=context)
             return self._pool
 
 
-def _confine() -> None:
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+def _limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""Between the queue and the process that draws: hands out batches, hears of progress, replaces what dies."""
+"""Dispatcher: sends batches to the worker process, receives progress, restarts it after a crash."""
 
 import logging
 import threading
@@ -27,44 +27,44 @@ from valentina_pipeline.serving.jobs.worker import (
     WorkerConfig,
     WorkerFailed,
 )
-from valentina_pipeline.serving.jobs.worker_process import DrawingProcess
+from valentina_pipeline.serving.jobs.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from valentina_pipeline.serving.inference.request import ResolvedRequest
 
 logger = logging.getLogger(__name__)
 
-REST = 2.0
-"""Seconds before what failed for want of a network, a database or a disk is tried again."""
+RETRY_SECONDS = 2.0
+"""Seconds before a retry where the networks, the database or the disk failed."""
 
-TIDY = 60.0
-"""Seconds between looks for what may be forgotten."""
+CLEANUP_INTERVAL_SECONDS = 60.0
+"""Seconds between deletions of old jobs."""
 
-KEPT = 24 * 3600.0
-"""Seconds for which jobs and images are kept after their end."""
+RETENTION_SECONDS = 24 * 3600.0
+"""Seconds for which jobs and images are kept after they end."""
 
 
 class Dispatcher:
-    """The thread that has jobs drawn by a process, which it starts, watches and replaces.
+    """Thread that runs jobs in a worker process, which it starts, watches and restarts.
 
     Args:
         jobs: the queue.
         about: the package.
-        opening: what the process draws with.
-        folder: where images go.
-        metrics: is told.
-        batching: draw like jobs together.
-        fallback: the package that draws once the other's images are no longer like her.
+        opening: configuration of the worker process.
+        folder: of the images.
+        metrics: for Prometheus.
+        batching: generate jobs with equal settings together.
+        fallback: the package to switch to once image quality falls below its thresholds.
 
     Attributes:
-        about: the package that draws.
-        note: why it is not the one that was meant, else "".
-        ready: where the process draws, such as "cpu"; "" while it cannot.
-        engine: what draws there, once it is ready.
-        broken: why it cannot.
-        trouble: why neither drawing nor accepting is possible for now, "" where both are.
-        memory: how the process uses it: see image/models/offload.py.
-        batch_seconds: how long the last batch took, a guess before the first.
+        about: the package in use.
+        note: why the fallback is in use, else "".
+        ready: device of the worker process, such as "cpu"; "" while it is not ready.
+        engine: of the worker process, once it is ready.
+        broken: why the worker process is not ready.
+        trouble: why jobs can be neither run nor accepted now, else "".
+        memory: memory use of the worker process: see image/models/offload.py.
+        batch_seconds: duration of the last batch; an estimate before the first.
     """
 
     def __init__(
@@ -82,60 +82,60 @@ class Dispatcher:
         self.note = ""
         self.ready = ""
         self.engine = opening.engine
-        self.broken = "the networks are being loaded"
+        self.broken = "the worker process is loading the networks"
         self.trouble = ""
         self.memory: dict[str, Any] = {}
         self.batch_seconds = 5.0
         self._opening = opening
         self._gallery = ImageStore(folder)
         self._metrics = metrics
-        self._most_images = batch_size if batching else lambda settings: 1
+        self._max_images = batch_size if batching else lambda settings: 1
         self._fallback = fallback
-        self._watch = QualityMonitor(about)
+        self._monitor = QualityMonitor(about)
         self._measures = False
         self._progress: dict[str, Progress] = {}
         self._watched: dict[str, int] = {}
         self._cancelled: set[str] = set()
         self._in_hand = frozenset[str]()
         self._reclaimed = 0.0
-        self._called = threading.Event()
-        self._ending = threading.Event()
-        self._ended = threading.Event()
-        self._process: DrawingProcess | None = None
-        self._tidied = 0.0
-        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._stopped = threading.Event()
+        self._process: WorkerProcess | None = None
+        self._cleaned = 0.0
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         self._thread.start()
         threading.Thread(target=self._renew, name="lease", daemon=True).start()
 
     def stop(self, seconds: float = 30.0) -> None:
-        """Let the batch that is being drawn end, if it does within so many seconds; the rest stays queued."""
-        self._ending.set()
-        self._called.set()
+        """Stop after the running batch, or after so many seconds; other jobs stay queued."""
+        self._stopping.set()
+        self._wake.set()
         self._thread.join(seconds)
-        self._dismiss(kill=self._thread.is_alive())
+        self._stop_worker(kill=self._thread.is_alive())
         self._thread.join(5)
-        self._ended.set()
+        self._stopped.set()
         self._release()
 
     def submit(self, owner: str, order: "ResolvedRequest", images_per_day: int | None = None) -> Job:
-        """Accept an order.
+        """Queue a resolved request and return its job.
 
         Raises:
-            Full: too many are waiting.
-            TooOften: the owner's images of a day are used up.
-            UnavailableError: what is drawn could not be kept for now.
+            QueueFullError: too many jobs are waiting.
+            RateLimitError: the owner's daily quota is exceeded.
+            UnavailableError: images cannot be stored now.
         """
         if self.trouble:
             raise UnavailableError(self.trouble)
         job = self.jobs.add(owner, order, images_per_day)
-        self._called.set()
+        self._wake.set()
         return job
 
     def cancel(self, job: str) -> bool:
-        """End a job within a step; return whether it had not ended yet."""
+        """Cancel a job within one sampler step; return whether it was still active."""
         cancelled = self.jobs.end([job], "cancelled") > 0
         if cancelled:
             self._cancelled.add(job)
@@ -143,22 +143,22 @@ class Dispatcher:
         return cancelled
 
     def progress(self, job: str) -> Progress | None:
-        """Return how far a job is that is being drawn, or None."""
+        """Return the progress of a running job, else None."""
         return self._progress.get(job)
 
     def picture(self, image: Image) -> Path:
-        """Return where an image is."""
+        """Return the path of an image."""
         return self._gallery.path(image.file)
 
     def steps(self, job: Job) -> tuple[int, int]:
-        """Return how many steps of a job's batches are done, and how many there are in all."""
-        each, at_once = job.order.settings.steps_done, self._most_images(job.order.settings)
-        total = -(-job.wanted // at_once) * each
-        return min(total, -(-len(job.images) // at_once) * each), total
+        """Return the steps done and the total steps over all batches of a job."""
+        steps, batch = job.order.settings.steps_done, self._max_images(job.order.settings)
+        total = -(-job.wanted // batch) * steps
+        return min(total, -(-len(job.images) // batch) * steps), total
 
     @contextmanager
     def watching(self, job: str) -> Iterator[None]:
-        """Have previews made of a job."""
+        """Generate previews of a job inside the block."""
         self._watched[job] = self._watched.get(job, 0) + 1
         try:
             yield
@@ -169,10 +169,10 @@ class Dispatcher:
 
     def _run(self) -> None:
         failed = False
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             try:
                 self._gallery.probe()
-                if failed:  # maybe of what was being drawn
+                if failed:  # the batch in hand may be the cause
                     self._retry(self._in_hand)
                 self.jobs.release()
                 self._in_hand = frozenset()
@@ -181,183 +181,186 @@ class Dispatcher:
             except UnavailableError as err:
                 self._release()
                 if self.trouble != str(err):
-                    why, _, _ = str(err.__cause__ or "").partition("\n")  # more may quote what was stored
-                    logger.error("%s %s", err, why)
+                    # later lines may quote stored prompts
+                    cause, _, _ = str(err.__cause__ or "").partition("\n")
+                    logger.error("%s %s", err, cause)
                 self.trouble = str(err)
-                self._ending.wait(REST)
-            except Exception:  # the desk has to outlive whatever happens
-                logger.exception("the desk starts again")
+                self._stopping.wait(RETRY_SECONDS)
+            except Exception:  # the dispatcher must survive every error
+                logger.exception("the dispatcher restarts")
                 failed = True
-                self._dismiss(kill=True)
+                self._stop_worker(kill=True)
                 self._progress.clear()
-                self._ending.wait(REST)
+                self._stopping.wait(RETRY_SECONDS)
 
     def _release(self) -> None:
-        """Put back what is in hand, if the database can be written."""
+        """Requeue the batch in hand, if the database is writable."""
         try:
             self.jobs.release()
             self._in_hand = frozenset()
         except UnavailableError as err:
-            logger.error("what was being drawn waits until its lease is over: %s", err)
+            logger.error("the running jobs wait until their lease expires: %s", err)
 
     def _renew(self) -> None:
-        """Say again and again that this server lives, and find out what others took or cancelled."""
-        while not self._ended.wait(self.jobs.lease / 5):
+        """Renew the lease periodically, and cancel the jobs that other servers took or cancelled."""
+        while not self._stopped.wait(self.jobs.lease / 5):
             in_hand = self._in_hand
             try:
                 lost = in_hand - self.jobs.renew() if in_hand else in_hand
             except UnavailableError as err:
-                logger.warning("the lease of what is being drawn is not renewed: %s", err)
+                logger.warning("the lease of the running jobs was not renewed: %s", err)
             else:
                 if in_hand is self._in_hand:
                     self._cancelled |= lost
 
     def _serve(self) -> None:
-        """Draw what is in the queue, until the process dies or the server ends."""
-        if not self._open():
-            self._dismiss(kill=True)
-            self._ending.wait(REST)
+        """Run jobs from the queue until the worker process crashes or the server stops."""
+        if not self._ensure_worker():
+            self._stop_worker(kill=True)
+            self._stopping.wait(RETRY_SECONDS)
             return
-        while not self._ending.is_set():
-            self._called.clear()
-            self._tidy()
-            if self._falls_back():
+        while not self._stopping.is_set():
+            self._wake.clear()
+            self._clean_up()
+            if self._switch_to_fallback():
                 return
-            taken = self.jobs.take(self._most_images)
-            if taken:
-                if not self._have_drawn(taken):
+            batch = self.jobs.take(self._max_images)
+            if batch:
+                if not self._run_batch(batch):
                     return
             else:
-                self._called.wait(1.0)
+                self._wake.wait(1.0)
                 if self._process is None or not self._process.alive:
                     return
 
-    def _open(self) -> bool:
-        """Have a process that is ready; return whether there is one."""
+    def _ensure_worker(self) -> bool:
+        """Start a worker process unless one runs; return whether one is ready."""
         if self._process is not None and self._process.alive:
             return True
-        self._dismiss(kill=True)
+        self._stop_worker(kill=True)
         self.ready = ""
         began = time.monotonic()
-        process = self._process = DrawingProcess(self._opening)
-        match told := process.hear(self._ending.is_set):  # nobody waits for it at the end
+        process = self._process = WorkerProcess(self._opening)
+        match message := process.receive(self._stopping.is_set):
             case Ready():
-                self.ready, self.engine, self.broken = told.device, told.engine, ""
-                self._measures, self.memory = told.measures, told.memory
+                self.ready, self.engine, self.broken = message.device, message.engine, ""
+                self._measures, self.memory = message.measures, message.memory
                 took = time.monotonic() - began
-                spent = {"process": took - sum(told.spent.values()), **told.spent}
-                for phase, seconds in spent.items():
+                phases = {"process": took - sum(message.spent.values()), **message.spent}
+                for phase, seconds in phases.items():
                     self._metrics.loading.labels(phase).set(seconds)
-                each = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in spent.items())
-                said = (told.engine, told.device, took, each, told.memory)
-                logger.info("%s is ready on %s after %.1f s (%s), memory: %s", *said)
+                parts = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in phases.items())
+                values = (message.engine, message.device, took, parts, message.memory)
+                logger.info("%s is ready on %s after %.1f s (%s), memory: %s", *values)
                 return True
             case WorkerFailed():
-                self.broken = told.why
-            case _ if self._ending.is_set():
+                self.broken = message.why
+            case _ if self._stopping.is_set():
                 return False
             case _:
-                self.broken = f"the process that draws {process.end_of_it} while it loaded the networks"
+                self.broken = f"the worker process {process.fate} while it loaded the networks"
         logger.error("%s", self.broken)
         return False
 
-    def _have_drawn(self, taken: list[Job]) -> bool:
-        """Have a batch drawn; return whether the process is still there.
+    def _run_batch(self, batch: list[Job]) -> bool:
+        """Run a batch in the worker process; return whether the process survived.
 
         Raises:
-            UnavailableError: what was drawn could not be kept: it waits.
+            UnavailableError: images could not be stored; their jobs wait.
         """
-        began, waiting = time.monotonic(), {job.id for job in taken}
+        began, waiting = time.monotonic(), {job.id for job in batch}
         self._in_hand = frozenset(waiting)
-        for job in taken:
+        for job in batch:
             done, total = self.steps(job)
             self._progress[job.id] = Progress("running", done, total, begun=began, before=done)
             if not job.images:
                 self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
-        settings, wanted = taken[0].order.settings, sum(len(job.order.seeds) for job in taken)
+        settings, num_images = batch[0].order.settings, sum(len(job.order.seeds) for job in batch)
         process = self._process
-        assert process is not None  # `_open` has it
-        process.patience.begin((settings, wanted))
-        process.tell(Batch({job.id: job.order for job in taken}))
+        assert process is not None  # `_ensure_worker` started it
+        process.patience.begin((settings, num_images))
+        process.send(Batch({job.id: job.order for job in batch}))
         images, trouble = 0, ""
         while True:
-            known = waiting, self._cancelled, self._watched
-            match told := process.hear(lambda: self._process is None, *known):
+            states = waiting, self._cancelled, self._watched
+            match message := process.receive(lambda: self._process is None, *states):
                 case Step():
-                    process.patience.heard("stepping" if told.done % settings.steps_done else "finishing")
-                    self._step(told, taken)
+                    process.patience.end_phase(
+                        "stepping" if message.done % settings.steps_done else "finishing"
+                    )
+                    self._update_progress(message, batch)
                 case list():
-                    process.patience.heard("beginning")
-                    images += len(told)
+                    process.patience.end_phase("beginning")
+                    images += len(message)
                     try:
-                        self._keep(told, {job.id: job.order for job in taken})
+                        self._store(message, {job.id: job.order for job in batch})
                     except UnavailableError as err:
                         trouble = str(err)
-                        self._cancelled |= waiting  # the rest is drawn once it can be kept
+                        self._cancelled |= waiting  # the rest runs once images can be stored
                 case BatchDone():
-                    self._metrics.count_images(images, told.seconds)
-                    self.batch_seconds = told.seconds
-                    self._end(waiting, told.error, trouble or told.waits)
+                    self._metrics.count_images(images, message.seconds)
+                    self.batch_seconds = message.seconds
+                    self._finish(waiting, message.error, trouble or message.waits)
                     return True
                 case _:
-                    return self._died(waiting, process)
+                    return self._recover(waiting, process)
 
-    def _step(self, told: Step, taken: list[Job]) -> None:
-        for job in taken:
+    def _update_progress(self, step: Step, batch: list[Job]) -> None:
+        for job in batch:
             before = self._progress[job.id]
-            done = before.before + told.done * job.order.settings.steps_done // told.total
-            preview = told.previews.get(job.id, before.preview)
+            done = before.before + step.done * job.order.settings.steps_done // step.total
+            preview = step.previews.get(job.id, before.preview)
             self._progress[job.id] = replace(before, done=min(done, before.total), preview=preview)
 
-    def _keep(self, drawn: list[GeneratedImage], orders: "Mapping[str, ResolvedRequest]") -> None:
-        """Write images, then say that they are there, be it of some only.
+    def _store(self, generated: list[GeneratedImage], orders: "Mapping[str, ResolvedRequest]") -> None:
+        """Write images and add them to their jobs. If writing fails, add those already written.
 
         Raises:
-            UnavailableError: an image cannot be kept.
+            UnavailableError: an image cannot be written.
         """
-        kept = []
+        stored = []
         try:
-            for each in drawn:
-                if each.job in self._cancelled:
+            for image in generated:
+                if image.job in self._cancelled:
                     continue
-                name = f"{each.job}-{each.seed}.png" if each.png else ""
+                name = f"{image.job}-{image.seed}.png" if image.png else ""
                 if name:
-                    self._gallery.keep(name, each.png)
-                more = each.identity, each.engine, each.warnings
-                kept.append((each.job, Image(each.seed, name, each.refused, *more)))
-                self._metrics.images.labels("refused" if each.refused else "drawn").inc()
-                if each.png and self._measures:
-                    self._look(orders[each.job], each.identity)
+                    self._gallery.keep(name, image.png)
+                details = image.identity, image.engine, image.warnings
+                stored.append((image.job, Image(image.seed, name, image.refused, *details)))
+                self._metrics.images.labels("refused" if image.refused else "drawn").inc()
+                if image.png and self._measures:
+                    self._record_quality(orders[image.job], image.identity)
         finally:
-            self.jobs.pictures(kept)
+            self.jobs.pictures(stored)
 
-    def _look(self, order: "ResolvedRequest", identity: float | None) -> None:
-        """Take note of how like her an image is."""
-        self._watch.add(order, [identity])
+    def _record_quality(self, order: "ResolvedRequest", identity: float | None) -> None:
+        """Record the identity similarity of an image; None is an image without a face."""
+        self._monitor.add(order, [identity])
         self._metrics.faces.labels("missing" if identity is None else "found").inc()
         if identity is not None:
             self._metrics.identity.observe(identity)
-        for figure in ("identity", "face_found"):
-            self._metrics.recent.labels(figure).set(getattr(self._watch, figure) or 0.0)
+        for metric in ("identity", "face_found"):
+            self._metrics.recent.labels(metric).set(getattr(self._monitor, metric) or 0.0)
 
-    def _falls_back(self) -> bool:
-        """Have another process draw with the fallback where quality is below its gate; return whether."""
-        if self._fallback is None or not (why := self._watch.failing):
+    def _switch_to_fallback(self) -> bool:
+        """Switch to the fallback package where quality is below its thresholds; return whether it did."""
+        if self._fallback is None or not (why := self._monitor.failing):
             return False
-        self.note = f"{why}: {self._fallback.name} is drawn by {self._fallback.lora_hash[:12]} instead"
+        self.note = f"{why}: fallback LoRA {self._fallback.lora_hash[:12]} of {self._fallback.name} is in use"
         logger.error("%s", self.note)
         self.about, self._fallback = self._fallback, None
         self._opening = replace(self._opening, package=self.about.folder)
-        self._watch = QualityMonitor(self.about)
+        self._monitor = QualityMonitor(self.about)
         self._metrics.fallen_back.set(1)
-        self._dismiss(kill=False)
+        self._stop_worker(kill=False)
         return True
 
-    def _end(self, jobs: set[str], error: str, waits: str) -> None:
-        """Say what became of a batch.
+    def _finish(self, jobs: set[str], error: str, waits: str) -> None:
+        """Record the result of a batch.
 
         Raises:
-            UnavailableError: it `waits` for this.
+            UnavailableError: the batch must wait; `waits` is the reason.
         """
         for job in jobs:
             self._progress.pop(job, None)
@@ -370,38 +373,38 @@ class Dispatcher:
             self._metrics.jobs.labels("done").inc(self.jobs.turn(jobs))
         self._in_hand = frozenset()
 
-    def _died(self, waiting: set[str], process: DrawingProcess) -> bool:
-        if self._ending.is_set():
-            return False  # `stop` puts them back
-        logger.error("the process that draws %s: another takes over", process.end_of_it)
-        self.ready, self.broken = "", "the process that draws is being replaced"
+    def _recover(self, waiting: set[str], process: WorkerProcess) -> bool:
+        if self._stopping.is_set():
+            return False  # `stop` requeues them
+        logger.error("the worker process %s; restarting it", process.fate)
+        self.ready, self.broken = "", "the worker process is being restarted"
         self._metrics.replaced.inc()
-        self._dismiss(kill=True)
+        self._stop_worker(kill=True)
         for job in waiting:
             self._progress.pop(job, None)
         self._retry(waiting)
         return False
 
     def _retry(self, jobs: Collection[str]) -> None:
-        """Put back what the process died of, or what was drawn beside that."""
+        """Requeue the jobs of a batch after a crash; fail those out of attempts."""
         self._metrics.jobs.labels("failed").inc(self.jobs.retry(jobs))
         self._in_hand = frozenset()
 
-    def _dismiss(self, kill: bool) -> None:
-        """Have no process."""
+    def _stop_worker(self, kill: bool) -> None:
+        """Stop the worker process, if any."""
         process, self._process = self._process, None
         if process is not None:
-            process.dismiss(kill)
+            process.stop(kill)
 
-    def _tidy(self) -> None:
-        """Take over from servers that are gone, and forget what ended long ago. Between two batches."""
-        self._cancelled.clear()  # of jobs that were never begun
+    def _clean_up(self) -> None:
+        """Reclaim jobs of lost servers and delete old jobs. Call it between two batches."""
+        self._cancelled.clear()  # jobs that never started
         now = time.monotonic()
         if now >= self._reclaimed + self.jobs.lease / 5:
             self._reclaimed = now
             self._metrics.jobs.labels("failed").inc(self.jobs.reclaim())
-        if now >= self._tidied + TIDY:
-            self._tidied = now
-            for image in self.jobs.forget(KEPT):
+        if now >= self._cleaned + CLEANUP_INTERVAL_SECONDS:
+            self._cleaned = now
+            for image in self.jobs.forget(RETENTION_SECONDS):
                 if image.file:
                     self._gallery.remove(image.file)

@@ -1,7 +1,7 @@
-"""Whether the process that draws still does: one that is silent for too long hangs, and is ended.
+"""Hang detection: kill the worker process when it sends no message for too long.
 
-A process can hang and live: a driver that waits for a GPU, a lock that nobody gives back, SIGSTOP. Only
-what it gets done counts as a sign of life, never a heartbeat of some thread in it.
+A process can hang although it is alive: a driver waits for a GPU, a lock is never released, SIGSTOP. Only
+progress counts as a sign of life, not the heartbeat of a thread.
 """
 
 import threading
@@ -14,36 +14,46 @@ from typing import Literal
 import psutil
 
 Phase = Literal["loading", "beginning", "stepping", "finishing"]
-"""Until the networks are there; until the first step; until the next one; from the last one to the images."""
+"""Until the networks are loaded; until the first step; until the next step; from the last step to images."""
 
-TIMES = 3
-"""As often as its longest time so far a phase may take."""
+MAX_TIMES_LONGEST = 3
+"""A phase may take this many times its longest duration so far."""
 
-LEAST = 10.0
-"""Seconds of silence that are never too long: a busy machine stands still for some."""
+MIN_TIMEOUT_SECONDS = 10.0
+"""Minimum timeout: a busy machine may stall for some seconds."""
 
-UNSEEN: dict[Phase, float] = {"loading": 1800.0, "beginning": 600.0, "stepping": 600.0, "finishing": 60.0}
-"""Seconds of a phase that was not seen yet: disks are slow, and torch compiles for minutes."""
+FIRST_TIMEOUT_SECONDS: dict[Phase, float] = {
+    "loading": 1800.0,
+    "beginning": 600.0,
+    "stepping": 600.0,
+    "finishing": 60.0,
+}
+"""Timeouts of phases without a measured duration: disks are slow, and torch compiles for minutes."""
 
-FINISHING_STEPS = 30
-"""Steps that the first finishing may take: it decodes, filters, compares faces and signs."""
+MAX_FINISHING_STEPS = 30
+"""Timeout of the first finishing phase in steps: it decodes, filters, compares faces and signs."""
 
-STILL: dict[Phase, float] = {"loading": 120.0, "beginning": 15.0, "stepping": 15.0, "finishing": 15.0}
-"""Seconds without any use of a processor: a phase that was never seen need not be waited out then."""
+IDLE_TIMEOUT_SECONDS: dict[Phase, float] = {
+    "loading": 120.0,
+    "beginning": 15.0,
+    "stepping": 15.0,
+    "finishing": 15.0,
+}
+"""Timeouts without any CPU time, which end a phase before its timeout."""
 
-TICK = 0.25
-LONGEST_TICK = 1.0
-"""Seconds between two looks; more has passed only where this process itself was stopped."""
+CHECK_SECONDS = 0.25
+MAX_CHECK_SECONDS = 1.0
+"""Seconds between checks; a longer interval means that this process itself was stopped."""
 
-MOST_KINDS = 256
-"""Kinds of batches whose times are remembered."""
+MAX_KINDS = 256
+"""Kinds of batches with remembered durations."""
 
 
 class Patience:
-    """Learns how long a process takes from one message to the next, and tells how long it may.
+    """Timeouts between messages, from the durations measured so far.
 
     Args:
-        clock: seconds, from anywhere.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,41 +64,44 @@ class Patience:
         self._began = clock()
 
     def begin(self, kind: object) -> None:
-        """Expect the first step of a batch; those of one `kind` take equally long."""
-        if len(self._longest) > len(UNSEEN) * MOST_KINDS:
+        """Start the phase of a batch's first step. Batches of one `kind` take equally long."""
+        if len(self._longest) > len(FIRST_TIMEOUT_SECONDS) * MAX_KINDS:
             self._longest.clear()
         self._kind, self.phase, self._began = kind, "beginning", self._clock()
 
-    def heard(self, expected: Phase) -> None:
-        """Take note that the phase has ended, and that this one follows."""
+    def end_phase(self, following: Phase) -> None:
+        """Record the duration of the current phase and start the following one."""
         now, key = self._clock(), (self._kind, self.phase)
         self._longest[key] = max(self._longest.get(key, 0.0), now - self._began)
-        self.phase, self._began = expected, now
+        self.phase, self._began = following, now
 
     @property
     def seconds(self) -> float:
-        """How long the phase may take."""
-        seen = self._longest.get((self._kind, self.phase))
+        """Timeout of the current phase."""
+        longest = self._longest.get((self._kind, self.phase))
         first = self._longest.get((self._kind, "beginning"))  # it includes a step
-        if seen is None and self.phase == "stepping":
-            seen = first
-        if seen is not None:
-            return max(LEAST, TIMES * seen)
+        if longest is None and self.phase == "stepping":
+            longest = first
+        if longest is not None:
+            return max(MIN_TIMEOUT_SECONDS, MAX_TIMES_LONGEST * longest)
         step = self._longest.get((self._kind, "stepping"), first or 0.0)
-        return max(UNSEEN[self.phase], FINISHING_STEPS * step if self.phase == "finishing" else 0.0)
+        return max(
+            FIRST_TIMEOUT_SECONDS[self.phase],
+            MAX_FINISHING_STEPS * step if self.phase == "finishing" else 0.0,
+        )
 
 
 class HangDetector:
-    """Ends a process that keeps silent for too long while somebody listens to it.
+    """Kills a process that sends no message within its timeout while the server waits for one.
 
-    A thread of its own looks, as the one that listens may be held by half a message.
+    A separate thread checks, because the receiving thread may block on an incomplete message.
 
     Args:
-        process: that is watched.
+        process: to watch.
 
     Attributes:
-        patience: how long it may be silent.
-        hung: why the process was ended, "" where it was not.
+        patience: its timeouts.
+        hung: why the process was killed, else "".
     """
 
     def __init__(self, process: BaseProcess) -> None:
@@ -96,14 +109,14 @@ class HangDetector:
         self.hung = ""
         self._process = process
         self._listening = False
-        self._silent = self._still = self._used = 0.0
-        self._over = threading.Event()
-        threading.Thread(target=self._watch, name="pulse", daemon=True).start()
+        self._silent = self._idle = self._used = 0.0
+        self._stopped = threading.Event()
+        threading.Thread(target=self._watch, name="hang-detector", daemon=True).start()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Have the process say something, or take what it is sent, inside the block and in time."""
-        self._silent = self._still = 0.0
+        """Expect inside the block that the process sends or receives a message within its timeout."""
+        self._silent = self._idle = 0.0
         self._listening = True
         try:
             yield
@@ -111,33 +124,33 @@ class HangDetector:
             self._listening = False
 
     def end(self) -> None:
-        """Watch no longer."""
-        self._over.set()
+        """Stop watching."""
+        self._stopped.set()
 
     def _watch(self) -> None:
         before = time.monotonic()
-        while not self._over.wait(TICK):
+        while not self._stopped.wait(CHECK_SECONDS):
             now = time.monotonic()
             if self._listening:
-                self._count(min(now - before, LONGEST_TICK))
+                self._count(min(now - before, MAX_CHECK_SECONDS))
             before = now
 
     def _count(self, seconds: float) -> None:
-        used = _processor_seconds(self._process.pid)
-        self._still = self._still + seconds if used == self._used else 0.0
+        used = _cpu_seconds(self._process.pid)
+        self._idle = self._idle + seconds if used == self._used else 0.0
         self._used = used
         self._silent += seconds
-        phase, most = self.patience.phase, self.patience.seconds
-        if self._silent > most or self._still > min(STILL[phase], most):
-            used_none = ", and used no processor" if self._still > STILL[phase] else ""
-            self.hung = f"hung: nothing came of it for {self._silent:.0f} s while {phase}{used_none}"
+        phase, timeout = self.patience.phase, self.patience.seconds
+        if self._silent > timeout or self._idle > min(IDLE_TIMEOUT_SECONDS[phase], timeout):
+            idle = ", without CPU time" if self._idle > IDLE_TIMEOUT_SECONDS[phase] else ""
+            self.hung = f"hung: no message for {self._silent:.0f} s while {phase}{idle}"
             self._process.kill()
-            self._over.set()
+            self._stopped.set()
 
 
-def _processor_seconds(pid: int | None) -> float:
+def _cpu_seconds(pid: int | None) -> float:
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:
-        return -1.0  # it is gone, which the one who listens finds out
+        return -1.0  # it is gone, which the receiving thread detects
     return times.user + times.system

@@ -1,4 +1,4 @@
-"""The folder of images, which may be full: then what was accepted waits until there is room."""
+"""Image folder. On a full disk, accepted jobs wait until there is space."""
 
 from pathlib import Path
 
@@ -6,48 +6,48 @@ from valentina_pipeline.common import atomic_files
 from valentina_pipeline.serving.jobs.database import UnavailableError
 from valentina_pipeline.serving.jobs.disk import no_room
 
-PROBE = 1 << 20
-"""Bytes that have to fit again before drawing goes on."""
+PROBE_BYTES = 1 << 20
+"""Free space required before generation resumes."""
 
 
 class ImageStore:
-    """The images of a server, on a disk.
+    """Images of a server on a disk.
 
     Args:
-        folder: made where it is missing.
+        folder: created where missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._refused = False
+        self._failed = False
 
     def path(self, name: str) -> Path:
-        """Return where an image is."""
+        """Return the path of an image."""
         return self._folder / name
 
     def keep(self, name: str, content: bytes) -> None:
         """Write an image.
 
         Raises:
-            UnavailableError: the disk does not take it.
+            UnavailableError: the disk does not accept it.
         """
         try:
             atomic_files.replace(self.path(name), content)
         except OSError as err:
-            self._refused = True
+            self._failed = True
             raise UnavailableError(no_room("images", err)) from err
 
     def remove(self, name: str) -> None:
-        """Remove an image, if it is there."""
+        """Remove an image, if it exists."""
         self.path(name).unlink(missing_ok=True)
 
     def probe(self) -> None:
-        """See whether a disk that refused an image takes one by now.
+        """Check whether a disk that failed accepts files again.
 
         Raises:
             UnavailableError: it does not.
         """
-        if self._refused:
-            self.keep(".probe", bytes(PROBE))
+        if self._failed:
+            self.keep(".probe", bytes(PROBE_BYTES))
             self.remove(".probe")
-            self._refused = False
+            self._failed = False

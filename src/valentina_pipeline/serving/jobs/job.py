@@ -1,4 +1,4 @@
-"""A job of the queue, its images, and the row of the database that both are kept in."""
+"""Jobs and their images: data classes, read from rows of the database."""
 
 import json
 import logging
@@ -22,12 +22,12 @@ class Image:
     """One image of a job.
 
     Attributes:
-        seed: that it was drawn from.
-        file: its name in the folder of images; "" where there is none.
-        refused: why there is none, else "".
-        identity: see studio/engine.py's Drawn.
-        engine: what drew it.
-        warnings: what the drawing left out of the request, a sentence each.
+        seed: of its noise.
+        file: its name in the image folder; "" where it was blocked.
+        refused: why it was blocked, else "".
+        identity: similarity to the portraits, see serving/inference/engine.py.
+        engine: that generated it.
+        warnings: parts of the request without effect, a sentence each.
     """
 
     seed: int
@@ -40,20 +40,20 @@ class Image:
 
 @dataclass(frozen=True)
 class Job:
-    """An accepted order.
+    """An accepted request.
 
     Attributes:
-        id: 32 hexadecimal digits, not to be guessed.
-        owner: whose key it came with.
-        order: what is drawn.
-        wanted: how many images it is of.
-        state: where it is; one of several batches is queued between them.
-        tries: how often a process died while it drew this.
-        accepted: when, in seconds since 1970, as the next two.
-        begun: when its drawing began last, if it did.
-        ended: when it ended, if it did.
+        id: 32 random hexadecimal digits.
+        owner: of the request's key.
+        order: the resolved request.
+        wanted: number of images.
+        state: a job of several batches is queued between them.
+        tries: number of crashes while it ran.
+        accepted: time in seconds since 1970, as the next two.
+        begun: time of its last start, if any.
+        ended: time of its end, if any.
         error: why it failed, else "".
-        images: what there is of it so far.
+        images: finished so far.
     """
 
     id: str
@@ -74,7 +74,7 @@ STATE: TypeAdapter[State] = TypeAdapter(State)
 
 
 def readable(row: Row) -> Job | None:
-    """Return a row's job, or None where the row is broken: that costs this job and no other."""
+    """Return the job of a row, or None where the row is invalid, so that only this job is lost."""
     try:
         return job_of(row)
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as err:
@@ -83,13 +83,13 @@ def readable(row: Row) -> Job | None:
 
 
 def job_of(row: Row) -> Job:
-    """Return a row's job.
+    """Return the job of a row.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: the row is broken.
+        ValueError, TypeError, KeyError, AttributeError: the row is invalid.
     """
     order = _order(row.made_from)
-    again(order)  # as it is shown
+    again(order)  # raises where the status could not be shown
     return Job(
         id=row.id,
         owner=row.owner,
@@ -109,7 +109,7 @@ def _order(text: str) -> ResolvedRequest:
     values: Mapping[str, Any] = json.loads(text)
     settings = values["settings"]
     adapters = tuple((name, weight) for name, weight in settings["adapters"])
-    inputs = Inputs.of(settings.get("inputs", {}))  # an earlier version's jobs have none
+    inputs = Inputs.of(settings.get("inputs", {}))  # absent in jobs of earlier versions
     return ResolvedRequest(
         **{
             **values,

@@ -1,24 +1,27 @@
-"""What a server counts, for Prometheus."""
+"""Metrics of a server, for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """The figures of one server, in a registry of their own."""
+    """Metrics of one server, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.jobs = Counter(
-            "valentina_jobs", "Jobs that ended, or were refused", ["outcome"], registry=self.registry
+            "valentina_jobs", "Jobs that ended or were rejected", ["outcome"], registry=self.registry
         )
         self.images = Counter(
-            "valentina_images", "Images drawn, or refused by the filter", ["outcome"], registry=self.registry
+            "valentina_images",
+            "Images generated or blocked by the filter",
+            ["outcome"],
+            registry=self.registry,
         )
         self.seconds = Histogram(
-            "valentina_seconds", "Waiting in the queue; drawing of a batch; answers of the API",
-            ["phase"], buckets=SECONDS, registry=self.registry,
+            "valentina_seconds", "Seconds: waiting in the queue, generation of a batch, latency of the API",
+            ["phase"], buckets=BUCKETS_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.batch = Histogram(
             "valentina_batch_images",
@@ -27,38 +30,38 @@ class Metrics:
             registry=self.registry,
         )
         self.identity = Histogram(
-            "valentina_identity", "Likeness of drawn faces to the character's portraits",
+            "valentina_identity", "Identity similarity of generated faces to the character's portraits",
             buckets=tuple(n / 10 for n in range(1, 10)), registry=self.registry,
         )  # fmt: skip
         self.faces = Counter(
-            "valentina_faces", "Images with a face, or without", ["outcome"], registry=self.registry
+            "valentina_faces", "Images with or without a face", ["outcome"], registry=self.registry
         )
         self.recent = Gauge(
-            "valentina_recent", "Of the last images by her LoRA alone: mean identity, share with a face",
+            "valentina_recent", "Latest images by the character's LoRA alone: mean identity, share of faces",
             ["figure"], registry=self.registry,
         )  # fmt: skip
         self.fallen_back = Gauge(
-            "valentina_fallen_back", "1 where the fallback draws in place of the package",
+            "valentina_fallen_back", "1 while the fallback package is in use",
             registry=self.registry,
         )  # fmt: skip
-        self.queue = Gauge("valentina_queue", "Jobs that wait", registry=self.registry)
+        self.queue = Gauge("valentina_queue", "Jobs waiting in the queue", registry=self.registry)
         self.memory = Gauge(
-            "valentina_memory_bytes", "Of the server and the process that draws", registry=self.registry
+            "valentina_memory_bytes", "Memory of the server and its worker process", registry=self.registry
         )
         self.loading = Gauge(
-            "valentina_loading_seconds", "The last start of a process that draws, by what it went to",
+            "valentina_loading_seconds", "Last start of the worker process, by phase",
             ["phase"], registry=self.registry,
         )  # fmt: skip
         self.replaced = Counter(
-            "valentina_replaced", "Processes that died while drawing", registry=self.registry
+            "valentina_replaced", "Restarts of the worker process after a crash", registry=self.registry
         )
         self.machine = Counter(
-            "valentina_drawing_seconds", "Machine time spent on drawing: times its price, the cost",
+            "valentina_drawing_seconds", "Machine time spent on generation; times its price: the cost",
             registry=self.registry,
         )  # fmt: skip
 
     def count_images(self, images: int, seconds: float) -> None:
-        """Count a batch."""
+        """Record a batch: its images and its duration in seconds."""
         self.batch.observe(images)
         self.seconds.labels("drawing").observe(seconds)
         self.machine.inc(seconds)

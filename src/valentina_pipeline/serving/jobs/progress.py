@@ -1,4 +1,4 @@
-"""Steps, a preview and the time left of a job that is being drawn."""
+"""Progress of a running job: steps, preview and remaining time."""
 
 import time
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ class Progress:
     """The progress of a job.
 
     Attributes:
-        state: where it is.
+        state: of the job.
         done: steps done.
         total: steps of all its batches.
-        preview: a JPEG file, b"" where there is none.
-        begun: `time.monotonic` when the drawing of this batch began.
+        preview: a JPEG file, or b"".
+        begun: `time.monotonic` at the start of this batch.
         before: steps done before this batch.
     """
 
@@ -28,7 +28,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that it will take if no other job has a turn, going by how long this batch took so far."""
+        """Remaining seconds without other jobs between, extrapolated from this batch; None before a step."""
         if self.done <= self.before:
             return None
         return (time.monotonic() - self.begun) / (self.done - self.before) * (self.total - self.done)

@@ -1,4 +1,4 @@
-"""Quality of what is served, over time: whether the faces drawn last are still the character's."""
+"""Quality monitor: checks that the latest generated faces still resemble the character."""
 
 from collections import defaultdict, deque
 from collections.abc import Iterable
@@ -9,57 +9,57 @@ from valentina_pipeline.serving.inference.package import PackageInfo
 from valentina_pipeline.serving.inference.request import ResolvedRequest
 
 WINDOW = 64
-"""Images that are looked back on."""
+"""Number of latest images."""
 
-LEAST_IMAGES, LEAST_PROMPTS = 32, 8
-"""Before there is a verdict: one scene that she is bad at says nothing about the others."""
+MIN_IMAGES, MIN_PROMPTS = 32, 8
+"""Required before a verdict: one badly rendered scene says nothing about the others."""
 
 
 class QualityMonitor:
-    """Follows the identity of what a package draws.
+    """Tracks the identity similarity of a package's images.
 
-    Only images by her LoRA alone at full weight and from words count: others are meant to look different.
+    Only images from text with just the character's LoRA at full weight count: others may differ on purpose.
 
     Args:
-        about: the package, whose gates are those that its LoRA passed to become champion.
+        about: the package. Its thresholds are the ones that its LoRA passed to become champion.
     """
 
     def __init__(self, about: PackageInfo) -> None:
         self._gates = about.identity
         self._own = ((about.trigger, 1.0),) if about.has_lora else ()
-        self._seen: deque[tuple[str, float | None]] = deque(maxlen=WINDOW)
+        self._latest: deque[tuple[str, float | None]] = deque(maxlen=WINDOW)
 
     def add(self, order: ResolvedRequest, identities: Iterable[float | None]) -> None:
-        """Take note of an order's images; None is one without a face."""
+        """Record the identities of a request's images; None is an image without a face."""
         if (order.settings.adapters, order.settings.inputs) == (self._own, Inputs()):
-            self._seen.extend((order.prompt, identity) for identity in identities)
+            self._latest.extend((order.prompt, identity) for identity in identities)
 
     @property
     def identity(self) -> float | None:
-        """The mean over prompts of the mean identity of each one's faces, None without a face."""
+        """Mean over prompts of the mean identity of their faces, None without a face."""
         faces: dict[str, list[float]] = defaultdict(list)
-        for prompt, identity in self._seen:
+        for prompt, identity in self._latest:
             if identity is not None:
                 faces[prompt].append(identity)
         return fmean(map(fmean, faces.values())) if faces else None
 
     @property
     def face_found(self) -> float | None:
-        """The share of images that show a face, None without images."""
-        return fmean(identity is not None for _, identity in self._seen) if self._seen else None
+        """Share of images with a face, None without images."""
+        return fmean(identity is not None for _, identity in self._latest) if self._latest else None
 
     @property
     def failing(self) -> str:
-        """Which figure is below its gate, in words, or "" ."""
+        """Description of the metric below its threshold, or ""."""
         if (
             self._gates is None
-            or len(self._seen) < LEAST_IMAGES
-            or len({prompt for prompt, _ in self._seen}) < LEAST_PROMPTS
+            or len(self._latest) < MIN_IMAGES
+            or len({prompt for prompt, _ in self._latest}) < MIN_PROMPTS
         ):
             return ""
-        last = f"of the last {len(self._seen)} images"
+        latest = f"of the last {len(self._latest)} images"
         if (found := self.face_found or 0.0) < self._gates.face_found:
-            return f"the share {last} that show a face is {found:.2f}, below {self._gates.face_found:.2f}"
+            return f"the share {latest} with a face is {found:.2f}, below {self._gates.face_found:.2f}"
         if (identity := self.identity or 0.0) < self._gates.gate:
-            return f"the identity {last} is {identity:.2f}, below {self._gates.gate:.2f}"
+            return f"the identity {latest} is {identity:.2f}, below {self._gates.gate:.2f}"
         return ""

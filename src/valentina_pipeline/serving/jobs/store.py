@@ -1,4 +1,4 @@
-"""The queue: jobs that were accepted, and what became of them, in a database that outlives the server."""
+"""Job queue in a database: accepted jobs and their results survive a restart of the server."""
 
 import json
 import time
@@ -14,39 +14,38 @@ from valentina_pipeline.serving.inference.request import ResolvedRequest, Settin
 from valentina_pipeline.serving.jobs.database import JOBS, PICTURES, Database, seconds
 from valentina_pipeline.serving.jobs.job import Image, Job, State, job_of, readable
 
-MOST_TRIES = 2
-"""A job whose process died is drawn once more, alone; a second death is taken to be the job's own doing."""
+MAX_TRIES = 2
+"""A job whose worker crashed is retried alone; after a second crash it is marked failed."""
 
-MOST_SERVERS = 5
-"""Servers that may be gone in the middle of a job: killed, or by a power cut, which is seldom its doing."""
+MAX_LOST_SERVERS = 5
+"""Servers that may be lost while running a job (killed, power cut); the job is rarely the cause."""
 
-LEASE = 15.0
-"""Seconds for which jobs are a server's, unless it says again that it lives."""
+LEASE_SECONDS = 15.0
+"""Seconds for which jobs belong to a server, unless it renews its lease."""
 
-PLACES_KEPT = 1.0
-"""Seconds for which the places of jobs are remembered: other servers change them too."""
+POSITIONS_SECONDS = 1.0
+"""Seconds for which queue positions are cached: other servers change them, too."""
 
 
 class QueueFullError(Exception):
-    """The queue takes no more."""
+    """The queue is full."""
 
 
 class JobStore:
-    """The queue of one server, or of several with one PostgreSQL; safe to share between threads.
+    """Queue of one server, or of several that share a PostgreSQL; safe to share between threads.
 
-    Whose turn it is goes round the owners, and round each one's jobs, a batch a turn. A job that is being
-    drawn is this server's for `lease` seconds, and for as long as `renew` is called in time; after that
-    any server draws it again.
+    Owners take turns, and each owner's jobs do, one batch a turn. A running job belongs to this server for
+    `lease` seconds, and for as long as `renew` is called in time; after that any server may run it again.
 
     Args:
         url: see `Database`.
-        most: jobs that may wait at once.
-        clock: tells seconds since 1970; None is the database's own clock.
+        most: maximum number of waiting jobs.
+        clock: returns seconds since 1970; None is the clock of the database.
         lease: seconds.
-        alone: no other server has this queue, so that what was being drawn is put back at once.
+        alone: no other server uses this queue, so that running jobs are requeued at once.
 
     Raises:
-        UnavailableError: by all methods, where the database does not answer.
+        UnavailableError: from all methods, where the database does not respond.
     """
 
     def __init__(
@@ -54,25 +53,28 @@ class JobStore:
         url: str,
         most: int = 256,
         clock: Callable[[], float] | None = None,
-        lease: float = LEASE,
+        lease: float = LEASE_SECONDS,
         alone: bool = False,
     ) -> None:
         self._database = Database(url)
         self._most = most
         self._now: Callable[[Connection], float] = (lambda db: clock()) if clock else seconds
-        self._me = uuid.uuid4().hex
+        self._server_id = uuid.uuid4().hex
         self.lease = lease
         self._changes = 0
-        self._places: tuple[tuple[int, float], dict[str, int]] = ((-1, 0.0), {})  # as of which change, when
+        self._positions: tuple[tuple[int, float], dict[str, int]] = (
+            (-1, 0.0),
+            {},
+        )  # (change count, time) and the positions then
         if alone:
             self.reclaim(everybody=True)
 
     def add(self, owner: str, order: ResolvedRequest, images_per_day: int | None = None) -> Job:
-        """Accept an order.
+        """Queue a resolved request and return its job.
 
         Raises:
-            QueueFullError: too many are waiting.
-            RateLimitError: the owner's images of a day are used up.
+            QueueFullError: too many jobs are waiting.
+            RateLimitError: the owner's daily quota is exceeded.
         """
         values = {
             "id": uuid.uuid4().hex,
@@ -84,7 +86,7 @@ class JobStore:
         }
         with self._database.writing(alone=True) as db:
             now = self._now(db)
-            self._refuse_beyond(db, owner, len(order.seeds), images_per_day, now)
+            self._check_capacity(db, owner, len(order.seeds), images_per_day, now)
             db.execute(JOBS.insert().values(accepted=now, **values))
             for name, content in order.pictures.items():
                 db.execute(PICTURES.insert().values(job=values["id"], sha256=name, png=content))
@@ -93,54 +95,54 @@ class JobStore:
         return job
 
     def refuse_beyond(self, owner: str, count: int, images_per_day: int | None) -> None:
-        """Look whether so many images would be accepted now, before anything is spent on them.
+        """Check that so many images would be accepted now, before any work on them.
 
         Raises:
-            QueueFullError: too many are waiting.
-            RateLimitError: the quota is used up.
+            QueueFullError: too many jobs are waiting.
+            RateLimitError: the quota is exceeded.
         """
         with self._database.reading() as db:
-            self._refuse_beyond(db, owner, count, images_per_day, self._now(db))
+            self._check_capacity(db, owner, count, images_per_day, self._now(db))
 
-    def _refuse_beyond(
+    def _check_capacity(
         self, db: Connection, owner: str, count: int, images_per_day: int | None, now: float
     ) -> None:
         if (db.scalar(select(func.count()).where(JOBS.c.state == "queued")) or 0) >= self._most:
             raise QueueFullError
         if images_per_day is not None:
-            _refuse_beyond_quota(db, owner, count, images_per_day, now)
+            _check_quota(db, owner, count, images_per_day, now)
 
     def get(self, job: str) -> Job | None:
-        """Return a job, or None where there is none of this id that can be read."""
+        """Return the job with this id, or None where it is missing or unreadable."""
         with self._database.reading() as db:
             row = db.execute(select(JOBS).where(JOBS.c.id == job)).first()
         return readable(row) if row else None
 
     def of(self, owner: str, most: int) -> list[Job]:
-        """Return an owner's jobs, the newest first, at most so many; none that cannot be read."""
+        """Return an owner's readable jobs, the newest first, at most `most`."""
         own = select(JOBS).where(JOBS.c.owner == owner).order_by(JOBS.c.number.desc()).limit(most)
         with self._database.reading() as db:
             rows = db.execute(own).all()
         return [job for row in rows if (job := readable(row))]
 
     def position(self, job: str) -> int | None:
-        """Return how many jobs are before this one, or None where it does not wait."""
+        """Return the number of jobs before this one, or None where it is not waiting."""
         changes, now = self._changes, time.monotonic()
-        (as_of, then), places = self._places
-        if as_of != changes or now - then > PLACES_KEPT:  # many ask between two changes
+        (as_of, then), positions = self._positions
+        if as_of != changes or now - then > POSITIONS_SECONDS:  # many clients poll between two changes
             with self._database.reading() as db:
-                places = {row.id: place for place, row in enumerate(_in_turn(db))}
-            self._places = ((changes, now), places)
-        return places.get(job)
+                positions = {row.id: place for place, row in enumerate(_in_turn(db))}
+            self._positions = ((changes, now), positions)
+        return positions.get(job)
 
     def take(self, most_images: Callable[[Settings], int]) -> list[Job]:
-        """Begin a batch: of the job whose turn it is, and of those like it that fit in whole.
+        """Start a batch: the job whose turn it is, and jobs with equal settings that fit completely.
 
         Args:
-            most_images: of such settings, that are drawn at once.
+            most_images: returns the maximum batch size for settings.
 
         Returns:
-            The jobs, whose orders have the seeds of this batch alone.
+            The jobs; their orders have only the seeds of this batch.
         """
         if not self.waiting():
             return []
@@ -148,37 +150,44 @@ class JobStore:
             rows = _in_turn(db)
             batch = self._batch(db, rows, most_images)
             now = self._now(db)
-            values = {"state": "running", "begun": now, "holder": self._me, "held_until": now + self.lease}
+            values = {
+                "state": "running",
+                "begun": now,
+                "holder": self._server_id,
+                "held_until": now + self.lease,
+            }
             ids = [job.id for job in batch]
             db.execute(JOBS.update().where(JOBS.c.id.in_(ids)).values(**values))
-            given: dict[str, dict[str, bytes]] = {}
+            inputs: dict[str, dict[str, bytes]] = {}
             for row in db.execute(select(PICTURES).where(PICTURES.c.job.in_(ids))):
-                given.setdefault(row.job, {})[row.sha256] = row.png
+                inputs.setdefault(row.job, {})[row.sha256] = row.png
         self._changes += 1
         return [
-            replace(job, state="running", begun=now, order=replace(job.order, pictures=given.get(job.id, {})))
+            replace(
+                job, state="running", begun=now, order=replace(job.order, pictures=inputs.get(job.id, {}))
+            )
             for job in batch
         ]
 
     def _batch(
         self, db: Connection, rows: Sequence[Row], most_images: Callable[[Settings], int]
     ) -> list[Job]:
-        """Return what is drawn next of the rows in turn, which are locked."""
+        """Return the jobs of the next batch, from rows in turn order; their rows are locked."""
         batch: list[Job] = []
         room, alike = 0, ""
         for row in rows:
             if batch and (row.alike != alike or row.tries or not room):
                 continue
-            job = self._locked(db, row.id)
+            job = self._lock(db, row.id)
             if job is None:
                 continue
-            drawn = {image.seed for image in job.images}
-            left = [seed for seed in job.order.seeds if seed not in drawn]
-            if not left:  # the server was gone before it said so
+            finished = {image.seed for image in job.images}
+            left = [seed for seed in job.order.seeds if seed not in finished]
+            if not left:  # the server was lost before it marked the job done
                 self._close(db, [job.id], "done")
                 continue
             if not batch:
-                # a process died of it, or of what was drawn with it: alone, it shows which
+                # a worker crashed on it or on a job beside it: alone, it shows which
                 room, alike = most_images(job.order.settings), row.alike
             elif len(left) > room:
                 continue
@@ -186,19 +195,19 @@ class JobStore:
             room = 0 if row.tries else max(0, room - len(left))
         return batch
 
-    def _locked(self, db: Connection, job: str) -> Job | None:
-        """Return a job that waits, which no other server takes meanwhile; fail it where it cannot be read."""
+    def _lock(self, db: Connection, job: str) -> Job | None:
+        """Lock a waiting job against other servers and return it; mark it failed where it is unreadable."""
         waits = select(JOBS).where(JOBS.c.id == job, JOBS.c.state == "queued")
         row = db.execute(waits.with_for_update(skip_locked=True)).first()
         if row is None:
             return None
         found = readable(row)
         if found is None:
-            self._close(db, [job], "failed", "its row in the database cannot be read")
+            self._close(db, [job], "failed", "its row in the database is invalid")
         return found
 
     def pictures(self, drawn: Iterable[tuple[str, Image]]) -> None:
-        """Add images to their jobs, but to those that another server draws by now."""
+        """Add images to their jobs, except jobs that another server has taken over."""
         by_job: dict[str, list[Image]] = {}
         for job, image in drawn:
             by_job.setdefault(job, []).append(image)
@@ -207,26 +216,26 @@ class JobStore:
             for row in db.execute(ours).all():
                 images = by_job[row.id]
                 seeds = {image.seed for image in images}
-                kept = [each for each in json.loads(row.images) if each["seed"] not in seeds]
-                values = {"images": json.dumps([*kept, *map(asdict, images)])}
+                others = [image for image in json.loads(row.images) if image["seed"] not in seeds]
+                values = {"images": json.dumps([*others, *map(asdict, images)])}
                 db.execute(JOBS.update().where(JOBS.c.id == row.id).values(**values))
 
     def turn(self, jobs: Collection[str]) -> int:
-        """End the jobs of a batch that are drawn, queue the others anew; return how many ended."""
+        """End the finished jobs of a batch and requeue the others at the end; return how many ended."""
         with self._database.writing() as db:
             rows = db.execute(select(JOBS).where(self._ours(jobs), JOBS.c.state == "running")).all()
             done = [row.id for row in rows if len(json.loads(row.images)) >= row.wanted]
             ended = self._close(db, done, "done")
             left = JOBS.update().where(JOBS.c.id.in_([row.id for row in rows if row.id not in done]))
-            # who died before may have been another: some of the job could be drawn
+            # an earlier crash may be due to another job: part of this one has succeeded
             db.execute(left.values(state="queued", turned=self._now(db), holder=None, tries=0))
         self._changes += 1
         return ended
 
     def end(self, jobs: Collection[str], state: State, error: str = "") -> int:
-        """End those of the jobs that have not ended yet; return how many these were.
+        """End the jobs that are still active; return how many these were.
 
-        Where another server draws one by now, it can be cancelled from here and nothing else.
+        A job that another server has taken over can only be cancelled.
         """
         with self._database.writing() as db:
             among = jobs
@@ -237,56 +246,56 @@ class JobStore:
         return ended
 
     def renew(self) -> set[str]:
-        """Say that this server lives; return the jobs that are still its to draw."""
-        mine = JOBS.c.holder == self._me, JOBS.c.state == "running"
+        """Renew this server's lease; return the ids of the jobs that it still runs."""
+        mine = JOBS.c.holder == self._server_id, JOBS.c.state == "running"
         with self._database.writing() as db:
             db.execute(JOBS.update().where(*mine).values(held_until=self._now(db) + self.lease))
             return {row.id for row in db.execute(select(JOBS.c.id).where(*mine))}
 
     def release(self) -> None:
-        """Put back what this server was drawing, in its old place, as if it had not been begun."""
-        mine = JOBS.c.holder == self._me, JOBS.c.state == "running"
+        """Requeue the jobs that this server runs in their old positions, as if not started."""
+        mine = JOBS.c.holder == self._server_id, JOBS.c.state == "running"
         with self._database.writing() as db:
             db.execute(JOBS.update().where(*mine).values(state="queued", holder=None))
         self._changes += 1
 
     def retry(self, jobs: Collection[str]) -> int:
-        """Put back what this server was drawing when its process died; return how many had their last try."""
+        """Requeue jobs after a crash of this server's worker; return how many failed for good."""
         with self._database.writing() as db:
-            mine = and_(JOBS.c.holder == self._me, JOBS.c.id.in_(jobs))
-            return self._put_back(db, mine, MOST_TRIES, "the process that drew it died twice")
+            mine = and_(JOBS.c.holder == self._server_id, JOBS.c.id.in_(jobs))
+            return self._requeue(db, mine, MAX_TRIES, "its worker process crashed twice")
 
     def reclaim(self, everybody: bool = False) -> int:
-        """Put back what servers were drawing that are gone; return how many jobs had their last try.
+        """Requeue the jobs of lost servers; return how many failed for good.
 
         Args:
-            everybody: all but this one are known to be gone; else those that did not renew in time.
+            everybody: all other servers are known to be lost; else those with an expired lease.
         """
         with self._database.writing() as db:
-            # none of an earlier version's jobs says who draws it
+            # jobs of earlier versions have no holder
             gone = or_(JOBS.c.held_until.is_(None), JOBS.c.held_until < self._now(db))
             if everybody:
-                gone = or_(JOBS.c.holder.is_(None), JOBS.c.holder != self._me)
-            said = f"{MOST_SERVERS} servers were gone before it was drawn"
-            return self._put_back(db, gone, MOST_SERVERS, said)
+                gone = or_(JOBS.c.holder.is_(None), JOBS.c.holder != self._server_id)
+            error = f"{MAX_LOST_SERVERS} servers were lost while running it"
+            return self._requeue(db, gone, MAX_LOST_SERVERS, error)
 
-    def _put_back(self, db: Connection, which: ColumnElement[bool], most_tries: int, error: str) -> int:
-        """Queue jobs that a process or server died of, in their old place; fail those with enough deaths."""
-        running = select(JOBS.c.id, JOBS.c.tries).where(which, JOBS.c.state == "running")
+    def _requeue(self, db: Connection, condition: ColumnElement[bool], max_tries: int, error: str) -> int:
+        """Requeue running jobs in their old positions; mark those failed that have no attempts left."""
+        running = select(JOBS.c.id, JOBS.c.tries).where(condition, JOBS.c.state == "running")
         rows = db.execute(running.with_for_update(skip_locked=True)).all()
         again = JOBS.update().where(JOBS.c.id.in_([row.id for row in rows]))
         db.execute(again.values(state="queued", holder=None, tries=JOBS.c.tries + 1))
-        spent = [row.id for row in rows if row.tries + 1 >= most_tries]
+        spent = [row.id for row in rows if row.tries + 1 >= max_tries]
         self._changes += 1
         return self._close(db, spent, "failed", error)
 
     def waiting(self) -> int:
-        """Return how many jobs wait."""
+        """Return the number of waiting jobs."""
         with self._database.reading() as db:
             return db.scalar(select(func.count()).where(JOBS.c.state == "queued")) or 0
 
     def forget(self, seconds: float) -> list[Image]:
-        """Forget jobs that ended longer ago than so many seconds; return their images, whose files may go."""
+        """Delete jobs that ended more than so many seconds ago; return their images, to delete the files."""
         with self._database.writing() as db:
             old = JOBS.c.ended < self._now(db) - seconds
             rows = db.execute(select(JOBS).where(old)).all()
@@ -294,15 +303,15 @@ class JobStore:
         return [image for row in rows if (job := readable(row)) for image in job.images]
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._database.close()
 
     def _ours(self, jobs: Collection[str]) -> ColumnElement[bool]:
-        """Return the condition that a job is among these, and not another server's."""
-        return and_(JOBS.c.id.in_(jobs), or_(JOBS.c.holder.is_(None), JOBS.c.holder == self._me))
+        """Return the SQL condition that a job is one of these and not another server's."""
+        return and_(JOBS.c.id.in_(jobs), or_(JOBS.c.holder.is_(None), JOBS.c.holder == self._server_id))
 
     def _close(self, db: Connection, jobs: Collection[str], state: State, error: str = "") -> int:
-        """End those of the jobs that have not ended yet; return how many these were."""
+        """End the jobs that are still active; return how many these were."""
         going = JOBS.c.id.in_(jobs), JOBS.c.state.in_(("queued", "running"))
         values = {"state": state, "error": error.replace("\0", ""), "ended": self._now(db)}
         ended = db.execute(JOBS.update().where(*going).values(**values)).rowcount
@@ -310,18 +319,18 @@ class JobStore:
         return ended
 
 
-def _refuse_beyond_quota(db: Connection, owner: str, count: int, most: int, now: float) -> None:
+def _check_quota(db: Connection, owner: str, count: int, max_images: int, now: float) -> None:
     recent = JOBS.c.owner == owner, JOBS.c.accepted > now - DAY
     used = db.scalar(select(func.coalesce(func.sum(JOBS.c.wanted), 0)).where(*recent)) or 0
-    if used + count > most:
-        raise RateLimitError(f"{used} of this key's {most} images a day are used", 3600.0)
+    if used + count > max_images:
+        raise RateLimitError(f"{used} of this key's {max_images} images per day are used", 3600.0)
 
 
 def _in_turn(db: Connection) -> Sequence[Row]:
-    """Return the waiting jobs in the order in which they are drawn.
+    """Return the waiting jobs in the order in which they run.
 
-    Each owner's jobs are in order of arrival, where one that a batch was drawn of arrives anew. An owner's
-    n-th job comes after all owners' earlier ones; who was served last is last among equals.
+    Each owner's jobs are in order of arrival; a job arrives anew after each of its batches. An owner's n-th
+    job comes after the earlier ones of all owners. Among equals, the owner served last comes last.
     """
     served = {
         row.owner: row.last
@@ -337,4 +346,4 @@ def _in_turn(db: Connection) -> Sequence[Row]:
     for arrival, row in enumerate(db.execute(waiting)):
         turn = before[row.owner] = before.get(row.owner, -1) + 1
         keyed.append(((turn, served.get(row.owner) or 0.0, arrival), row))
-    return [row for _, row in sorted(keyed, key=lambda each: each[0])]
+    return [row for _, row in sorted(keyed, key=lambda item: item[0])]

@@ -1,4 +1,4 @@
-"""The process that draws: it has the networks, and may die without taking the server with it."""
+"""Worker process: loads the networks and generates batches. A crash leaves the server running."""
 
 import io
 import logging
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving import logs
 from valentina_pipeline.serving.inference.request import Engine, ResolvedRequest
-from valentina_pipeline.serving.jobs.disk import REFUSALS, no_room
+from valentina_pipeline.serving.jobs.disk import DISK_ERRORS, no_room
 from valentina_pipeline.serving.marks.c2pa import Signer
 
 if TYPE_CHECKING:
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PHASES = ("torch", "diffusers", "networks")
-"""Of a start: two imports, then the package's checks and its networks."""
+"""Phases of a start: two imports, then the checks and networks of the package."""
 
-PREVIEWS = 4
-"""In the course of a drawing, where somebody watches."""
+NUM_PREVIEWS = 4
+"""Previews of a generation, where a client watches it."""
 
-PREVIEW_SIDE = 512
-"""Pixels: larger ones are made smaller."""
+PREVIEW_PIXELS = 512
+"""Maximum side; larger previews are shrunk."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Configuration of the worker process: see `InferenceEngine.open`; and the folder of the signing key.
+    """Configuration of the worker process: arguments of `InferenceEngine.open` and the signing folder.
 
-    With `or_renderer` the renderer draws where the engine's networks cannot be loaded; with `compile`
-    torch compiles the U-Net's blocks. `threads` of the processor draw; without, all but one.
+    With `or_renderer`, the renderer is used where the networks cannot be loaded. With `compile`, torch
+    compiles the blocks of the U-Net. `threads` is the number of CPU threads; None is all but one.
     """
 
     package: Path
@@ -57,10 +57,10 @@ class Ready:
     """The networks are loaded.
 
     Attributes:
-        device: where it draws.
-        engine: what draws there.
-        spent: seconds by what they went to.
-        measures: whether images are compared with the character's portraits.
+        device: of the engine, such as "cpu".
+        engine: in use.
+        spent: seconds by phase of the start.
+        measures: True where identity similarity to the portraits is measured.
         memory: "offload", "tiled" and "why": see image/models/offload.py.
     """
 
@@ -73,14 +73,14 @@ class Ready:
 
 @dataclass(frozen=True)
 class WorkerFailed:
-    """The networks cannot be loaded, and why."""
+    """The networks cannot be loaded; `why` is the reason."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far a batch is: steps done and in all, and small JPEG files of its jobs' first pictures, by job."""
+    """Progress of a batch: steps done and in all, and previews (JPEG) of each job's first image, by job."""
 
     done: int
     total: int
@@ -89,7 +89,7 @@ class Step:
 
 @dataclass(frozen=True)
 class GeneratedImage:
-    """An image of a job: a PNG file, or why there is none. They come in lists, of what was drawn at once."""
+    """Image of a job: a PNG file, or the reason why it was blocked. Sent in lists, one per micro-batch."""
 
     job: str
     seed: int
@@ -102,9 +102,9 @@ class GeneratedImage:
 
 @dataclass(frozen=True)
 class BatchDone:
-    """A batch has ended, after so many seconds.
+    """A batch has ended, after `seconds`.
 
-    `error` says why nothing more comes of it, `waits` why it is to be drawn later, else "".
+    `error` says why it failed, `waits` why it must be retried later, else "".
     """
 
     seconds: float
@@ -114,21 +114,21 @@ class BatchDone:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is to be drawn: jobs with equal settings."""
+    """Batch to generate: jobs with equal settings."""
 
     orders: dict[str, ResolvedRequest]
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """A job of the batch that is being drawn is no longer wanted."""
+    """A job of the running batch was cancelled."""
 
     job: str
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Somebody looks at a job of the batch that is being drawn."""
+    """A client watches a job of the running batch."""
 
     job: str
 
@@ -138,127 +138,127 @@ class _AllCancelledError(Exception):
 
 
 def work(server: Connection, opening: WorkerConfig) -> None:
-    """Draw batches until the server is gone or sends None.
+    """Generate batches until the server is gone or sends None.
 
-    Told by the server: a `Batch`, and while it is drawn which jobs of it are `Cancelled` and `Watched`.
-    Tells the server: `Ready` or `WorkerFailed`; then for each batch steps, pictures and at last `BatchDone`.
+    Receives a `Batch`, and while it runs `Cancelled` and `Watched` for its jobs. Sends `Ready` or
+    `WorkerFailed`; then for each batch `Step`s, lists of `GeneratedImage`s and finally `BatchDone`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server stops this one
     logs.configure()
     try:
-        marks = [time.monotonic()]
+        times = [time.monotonic()]
         import torch
 
-        # a core is left to who answers
+        # leave one core to the API
         torch.set_num_threads(opening.threads or max(1, torch.get_num_threads() - 1))
-        marks.append(time.monotonic())
+        times.append(time.monotonic())
         if opening.engine == "torch":
             import diffusers
 
             diffusers.StableDiffusionXLPipeline  # noqa: B018  the access imports it, transformers and peft
         if opening.engine != "procedural":
             logs.silence_prompts()
-        marks.append(time.monotonic())
+        times.append(time.monotonic())
         signer = Signer(opening.signing)
-        studio = _opened(opening)
-        marks.append(time.monotonic())
-        spent = dict(zip(PHASES, (after - before for before, after in pairwise(marks)), strict=True))
-        server.send(Ready(studio.device, studio.engine, spent, studio.measures, studio.memory))
+        engine = _open_engine(opening)
+        times.append(time.monotonic())
+        spent = dict(zip(PHASES, (after - before for before, after in pairwise(times)), strict=True))
+        server.send(Ready(engine.device, engine.engine, spent, engine.measures, engine.memory))
     except ConnectionError:
         return  # the server is gone
-    except Exception as err:  # whatever it is, the server says so
+    except Exception as err:  # the server reports every error
         server.send(WorkerFailed(f"{type(err).__name__}: {err}"))
         return
     try:
-        while (told := server.recv()) is not None:
-            if isinstance(told, Batch):  # else a word that came too late
-                server.send(_drawn(server, studio, signer, told))
+        while (message := server.recv()) is not None:
+            if isinstance(message, Batch):  # else a notice that came too late
+                server.send(_run_batch(server, engine, signer, message))
     except (EOFError, OSError):
         return  # the server is gone
 
 
-def _opened(opening: WorkerConfig) -> "InferenceEngine":
+def _open_engine(opening: WorkerConfig) -> "InferenceEngine":
     from valentina_pipeline.serving.inference.engine import InferenceEngine
     from valentina_pipeline.serving.inference.package import InvalidPackageError
 
-    def by(engine: Engine) -> InferenceEngine:
+    def open_with(engine: Engine) -> InferenceEngine:
         return InferenceEngine.open(
             opening.package, opening.base, opening.root, opening.adapters, engine, opening.compile
         )
 
     try:
-        return by(opening.engine)
+        return open_with(opening.engine)
     except InvalidPackageError:
-        raise  # nothing draws from it: it is damaged, or its rights are gone
+        raise  # the package is damaged or its rights are revoked: no engine may use it
     except Exception:
         if not opening.or_renderer:
             raise
-        logger.exception("the renderer draws, as the networks cannot be loaded")
-        return by("procedural")
+        logger.exception("the networks cannot be loaded: the renderer is used")
+        return open_with("procedural")
 
 
-def _drawn(server: Connection, studio: "InferenceEngine", signer: Signer, batch: Batch) -> BatchDone:
-    begun, error, waits = time.monotonic(), "", ""
+def _run_batch(server: Connection, engine: "InferenceEngine", signer: Signer, batch: Batch) -> BatchDone:
+    started, error, waits = time.monotonic(), "", ""
     try:
-        _draw(server, studio, signer, batch)
+        _generate(server, engine, signer, batch)
     except _AllCancelledError:
         pass
     except (EOFError, ConnectionError):
         raise
-    except Exception as err:  # a LoRA that does not fit, say: the next batch may well be drawn
-        logger.exception("a batch is not drawn")
-        if isinstance(err, OSError) and err.errno in REFUSALS:
-            waits = no_room("files that drawing takes", err)
+    except Exception as err:  # such as an incompatible LoRA: the next batch may succeed
+        logger.exception("a batch failed")
+        if isinstance(err, OSError) and err.errno in DISK_ERRORS:
+            waits = no_room("temporary files", err)
         else:
             error = f"{type(err).__name__}: {err}"
-    return BatchDone(time.monotonic() - begun, error, waits)
+    return BatchDone(time.monotonic() - started, error, waits)
 
 
-def _draw(server: Connection, studio: "InferenceEngine", signer: Signer, batch: Batch) -> None:
-    parts, cancelled, watched = list(_parts(batch.orders)), set[str](), set[str]()
-    steps = next(iter(batch.orders.values())).settings.steps_done  # of all of them
+def _generate(server: Connection, engine: "InferenceEngine", signer: Signer, batch: Batch) -> None:
+    parts, cancelled, watched = list(_micro_batches(batch.orders)), set[str](), set[str]()
+    steps = next(iter(batch.orders.values())).settings.steps_done  # equal for all orders
     for number, part in enumerate(parts):
-        wanted = [(job, order) for job, order in part if job not in cancelled]
-        if not wanted:
+        active = [(job, order) for job, order in part if job not in cancelled]
+        if not active:
             continue
 
         def on_step(
-            done: int, latents: "Tensor", before: int = number * steps, rows: Sequence[Any] = wanted
+            done: int, latents: "Tensor", before: int = number * steps, rows: Sequence[Any] = active
         ) -> None:
             while server.poll():
-                told = server.recv()
-                (cancelled if isinstance(told, Cancelled) else watched).add(told.job)
+                notice = server.recv()
+                (cancelled if isinstance(notice, Cancelled) else watched).add(notice.job)
             if cancelled >= batch.orders.keys():
                 raise _AllCancelledError
             previews: dict[str, bytes] = {}
-            if done % max(1, steps // PREVIEWS) == 0 and done < steps:
+            if done % max(1, steps // NUM_PREVIEWS) == 0 and done < steps:
                 for row, (job, _) in enumerate(rows):
-                    wished = job in watched and job not in previews
-                    if wished and (image := studio.preview(latents[row])):
+                    needed = job in watched and job not in previews
+                    if needed and (image := engine.preview(latents[row])):
                         previews[job] = _jpeg(image)
             server.send(Step(before + done, len(parts) * steps, previews))
 
-        drawn = studio.draw([order for _, order in wanted], on_step)
+        results = engine.draw([order for _, order in active], on_step)
         server.send(
             [
                 GeneratedImage(
                     job,
-                    one.seed,
-                    signer.encode(one.image) if one.image else b"",
-                    one.refused,
-                    one.identity,
-                    studio.engine,
-                    one.warnings,
+                    result.seed,
+                    signer.encode(result.image) if result.image else b"",
+                    result.refused,
+                    result.identity,
+                    engine.engine,
+                    result.warnings,
                 )
-                for (job, _), (one,) in zip(wanted, drawn, strict=True)
+                for (job, _), (result,) in zip(active, results, strict=True)
             ]
         )
 
 
-def _parts(orders: dict[str, ResolvedRequest]) -> Iterator[list[tuple[str, ResolvedRequest]]]:
-    """Yield what is drawn at once: orders of one image each, with their jobs.
+def _micro_batches(orders: dict[str, ResolvedRequest]) -> Iterator[list[tuple[str, ResolvedRequest]]]:
+    """Yield micro-batches: orders of one image each, with their jobs.
 
-    Those with a negative prompt and those without are drawn apart, as `image/provenance/metadata.py` does.
+    Orders with and without a negative prompt are separated, as in `image/provenance/metadata.py`.
     """
     from valentina_pipeline.serving.inference.engine import batch_size
 
@@ -269,13 +269,13 @@ def _parts(orders: dict[str, ResolvedRequest]) -> Iterator[list[tuple[str, Resol
             for seed in order.seeds
             if bool(order.negative_prompt) == negative
         ]
-        most = batch_size(single[0][1].settings) if single else 1
-        for start in range(0, len(single), most):
-            yield single[start : start + most]
+        size = batch_size(single[0][1].settings) if single else 1
+        for start in range(0, len(single), size):
+            yield single[start : start + size]
 
 
 def _jpeg(image: Any) -> bytes:
-    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+    image.thumbnail((PREVIEW_PIXELS, PREVIEW_PIXELS))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=70)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The process that draws, as the desk has it: started, talked with, ended, and watched for hanging."""
+"""Handle of the worker process: start, send, receive, stop, and detect hangs."""
 
 import logging
 import multiprocessing
@@ -9,105 +9,105 @@ from valentina_pipeline.serving.jobs.worker import Batch, Cancelled, Watched, Wo
 
 logger = logging.getLogger(__name__)
 
-BEAT = 0.02
-"""Seconds: how often it is looked whether the process lives and whether there is something to tell it."""
+POLL_SECONDS = 0.02
+"""Seconds between checks that the process is alive and for notices to send."""
 
-Word = Cancelled | Watched
+Notice = Cancelled | Watched
 
 
-class DrawingProcess:
-    """A process that draws, which is started with this.
+class WorkerProcess:
+    """Worker process; creating the object starts it.
 
     Args:
-        opening: what it draws with.
+        opening: its configuration.
     """
 
     def __init__(self, opening: WorkerConfig) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-        self._line, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, opening), daemon=True)
+        self._connection, remote = context.Pipe()
+        self._process = context.Process(target=work, args=(remote, opening), daemon=True)
         self._process.start()
-        theirs.close()
-        self._pulse = HangDetector(self._process)
-        self._said = set[Word]()
+        remote.close()
+        self._hang_detector = HangDetector(self._process)
+        self._sent = set[Notice]()
 
     @property
     def pid(self) -> int:
-        """Its number in the system."""
+        """Its process id."""
         return self._process.pid or 0
 
     @property
     def alive(self) -> bool:
-        """It still runs."""
+        """True while it runs."""
         return self._process.is_alive()
 
     @property
     def patience(self) -> Patience:
-        """The silence that it may keep."""
-        return self._pulse.patience
+        """Limits of the time between its messages."""
+        return self._hang_detector.patience
 
     @property
-    def end_of_it(self) -> str:
-        """The fate of one that is gone: "died", or that it hung."""
-        return self._pulse.hung or "died"
+    def fate(self) -> str:
+        """Verb phrase for its end: "died", or that it hung."""
+        return self._hang_detector.hung or "died"
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         self._process.kill()
 
-    def tell(self, what: Batch | None) -> None:
-        """Have it draw a batch, or end."""
-        self._said.clear()
+    def send(self, batch: Batch | None) -> None:
+        """Send a batch to generate; None stops the process."""
+        self._sent.clear()
         try:
-            with self._pulse.listening():
-                self._line.send(what)
+            with self._hang_detector.listening():
+                self._connection.send(batch)
         except OSError:
-            logger.debug("the process that draws is gone")  # which `hear` finds too
+            logger.debug("the worker process is gone")  # `receive` detects it, too
 
-    def hear(
+    def receive(
         self,
         given_up: Callable[[], bool],
         jobs: Collection[str] = (),
         cancelled: Collection[str] = (),
         watched: Collection[str] = (),
     ) -> object:
-        """Return what the process says next, None where it is gone or `given_up`.
+        """Return the next message of the process, None where it is gone or `given_up`.
 
         Args:
-            given_up: says whether nobody waits for it any more.
-            jobs: that it draws.
-            cancelled: jobs that it need not draw any more, which it learns meanwhile.
-            watched: jobs that need previews, likewise.
+            given_up: returns whether to stop waiting.
+            jobs: of the running batch.
+            cancelled: jobs to drop; the process is notified while this waits.
+            watched: jobs that need previews; likewise.
         """
-        with self._pulse.listening():
+        with self._hang_detector.listening():
             while not given_up():
                 try:
                     for job in jobs:
-                        self._say(Cancelled(job), job in cancelled)
-                        self._say(Watched(job), job in watched)
-                    if self._line.poll(BEAT):
-                        return self._line.recv()
+                        self._notify(Cancelled(job), job in cancelled)
+                        self._notify(Watched(job), job in watched)
+                    if self._connection.poll(POLL_SECONDS):
+                        return self._connection.recv()
                 except (EOFError, OSError):
                     return None
-                if not self.alive and not self._line.poll():
+                if not self.alive and not self._connection.poll():
                     return None
         return None
 
-    def _say(self, word: Word, holds: bool) -> None:
-        """Have it know, once."""
-        if holds and word not in self._said:
-            self._line.send(word)
-            self._said.add(word)
+    def _notify(self, notice: Notice, applies: bool) -> None:
+        """Send a notice that applies, once a batch."""
+        if applies and notice not in self._sent:
+            self._connection.send(notice)
+            self._sent.add(notice)
 
-    def dismiss(self, kill: bool) -> None:
-        """End it, after what it is drawing or at once."""
+    def stop(self, kill: bool) -> None:
+        """Stop it, after the running batch or at once (`kill`)."""
         if kill:
             self.kill()
         else:
-            self.tell(None)
+            self.send(None)
         self._process.join(10)
         if self.alive:
             self.kill()
             self._process.join()
-        self._pulse.end()
-        self._line.close()
+        self._hang_detector.end()
+        self._connection.close()
