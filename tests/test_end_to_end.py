@@ -187,7 +187,7 @@ def test_revoked_rights_are_refused_everywhere_and_the_next_run_trains_without_t
     with pytest.raises(AssertionError, match="she asked for it"):
         run(folder, "kedro", "generate", "smiling")
     (package / "REVOKED.json").unlink()
-    with pytest.raises(AssertionError, match="stands on early, which was taken back: she asked for it"):
+    with pytest.raises(AssertionError, match="record early was revoked: she asked for it"):
         run(folder, "kedro", "generate", "smiling")
 
     run(folder, "dvc", "repro")

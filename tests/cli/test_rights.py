@@ -106,7 +106,7 @@ def test_a_record_of_two_concepts_is_revoked_in_both_and_what_cannot_be_read_is_
     shutil.copytree(folder, other)
     (folder.parent / "third").mkdir()
     (folder.parent / "third/c.yml").write_text("- [")
-    with pytest.raises(InvalidLedgerError, match=r"third/c\.yml is not YAML.*call `kedro revoke` again"):
+    with pytest.raises(InvalidLedgerError, match=r"third/c\.yml is not valid YAML.*run `kedro revoke` again"):
         ledgers.revoke(folder.parent, "shoot", "why", TODAY)
     for each in (folder, other):
         assert ledgers.read(each)[0].revoked == TODAY
@@ -132,9 +132,9 @@ def test_revoking_keeps_comments_and_all_other_lines(folder: Path) -> None:
         (LEDGER.replace("id: view", "id: shoot"), "id"),
         (LEDGER.replace("holder: Jane Doe", "owner: Jane Doe"), "owner"),
         (LEDGER.replace("ab" * 32, "ab"), "evidence_sha256"),
-        ("a: b", "has to be a list of records"),
-        ("- [", "is not YAML"),
-        (LEDGER.replace("  licence", "  expires: 2040-01-01\n  licence", 1), "'expires' is there twice"),
+        ("a: b", "must be a list of records"),
+        ("- [", "is not valid YAML"),
+        (LEDGER.replace("  licence", "  expires: 2040-01-01\n  licence", 1), "duplicate key 'expires'"),
         (LEDGER.replace('"shoot_*"', '"pattern:"'), "contains no name or pattern"),
     ],
 )
@@ -149,9 +149,9 @@ def test_a_ledger_that_is_none_is_an_error_that_says_what_is_wrong(
 
 def test_two_ledgers_with_one_id_and_a_missing_folder_are_errors(folder: Path) -> None:
     (folder / "c.csv").write_text(TABLE)
-    with pytest.raises(InvalidLedgerError, match=r"c\.csv and .*b\.csv both have a record 'scans'"):
+    with pytest.raises(InvalidLedgerError, match=r"c\.csv and .*b\.csv both contain a record 'scans'"):
         ledgers.read(folder)
-    with pytest.raises(InvalidLedgerError, match="is missing: say there who allows what"):
+    with pytest.raises(InvalidLedgerError, match="is missing: create it with one"):
         ledgers.read(folder / "nothing")
 
 

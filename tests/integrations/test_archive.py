@@ -84,7 +84,8 @@ def test_a_link_a_second_member_of_one_name_and_a_damaged_one(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"no zip", "cannot be read as a zip"), (None, "does not exist"), (b"", "is empty")]
+    ("content", "said"),
+    [(b"no zip", "cannot be read as a zip"), (None, "does not exist"), (b"", "has no images")],
 )
 def test_what_is_no_zip_of_pictures_is_an_error_that_names_it(
     tmp_path: Path, content: bytes | None, said: str

@@ -84,7 +84,7 @@ def _heard(line: socket.socket) -> bytes:
 def test_a_flood_of_silent_connections_keeps_nobody_out_and_is_closed_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bounded, "MOST_CONNECTIONS", 20)
+    monkeypatch.setattr(bounded, "MAX_CONNECTIONS", 20)
     monkeypatch.setattr(bounded, "HEAD", 1.0)
     with served() as (url, port, server):
         lines = [_line(port) for _ in range(60)]
@@ -130,7 +130,7 @@ def test_bodies_that_stall_are_answered_and_others_served_meanwhile(monkeypatch:
         assert httpx.get(f"{url}/health").status_code == 200
         answers = [_heard(line) for line in lines]
         assert all(b"408 Request Timeout" in answer for answer in answers)
-        assert b"the body came too slowly: 1,000 bytes" in answers[0]
+        assert b"the body arrived too slowly: 1,000 bytes" in answers[0]
         assert httpx.post(f"{url}/read", json={"a": 1}).text == "1"
 
 

@@ -109,7 +109,7 @@ def test_a_store_that_breaks_is_told_once_and_the_work_goes_on(
             raise ConnectionError("server down")
 
     broken = Broken()
-    tracker = mlflow._Live(broken, "run")  # type: ignore[arg-type]
+    tracker = mlflow._LiveRun(broken, "run")  # type: ignore[arg-type]
     with caplog.at_level(logging.WARNING):
         for step in range(3):
             tracker.log({"loss": 1.0}, step)

@@ -36,7 +36,7 @@ def test_a_day_that_passes_ends_it(project: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clock, "today", lambda: date(2030, 1, 31))
     assert asked(project) == ""
     monkeypatch.setattr(clock, "today", lambda: date(2030, 2, 1))
-    assert asked(project) == "draws nothing any more: record shoot ended 2030-01-31"
+    assert asked(project) == "cannot generate any more: record shoot expired on 2030-01-31"
 
 
 @pytest.mark.parametrize("concept", ["ada", "bob"])
@@ -46,25 +46,25 @@ def test_a_ledger_of_any_concept_ends_it_at_once(project: Path, concept: str) ->
     file.write_text(RECORD + "  expires: 2020-01-01\n")
     assert "record shoot ended 2020-01-01" in asked(project)
     file.write_text(RECORD.replace(", generation", ""))
-    assert asked(project) == "draws nothing: record shoot does not allow generation"
+    assert asked(project) == "cannot generate: record shoot does not allow generation"
     file.write_text(RECORD + "  revoked: 2026-06-01\n  revocation: asked\n")
-    assert asked(project).endswith("it stands on shoot, which was taken back: asked")
+    assert asked(project).endswith("record shoot was revoked: asked")
     file.write_text("- [")
-    with pytest.raises(PermissionUnknownError, match="is not YAML"):
+    with pytest.raises(PermissionUnknownError, match="is not valid YAML"):
         asked(project)
 
 
-@pytest.mark.parametrize(("content", "said"), [('{"revoked": "letter"}', "letter"), ("", "does not say why")])
+@pytest.mark.parametrize(("content", "said"), [('{"revoked": "letter"}', "letter"), ("", "gives no reason")])
 def test_a_mark_ends_it_whatever_is_in_it(project: Path, content: str, said: str) -> None:
     (project / "package/REVOKED.json").write_text(content)
     assert said in asked(project)
     (project / "package/REVOKED.json").unlink()
     (project / "package/REVOKED.json").symlink_to("nowhere")
-    assert "does not say why" in asked(project)
+    assert "gives no reason" in asked(project)
 
 
 def test_without_a_record_nothing_is_drawn(project: Path) -> None:
-    assert asked(project, ()) == "draws nothing: it stands on no rights record"
+    assert asked(project, ()) == "cannot generate: no rights record covers it"
 
 
 def test_without_a_project_the_working_directory_is_asked(
@@ -72,7 +72,7 @@ def test_without_a_project_the_working_directory_is_asked(
 ) -> None:
     ledgers.revoke(project / ledgers.PLACE, "shoot", "asked", date(2026, 6, 1))
     monkeypatch.chdir(project)
-    assert "taken back: asked" in obstacle(project / "package", TERMS, None)
+    assert "was revoked: asked" in obstacle(project / "package", TERMS, None)
     monkeypatch.chdir("/")
     assert obstacle(project / "package", TERMS, None) == ""
 
@@ -94,9 +94,9 @@ def test_a_version_that_is_revoked_ends_its_copies(
     registry.promote(first)
     assert registry.champion() is None
     client.delete_model_version("ada", "1")
-    assert "has no version 1 of ada any more" in obstacle(copy, TERMS, project)
+    assert "version 1 of ada was deleted from the registry" in obstacle(copy, TERMS, project)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(PermissionUnknownError, match="the registry does not answer"):
+    with pytest.raises(PermissionUnknownError, match="the registry does not respond"):
         obstacle(copy, TERMS, project)
     mlflow.forget()

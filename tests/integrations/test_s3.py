@@ -104,7 +104,7 @@ def test_an_object_that_changed_since_it_was_listed_is_an_error(
     place = source("s3://bad-day/her", tmp_path)
     first, _ = place.entries()
     s3.put_object(Bucket="bad-day", Key="her/a.png", Body=CONTENT[::-1])
-    with pytest.raises(OSError, match=r"a\.png was changed since it was listed"):
+    with pytest.raises(OSError, match=r"a\.png changed since it was listed"):
         place.read(first, 10**6)
 
 
@@ -161,5 +161,5 @@ def test_wrong_credentials_and_a_missing_bucket_are_errors_that_say_so(
     s3rver: str, address: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signed(s3rver, monkeypatch, key)
-    with pytest.raises(InvalidSourceError, match=r"no such bucket|check AWS_ENDPOINT_URL"):
+    with pytest.raises(InvalidSourceError, match=r"bucket or prefix not found|check AWS_ENDPOINT_URL"):
         source(address, tmp_path).entries()

@@ -91,7 +91,7 @@ def test_a_folder_gives_its_pictures_and_a_row_for_all_else(raw: Path) -> None:
 
 
 def test_an_empty_folder_is_an_error_that_names_it(raw: Path) -> None:
-    with pytest.raises(InvalidSourceError, match="data/01_raw/test_woman is empty"):
+    with pytest.raises(InvalidSourceError, match="data/01_raw/test_woman has no images"):
         ingest_images(raw, RIGHTS, FOLDER, LIMITS, 7)
 
 

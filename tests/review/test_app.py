@@ -68,7 +68,7 @@ def test_what_somebody_else_wrote_meanwhile_is_not_overwritten(client: TestClien
     answer = put(client, A, {"human": ""}, {"human": "mine"})
     assert (answer.status_code, answer.json()["detail"]) == (
         409,
-        "somebody wrote 'theirs' meanwhile: reload the page",
+        "another edit wrote 'theirs' meanwhile: reload the page",
     )
     assert captions.read(dataset.captions)["human"].tolist() == ["theirs", ""]
 

@@ -108,7 +108,7 @@ def test_words_typed_against_somebody_elses_edit_stay_in_the_box(page: Page, dat
     captions.edit(dataset.captions, {B: captions.Edit({}, {"human": "theirs"})}, "Bob")
     page.fill("#caption", "mine")
     page.locator("#save").click()
-    expect(page.locator("#status")).to_have_text("somebody wrote 'theirs' meanwhile: reload the page")
+    expect(page.locator("#status")).to_have_text("another edit wrote 'theirs' meanwhile: reload the page")
     expect(page.locator("#caption")).to_have_value("mine")
     assert table(dataset)[B]["human"] == "theirs"
 

@@ -1,1 +1,1 @@
-"""Outside tools, each known in one place: storage, MLflow, git and dvc.lock."""
+"""Adapters to external tools: storage, MLflow, git and dvc.lock."""

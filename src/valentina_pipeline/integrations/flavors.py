@@ -1,4 +1,4 @@
-"""What makes a package's folder an MLflow model."""
+"""MLflow model files of a package: pyfunc and diffusers flavors."""
 
 import logging
 import shutil
@@ -29,7 +29,7 @@ REQUIREMENTS = (
     "torch",
     "transformers",
 )
-"""What serving a package needs."""
+"""Requirements for serving a package."""
 
 MODEL_FILES = (
     "MLmodel",
@@ -39,7 +39,7 @@ MODEL_FILES = (
     "requirements.txt",
     "serving_input_example.json",
 )
-"""Of what MLflow saves; the uv project that it copies from the working directory is not the package's."""
+"""Files kept of a saved MLflow model, without the copied uv project of the working directory."""
 
 PYTHON_ENV = b"""python: '3.11'
 build_dependencies:
@@ -50,7 +50,7 @@ dependencies:
 
 
 def model_files(loader: str, base: str, example: Mapping[str, Any], identity: str) -> dict[str, bytes]:
-    """Return the files that make a package's folder an MLflow model of two flavours.
+    """Return the files that make a package's folder an MLflow model of two flavors.
 
     pyfunc: `loader`, a module under code/, has `_load_pyfunc(folder)`; no pickle. diffusers: the LoRA in
     lora/ for the base model. The same arguments give the same bytes.
@@ -59,14 +59,14 @@ def model_files(loader: str, base: str, example: Mapping[str, Any], identity: st
         loader: dotted name.
         base: the base model's hub id or folder.
         example: one row of input: prompt, seed, preset.
-        identity: hex; what MLflow would draw at random.
+        identity: hex; replaces the model id that MLflow would generate at random.
     """
     configure_mlflow()
     import mlflow.pyfunc
     import pandas as pd
     from mlflow.models import Model
 
-    # what it says is about the uv project and the pip of the working directory, which are left out
+    # its warnings concern the uv project and pip of the working directory, which are left out
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     folder = Path(tempfile.mkdtemp(prefix="model-"))
     try:
@@ -83,14 +83,14 @@ def model_files(loader: str, base: str, example: Mapping[str, Any], identity: st
         shutil.rmtree(folder, ignore_errors=True)
     return {
         **files,
-        "MLmodel": _both_flavours(files["MLmodel"], base),
-        # the patch release of Python and what pip was there is the machine's affair
+        "MLmodel": _add_flavors(files["MLmodel"], base),
+        # the patch release of Python and the version of pip depend on the machine
         "python_env.yaml": PYTHON_ENV,
         "conda.yaml": files["conda.yaml"].replace(_python_patch(), b"python=3.11"),
     }
 
 
-def _both_flavours(mlmodel: bytes, base: str) -> bytes:
+def _add_flavors(mlmodel: bytes, base: str) -> bytes:
     import yaml
 
     model = yaml.safe_load(mlmodel)
@@ -120,5 +120,5 @@ def _signature() -> Any:
     optional = [ColSpec("long", "seed", required=False), ColSpec("string", "preset", required=False)]
     texts = ("image", "prompt", "preset", "refused")
     outputs = [ColSpec("string", name) for name in texts] + [ColSpec("long", "seed")]
-    likeness = ColSpec("double", "identity", required=False)
-    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema([*outputs, likeness]))
+    identity = ColSpec("double", "identity", required=False)
+    return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema([*outputs, identity]))

@@ -1,4 +1,4 @@
-"""Rights ledgers: a YAML list or CSV table of records a source, that people and `kedro revoke` edit."""
+"""Rights ledgers: one YAML list or CSV table of records per source, edited by people and `kedro revoke`."""
 
 import csv
 import json
@@ -21,17 +21,17 @@ from valentina_pipeline.integrations import tables
 SUFFIXES = (".csv", ".yml", ".yaml")
 
 PLACE = "conf/base/rights"
-"""In a project: a folder of ledgers a concept."""
+"""Folder of a project with one folder of ledgers per concept."""
 
 
 @dataclass(frozen=True)
 class Revocation:
-    """A record that is revoked.
+    """Revocation of a record.
 
     Attributes:
-        reason: as the ledgers give it.
-        files: the ledgers that were changed now.
-        before: whether a ledger had it as revoked already.
+        reason: in the ledgers.
+        files: the ledgers changed now.
+        before: True where a ledger had it as revoked already.
     """
 
     reason: str
@@ -40,10 +40,10 @@ class Revocation:
 
 
 def read(folder: Path) -> tuple[RightsRecord, ...]:
-    """Return the records of all ledgers in a folder, by file name and then as they stand.
+    """Return the records of all ledgers in a folder, ordered by file name, then by position.
 
     Raises:
-        InvalidLedgerError: there is none, one cannot be read, or two records have one id.
+        InvalidLedgerError: the folder is missing, a ledger is invalid, or two records share an id.
     """
     found: dict[str, Path] = {}
     known: list[RightsRecord] = []
@@ -51,7 +51,7 @@ def read(folder: Path) -> tuple[RightsRecord, ...]:
         for record in read_file(file):
             if record.id in found:
                 raise InvalidLedgerError(
-                    f"{file} and {found[record.id]} both have a record {record.id!r}: rename one"
+                    f"{file} and {found[record.id]} both contain a record {record.id!r}: rename one"
                 )
             found[record.id] = file
             known.append(record)
@@ -59,14 +59,14 @@ def read(folder: Path) -> tuple[RightsRecord, ...]:
 
 
 def ledgers(folder: Path) -> list[Path]:
-    """Return the files of a folder that are ledgers.
+    """Return the ledger files of a folder.
 
     Raises:
-        InvalidLedgerError: there is none.
+        InvalidLedgerError: the folder is missing.
     """
     if not folder.is_dir():
         raise InvalidLedgerError(
-            f"{folder} is missing: say there who allows what, in a .yml or .csv file a source"
+            f"{folder} is missing: create it with one .yml or .csv file of rights records per source"
         )
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
 
@@ -75,65 +75,71 @@ def read_file(file: Path) -> tuple[RightsRecord, ...]:
     """Return the records of one ledger.
 
     Raises:
-        InvalidLedgerError: it cannot be read, or a record is not what it has to be.
+        InvalidLedgerError: it cannot be read, or a record is invalid.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as err:
-        raise InvalidLedgerError(f"{file} is missing: say there whose pictures these are") from err
+        raise InvalidLedgerError(
+            f"{file} is missing: create it with the rights records of these images"
+        ) from err
     except (UnicodeDecodeError, OSError) as err:
         raise InvalidLedgerError(f"{file} cannot be read: {err}") from err
-    rows = _table(text, file)[1] if file.suffix.lower() == ".csv" else _listed(text, file)
+    rows = _table(text, file)[1] if file.suffix.lower() == ".csv" else _yaml_records(text, file)
     return parse_records(rows, str(file))
 
 
 def revoke(place: Path, record_id: str, reason: str, day: date) -> Revocation:
-    """Mark a record in every ledger below `place` that has it; other lines stay as they are.
+    """Mark a record as revoked in every ledger below `place` that has it; other lines stay unchanged.
 
-    Where it was revoked before, day and reason stay. Calling it again is harmless.
+    The day and reason of an earlier revocation are kept. Repeated calls are harmless.
 
     Raises:
-        InvalidLedgerError: no ledger has the record, or one cannot be read; others are marked first.
+        InvalidLedgerError: no ledger has the record, or a ledger is invalid; the valid ones are marked first.
     """
-    holding, unread = [], []
+    matches, errors = [], []
     for file in [file for concept in concepts(place) for file in ledgers(concept)]:
         try:
-            holding += [(file, record) for record in read_file(file) if record.id == record_id]
+            matches += [(file, record) for record in read_file(file) if record.id == record_id]
         except InvalidLedgerError as err:
-            unread.append(str(err))
-    before = next((record for _, record in holding if record.revoked is not None), None)
+            errors.append(str(err))
+    before = next((record for _, record in matches if record.revoked is not None), None)
     if before is not None and before.revoked is not None:
         day, reason = before.revoked, before.revocation
-    changed = [file for file, record in holding if record.revoked is None]
+    changed = [file for file, record in matches if record.revoked is None]
     for file in changed:
         edited = _csv_with if file.suffix.lower() == ".csv" else _yaml_with
         content = edited(file, record_id, {"revoked": day.isoformat(), "revocation": reason})
         atomic_files.replace(file, content.encode())
-    if unread:
-        raise InvalidLedgerError("; ".join([*unread, "mend it and call `kedro revoke` again"]))
-    if not holding:
-        raise InvalidLedgerError(f"no ledger in {place} has a record {record_id!r}")
+    if errors:
+        raise InvalidLedgerError("; ".join([*errors, "correct it and run `kedro revoke` again"]))
+    if not matches:
+        raise InvalidLedgerError(f"record {record_id!r} not found in the ledgers below {place}")
     return Revocation(reason, tuple(changed), before is not None)
 
 
 def concepts(place: Path) -> list[Path]:
-    """Return the folders of `place`, a concept's ledgers each."""
+    """Return the folders below `place`, one per concept."""
     return sorted(folder for folder in place.glob("*") if folder.is_dir())
 
 
 def load_terms(place: Path) -> Mapping[str, tuple[RightsRecord, ...]]:
-    """Return the records of all concepts by id: as the files are now, though read once as long as they stay.
+    """Return the current records of all concepts by id. Files are read again only after they change.
 
     Raises:
-        InvalidLedgerError: one cannot be read.
+        InvalidLedgerError: a ledger is invalid.
     """
     found = [file for concept in concepts(place) for file in ledgers(concept)]
     abouts = [(file, file.stat()) for file in found]
-    return _known(tuple((file, about.st_mtime_ns, about.st_size, about.st_ino) for file, about in abouts))
+    return _records_by_id(
+        tuple((file, about.st_mtime_ns, about.st_size, about.st_ino) for file, about in abouts)
+    )
 
 
 @lru_cache(maxsize=8)
-def _known(files_as_they_are: tuple[tuple[Path, int, int, int], ...]) -> dict[str, tuple[RightsRecord, ...]]:
+def _records_by_id(
+    files_as_they_are: tuple[tuple[Path, int, int, int], ...],
+) -> dict[str, tuple[RightsRecord, ...]]:
     by_id: dict[str, tuple[RightsRecord, ...]] = {}
     for record in (record for file, *_ in files_as_they_are for record in read_file(file)):
         by_id[record.id] = (*by_id.get(record.id, ()), record)
@@ -141,34 +147,37 @@ def _known(files_as_they_are: tuple[tuple[Path, int, int, int], ...]) -> dict[st
 
 
 def mark(package: Path, why: str) -> None:
-    """Mark a package, so that nothing is drawn from it any more; what was said first stays."""
+    """Mark a package as revoked, which ends all generation from it. An earlier reason is kept."""
     if not os.path.lexists(package / REVOKED_FILE):
         content = json.dumps({"revoked": why}, ensure_ascii=False) + "\n"
         atomic_files.replace(package / REVOKED_FILE, content.encode())
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML in which no key is there twice: the last one would win without a word."""
+    """YAML loader that rejects duplicate keys: otherwise the last one would win silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is there twice", node.start_mark)
+        if duplicate := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"duplicate key {duplicate!r}", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
-def _listed(text: str, file: Path) -> list[dict[str, Any]]:
+def _yaml_records(text: str, file: Path) -> list[dict[str, Any]]:
     try:
         found = yaml.load(text, Loader=_Loader) or []
-    except (yaml.YAMLError, ValueError, RecursionError) as err:  # a 30th of February, a thousand brackets
-        raise InvalidLedgerError(f"{file} is not YAML: {' '.join(str(err).split())}") from err
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise InvalidLedgerError(f"{file} has to be a list of records")
+    # ValueError: such as a 30th of February; RecursionError: a thousand brackets
+    except (yaml.YAMLError, ValueError, RecursionError) as err:
+        raise InvalidLedgerError(f"{file} is not valid YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(found, list) or not all(isinstance(record, dict) for record in found):
+        raise InvalidLedgerError(f"{file} must be a list of records")
     return found
 
 
 def _table(text: str, file: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return columns and rows of a CSV table."""
+    """Return the columns and rows of a CSV table."""
     try:
         table = csv.DictReader(StringIO(text, newline=""), strict=True)
         columns = list(table.fieldnames or ())
@@ -176,7 +185,7 @@ def _table(text: str, file: Path) -> tuple[list[str], list[dict[str, Any]]]:
     except csv.Error as err:
         raise InvalidLedgerError(f"{file} cannot be read: {err}") from err
     if not columns or len(set(columns)) < len(columns):
-        raise InvalidLedgerError(f"{file} cannot be read: its first line has to name the columns, each once")
+        raise InvalidLedgerError(f"{file} cannot be read: its first line must name each column once")
     return columns, rows
 
 
@@ -187,25 +196,25 @@ def _yaml_with(file: Path, record_id: str, changes: dict[str, str]) -> str:
     editor.width = 110
     editor.preserve_quotes = True
     editor.indent(mapping=2, sequence=2, offset=0)
-    listed = editor.load(file.read_text("utf-8-sig"))
-    for record in listed:
+    records = editor.load(file.read_text("utf-8-sig"))
+    for record in records:
         if record["id"] == record_id:
             record["revoked"] = date.fromisoformat(changes["revoked"])
             record["revocation"] = changes["revocation"]
-    written = StringIO()
-    editor.dump(listed, written)
-    return written.getvalue()
+    buffer = StringIO()
+    editor.dump(records, buffer)
+    return buffer.getvalue()
 
 
 def _csv_with(file: Path, record_id: str, changes: dict[str, str]) -> str:
     text = file.read_bytes().decode("utf-8-sig")
     columns, rows = _table(text, file)
     columns += [name for name in changes if name not in columns]
-    written = StringIO(newline="")
+    buffer = StringIO(newline="")
     ending = "\r\n" if "\r\n" in text else "\n"
-    writer = csv.DictWriter(written, columns, lineterminator=ending)
+    writer = csv.DictWriter(buffer, columns, lineterminator=ending)
     writer.writeheader()
     for row in rows:
         cells = row | changes if row["id"] == record_id else row
         writer.writerow({name: tables.escape_formula(value) for name, value in cells.items()})
-    return written.getvalue()
+    return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""What became of a picture or a rights record: the datasets, runs, model versions and packages that used it.
+"""Lineage of an image or a rights record: the datasets, runs, model versions and packages that used it.
 
-Found by hashes alone: tables of pictures of this and of every committed dvc.lock, the outputs that tracked
-runs recorded, and rights.json of the packages here and of those in the registry.
+The search uses only hashes: the image tables of this and of every committed dvc.lock, the recorded outputs of
+tracked runs, and rights.json of the packages here and in the registry.
 """
 
 import hashlib
@@ -29,27 +29,27 @@ TABLES = {
     "ingest": "data/02_intermediate/{concept}/manifest.parquet",
     "train_lora": "data/06_models/{concept}/used_pictures.parquet",
 }
-"""Stage -> its table of pictures and their records: those taken in, and those that a LoRA stands on."""
+"""Stage -> its table of images and their rights records: ingested images, and training images of a LoRA."""
 
 PACKAGE = "data/06_models/{concept}/package"
 WORKING_TREE = "working tree"
-SHORTEST = 8
-"""Hex digits of an image's sha256 that are enough to name it."""
+MIN_SHA256_CHARS = 8
+"""Minimum length of a sha256 prefix that identifies an image."""
 
-SECONDS = 60.0
-"""For a command that reads git's history or DVC's settings."""
+COMMAND_SECONDS = 60.0
+"""Timeout of commands that read the git history or DVC's settings."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A version of a concept's dataset, or of what its LoRA stands on.
+    """Version of a concept's dataset, or of its LoRA's training images.
 
     Attributes:
         stage: one of TABLES.
-        concept: whose.
-        md5: of the stage's table, as DVC knows it.
-        commits: whose dvc.lock names it, newest first; WORKING_TREE for the one that lies here.
-        images: (sha256, source name, rights record) of what was asked for.
+        concept: its trigger.
+        md5: of the stage's table, in DVC.
+        commits: with it in their dvc.lock, newest first; WORKING_TREE for the current file.
+        images: (sha256, source name, rights record) of the images found.
     """
 
     stage: str
@@ -61,7 +61,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Trained:
-    """A tracked run on such a dataset."""
+    """Tracked run on such a dataset."""
 
     concept: str
     run_id: str
@@ -71,12 +71,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Former:
-    """A package of a committed dvc.lock, which DVC's caches may hold.
+    """Package of a committed dvc.lock; DVC's caches may contain it.
 
     Attributes:
-        concept: whose.
-        md5: as DVC knows it.
-        commits: whose dvc.lock names it, newest first.
+        concept: its trigger.
+        md5: in DVC.
+        commits: with it in their dvc.lock, newest first.
     """
 
     concept: str
@@ -86,16 +86,16 @@ class Former:
 
 @dataclass(frozen=True)
 class Trace:
-    """All that used a picture or a record.
+    """Everything that used an image or a rights record.
 
     Attributes:
         datasets: by concept, newest first.
         runs: on those datasets.
-        versions: of packages in the registry that stand on them.
-        packages: folders of published packages here that do.
-        former: packages of dvc.lock's history that do.
-        missing: tables that dvc.lock's history names and that are not in DVC's cache here.
-        unread: versions whose package cannot be read.
+        versions: package versions in the registry that depend on it.
+        packages: folders of published packages here that depend on it.
+        former: packages in the history of dvc.lock that depend on it.
+        missing: tables in the history of dvc.lock that are not in DVC's cache here.
+        unread: registered versions whose package cannot be read.
     """
 
     datasets: tuple[Dataset, ...] = ()
@@ -114,13 +114,13 @@ class _Lock:
 
 
 def trace(root: Path, query: str) -> Trace:
-    """Return what used `query`: a rights record's id, a picture's source name or (the start of) its sha256.
+    """Return everything that used `query`: a rights record's id, an image's source name or sha256 (prefix).
 
-    Packages, here and in the registry, are known by their rights.json, datasets and runs by tables of
-    pictures in DVC's cache: without the cache packages are found all the same, but not by a source name.
+    Packages, here and in the registry, are found by their rights.json; datasets and runs by image tables in
+    DVC's cache. Without the cache, packages are still found, but not by a source name.
 
     Raises:
-        mlflow.exceptions.MlflowException: the tracking store does not answer.
+        mlflow.exceptions.MlflowException: the tracking store does not respond.
     """
     datasets, former, missing = _datasets(root, query)
     runs = tuple(_runs(root, {dataset.md5 for dataset in datasets}))
@@ -136,29 +136,29 @@ def trace(root: Path, query: str) -> Trace:
 
 
 def packages(root: Path, query: str, shas: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield the folders of published packages here that used `query` or pictures of these sha256."""
+    """Yield the folders of published packages here that used `query` or images with these sha256."""
     for folder in sorted(root.glob(PACKAGE.format(concept="*"))):
         try:
             rights = json.loads((folder / "rights.json").read_text("utf-8"))
-        except (OSError, ValueError):  # no package: nothing draws from it
+        except (OSError, ValueError):  # not a package: it cannot generate
             continue
         if uses(rights, query, shas):
             yield folder
 
 
 def uses(rights: Any, query: str, shas: frozenset[str] = frozenset()) -> bool:
-    """Return whether a package's rights.json names a record, or a picture by (the start of) its sha256."""
+    """Return whether a package's rights.json lists a record, or an image by its sha256 or a prefix of it."""
     try:
         records = {record["id"] for record in rights["records"]}
         found = {line.partition(" ")[0] for line in rights["images"]}
-    except (KeyError, TypeError, AttributeError):  # no package: nothing draws from it
+    except (KeyError, TypeError, AttributeError):  # not a package: it cannot generate
         return False
-    by_start = len(query) >= SHORTEST and any(sha.startswith(query) for sha in found)
+    by_start = len(query) >= MIN_SHA256_CHARS and any(sha.startswith(query) for sha in found)
     return query in records or bool(found & shas) or by_start
 
 
 def _datasets(root: Path, query: str) -> tuple[tuple[Dataset, ...], tuple[Former, ...], tuple[str, ...]]:
-    """Return the datasets with `query`, the packages of their commits, and tables that are not here."""
+    """Return the datasets with `query`, the packages of their commits, and the missing tables."""
     found: list[Dataset] = []
     former: dict[tuple[str, str], list[str]] = defaultdict(list)
     missing: list[str] = []
@@ -173,14 +173,16 @@ def _datasets(root: Path, query: str) -> tuple[tuple[Dataset, ...], tuple[Former
             images = tuple(zip(hits["sha256"], hits["source_name"], hits["rights_id"], strict=True))
             found.append(Dataset(stage, concept, md5, tuple(lock.commits), images))
             for package, commits in lock.packages.items():
-                former[concept, package] += [each for each in commits if each not in former[concept, package]]
+                former[concept, package] += [
+                    commit for commit in commits if commit not in former[concept, package]
+                ]
     packaged = (Former(concept, md5, tuple(commits)) for (concept, md5), commits in former.items())
     return tuple(found), tuple(packaged), tuple(missing)
 
 
 def _matches(table: "pd.DataFrame", query: str) -> "pd.Series[bool]":
     named = (table["rights_id"] == query) | table["source_name"].map(lambda name: naming.same(name, query))
-    return named | table["sha256"].str.startswith(query) if len(query) >= SHORTEST else named
+    return named | table["sha256"].str.startswith(query) if len(query) >= MIN_SHA256_CHARS else named
 
 
 def _locks(root: Path) -> dict[tuple[str, str, str], _Lock]:
@@ -189,8 +191,14 @@ def _locks(root: Path) -> dict[tuple[str, str, str], _Lock]:
     file = root / "dvc.lock"
     if file.is_file():
         _add(found, WORKING_TREE, file.read_text("utf-8"))
-    for commit in run_command(root, "git", "log", "--format=%H", "--", "dvc.lock", seconds=SECONDS).split():
-        _add(found, commit[:12], run_command(root, "git", "show", f"{commit}:dvc.lock", seconds=SECONDS))
+    for commit in run_command(
+        root, "git", "log", "--format=%H", "--", "dvc.lock", seconds=COMMAND_SECONDS
+    ).split():
+        _add(
+            found,
+            commit[:12],
+            run_command(root, "git", "show", f"{commit}:dvc.lock", seconds=COMMAND_SECONDS),
+        )
     return found
 
 
@@ -216,7 +224,7 @@ def _add(found: dict[tuple[str, str, str], _Lock], commit: str, text: str) -> No
 
 
 def _table(root: Path, path: str, md5: str) -> "pd.DataFrame | None":
-    """Return a table by its md5, from DVC's cache or as it lies here; None where it is in neither."""
+    """Return a table by its md5, from DVC's cache or the working tree; None where neither has it."""
     import pandas as pd
 
     for file in (_cache(root) / "files/md5" / md5[:2] / md5[2:], root / path):
@@ -225,18 +233,20 @@ def _table(root: Path, path: str, md5: str) -> "pd.DataFrame | None":
             if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
                 table = pd.read_parquet(BytesIO(content))
                 return table if {"sha256", "source_name", "rights_id"} <= set(table) else None
-        except (OSError, ValueError):  # damaged, or of a format of before
+        except (OSError, ValueError):  # damaged, or in an earlier format
             continue
     return None
 
 
 @lru_cache(maxsize=1)
 def _cache(root: Path) -> Path:
-    return Path(run_command(root, "dvc", "cache", "dir", seconds=SECONDS).strip() or root / ".dvc/cache")
+    return Path(
+        run_command(root, "dvc", "cache", "dir", seconds=COMMAND_SECONDS).strip() or root / ".dvc/cache"
+    )
 
 
 def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:
-    """Yield the runs one of whose stages put out one of these tables."""
+    """Yield the runs in which a stage produced one of these tables."""
     client = mlflow.client(root)
     parents: dict[str, None] = {}
     for experiment, stage in product(client.search_experiments(), TABLES):

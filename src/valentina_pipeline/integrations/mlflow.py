@@ -1,7 +1,7 @@
-"""Tracked runs in MLflow, and the store that they are in.
+"""MLflow tracking: runs, their metrics and files, and the tracking store.
 
-A set of inputs has one parent run, found again by its tag `inputs` from any process; each stage has one
-child under it. State of this process: the runs that the hook has opened, which `current_tracker` speaks for.
+A set of inputs has one parent run, which any process finds by its tag `inputs`; each stage has one child run.
+The process keeps the runs that the hook opened as module state; `current_tracker` logs to them.
 """
 
 import json
@@ -28,43 +28,43 @@ FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 PARENT = "mlflow.parentRunId"
 
 SECONDS_BETWEEN_WRITES = 2.0
-"""Live metrics are written together: one write a training step would cost more than it shows."""
+"""Live metrics are written in batches: one write per training step would be too slow."""
 
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""A tracking server that is away must not hold a training for the minutes that MLflow retries by default."""
+HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""An unreachable tracking server must not block training for the minutes of MLflow's default retries."""
 
-LONGEST_PARAM, PARAMS_AT_ONCE, METRICS_AT_ONCE = 6000, 100, 1000
+MAX_PARAM_CHARS, PARAMS_PER_BATCH, METRICS_PER_BATCH = 6000, 100, 1000
 """MLflow's limits."""
 
 EXPERIMENT_COPIES = ".dvc/tmp/exps"
-"""Where DVC runs queued experiments: in copies, whose tracking belongs to the project itself."""
+"""Folder of the copies in which DVC runs queued experiments; they are tracked in the project itself."""
 
 
 @dataclass
-class _Live:
-    """Logs to one run; a failure is told once and switches it off, for no work may die of it."""
+class _LiveRun:
+    """Logs to one run. The first failure is logged and disables it: tracking never stops a stage."""
 
     client: "MlflowClient"
     run_id: str
     broken: bool = False
-    _waiting: list[Any] = field(default_factory=list)
+    _pending: list[Any] = field(default_factory=list)
     _once: dict[str, float] = field(default_factory=dict)
     _written: float = 0.0
 
     def log(self, metrics: Mapping[str, float], step: int | None) -> None:
-        """Log figures; they are written with the next ones, at latest when the run ends."""
+        """Log metrics; they are written with later ones, at the latest when the run ends."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        if step is None:  # the same figure from the stage and from the hook is one figure
+        if step is None:  # stage and hook may log the same metric: write it once
             metrics = {name: value for name, value in metrics.items() if self._once.get(name) != value}
             self._once.update(metrics)
-        self._waiting += [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
+        self._pending += [Metric(name, float(value), now, step or 0) for name, value in metrics.items()]
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self.flush()
 
     def image(self, name: str, image: "Image.Image", step: int) -> None:
-        """Log an image of a step: MLflow's charts show it beside that step of other runs."""
+        """Log an image of a step; MLflow's charts compare it with the same step of other runs."""
         self._try(lambda: self.client.log_image(self.run_id, image, key=name, step=step))
 
     def file(self, path: Path) -> None:
@@ -72,11 +72,11 @@ class _Live:
         self._try(lambda: self.client.log_artifact(self.run_id, str(path)))
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the pending metrics."""
         self._written = time.monotonic()
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), METRICS_AT_ONCE):
-            part = waiting[start : start + METRICS_AT_ONCE]
+        pending, self._pending = self._pending, []
+        for start in range(0, len(pending), METRICS_PER_BATCH):
+            part = pending[start : start + METRICS_PER_BATCH]
             self._try(partial(self.client.log_batch, self.run_id, metrics=part))
 
     def _try(self, work: Callable[[], object]) -> None:
@@ -84,20 +84,20 @@ class _Live:
             return
         try:
             work()
-        except Exception as err:  # whatever is wrong with tracking, the work goes on
+        except Exception as err:  # a tracking error never stops the stage
             self.broken = True
-            logger.warning("MLflow does not answer, this stage is tracked no further: %s", err)
+            logger.warning("MLflow does not respond, tracking of this stage stops: %s", err)
 
 
 @dataclass
 class Parent:
-    """The tracked run of one set of inputs, and the stage that runs under it in this process.
+    """Parent run of one set of inputs; it opens the child runs of the stages.
 
     Attributes:
-        client: MLflow's.
+        client: of MLflow.
         run_id: of the parent.
         params: the effective parameters.
-        commit: git's, "" if unknown.
+        commit: of git, "" if unknown.
     """
 
     client: "MlflowClient"
@@ -107,9 +107,9 @@ class Parent:
     commit: str = ""
 
     def open_stage(self, stage: str, code: str) -> None:
-        """Open the stage's child; one that did not finish is gone on with, one that did is superseded.
+        """Open the child run of a stage. An unfinished one is resumed, a finished one is superseded.
 
-        `code`, the fingerprint of the stage's code, is a tag of it.
+        `code` is the fingerprint of the stage's code, stored as a tag.
         """
         global _stage
         close_stage(FINISHED)
@@ -122,23 +122,23 @@ class Parent:
                 self.client.set_tag(former.info.run_id, "superseded", "true")
             run_id = self._create(stage, "run")
         self.client.set_tag(run_id, "code_sha256", code)
-        _stage = _Live(self.client, run_id)
+        _stage = _LiveRun(self.client, run_id)
         set_tracker(_stage)
 
     def children(self) -> "dict[str, Run]":
-        """Return the latest child of each stage."""
+        """Return the latest child run of each stage."""
         found = self.client.search_runs(
             [self.experiment_id], f"tags.`{PARENT}` = '{self.run_id}'", order_by=["attributes.start_time ASC"]
         )
         return {r.data.tags["stage"]: r for r in found if "superseded" not in r.data.tags}
 
     def add_cached(self, stage: str) -> None:
-        """Add the child of a stage that did not run: its outputs came from DVC's cache."""
+        """Add the child run of a stage that did not run because DVC's cache had its outputs."""
         run_id = self._create(stage, "cache")
         self.client.set_terminated(run_id, FINISHED)
 
     def log(self, stage: str | None, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Log figures and tags to a stage's child, or to the parent itself (None); again changes nothing."""
+        """Log metrics and tags to a stage's child run, or to the parent (None). It is idempotent."""
         run = self.client.get_run(self.run_id) if stage is None else self.children()[stage]
         now = int(time.time() * 1000)
         known = run.data.metrics
@@ -148,78 +148,79 @@ class Parent:
         self.client.log_batch(run.info.run_id, metrics=entities[0], tags=entities[1])
 
     def files(self, paths: Sequence[Path]) -> None:
-        """Log files to the parent; PNGs as images, which MLflow's charts set side by side, once each."""
+        """Log files to the parent; PNGs as images, once each, so that MLflow's charts compare them."""
         from PIL import Image
 
         known = {
-            Path(each.path).name.split("+")[0] for each in self.client.list_artifacts(self.run_id, "images")
+            Path(artifact.path).name.split("+")[0]
+            for artifact in self.client.list_artifacts(self.run_id, "images")
         }
         for path in paths:
             if path.suffix != ".png":
                 self.client.log_artifact(self.run_id, str(path))
-            elif path.stem not in known:  # their artifacts' names are new each time
+            elif path.stem not in known:  # each upload gets a new artifact name
                 with Image.open(path) as image:
                     self.client.log_image(self.run_id, image, key=path.stem, step=0)
 
     def end(self, status: str) -> None:
-        """End the parent."""
+        """End the parent run."""
         self.client.set_terminated(self.run_id, status)
 
     def _create(self, stage: str, source: str) -> str:
         tags = {PARENT: self.run_id, "stage": stage, "source": source, "git_commit": self.commit}
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=stage)
-        chosen = {name: self.params[name] for name in (stage, "seed", "threads") if name in self.params}
-        _log_params(self.client, run.info.run_id, flatten(chosen))
+        stage_params = {name: self.params[name] for name in (stage, "seed", "threads") if name in self.params}
+        _log_params(self.client, run.info.run_id, flatten(stage_params))
         return run.info.run_id
 
 
 _parent: Parent | None = None
-_stage: _Live | None = None
+_stage: _LiveRun | None = None
 
 
 def stage_run() -> str | None:
-    """Return the id of the run of the stage that this process tracks."""
+    """Return the run id of the stage that this process tracks."""
     return None if _stage is None else _stage.run_id
 
 
 def parent() -> Parent | None:
-    """Return the parent that this process has opened."""
+    """Return the parent run that this process has opened."""
     return _parent
 
 
 def open_parent(root: Path, concept: str, inputs: str, params: Mapping[str, Any], commit: str = "") -> Parent:
-    """Open the run of these inputs: the one that is there, else a new one.
+    """Open the run of these inputs: the existing one, else a new one.
 
     Args:
         root: the project.
         concept: the experiment's name.
-        inputs: hash of everything that the result follows from.
+        inputs: hash of everything that the result depends on.
         params: the effective parameters; logged to a new run.
-        commit: git's; a tag.
+        commit: of git; stored as a tag.
 
     Raises:
-        mlflow.exceptions.MlflowException: the store does not answer.
+        mlflow.exceptions.MlflowException: the store does not respond.
     """
     global _parent
     store = client(root)
-    place = experiment(store, root, concept)
-    found = store.search_runs([place], f"tags.inputs = '{inputs}'", max_results=1)
+    experiment_id = experiment(store, root, concept)
+    found = store.search_runs([experiment_id], f"tags.inputs = '{inputs}'", max_results=1)
     if found:
         run = found[0]
         store.update_run(run.info.run_id, status=RUNNING)
     else:
         tags = {"inputs": inputs, "concept": concept}
-        run = store.create_run(place, tags=tags, run_name=_name(inputs))
+        run = store.create_run(experiment_id, tags=tags, run_name=_name(inputs))
         _log_params(store, run.info.run_id, flatten(params))
     for name, value in {"git_commit": commit, "dvc_experiment": os.environ.get("DVC_EXP_NAME", "")}.items():
         if value:
             store.set_tag(run.info.run_id, name, value)
-    _parent = Parent(store, run.info.run_id, place, params, commit)
+    _parent = Parent(store, run.info.run_id, experiment_id, params, commit)
     return _parent
 
 
 def close_stage(status: str) -> None:
-    """End the child of the stage that was running, if any."""
+    """End the child run of the running stage, if any."""
     global _stage
     closing, _stage = _stage, None
     set_tracker(None)
@@ -230,7 +231,7 @@ def close_stage(status: str) -> None:
 
 
 def close_parent(status: str) -> None:
-    """End the open parent, if any."""
+    """End the open parent run, if any."""
     closing = _parent
     forget()
     if closing is not None:
@@ -238,7 +239,7 @@ def close_parent(status: str) -> None:
 
 
 def forget() -> None:
-    """Track no further in this process; the next one finds the parent again."""
+    """Stop tracking in this process; the next process finds the parent run again."""
     global _parent, _stage
     _parent = _stage = None
     set_tracker(None)
@@ -265,18 +266,18 @@ def flatten_metrics(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def tracking_uri(root: Path) -> str:
-    """Return MLFLOW_TRACKING_URI, else the project's own sqlite file as an absolute path."""
+    """Return MLFLOW_TRACKING_URI, else the absolute URI of the project's sqlite file."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_home(root) / 'mlflow.db'}"
 
 
 def _home(root: Path) -> Path:
-    """Return the project, also from one of the copies in which DVC runs experiments."""
+    """Return the project's root, also from a copy in which DVC runs an experiment."""
     before, inside, _ = root.resolve().as_posix().partition(f"/{EXPERIMENT_COPIES}/")
     return Path(before) if inside else root.resolve()
 
 
 def client(root: Path) -> "MlflowClient":
-    """Return a client of the project's store, or of the server that MLFLOW_TRACKING_URI names."""
+    """Return a client of the project's store, or of the server in MLFLOW_TRACKING_URI."""
     configure_mlflow()
     from mlflow import MlflowClient
 
@@ -285,24 +286,24 @@ def client(root: Path) -> "MlflowClient":
 
 
 def configure_mlflow() -> None:
-    """Import MLflow without telemetry and impatient, and silence what tells a user nothing."""
+    """Import MLflow without telemetry and with short timeouts, and silence irrelevant log lines."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name, value in PATIENCE.items():
+    for name, value in HTTP_LIMITS.items():
         os.environ.setdefault(name, value)
-    import mlflow.store.db.utils  # noqa: F401  its import sets the level that is set below
+    import mlflow.store.db.utils  # noqa: F401  sets the log level that is overridden below
 
-    for name in ("alembic", "mlflow.store.db.utils"):  # the tables of a new database, one by one
+    for name in ("alembic", "mlflow.store.db.utils"):  # they log each table of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def experiment(store: "MlflowClient", root: Path, name: str) -> str:
-    """Return the id of the experiment of this name, made where it is missing."""
+    """Return the id of the experiment with this name, created where missing."""
     found = store.get_experiment_by_name(name)
     if found is not None:
         return found.experiment_id
     local = not os.environ.get("MLFLOW_TRACKING_URI")
-    place = (_home(root) / "mlruns" / name).as_uri() if local else None  # else the server decides
-    return store.create_experiment(name, artifact_location=place)
+    location = (_home(root) / "mlruns" / name).as_uri() if local else None  # else the server decides
+    return store.create_experiment(name, artifact_location=location)
 
 
 def _name(inputs: str) -> str:
@@ -312,14 +313,14 @@ def _name(inputs: str) -> str:
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    entities = [Param(name, _text(value)) for name, value in params.items()]
-    for start in range(0, len(entities), PARAMS_AT_ONCE):
-        client.log_batch(run_id, params=entities[start : start + PARAMS_AT_ONCE])
+    entities = [Param(name, _param_text(value)) for name, value in params.items()]
+    for start in range(0, len(entities), PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=entities[start : start + PARAMS_PER_BATCH])
 
 
-def _text(value: Any) -> str:
+def _param_text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= LONGEST_PARAM else f"{text[: LONGEST_PARAM - 1]}…"
+    return text if len(text) <= MAX_PARAM_CHARS else f"{text[: MAX_PARAM_CHARS - 1]}…"
 
 
 def _entities(metrics: Mapping[str, float], tags: Mapping[str, str], now: int) -> tuple[list[Any], list[Any]]:

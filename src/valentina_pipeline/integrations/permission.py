@@ -1,4 +1,4 @@
-"""Whether a package may draw now: the one place that decides, asked before every image."""
+"""Permission check of a package: decides before every image whether the package may generate."""
 
 import json
 import os
@@ -12,52 +12,52 @@ from valentina_pipeline.integrations import ledgers, registry
 
 
 class PermissionUnknownError(RuntimeError):
-    """A place that has to be asked does not answer, so that nobody knows whether a package may draw."""
+    """A ledger or the registry is unreadable, so that the permission of a package is unknown."""
 
 
 def obstacle(folder: Path, terms: Sequence[Terms], root: Path | None) -> str:
-    """Return why a package draws nothing at this moment, "" where nothing is in the way.
+    """Return the reason why a package may not generate now, "" where it may.
 
     Args:
-        folder: the package; REVOKED.json in it prohibits, and so does its version's tag in the registry,
-            where it came from one.
-        terms: of the rights records that it stands on, as published.
-        root: the project, whose ledgers may have changed since; None is the working directory, and the
-            registry that MLflow is set to.
+        folder: the package. REVOKED.json in it blocks it; so does the tag of its version in the registry,
+            if it was downloaded from one.
+        terms: of the rights records that cover it, as published.
+        root: the project, whose ledgers may have changed since; None is the working directory and the
+            registry that MLflow is configured for.
 
     Raises:
-        PermissionUnknownError: a ledger cannot be read, or the registry does not answer.
+        PermissionUnknownError: a ledger is invalid, or the registry does not respond.
     """
     if not terms:
-        return "draws nothing: it stands on no rights record"
+        return "cannot generate: no rights record covers it"
     if os.path.lexists(folder / REVOKED_FILE):
-        why = _why(folder / REVOKED_FILE)
-        return f"draws nothing any more: rights that it stands on were taken back ({why})"
+        reason = _revocation_reason(folder / REVOKED_FILE)
+        return f"cannot generate any more: its rights were revoked ({reason})"
     try:
         now = ledgers.load_terms((root or Path.cwd()) / ledgers.PLACE)
-        for each in (record for term in terms for record in (term, *now.get(term.id, ()))):
-            if said := _said(each):
-                return said
-        why = registry.revocation(folder, root)
+        for record in (record for term in terms for record in (term, *now.get(term.id, ()))):
+            if blocked := _blocked_reason(record):
+                return blocked
+        reason = registry.revocation(folder, root)
     except (InvalidLedgerError, registry.RegistryUnavailableError) as err:
-        raise PermissionUnknownError(f"draws nothing until it is known whether it may: {err}") from err
-    return f"draws nothing any more: its version in the registry was revoked ({why})" if why else ""
+        raise PermissionUnknownError(f"cannot generate until its permission is known: {err}") from err
+    return f"cannot generate any more: its version in the registry was revoked ({reason})" if reason else ""
 
 
-def _said(terms: Terms) -> str:
+def _blocked_reason(terms: Terms) -> str:
     found = terms.obstacle("generation", clock.today())
     if found is None:
         return ""
     if terms.revoked is not None:
-        return f"draws nothing any more: it stands on {terms.id}, which was taken back: {terms.revocation}"
+        return f"cannot generate any more: record {terms.id} was revoked: {terms.revocation}"
     if found.reason == "rights expired":
-        return f"draws nothing any more: record {terms.id} ended {terms.expires}"
-    return f"draws nothing: record {terms.id} does not allow generation"
+        return f"cannot generate any more: record {terms.id} expired on {terms.expires}"
+    return f"cannot generate: record {terms.id} does not allow generation"
 
 
-def _why(mark: Path) -> str:
-    """Return the reason in the mark; that it is there is enough, whatever is in it."""
+def _revocation_reason(mark: Path) -> str:
+    """Return the reason in REVOKED.json. The file revokes whatever its content is."""
     try:
         return str(json.loads(mark.read_text("utf-8"))["revoked"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return f"{REVOKED_FILE} does not say why"
+        return f"{REVOKED_FILE} gives no reason"

@@ -1,4 +1,4 @@
-"""MLflow's model registry: the versions of a character's package, and which of them is champion."""
+"""MLflow model registry: versions of a character's package, their aliases and revocations."""
 
 import json
 import logging
@@ -30,18 +30,18 @@ MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number
 CAME_AS = "registered_model_meta"
 """MLflow's file in a package that was downloaded from its registry: the model's name and version."""
 
-TAKEN_BACK = "revoked"
-"""A version's tag: why."""
+REVOKED_TAG = "revoked"
+"""Tag of a revoked version; its value is the reason."""
 
 RIGHTS = "package/rights.json"
 
 
 class VersionNotFoundError(ValueError):
-    """A registered version that is asked for is not there."""
+    """The requested registered version does not exist."""
 
 
 class RegistryUnavailableError(RuntimeError):
-    """The registry cannot be asked."""
+    """The registry is unavailable."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Version:
     """A version in the registry.
 
     Attributes:
-        number: MLflow's.
+        number: in MLflow.
         tags: as registered.
         name: of the registered model.
-        aliases: that name it.
+        aliases: of this version.
     """
 
     number: str
@@ -62,21 +62,23 @@ class Version:
 
 
 def download(root: Path, uri: str, target: Path) -> Path:
-    """Copy a registered package into `target`, a folder, and return where it is.
+    """Download a registered package into the folder `target` and return its path.
 
     Args:
         root: the project.
-        uri: MLflow's, models:/NAME@ALIAS or models:/NAME/VERSION.
+        uri: of MLflow, models:/NAME@ALIAS or models:/NAME/VERSION.
         target: an empty folder.
 
     Raises:
-        VersionNotFoundError: the registry does not have it, or the URI is none.
+        VersionNotFoundError: the registry does not have it, or the URI is invalid.
     """
     from mlflow.exceptions import MlflowException
 
     named = MODEL_URI.fullmatch(uri)
     if named is None:
-        raise VersionNotFoundError(f"{uri!r} is no models:/NAME@ALIAS and no models:/NAME/VERSION")
+        raise VersionNotFoundError(
+            f"{uri!r} is invalid: it must be models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
     client = mlflow.client(root)
     try:
         if named["alias"]:
@@ -84,24 +86,24 @@ def download(root: Path, uri: str, target: Path) -> Path:
         else:
             version = client.get_model_version(named["name"], named["number"])
         if version.run_id is None:
-            raise VersionNotFoundError(f"{uri} has no run that keeps its files")
+            raise VersionNotFoundError(f"{uri} has no run with its files")
         folder = Path(client.download_artifacts(version.run_id, "package", str(target)))
         about = {"model_name": version.name, "model_version": str(version.version)}
         replace(folder / CAME_AS, yaml.safe_dump(about).encode())
         return folder
     except MlflowException as err:
-        raise VersionNotFoundError(f"the registry has no {uri}: {err.message}") from err
+        raise VersionNotFoundError(f"{uri} not found in the registry: {err.message}") from err
 
 
 def revocation(folder: Path, root: Path | None) -> str:
-    """Return why the version that a folder was downloaded as was revoked since; "" where it was not.
+    """Return the reason why the version of a downloaded package was revoked, "" where it was not.
 
     Args:
-        folder: a package; one that came from no registry has no version there.
-        root: the project; None asks the registry that MLflow is set to.
+        folder: a package. Packages that were not downloaded from a registry have no version.
+        root: the project; None is the registry that MLflow is configured for.
 
     Raises:
-        RegistryUnavailableError: it does not answer.
+        RegistryUnavailableError: it does not respond.
     """
     if not (folder / CAME_AS).is_file():
         return ""
@@ -117,7 +119,7 @@ def revocation(folder: Path, root: Path | None) -> str:
         from mlflow.exceptions import MlflowException
     except ImportError as err:
         raise RegistryUnavailableError(
-            f"it came from a registry, version {number} of {name}, which only mlflow can ask: install mlflow "
+            f"version {number} of {name} came from a registry, and checking it needs mlflow: install mlflow "
             "and set MLFLOW_TRACKING_URI, or serve a package that was published to a folder"
         ) from err
     try:
@@ -126,28 +128,28 @@ def revocation(folder: Path, root: Path | None) -> str:
         tags = client.get_model_version(name, number).tags
     except MlflowException as err:
         if err.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return f"the registry has no version {number} of {name} any more"
+            return f"version {number} of {name} was deleted from the registry"
         raise RegistryUnavailableError(
-            f"the registry does not answer for version {number} of {name}: {err}"
+            f"the registry does not respond for version {number} of {name}: {err}"
         ) from err
-    return (tags[TAKEN_BACK] or "without a reason") if TAKEN_BACK in tags else ""
+    return (tags[REVOKED_TAG] or "without a reason") if REVOKED_TAG in tags else ""
 
 
 def list_packages(root: Path) -> "Iterator[tuple[Version, dict[str, Any] | None]]":
-    """Yield every registered version that is a package, with its rights.json; None where it cannot be read.
+    """Yield every registered package version and its rights.json; None where that is unreadable.
 
     Raises:
-        mlflow.exceptions.MlflowException: the registry does not answer.
+        mlflow.exceptions.MlflowException: the registry does not respond.
     """
     from mlflow.exceptions import MlflowException
 
     client = mlflow.client(root)
     for model in _all(client.search_registered_models):
         for found in _all(client.search_model_versions, filter_string=f"name = '{model.name}'"):
-            about = client.get_model_version(model.name, found.version)  # a search tells no aliases
+            about = client.get_model_version(model.name, found.version)  # search results lack aliases
             version = Version(str(about.version), about.tags, about.name, tuple(about.aliases))
             try:
-                paths = [each.path for each in client.list_artifacts(found.run_id, "package")]
+                paths = [artifact.path for artifact in client.list_artifacts(found.run_id, "package")]
                 if RIGHTS not in paths:
                     continue
                 with tempfile.TemporaryDirectory() as folder:
@@ -182,7 +184,7 @@ class Registry:
         self._client = mlflow.client(root)
 
     def champion(self) -> Version | None:
-        """Return the version that the alias `champion` names."""
+        """Return the version with the alias `champion`, or None."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -194,17 +196,19 @@ class Registry:
         return Version(str(found.version), found.tags)
 
     def find(self, **tags: str) -> Version | None:
-        """Return the latest version that carries all these tags."""
-        where = " and ".join(
+        """Return the latest version with all these tags, or None."""
+        filter_string = " and ".join(
             [f"name = '{self._name}'", *(f"tags.{name} = '{value}'" for name, value in tags.items())]
         )
-        found = sorted(self._client.search_model_versions(where), key=lambda each: int(each.version))
+        found = sorted(
+            self._client.search_model_versions(filter_string), key=lambda version: int(version.version)
+        )
         return Version(str(found[-1].version), found[-1].tags) if found else None
 
     def register(self, files: Mapping[str, bytes | Path], tags: Mapping[str, str]) -> Version:
-        """Register a package, once for each `package_sha256` among the tags.
+        """Register a package once per `package_sha256` tag; where a version exists, update its tags.
 
-        Its files become artifacts of the stage's run, or of a run of their own outside a tracked stage.
+        The files become artifacts of the stage's run, or of a new run outside a tracked stage.
         """
         known = self.find(package_sha256=tags["package_sha256"])
         if known is not None:
@@ -222,14 +226,17 @@ class Registry:
             write(files, Path(folder))
             self._client.log_artifacts(run_id, folder, "package")
             source = f"{self._client.get_run(run_id).info.artifact_uri}/package"
-            made = self._client.create_model_version(self._name, source, run_id, tags=dict(tags))
-        return Version(str(made.version), tags)
+            created = self._client.create_model_version(self._name, source, run_id, tags=dict(tags))
+        return Version(str(created.version), tags)
 
     def promote(self, version: Version) -> None:
-        """Let the alias `champion` name this version, and `former` the one that was champion until now."""
-        if why := self._client.get_model_version(self._name, version.number).tags.get(TAKEN_BACK):
+        """Promote this version to `champion` and move the old champion to `former`; never a revoked one."""
+        if reason := self._client.get_model_version(self._name, version.number).tags.get(REVOKED_TAG):
             logger.warning(
-                "version %s of %s is not crowned, it was revoked: %s", version.number, self._name, why
+                "version %s of %s is not promoted because it was revoked: %s",
+                version.number,
+                self._name,
+                reason,
             )
             return
         before = self.champion()
@@ -238,33 +245,33 @@ class Registry:
         self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
 
     def revoke(self, number: str, why: str) -> tuple[str, ...]:
-        """Mark a version and its package; return the aliases that named it, and no longer do.
+        """Mark a version and its package as revoked; return its aliases, which are removed.
 
-        What was said first stays; calling it again is harmless.
+        An earlier reason is kept. Repeated calls are harmless.
         """
         from mlflow.exceptions import MlflowException
 
         version = self._client.get_model_version(self._name, number)
-        if not version.tags.get(TAKEN_BACK):  # the tag counts, so it comes first
-            self._client.set_model_version_tag(self._name, number, TAKEN_BACK, why)
+        if not version.tags.get(REVOKED_TAG):  # the tag decides, so it is set first
+            self._client.set_model_version_tag(self._name, number, REVOKED_TAG, why)
         for alias in version.aliases:
             self._client.delete_registered_model_alias(self._name, alias)
         with tempfile.TemporaryDirectory() as folder:
-            mark(Path(folder), version.tags.get(TAKEN_BACK) or why)
+            mark(Path(folder), version.tags.get(REVOKED_TAG) or why)
             try:
                 self._client.log_artifact(version.run_id, f"{folder}/{REVOKED_FILE}", "package")
-            except (MlflowException, OSError) as err:  # a store that lets nobody add to it
+            except (MlflowException, OSError) as err:  # such as a read-only store
                 logger.warning("the package of version %s could not be marked: %s", number, err)
         return tuple(version.aliases)
 
     @contextmanager
     def _run(self) -> "Iterator[str]":
-        """Give the id of the run that takes the artifacts."""
+        """Return the id of the run for the artifacts; a new run ends with the block."""
         if (tracked := mlflow.stage_run()) is not None:
             yield tracked
             return
-        place = mlflow.experiment(self._client, self._root, self._name)
-        run = self._client.create_run(place, run_name="register", tags={"stage": "register"})
+        experiment_id = mlflow.experiment(self._client, self._root, self._name)
+        run = self._client.create_run(experiment_id, run_name="register", tags={"stage": "register"})
         try:
             yield run.info.run_id
         except BaseException:

@@ -1,4 +1,4 @@
-"""Where a run's inputs come from: hashes of files and parameters, dvc.lock and git."""
+"""Inputs of a run: hashes of files and parameters, outputs in dvc.lock, and the git commit."""
 
 import csv
 import hashlib
@@ -19,7 +19,7 @@ from valentina_pipeline.integrations import tables
 
 logger = logging.getLogger(__name__)
 
-FOLLOWED = (
+INPUT_PATTERNS = (
     "dvc.yaml",
     "conf/base/catalog.yml",
     "conf/base/prompts/**/*",
@@ -30,7 +30,7 @@ FOLLOWED = (
     "data/05_model_input/{concept}.dvc",
     "data/05_model_input/{concept}/**/*.dvc",
 )
-"""Files that one concept's result depends on, besides its effective parameters, its images and the code."""
+"""Files that a concept's result depends on, besides its effective parameters, images and the code."""
 
 CAPTIONS = "data/04_feature/{concept}/captions.csv"
 
@@ -39,7 +39,7 @@ GIT_SECONDS = 20
 
 @dataclass(frozen=True)
 class Commit:
-    """What git says about the working tree; `dirty` when it is not what the commit holds."""
+    """Commit of the working tree; `dirty` where tracked files differ from it."""
 
     sha: str
     dirty: bool
@@ -49,11 +49,11 @@ class Commit:
 
 
 def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
-    """Return the sha256 over everything that one concept's result follows from.
+    """Return the sha256 over everything that one concept's result depends on.
 
-    Two checkouts with the same content have the same hash, wherever they are: DVC runs experiments in
-    copies. What a run itself writes does not count, so that the hash stays the same from its first stage
-    to its last; a person's edits of captions do.
+    Checkouts with the same content have the same hash in any folder: DVC runs experiments in copies. Files
+    that a run writes are excluded, so that the hash stays the same from its first stage to its last. People's
+    edits of captions are included.
 
     Args:
         root: the project.
@@ -62,32 +62,32 @@ def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
     concept = params["concept"]
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
     digest.update(fingerprint(*map(pipeline_module, STAGE_NAMES), src=root / "src").encode())
-    for file in files(root, (pattern.format(concept=concept["trigger"]) for pattern in FOLLOWED)):
+    for file in files(root, (pattern.format(concept=concept["trigger"]) for pattern in INPUT_PATTERNS)):
         digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
     source = concept["source"]
     places = [source] if isinstance(source, str) else sorted(source.values())
-    for name, size in (picture for place in places for picture in _pictures(root, place)):
+    for name, size in (image for place in places for image in _image_sizes(root, place)):
         digest.update(f"{name} {size}\n".encode())
-    for sha, words in _edits(root / CAPTIONS.format(concept=concept["trigger"])):
-        digest.update(f"{sha} {words}\n".encode())
+    for sha, caption in _human_captions(root / CAPTIONS.format(concept=concept["trigger"])):
+        digest.update(f"{sha} {caption}\n".encode())
     return digest.hexdigest()
 
 
 def files(root: Path, patterns: Iterable[str]) -> list[Path]:
-    """Return the files that match, each once, sorted; caches and hidden files are no content."""
+    """Return the files that match, each once, sorted, without caches and hidden files."""
     found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
     return sorted(file for file in found if not _is_incidental(file.relative_to(root)))
 
 
 def locked_outputs(root: Path, concept: str) -> dict[str, dict[str, str]]:
-    """Return what dvc.lock records for a concept: stage -> output path -> md5; {} without a lock."""
+    """Return a concept's outputs in dvc.lock: stage -> output path -> md5; {} without a valid lock."""
     lock = root / "dvc.lock"
     if not lock.is_file():
         return {}
     try:
         stages = (yaml.safe_load(lock.read_text("utf-8")) or {}).get("stages", {})
     except yaml.YAMLError as err:
-        logger.warning("%s is not YAML (%s): `git checkout -- dvc.lock` brings it back", lock, err)
+        logger.warning("%s is not valid YAML (%s): restore it with `git checkout -- dvc.lock`", lock, err)
         return {}
     found = {}
     for name, stage in stages.items():
@@ -98,7 +98,7 @@ def locked_outputs(root: Path, concept: str) -> dict[str, dict[str, str]]:
 
 
 def commit(root: Path) -> Commit | None:
-    """Return git's commit, or None where there is no git or no commit."""
+    """Return the git commit, or None without git or without a commit."""
     sha = run_command(root, "git", "rev-parse", "HEAD").strip()
     if not sha:
         return None
@@ -108,16 +108,18 @@ def commit(root: Path) -> Commit | None:
 
 
 def run_command(root: Path, *command: str, seconds: float = GIT_SECONDS) -> str:
-    """Return what a command run in `root` prints; "" where it fails or takes longer."""
+    """Return the output of a command run in `root`; "" where it fails or takes longer than `seconds`."""
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=seconds, check=True)
+        completed = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, timeout=seconds, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout
+    return completed.stdout
 
 
-def _pictures(root: Path, source: str) -> Iterator[tuple[str, int]]:
-    """Yield names and sizes of pictures in a folder of the project; hashing them all would take long."""
+def _image_sizes(root: Path, source: str) -> Iterator[tuple[str, int]]:
+    """Yield names and sizes of images in a folder of the project; hashing all of them would be slow."""
     folder = root / source
     if source == "renderer" or "://" in source or not folder.is_dir():
         return
@@ -125,14 +127,14 @@ def _pictures(root: Path, source: str) -> Iterator[tuple[str, int]]:
         yield file.relative_to(folder).as_posix(), file.stat().st_size
 
 
-def _edits(captions: Path) -> list[tuple[str, str]]:
-    """Return (sha256, words) of the captions that a person wrote."""
+def _human_captions(captions: Path) -> list[tuple[str, str]]:
+    """Return (image sha256, caption) of the captions that people wrote."""
     if not captions.is_file():
         return []
     with captions.open(encoding="utf-8-sig", newline="") as table:
         cells = [(row.get("sha256") or "", row.get("human") or "") for row in csv.DictReader(table)]
-    rows = [(sha, tables.unescape_formula(words.strip())) for sha, words in cells]
-    return sorted((sha, words) for sha, words in rows if words)
+    rows = [(sha, tables.unescape_formula(caption.strip())) for sha, caption in cells]
+    return sorted((sha, caption) for sha, caption in rows if caption)
 
 
 def _is_incidental(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""How a process ends that is asked to."""
+"""Orderly shutdown of a process on SIGTERM."""
 
 import signal
 import sys
@@ -6,13 +6,13 @@ import threading
 
 
 def end_in_order() -> None:
-    """Have SIGTERM end this process as Ctrl-C does: blocks are left, and temporary folders removed.
+    """Exit on SIGTERM as on Ctrl-C: leave the open blocks and remove temporary folders.
 
-    By itself it ends a process at once, and what was to be done at the end is not.
+    By default SIGTERM kills the process at once, without any cleanup.
     """
-    if threading.current_thread() is threading.main_thread():  # others may set no signals
-        signal.signal(signal.SIGTERM, _end)
+    if threading.current_thread() is threading.main_thread():  # other threads cannot set signal handlers
+        signal.signal(signal.SIGTERM, _exit)
 
 
-def _end(number: int, _frame: object) -> None:
+def _exit(number: int, _frame: object) -> None:
     sys.exit(128 + number)

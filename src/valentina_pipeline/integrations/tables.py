@@ -1,4 +1,4 @@
-"""CSV tables that spreadsheet programs open, too: no text of theirs is taken for a formula."""
+"""CSV tables that are safe in spreadsheet programs: no text is run as a formula."""
 
 import re
 from collections.abc import Callable
@@ -8,32 +8,32 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-"""What a cell begins with that a spreadsheet program would run, or that is escaped already."""
+"""Start of a cell that a spreadsheet program would run as a formula, or that is already escaped."""
 
 
 def escape_formula(value: Any) -> Any:
-    """Return a cell as it is written: a text that looks like a formula has an apostrophe in front."""
+    """Return a cell for writing: put an apostrophe before a text that looks like a formula."""
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def unescape_formula(value: Any) -> Any:
-    """Return a cell as it was before `escape_formula`."""
+    """Undo `escape_formula`."""
     return value[1:] if isinstance(value, str) and value.startswith("'") and FORMULA.match(value) else value
 
 
 def to_csv(table: "pd.DataFrame") -> bytes:
-    """Return a table as CSV, its texts escaped, without its index."""
-    return str(_changed(table, escape_formula).to_csv(index=False, lineterminator="\n")).encode()
+    """Return a table as CSV without its index, with escaped texts."""
+    return str(_map_texts(table, escape_formula).to_csv(index=False, lineterminator="\n")).encode()
 
 
-def from_csv(source: Any, **how: Any) -> "pd.DataFrame":
-    """Return what `pandas.read_csv` reads, its texts as they were before `to_csv`."""
+def from_csv(source: Any, **options: Any) -> "pd.DataFrame":
+    """Read a table with `pandas.read_csv` and undo the escapes of `to_csv`."""
     import pandas as pd
 
-    return _changed(pd.read_csv(source, **how), unescape_formula)
+    return _map_texts(pd.read_csv(source, **options), unescape_formula)
 
 
-def _changed(table: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
-    """Return the table with its texts changed; numbers keep their type, by which they are written."""
+def _map_texts(table: "pd.DataFrame", change: Callable[[Any], Any]) -> "pd.DataFrame":
+    """Apply `change` to the texts of a table; numbers keep their type, which sets their format."""
     texts = table.select_dtypes(exclude=["number", "bool"])
     return table.assign(**{str(name): texts[name].map(change) for name in texts})

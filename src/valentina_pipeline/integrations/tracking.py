@@ -1,6 +1,6 @@
-"""What a stage sees of tracking: a tracker to log to, which does nothing outside a tracked run.
+"""Tracker interface of a stage; outside a tracked run it does nothing.
 
-Apart from integrations/mlflow.py, so that an edit there is no edit of what a training imports.
+Separate from integrations/mlflow.py, so that edits there do not change the code that training imports.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Tracker(Protocol):
-    """The tracked run of a stage."""
+    """Tracked run of a stage."""
 
     def log(self, metrics: Mapping[str, float], step: int | None) -> None:
-        """Log figures, of a step or once."""
+        """Log metrics, of a step or once (None)."""
 
     def image(self, name: str, image: "Image.Image", step: int) -> None:
         """Log an image of a step."""
@@ -25,7 +25,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """A tracker outside a tracked run."""
+    """Tracker that does nothing."""
 
     def log(self, metrics: Mapping[str, float], step: int | None) -> None:
         """Do nothing."""
@@ -46,6 +46,6 @@ def current_tracker() -> Tracker:
 
 
 def set_tracker(tracker: Tracker | None) -> None:
-    """Let `current_tracker` return this tracker; None: one that does nothing."""
+    """Set the tracker that `current_tracker` returns; None sets a `NullTracker`."""
     global _tracker
     _tracker = tracker or NullTracker()

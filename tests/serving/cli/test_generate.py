@@ -157,7 +157,7 @@ def test_a_version_of_the_registry_is_drawn_from_by_its_name(
         result = command(tmp_path, "smiling", "--package", uri, *output)
         assert result.exit_code == 0, result.output
     assert "no models:/her@best" in command(tmp_path, "smiling", "--package", "models:/her@best").output
-    assert "is no models:/NAME@ALIAS" in command(tmp_path, "smiling", "--package", "models:her").output
+    assert "must be models:/NAME@ALIAS" in command(tmp_path, "smiling", "--package", "models:her").output
 
 
 def plain(folder: Path) -> Path:

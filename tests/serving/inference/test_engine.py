@@ -228,9 +228,9 @@ def test_another_base_than_the_one_trained_on_is_refused(copy: Path) -> None:
     [
         (
             {"expires": date(2020, 1, 1)},
-            "draws nothing any more: record valentina-moreau-2024 ended 2020-01-01",
+            "cannot generate any more: record valentina-moreau-2024 expired on 2020-01-01",
         ),
-        ({"uses": ("training",)}, "draws nothing: record valentina-moreau-2024 does not allow generation"),
+        ({"uses": ("training",)}, "cannot generate: record valentina-moreau-2024 does not allow generation"),
     ],
 )
 def test_a_package_whose_rights_ended_or_are_for_something_else_draws_nothing(

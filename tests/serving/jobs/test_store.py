@@ -16,7 +16,7 @@ from valentina_pipeline.serving.inference.request import ResolvedRequest, Settin
 from valentina_pipeline.serving.jobs import database
 from valentina_pipeline.serving.jobs.database import PICTURES, UnavailableError, sqlite
 from valentina_pipeline.serving.jobs.job import Image, Job
-from valentina_pipeline.serving.jobs.store import MOST_SERVERS, JobStore, QueueFullError
+from valentina_pipeline.serving.jobs.store import MAX_LOST_SERVERS, JobStore, QueueFullError
 
 SETTINGS = Settings(10, 4.0, 64, 64, "base", (("her", 1.0),))
 ORDER = ResolvedRequest("a woman", "", (1,), "draft", SETTINGS)
@@ -163,11 +163,11 @@ def test_a_job_that_its_process_died_of_is_drawn_alone_and_twice_at_most(jobs: J
 def test_servers_that_are_gone_are_seldom_a_job_s_doing(url: str) -> None:
     first = JobStore(url)
     job = first.add("ada", ORDER).id
-    for start in range(1, MOST_SERVERS + 1):
+    for start in range(1, MAX_LOST_SERVERS + 1):
         assert [each.id for each in first.take(lambda settings: 8)] == [job]
         first.close()
         first = JobStore(url, alone=True)
-        assert (state_of(first, job)[0] == "failed") == (start == MOST_SERVERS)
+        assert (state_of(first, job)[0] == "failed") == (start == MAX_LOST_SERVERS)
     first.close()
 
 

@@ -1,4 +1,4 @@
-"""Where pictures come from: folders, zips, S3, lists of web addresses and videos, all read alike."""
+"""Image sources behind one interface: folders, zips, S3, lists of web addresses and videos."""
 
 from pathlib import Path
 
@@ -29,13 +29,13 @@ def source(place: str, root: Path, hosts: tuple[str, ...] = (), cache: Path | No
 
     Args:
         place: s3://bucket/prefix, the https:// address of a list of addresses, or a folder, a .zip or a
-            video, relative ones from `root`.
+            video; relative paths start at `root`.
         root: the project's folder.
-        hosts: from which https:// may be read.
-        cache: where frames of videos are kept.
+        hosts: allowed for https://.
+        cache: folder for frames of videos.
 
     Raises:
-        InvalidSourceError: another kind of address, or a host that is not allowed.
+        InvalidSourceError: the kind of address is unsupported, or its host is not allowed.
     """
     if place.startswith("s3://"):
         from valentina_pipeline.integrations.sources.s3 import S3Prefix
@@ -47,7 +47,7 @@ def source(place: str, root: Path, hosts: tuple[str, ...] = (), cache: Path | No
         return WebList(place, hosts)
     if "://" in place:
         raise InvalidSourceError(
-            f"source {place!r}: what can be read is a folder, a .zip, a video, s3://bucket/prefix, or the "
+            f"source {place!r} is not supported: use a folder, a .zip, a video, s3://bucket/prefix, or the "
             "https:// address of a list of addresses"
         )
     path = root / place

@@ -1,4 +1,4 @@
-"""What every source is: files by name, each with a version that changes when its content does."""
+"""Source interface: files by name, each with a version that changes with its content."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import Protocol
 
 
 class InvalidSourceError(ValueError):
-    """A source cannot be listed, or holds nothing; the message says what to do."""
+    """A source cannot be listed or is empty; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of a source.
+    """File of a source.
 
     Attributes:
-        name: a relative posix path, not yet fit for a file system.
-        version: changes when the content does; "" where the source cannot tell.
-        size: bytes, where the source can tell.
+        name: relative posix path, not sanitized for a file system.
+        version: changes with the content; "" where unknown.
+        size: bytes, None where unknown.
     """
 
     name: str
@@ -25,32 +25,32 @@ class Entry:
 
 
 class Source(Protocol):
-    """Files by name. A source can be pickled: worker processes read from it, too."""
+    """Files by name. Sources must be picklable: worker processes read from them, too."""
 
     @property
     def where(self) -> str:
-        """The source, for messages."""
+        """Location of the source, for messages."""
         ...
 
     @property
     def remote(self) -> bool:
-        """Whether reading waits for a network, so that many files are read at once."""
+        """True where reads wait for a network, so that many files are read at once."""
         ...
 
     def entries(self) -> Sequence[Entry]:
-        """Return every file, sorted by name; raise InvalidSourceError where there is none."""
+        """Return every file, sorted by name; raise InvalidSourceError where the source is empty."""
         ...
 
     def read(self, entry: Entry, limit: int) -> bytes:
-        """Return a file's content, of a file larger than `limit` bytes the first `limit` + 1.
+        """Return a file's content, at most its first `limit` + 1 bytes.
 
         Raises:
-            OSError: the file cannot be read, or is not what was listed.
+            OSError: the file cannot be read, or has changed since it was listed.
         """
         ...
 
 
 def is_candidate(name: str) -> bool:
-    """Return whether a name may be a picture's: hidden files, folders and DVC's own are none."""
+    """Return whether a name may be an image's: not a hidden file, a folder or a .dvc file."""
     hidden = any(part.startswith(".") and part != ".." for part in name.split("/"))
     return not hidden and not name.endswith(("/", ".dvc"))

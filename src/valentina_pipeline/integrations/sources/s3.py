@@ -1,6 +1,6 @@
-"""An s3:// prefix as a source.
+"""S3 prefix as a source.
 
-S3 takes its endpoint, region and credentials from the environment, as all AWS tools do
+Endpoint, region and credentials come from the environment, as for all AWS tools
 (AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE, ...).
 """
 
@@ -9,11 +9,11 @@ from typing import Any
 from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError, is_candidate
 
 ATTEMPTS = 6
-"""Of each request, with growing pauses: throttling, errors of the server, lost connections."""
+"""Per request, with growing pauses: throttling, server errors, lost connections."""
 
 
 class S3Prefix:
-    """The objects under an s3:// prefix."""
+    """Objects under an s3:// prefix."""
 
     remote = True
 
@@ -22,9 +22,9 @@ class S3Prefix:
 
         self._prefix = address.removeprefix("s3://").strip("/")
         if not self._prefix:
-            raise InvalidSourceError(f"source {address!r} names no bucket: s3://bucket/prefix")
+            raise InvalidSourceError(f"source {address!r} has no bucket: it must be s3://bucket/prefix")
         retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
-        # no caches: what is listed is what is there
+        # no caches: list the current objects
         self._files = s3fs.S3FileSystem(
             use_listings_cache=False,
             skip_instance_cache=True,
@@ -37,13 +37,13 @@ class S3Prefix:
         return f"s3://{self._prefix}"
 
     def entries(self) -> list[Entry]:
-        """Return the objects below the prefix, their ETag as version."""
+        """Return the objects below the prefix, with their ETags as versions."""
         from botocore.exceptions import BotoCoreError
 
         try:
             found = self._files.find(self._prefix, detail=True)
         except FileNotFoundError as err:
-            raise InvalidSourceError(f"{self.where}: no such bucket or prefix") from err
+            raise InvalidSourceError(f"{self.where}: bucket or prefix not found") from err
         except (OSError, BotoCoreError) as err:
             raise InvalidSourceError(
                 f"{self.where} cannot be listed ({err}): check AWS_ENDPOINT_URL, AWS_DEFAULT_REGION "
@@ -53,29 +53,31 @@ class S3Prefix:
         kept = [Entry(name, _etag(info), int(info["size"])) for name, info in named if is_candidate(name)]
         if not kept:
             raise InvalidSourceError(
-                f"{self.where} holds no objects: upload her portraits there, or correct `source`"
+                f"{self.where} has no objects: upload portraits of the character, or correct `source`"
             )
         return sorted(kept, key=lambda entry: entry.name)
 
     def read(self, entry: Entry, limit: int) -> bytes:
-        """Return the content of the object that was listed, at most `limit` + 1 bytes of it."""
+        """Return the content of the listed object, at most `limit` + 1 bytes."""
         from aiohttp import ClientError
         from botocore.exceptions import BotoCoreError
         from fsspec.asyn import sync
         from stamina import retry_context
 
-        if entry.size == 0:  # a range of nothing is an error to S3
+        if entry.size == 0:  # S3 rejects an empty range
             return b""
-        # botocore tries again what fails before the first byte; from there on it is up to the reader
-        broken_off = (ClientError, BotoCoreError, ConnectionError, TimeoutError)
+        # botocore retries failures before the first byte; retry later ones here
+        retryable = (ClientError, BotoCoreError, ConnectionError, TimeoutError)
         try:
-            for attempt in retry_context(on=broken_off, attempts=ATTEMPTS, wait_initial=0.2, wait_max=5.0):
+            for attempt in retry_context(on=retryable, attempts=ATTEMPTS, wait_initial=0.2, wait_max=5.0):
                 with attempt:
                     content: bytes = sync(self._files.loop, self._get, entry, limit)
         except (ClientError, BotoCoreError) as err:
             raise OSError(f"{type(err).__name__}: {err}") from err
         if entry.size is not None and len(content) != min(entry.size, limit + 1):
-            raise OSError(f"{len(content):,} bytes came instead of {entry.size:,}: the object was cut")
+            raise OSError(
+                f"received {len(content):,} bytes instead of {entry.size:,}: the object was truncated"
+            )
         return content
 
     async def _get(self, entry: Entry, limit: int) -> bytes:
@@ -83,7 +85,7 @@ class S3Prefix:
         answer = await self._files._call_s3("get_object", Bucket=bucket, Key=key, Range=f"bytes=0-{limit}")
         async with answer["Body"] as body:
             if entry.version and _etag(answer) != entry.version:
-                raise OSError(f"{entry.name} was changed since it was listed: run the stage again")
+                raise OSError(f"{entry.name} changed since it was listed: run the stage again")
             content: bytes = await body.read()
         return content
 

@@ -1,4 +1,4 @@
-"""A video as a source: one frame of each scene, found where the picture changes at once (PySceneDetect)."""
+"""Video as a source: one frame per scene, with scene cuts detected by PySceneDetect."""
 
 import hashlib
 import os
@@ -9,19 +9,19 @@ from valentina_pipeline.common import atomic_files
 from valentina_pipeline.integrations.sources.files import Entry, InvalidSourceError
 from valentina_pipeline.integrations.sources.folder import LocalFolder
 
-SECONDS = 3600.0
-MOST_SCENES = 10_000
-LEAST_SCENE = 15
-"""Frames of a scene: what is shorter is a flash."""
+TIMEOUT_SECONDS = 3600.0
+MAX_SCENES = 10_000
+MIN_SCENE_FRAMES = 15
+"""Shorter scenes are flashes."""
 
-READ = "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
-"""FFmpeg's options: a playlist, which names other files and addresses, is no video, whatever its name."""
+FFMPEG_OPTIONS = "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+"""Reject playlists, which refer to other files and addresses, whatever their file name."""
 
 
 class VideoScenes:
-    """The middle frames of a video's scenes as PNG, named by the frame's number.
+    """Middle frames of a video's scenes as PNG, named by frame number.
 
-    They are found once and kept in `cache`, in a folder named by the video's path, size and time.
+    They are extracted once into a folder of `cache` that is named by the video's path, size and time.
     """
 
     remote = False
@@ -36,18 +36,20 @@ class VideoScenes:
         return str(self._path)
 
     def entries(self) -> list[Entry]:
-        """Return the frames; finding them takes about as long as the video at many times its speed."""
+        """Return the frames. The first call decodes the whole video, many times faster than it plays."""
         from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
 
         if not self._path.is_file():
-            raise InvalidSourceError(f"{self._path} does not exist: put the video there, or correct `source`")
+            raise InvalidSourceError(f"{self._path} does not exist: add the video, or correct `source`")
         folder = self._folder()
         if not folder.is_dir():
-            # in a process of its own: a decoder that dies takes nothing with it
-            (made,) = parallel_map(partial(_extract, self._path), [folder], workers=1, seconds=SECONDS)
-            if isinstance(made, WorkerFailure) or made:
-                said = made.why if isinstance(made, WorkerFailure) else made
-                raise InvalidSourceError(f"{self._path} cannot be read as a video: {said}")
+            # in a separate process: a crash of the decoder stays there
+            (result,) = parallel_map(
+                partial(_extract, self._path), [folder], workers=1, seconds=TIMEOUT_SECONDS
+            )
+            if isinstance(result, WorkerFailure) or result:
+                reason = result.why if isinstance(result, WorkerFailure) else result
+                raise InvalidSourceError(f"{self._path} cannot be read as a video: {reason}")
         return LocalFolder(folder).entries()
 
     def read(self, entry: Entry, limit: int) -> bytes:
@@ -61,20 +63,20 @@ class VideoScenes:
 
 
 def _extract(path: Path, folder: Path) -> str:
-    """Write the frames into `folder`, which is there only when all of them are; return what went wrong."""
-    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = READ  # this process is there for one video only
+    """Write all frames into `folder`, or do not create it; return the error, "" for success."""
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = FFMPEG_OPTIONS  # this process reads only one video
     from scenedetect.video_stream import FrameRateUnavailable, VideoOpenFailure
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with atomic_files.replacing(folder) as made:
-            made.mkdir()
-            _save_frames(path, made)
+        with atomic_files.replacing(folder) as temporary:
+            temporary.mkdir()
+            _save_frames(path, temporary)
     except InvalidSourceError as err:
         return str(err)
     except (FrameRateUnavailable, VideoOpenFailure, OSError, ValueError) as err:
-        another_was_first = folder.is_dir()
-        return "" if another_was_first else f"{type(err).__name__}: {err}"
+        exists = folder.is_dir()  # another process was faster
+        return "" if exists else f"{type(err).__name__}: {err}"
     return ""
 
 
@@ -82,15 +84,13 @@ def _save_frames(path: Path, folder: Path) -> None:
     """Write the middle frame of each scene.
 
     Raises:
-        InvalidSourceError: there are none, or too many.
+        InvalidSourceError: the video has no scenes, or too many.
     """
     from scenedetect import ContentDetector, detect, open_video, save_images
 
-    scenes = detect(str(path), ContentDetector(min_scene_len=LEAST_SCENE), start_in_scene=True)
-    if not 0 < len(scenes) <= MOST_SCENES:
-        raise InvalidSourceError(
-            f"it has {len(scenes):,} scenes; at least one and at most {MOST_SCENES:,} can be taken in"
-        )
+    scenes = detect(str(path), ContentDetector(min_scene_len=MIN_SCENE_FRAMES), start_in_scene=True)
+    if not 0 < len(scenes) <= MAX_SCENES:
+        raise InvalidSourceError(f"it has {len(scenes):,} scenes; allowed are 1 to {MAX_SCENES:,}")
     save_images(
         scenes,
         open_video(str(path)),
