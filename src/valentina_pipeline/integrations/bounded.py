@@ -297,8 +297,8 @@ def _limit_receive(receive: Receive, is_json: bool) -> Receive:
             ):
                 message = await receive()
         except TimeoutError:
-            message = f"the body arrived too slowly: {received:,} bytes in {now - started:.0f} s, then none"
-            raise HTTPException(408, message, {"connection": "close"}) from None
+            detail = f"the body arrived too slowly: {received:,} bytes in {now - started:.0f} s, then none"
+            raise HTTPException(408, detail, {"connection": "close"}) from None
         part = message.get("body", b"")
         received, complete = received + len(part), not message.get("more_body", False)
         values += sum(map(part.count, (b",", b"[", b"{"))) if is_json else 0

@@ -50,12 +50,12 @@ class S3Prefix:
                 "and the credentials in the environment"
             ) from err
         named = ((key.removeprefix(f"{self._prefix}/"), info) for key, info in found.items())
-        kept = [Entry(name, _etag(info), int(info["size"])) for name, info in named if is_candidate(name)]
-        if not kept:
+        entries = [Entry(name, _etag(info), int(info["size"])) for name, info in named if is_candidate(name)]
+        if not entries:
             raise InvalidSourceError(
                 f"{self.where} has no objects: upload portraits of the character, or correct `source`"
             )
-        return sorted(kept, key=lambda entry: entry.name)
+        return sorted(entries, key=lambda entry: entry.name)
 
     def read(self, entry: Entry, limit: int) -> bytes:
         """Return the content of the listed object, at most `limit` + 1 bytes."""

@@ -37,13 +37,13 @@ class WaitingJobs:
         finally:
             self._jobs[owner].remove(job)
 
-    def progress(self, owner: str, picture: bool) -> dict[str, Any]:
+    def progress(self, owner: str, with_preview: bool) -> dict[str, Any]:
         """Return the progress of an owner's first running job, in A1111's form."""
         jobs = list(self._jobs[owner])
         running = [(job, progress) for job in jobs if (progress := self._server.desk.progress(job))]
         job, now = running[0] if running else (jobs[0] if jobs else "", None)
         done, total = (now.done, now.total) if now else (0, 0)
-        preview = base64.b64encode(now.preview).decode() if now and now.preview and picture else None
+        preview = base64.b64encode(now.preview).decode() if now and now.preview and with_preview else None
         state = {
             "skipped": False,
             "interrupted": False,
@@ -82,8 +82,10 @@ def _add_generation(app: FastAPI, server: GenerationService, owner: Caller, watc
     Owner = Annotated[str, Depends(owner)]
 
     async def answer(body: fields.Txt2Img, owner: str, request: Request) -> dict[str, Any]:
-        wanted, warnings = fields.parse_request(body, server.about)
-        job, more = await generate_images(server, request, owner, wanted, fields.names(body), watched.waiting)
+        generation, warnings = fields.parse_request(body, server.about)
+        job, more = await generate_images(
+            server, request, owner, generation, fields.names(body), watched.waiting
+        )
         images = [image for image in job.images if image.file]
         all_warnings = [*warnings, *more]
         return {

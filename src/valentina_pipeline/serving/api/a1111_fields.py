@@ -14,7 +14,7 @@ from valentina_pipeline.serving.api.third_party import ClientModel, refuse, tran
 from valentina_pipeline.serving.inference.input_images import content
 from valentina_pipeline.serving.inference.package import PackageInfo
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
-from valentina_pipeline.serving.inference.request import GenerationRequest as Wanted
+from valentina_pipeline.serving.inference.request import GenerationRequest
 
 SAMPLERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Euler": ("euler", ("k_euler",)),
@@ -191,7 +191,7 @@ def refuse_other_options(given: Mapping[str, Any], about: PackageInfo, prefix: s
             raise InvalidRequestError(f"{prefix}{name}", f"must be {current[name]!r} (got {value!r})")
 
 
-def parse_request(body: Txt2Img, about: PackageInfo) -> tuple[Wanted, list[str]]:
+def parse_request(body: Txt2Img, about: PackageInfo) -> tuple[GenerationRequest, list[str]]:
     """Return the request in our fields, and warnings for its caller.
 
     Raises:

@@ -83,7 +83,7 @@ def add_openai(app: FastAPI, server: GenerationService, owner: Caller) -> None:
 
     async def answer(body: Images, owner: str, request: Request, **given: Any) -> dict[str, Any]:
         warnings = _checked(body, server)
-        job, more = await generate_images(server, request, owner, _wanted(body, given), NAMES)
+        job, more = await generate_images(server, request, owner, _to_request(body, given), NAMES)
         settings = job.order.settings
 
         def content_of(image: Any) -> dict[str, str]:
@@ -179,7 +179,7 @@ def _checked(body: Images, server: GenerationService) -> list[str]:
     return warnings
 
 
-def _wanted(body: Images, given: Mapping[str, Any]) -> Any:
+def _to_request(body: Images, given: Mapping[str, Any]) -> Any:
     if body.quality and body.quality not in QUALITY:
         raise InvalidRequestError("quality", f"{body.quality!r} is not one of {', '.join(QUALITY)}")
     size: dict[str, str] = {}

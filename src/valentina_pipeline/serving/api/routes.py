@@ -22,8 +22,7 @@ from valentina_pipeline.serving.api.service import GenerationService, Status, wi
 from valentina_pipeline.serving.api.third_party import Caller
 from valentina_pipeline.serving.inference.input_images import LARGEST_PICTURE, content
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
-from valentina_pipeline.serving.inference.request import GenerationRequest as Wanted
-from valentina_pipeline.serving.inference.request import from_png_text
+from valentina_pipeline.serving.inference.request import GenerationRequest, from_png_text
 from valentina_pipeline.serving.jobs.database import UnavailableError
 from valentina_pipeline.serving.jobs.decoders import Decoders
 from valentina_pipeline.serving.jobs.job import Job
@@ -45,7 +44,7 @@ class VerifyResponse(BaseModel):
     """The marks of a file. Their absence proves nothing."""
 
     marks: list[str] = Field(description="one line per mark")
-    request: Wanted | None = Field(description="the request of the image, where its PNG texts still exist")
+    request: GenerationRequest | None = Field(description="request of the image, if its PNG texts remain")
 
 
 def owned_job_dependency(server: GenerationService, owner: Caller) -> Callable[..., Job]:
@@ -67,9 +66,9 @@ def add_jobs(app: FastAPI, server: GenerationService, owner: Caller, owned_job: 
     Mine = Annotated[Job, Depends(owned_job)]
 
     @app.post("/v1/generations", status_code=202, tags=["jobs"], max_body_size=LARGEST_PICTURE)
-    def generate(wanted: Wanted, owner: Owner, answer: Response) -> Status:
+    def generate(generation: GenerationRequest, owner: Owner, answer: Response) -> Status:
         """Queue a request and answer at once with the job's id and its position in the queue."""
-        job = server.submit(owner, wanted)
+        job = server.submit(owner, generation)
         answer.headers["location"] = f"/v1/jobs/{job.id}"
         return server.status(job)
 
@@ -203,7 +202,7 @@ def add_capabilities(app: FastAPI, server: GenerationService, owner: Caller) -> 
         return {
             "presets": {name: vars(preset) for name, preset in about.presets.items()},
             "default_preset": about.default_preset,
-            "request": Wanted.model_json_schema(),
+            "request": GenerationRequest.model_json_schema(),
             "controls": sorted(server.controls),
             "most_pixels": 4 * about.base.resolution**2,
             "device": server.desk.ready,

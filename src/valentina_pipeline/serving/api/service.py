@@ -120,7 +120,7 @@ class GenerationService:
         """The package in use."""
         return self.desk.about
 
-    def submit(self, owner: str, wanted: GenerationRequest) -> Job:
+    def submit(self, owner: str, request: GenerationRequest) -> Job:
         """Queue a request and return its job.
 
         Raises:
@@ -134,9 +134,9 @@ class GenerationService:
         """
         check_rights(self.about, self._root)
         quota = self.gate.images_per_day(owner)
-        self.desk.jobs.refuse_beyond(owner, wanted.count, quota)  # before images are decoded
+        self.desk.jobs.refuse_beyond(owner, request.count, quota)  # before images are decoded
         fitted = functools.partial(self.decoders.run, owner, "image", fit)
-        order = resolve_request(wanted, self.about, self.shelf, self.engine, self.controls, fitted)
+        order = resolve_request(request, self.about, self.shelf, self.engine, self.controls, fitted)
         job = self.desk.submit(owner, order, quota)
         logger.info("job %s of %s%s", job.id, owner, f": {order.prompt!r}" if self.log_prompts else "")
         return job

@@ -10,8 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from valentina_pipeline.serving.api.service import GenerationService, without_folders
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
-from valentina_pipeline.serving.inference.request import GenerationRequest as Wanted
-from valentina_pipeline.serving.inference.request import parse_request
+from valentina_pipeline.serving.inference.request import GenerationRequest, parse_request
 from valentina_pipeline.serving.jobs.job import Job
 
 Caller = Callable[..., Awaitable[str]]
@@ -35,7 +34,7 @@ class ClientModel(BaseModel):
         return sorted(self.model_extra or {})
 
 
-def translate(values: Mapping[str, Any], names: Mapping[str, str]) -> Wanted:
+def translate(values: Mapping[str, Any], names: Mapping[str, str]) -> GenerationRequest:
     """Return the request with these values.
 
     Args:
@@ -66,7 +65,7 @@ async def generate_images(
     server: GenerationService,
     request: Request,
     owner: str,
-    wanted: Wanted,
+    generation: GenerationRequest,
     names: Mapping[str, str],
     waiting: Callable[[str, str], AbstractContextManager[None]] = lambda owner, job: nullcontext(),
 ) -> tuple[Job, Sequence[str]]:
@@ -76,7 +75,7 @@ async def generate_images(
         server: generates the images.
         request: of the client; if it disconnects, the job is cancelled.
         owner: of the request's key.
-        wanted: the request to generate.
+        generation: the request to generate.
         names: see `translate`.
         waiting: context entered with owner and job id until the job ends.
 
@@ -85,7 +84,7 @@ async def generate_images(
         HTTPException: the job failed, or the filter blocked every image.
     """
     try:
-        job = await asyncio.to_thread(server.submit, owner, wanted)  # submit writes to the database
+        job = await asyncio.to_thread(server.submit, owner, generation)  # submit writes to the database
     except InvalidRequestError as err:
         raise rename_fields(err, names) from err
     with waiting(owner, job.id):

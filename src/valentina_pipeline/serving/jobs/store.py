@@ -206,10 +206,10 @@ class JobStore:
             self._close(db, [job], "failed", "its row in the database is invalid")
         return found
 
-    def pictures(self, drawn: Iterable[tuple[str, Image]]) -> None:
+    def pictures(self, generated: Iterable[tuple[str, Image]]) -> None:
         """Add images to their jobs, except jobs that another server has taken over."""
         by_job: dict[str, list[Image]] = {}
-        for job, image in drawn:
+        for job, image in generated:
             by_job.setdefault(job, []).append(image)
         with self._database.writing() as db:
             ours = select(JOBS.c.id, JOBS.c.images).where(self._ours(by_job)).with_for_update()
@@ -273,11 +273,11 @@ class JobStore:
         """
         with self._database.writing() as db:
             # jobs of earlier versions have no holder
-            gone = or_(JOBS.c.held_until.is_(None), JOBS.c.held_until < self._now(db))
+            lost = or_(JOBS.c.held_until.is_(None), JOBS.c.held_until < self._now(db))
             if everybody:
-                gone = or_(JOBS.c.holder.is_(None), JOBS.c.holder != self._server_id)
+                lost = or_(JOBS.c.holder.is_(None), JOBS.c.holder != self._server_id)
             error = f"{MAX_LOST_SERVERS} servers were lost while running it"
-            return self._requeue(db, gone, MAX_LOST_SERVERS, error)
+            return self._requeue(db, lost, MAX_LOST_SERVERS, error)
 
     def _requeue(self, db: Connection, condition: ColumnElement[bool], max_tries: int, error: str) -> int:
         """Requeue running jobs in their old positions; mark those failed that have no attempts left."""
