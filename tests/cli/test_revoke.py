@@ -112,4 +112,4 @@ def test_what_cannot_be_marked_is_an_error_after_what_can(
 
 def test_a_record_that_no_ledger_has_is_an_error(project: Path) -> None:
     done = called(revoke, project, "nobody", "--reason", "letter")
-    assert done.exit_code == 1 and "has a record 'nobody'" in done.output
+    assert done.exit_code == 1 and "record 'nobody' not found" in done.output

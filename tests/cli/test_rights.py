@@ -112,7 +112,7 @@ def test_a_record_of_two_concepts_is_revoked_in_both_and_what_cannot_be_read_is_
         assert ledgers.read(each)[0].revoked == TODAY
     (folder.parent / "third/c.yml").unlink()
     assert ledgers.revoke(folder.parent, "shoot", "later", TODAY).reason == "why"
-    with pytest.raises(InvalidLedgerError, match="has a record 'nobody'"):
+    with pytest.raises(InvalidLedgerError, match="record 'nobody' not found"):
         ledgers.revoke(folder.parent, "nobody", "why", TODAY)
 
 

@@ -85,7 +85,7 @@ def test_a_flood_of_silent_connections_keeps_nobody_out_and_is_closed_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bounded, "MAX_CONNECTIONS", 20)
-    monkeypatch.setattr(bounded, "HEAD", 1.0)
+    monkeypatch.setattr(bounded, "HEADER_SECONDS", 1.0)
     with served() as (url, port, server):
         lines = [_line(port) for _ in range(60)]
         assert httpx.get(f"{url}/health").text == '"ok"'
@@ -102,7 +102,7 @@ def test_a_flood_of_silent_connections_keeps_nobody_out_and_is_closed_in_time(
 def test_headers_come_in_time_however_they_drip(
     monkeypatch: pytest.MonkeyPatch, sent: bytes, answer: bytes
 ) -> None:
-    monkeypatch.setattr(bounded, "HEAD", 1.0)
+    monkeypatch.setattr(bounded, "HEADER_SECONDS", 1.0)
     with served() as (_, port, _):
         line, begun = _line(port, sent), time.monotonic()
         if answer:
@@ -114,7 +114,7 @@ def test_headers_come_in_time_however_they_drip(
 
 
 def test_an_answered_client_that_begins_no_next_request_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "HEAD", 1.0)
+    monkeypatch.setattr(bounded, "HEADER_SECONDS", 1.0)
     with served() as (_, port, _):
         line = _line(port, b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
         time.sleep(0.3)
@@ -123,8 +123,8 @@ def test_an_answered_client_that_begins_no_next_request_is_let_go(monkeypatch: p
 
 
 def test_bodies_that_stall_are_answered_and_others_served_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "STALL", 1.0)
-    monkeypatch.setattr(bounded, "WAIT", 5.0)
+    monkeypatch.setattr(bounded, "BODY_STALL_SECONDS", 1.0)
+    monkeypatch.setattr(bounded, "MEMORY_WAIT_SECONDS", 5.0)
     with served() as (url, port, _):
         lines = [_line(port, _posting(LARGEST) + b"x" * 1000) for _ in range(3)]
         assert httpx.get(f"{url}/health").status_code == 200
@@ -135,7 +135,7 @@ def test_bodies_that_stall_are_answered_and_others_served_meanwhile(monkeypatch:
 
 
 def test_a_body_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "STALL", 1.0)
+    monkeypatch.setattr(bounded, "BODY_STALL_SECONDS", 1.0)
     with served() as (_, port, _):
         line = _line(port, _posting(5000))
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
@@ -145,7 +145,7 @@ def test_a_body_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_bytes_of_all_bodies_are_bounded_together_and_by_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded, "WAIT", 0.5)
+    monkeypatch.setattr(bounded, "MEMORY_WAIT_SECONDS", 0.5)
     with served(admit=lambda asked: asked.headers.get("x-who", "")) as (_, port, _):
         body = b'{"a": "' + b"x" * (LARGEST - 9) + b'"}'
 

@@ -44,7 +44,7 @@ def test_a_ledger_of_any_concept_ends_it_at_once(project: Path, concept: str) ->
     file = project / ledgers.PLACE / concept / "all.yml"
     assert asked(project) == ""
     file.write_text(RECORD + "  expires: 2020-01-01\n")
-    assert "record shoot ended 2020-01-01" in asked(project)
+    assert "record shoot expired on 2020-01-01" in asked(project)
     file.write_text(RECORD.replace(", generation", ""))
     assert asked(project) == "cannot generate: record shoot does not allow generation"
     file.write_text(RECORD + "  revoked: 2026-06-01\n  revocation: asked\n")

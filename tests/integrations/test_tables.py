@@ -55,7 +55,7 @@ def test_captions_keep_what_people_write(tmp_path: Path) -> None:
     assert [row[name] for name in ("source_name", "human", "editor")] == [
         "=cmd|' /C calc'!A0.png", "-her, smiling", "@ada",
     ]  # fmt: skip
-    assert run_inputs._edits(file) == [("a" * 64, "-her, smiling")]
+    assert run_inputs._human_captions(file) == [("a" * 64, "-her, smiling")]
 
 
 def test_a_revocation_s_reason_is_no_formula(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_name_is_the_address_that_is_asked(server: Server) -> None:
 def test_a_server_does_not_say_how_long_it_is_waited_for(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web, "LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(web, "MAX_RETRY_SECONDS", 0.1)
     place, (later,), _ = listed(server, "later.png")
     begun = time.monotonic()
     with pytest.raises(OSError, match="503"):
@@ -216,7 +216,7 @@ def test_what_comes_byte_by_byte_is_given_up(
     server: Server, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     place, (slow,), _ = listed(server, "a.png")
-    monkeypatch.setattr(web, "LONGEST", 1.0)
+    monkeypatch.setattr(web, "MAX_FILE_SECONDS", 1.0)
     begun = time.monotonic()
     with pytest.raises(OSError, match="the download took longer than 1 s"):
         place.read(Entry(slow.name.replace("a.png", name)), 10_000)
