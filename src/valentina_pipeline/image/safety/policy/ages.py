@@ -15,6 +15,14 @@ NEAR = 4
 
 N = r"(?<!\S)(?:0?\d|1[0-7])(?!\S)"
 AND = ("and", "e", "y", "et", "und", "en")
+PARTS = (
+    "HEDGE", "ENDS", "END", "LIKE", "PERSON", "ORDINAL", "UNTIL", "FIRST", "PUPIL", "CLASSE", "KLASSE", "M", "G",
+)  # fmt: skip
+"""Parts of patterns, each before those that it has inside of it."""
+
+LASTED = re.compile(r"(?:\S+ ){0,2}?\d+ (?:years?|yrs?|anos|ans|anni|jahren?|months?|mois|meses|mesi|monate?n?)(?: ,)?")
+"""Units that may also be how long something took."""
+
 FRENCH = {"sept": "17", "huit": "18", "neuf": "19"}
 """What "dix" and these are together."""
 
@@ -35,6 +43,8 @@ class Words:
     english: re.Pattern[str]
     person: re.Pattern[str]
     born: re.Pattern[str]
+    hints: re.Pattern[str]
+    hinted_born: re.Pattern[str]
 
 
 def minor_age(tokens: Sequence[Token]) -> str | None:
@@ -48,10 +58,27 @@ def minor_age(tokens: Sequence[Token]) -> str | None:
         if not _thing(text, match):
             return match[0]
     for match in words.years.finditer(text):
-        around = [*text[: match.start()].split()[-NEAR:], *text[match.end() :].split()[:NEAR]]
-        if not words.durations.search(" ".join(around)) and not _thing(text, match):
+        if not _lasts(text, match) and not _thing(text, match):
             return match[0]
-    return _born(text)
+    return _born(text, words.born)
+
+
+def minor_hint(tokens: Sequence[Token]) -> str | None:
+    """Return what is an age under 18 or a class of a school beside something suggestive, or None.
+
+    In a plain scene it may mean something else: "barely 16", "en seconde", "Kl. 7", "no more than 12".
+    """
+    words = _words()
+    text = " ".join(_digits(tokens, words))
+    said = (m for m in words.hints.finditer(text) if not (LASTED.fullmatch(m[0]) and _lasts(text, m)))
+    match = next(said, None)
+    return match[0] if match else _born(text, words.hinted_born)
+
+
+def _lasts(text: str, match: re.Match[str]) -> bool:
+    """Return whether it is said near years that something took so long."""
+    around = [*text[: match.start()].split()[-NEAR:], *text[match.end() :].split()[:NEAR]]
+    return bool(_words().durations.search(" ".join(around)))
 
 
 def _thing(text: str, match: re.Match[str]) -> bool:
@@ -65,9 +92,9 @@ def _thing(text: str, match: re.Match[str]) -> bool:
     return bool(things.search(" ".join(before[-5:]))) and not people
 
 
-def _born(text: str) -> str | None:
+def _born(text: str, pattern: re.Pattern[str]) -> str | None:
     latest = date.today().year - ADULT
-    found = ((match[0], match[1] or match[2]) for match in _words().born.finditer(text))
+    found = ((match[0], match[1] or match[2]) for match in pattern.finditer(text))
     return next((said for said, year in found if int(year) >= latest), None)
 
 
@@ -105,6 +132,7 @@ def _words() -> Words:
     for line in lists["numbers"]:
         for value, spellings in enumerate(line.partition(":")[2].split(",")):
             numbers |= {fold(word.strip()): value for word in spellings.split("/") if word.strip()}
+    numbers |= {f"{word}einhalb": value for word, value in numbers.items()}
     return Words(
         numbers=numbers,
         tens=frozenset(_several(lists["tens"])),
@@ -115,6 +143,8 @@ def _words() -> Words:
         english=re.compile(rf"(?<!\S)(?:{_pattern('english')})"),
         person=re.compile(_part("PERSON")),
         born=re.compile(rf"(?<!\S)(?:{_pattern('born')})"),
+        hints=re.compile(rf"(?<!\S)(?:{_pattern('hints')})"),
+        hinted_born=re.compile(rf"(?<!\S)(?:{_pattern('hinted_born')})"),
     )
 
 
@@ -130,7 +160,7 @@ def _any(lines: list[str]) -> str:
 def _pattern(section: str) -> str:
     """Return the expressions of a section as one."""
     whole = "|".join(sections("age_patterns.txt")[section])
-    for name in ("END", "LIKE", "PERSON", "ORDINAL", "UNTIL", "FIRST", "PUPIL", "CLASSE", "KLASSE"):
+    for name in PARTS:
         whole = whole.replace(f"<{name}>", _part(name))
     return whole.replace("<N>", N)
 

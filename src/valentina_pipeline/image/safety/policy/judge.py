@@ -65,7 +65,8 @@ def refuse_prompt(text: str) -> None:
     found = list(lexicon().find(tokens))
     kinds = {each.kind for each in found}
     age = ages.minor_age(tokens)
-    minor = bool(kinds & MINORS or age)
+    suggests = bool(kinds & (SUGGESTIVE | {"sexual"}))
+    minor = bool(kinds & MINORS or age or (suggests and ages.minor_hint(tokens)))
     if "code" in kinds or ("sexual" in kinds and (minor or "young" in kinds)):
         raise UnsafePromptError(SEXUALIZES)
     if "sexual" in kinds:
@@ -107,7 +108,7 @@ def refuse_negative(text: str) -> None:
 
 def _read(text: str) -> list[Token]:
     lists = lexicon()
-    text = re.sub(r"18\s*\+", " overeighteen ", fold(text))
+    text = re.sub(r"<\s*(?=1?\d\b)", " under ", re.sub(r"18\s*\+", " overeighteen ", fold(text)))
     return read(text, lambda word, met: lists.knows(word, met) or ages.is_age_word(word))
 
 

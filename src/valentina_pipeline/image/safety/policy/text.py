@@ -37,6 +37,9 @@ PARTING = re.compile(r"[,;\n|!?。、，]|\.\s")
 WEIGHT = re.compile(r"[:=]\s*\d*\.?\d+(?=\s*[)\]}>])")
 MASK = re.compile(r"[*#]")
 
+COUNTED = re.compile(r"\d{1,2}(?:e|o|a|f|y|yo|st|nd|rd|th|er|ere|re|eme|nde)|[ufky]\d{1,2}")
+"""Numbers with letters that are no digits for letters: "13e", "9o", "16yo", "u17"."""
+
 SINGLES = 3
 """So many single letters in a row are one word: "n u d e"."""
 
@@ -157,7 +160,8 @@ def _split(pieces: Iterator[_Piece], known: Callable[[str, int], bool]) -> Itera
     for piece in pieces:
         parts = re.findall(r"\d+|[^\d]+", piece.raw)
         whole = len(parts) == 1 or (piece.raw[:1].isdigit() and not re.search(r"[^\W\d_]", piece.raw))
-        if whole or any(known(form, 0) for form in forms(piece.raw)[1:]):
+        spelled = not COUNTED.fullmatch(piece.raw) and any(known(f, 0) for f in forms(piece.raw)[1:])
+        if whole or spelled:
             yield piece
         else:
             yield from (_Piece(part, "" if at else piece.glue) for at, part in enumerate(parts))
