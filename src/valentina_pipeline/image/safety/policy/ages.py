@@ -20,7 +20,7 @@ PARTS = (
 )  # fmt: skip
 """Parts of patterns, each before those that it has inside of it."""
 
-LASTED = re.compile(r"(?:\S+ ){0,2}?\d+ (?:years?|yrs?|anos|ans|anni|jahren?|months?|mois|meses|mesi|monate?n?)(?: ,)?")
+LASTED = re.compile(r"(?!born|geb|n[aeo]|of)(?:\S+ ){0,2}?\d+ (?:years?|yrs?|anos|ans|anni|jahren?|months?|mois|meses|mesi|monate?n?)(?: ,)?")
 """Units that may also be how long something took."""
 
 FRENCH = {"sept": "17", "huit": "18", "neuf": "19"}
