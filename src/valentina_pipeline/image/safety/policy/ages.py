@@ -108,7 +108,7 @@ def _digits(tokens: Sequence[Token], words: Words) -> list[str]:
     said: list[str] = []
     dix = False
     for token in tokens:
-        form = next((f for f in token.forms if f in words.numbers or f in words.tens), _latin(token))
+        form = next((f for f in _said(token) if f in words.numbers or f in words.tens), _latin(token))
         if form in words.tens:
             said.append(TENS)
         elif dix and form in FRENCH:
@@ -117,6 +117,13 @@ def _digits(tokens: Sequence[Token], words: Words) -> list[str]:
             said.append(str(words.numbers.get(form, form)))
         dix = form == "dix"
     return said
+
+
+def _said(token: Token) -> list[str]:
+    """Return what a word may be read as, but short ones of doubled letters: "trees" is no "tres"."""
+    first = token.forms[0]
+    plain = first.isascii() and first.isalpha()
+    return [form for form in token.forms if form == first or not plain or len(form) > 4]
 
 
 def _latin(token: Token) -> str:
