@@ -16,11 +16,15 @@ NEAR = 4
 N = r"(?<!\S)(?:0?\d|1[0-7])(?!\S)"
 AND = ("and", "e", "y", "et", "und", "en")
 PARTS = (
-    "HEDGE", "ENDS", "END", "LIKE", "PERSON", "ORDINAL", "UNTIL", "FIRST", "PUPIL", "CLASSE", "KLASSE", "M", "G",
+    "HEDGE", "ENDS", "END", "LIKE", "PERSON", "ORDINAL", "UNTIL", "FIRST", "PUPIL", "CLASSE", "KLASSE",
+    "M", "G",
 )  # fmt: skip
 """Parts of patterns, each before those that it has inside of it."""
 
-LASTED = re.compile(r"(?!born|geb|n[aeo]|of)(?:\S+ ){0,2}?\d+ (?:years?|yrs?|anos|ans|anni|jahren?|months?|mois|meses|mesi|monate?n?)(?: ,)?")
+LASTED = re.compile(
+    r"(?!born|geb|n[aeo]|of)(?:\S+ ){0,2}?\d+ "
+    r"(?:years?|yrs?|anos|ans|anni|jahren?|months?|mois|meses|mesi|monate?n?)(?: ,)?"
+)
 """Units that may also be how long something took."""
 
 FRENCH = {"sept": "17", "huit": "18", "neuf": "19"}
