@@ -143,7 +143,7 @@ def _words() -> Words:
     for line in lists["numbers"]:
         for value, spellings in enumerate(line.partition(":")[2].split(",")):
             numbers |= {fold(word.strip()): value for word in spellings.split("/") if word.strip()}
-    numbers |= {f"{word}einhalb": value for word, value in numbers.items()}
+    numbers |= {f"{word}{end}": value for word, value in numbers.items() for end in ("einhalb", "ish")}
     return Words(
         numbers=numbers,
         tens=frozenset(_several(lists["tens"])),
