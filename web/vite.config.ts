@@ -7,7 +7,7 @@ export default defineConfig({
   base: "/page/",
   plugins: [react(), tailwindcss()],
   build: {
-    outDir: "../src/valentina_pipeline/serving/page",
+    outDir: "../src/valentina_pipeline/serving/api/page",
     emptyOutDir: true,
     license: { fileName: "LICENSES.md" }, // of what is bundled: its terms ask for it
     modulePreload: { polyfill: false },
