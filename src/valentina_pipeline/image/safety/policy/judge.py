@@ -1,4 +1,4 @@
-"""What a prompt and a negative prompt may not ask for, by the entries that they have.
+"""Rules that refuse a prompt or a negative prompt by the entries found in it.
 
 Kinds of entries: `innocent` (hides what is inside of it), `sexual`, `code` (sexualizes minors by itself),
 `swap` (faces); `minor` and `minors` (one child, several), `teen` and `teens`, `plain` (of minors, and no
