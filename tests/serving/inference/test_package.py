@@ -97,7 +97,7 @@ def test_a_file_that_is_left_off_the_list_is_refused(copy: Path) -> None:
 
 
 def test_what_python_and_mlflow_put_beside_is_no_fault(copy: Path) -> None:
-    cached = copy / "code/valentina_pipeline/__pycache__/config.cpython-311.pyc"
+    cached = copy / "code/valentina_pipeline/domain/__pycache__/rights.cpython-311.pyc"
     cached.parent.mkdir(exist_ok=True)
     cached.write_bytes(b"x")
     assert read(copy).records == ("valentina-moreau-2024",)
