@@ -142,7 +142,7 @@ def test_a_memory_dataset_in_the_catalog_is_not_persisted_either() -> None:
         (entry("../b"), "only paths inside the project"),
         (entry("s3://bucket/b"), "only paths inside the project"),
         (entry("b", metadata={"dvc": {"kind": "metric"}}), "kind must be one of outs, metrics, plots"),
-        (entry("b", metadata={"dvc": {"x": "step"}}), "outs takes cache, persist, push, remote"),
+        (entry("b", metadata={"dvc": {"x": "step"}}), "outs allows cache, persist, push, remote"),
     ],
 )
 def test_an_entry_that_dvc_cannot_keep_is_refused(output: dict[str, Any], message: str) -> None:

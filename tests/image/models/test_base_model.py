@@ -54,7 +54,7 @@ def test_a_base_with_only_pickled_weights_is_not_loaded(tmp_path: Path) -> None:
 
 
 def test_a_base_of_another_family_is_refused() -> None:
-    with pytest.raises(ValueError, match="holds a StableDiffusionPipeline; family sdxl needs"):
+    with pytest.raises(ValueError, match="contains a StableDiffusionPipeline; family sdxl needs"):
         base_model.load_base(tiny_bases.config("sdxl", tiny_bases.sd15_folder()), Path())
 
 
