@@ -14,7 +14,7 @@ from valentina_pipeline.cli.reproduce import (
     ReproductionError,
     StageComparison,
     compare,
-    reproduce,
+    reproduce_committed,
 )
 
 STAGES = {
@@ -57,7 +57,7 @@ def commit(folder: Path) -> None:
 
 def reproduced(folder: Path, *stages: str) -> tuple[bool, str]:
     shown = io.StringIO()
-    same = reproduce(folder, stages, console=Console(file=shown, width=120))
+    same = reproduce_committed(folder, stages, console=Console(file=shown, width=120))
     return same, shown.getvalue()
 
 
@@ -116,4 +116,4 @@ def test_without_a_lock_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "file").touch()
     commit(tmp_path)
     with pytest.raises(ReproductionError, match=r"HEAD has no dvc\.lock"):
-        reproduce(tmp_path, console=Console(file=io.StringIO()))
+        reproduce_committed(tmp_path, console=Console(file=io.StringIO()))

@@ -160,10 +160,10 @@ def reproduce(metadata: ProjectMetadata, stages: tuple[str, ...], keep: bool) ->
     Your working tree, cache and MLflow store do not change. Uncommitted changes are not used. Another
     kind of machine or another number of `threads` may round differently.
     """
-    from valentina_pipeline.cli import reproduce as reproduction
+    from valentina_pipeline.cli.reproduce import ReproductionError, reproduce_committed
 
     try:
-        same = reproduction.reproduce(metadata.project_path, stages, keep=keep)
-    except reproduction.ReproductionError as err:
+        same = reproduce_committed(metadata.project_path, stages, keep=keep)
+    except ReproductionError as err:
         raise click.ClickException(str(err)) from err
     sys.exit(0 if same else 1)

@@ -42,7 +42,7 @@ class StageComparison:
     moved: tuple[MetricChange, ...]
 
 
-def reproduce(
+def reproduce_committed(
     root: Path, stages: Sequence[str] = (), *, keep: bool = False, console: Console | None = None
 ) -> bool:
     """Rerun HEAD of the repository at `root` in a clone and print a table; return True if all is equal.
