@@ -280,7 +280,7 @@ class TestReviewedCsv:
 
     def test_a_column_that_would_be_lost_is_refused(self, captions: ReviewedCsv) -> None:
         Path(captions._describe()["filepath"]).write_text("sha256,machine,human,note\na,one,,remember\n")
-        with pytest.raises(DatasetError, match="it needs sha256, source_name, machine, human"):
+        with pytest.raises(DatasetError, match="allowed are sha256, source_name, machine, human"):
             captions.save(self.machine(a="one"))
 
     def test_two_rows_for_one_image_are_refused(self, captions: ReviewedCsv) -> None:

@@ -134,7 +134,7 @@ def test_what_align_left_out_says_why_and_hostile_names_stay_text(page: Page) ->
 def test_a_file_that_a_person_broke_is_an_error_and_not_an_empty_page(page: Page, dataset: Dataset) -> None:
     dataset.captions.write_text("sha256,caption\n")
     page.reload()
-    expect(page.locator("#status")).to_contain_text("it needs sha256, source_name, machine, human")
+    expect(page.locator("#status")).to_contain_text("allowed are sha256, source_name, machine, human")
 
 
 def test_the_page_looks_as_meant(page: Page, tmp_path: Path) -> None:
