@@ -179,7 +179,7 @@ def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:
     (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
     edit(work / "conf/base/concepts/valentina_moreau.yml", "evaluate: {}", "evaluate: {steps: 9}")
     edit(work / "conf/base/catalog.yml", "${_concept}/package", "${_concept}/./package")
-    assert status(work) == {"train_lora", "evaluate", *cards, "record"}
+    assert status(work) == {"code", "train_lora", "evaluate", *cards, "record"}
 
 
 def test_a_second_concept_is_a_second_file_and_reruns_nothing_of_the_first(work: Path, log: Path) -> None:
