@@ -81,5 +81,5 @@ def test_every_table_of_the_catalog_is_such_a_table(root: Path, name: str) -> No
     import yaml
 
     entries = yaml.safe_load((root / "conf/base/catalog.yml").read_text("utf-8"))
-    assert entries[name]["type"].endswith("datasets.Csv")
+    assert entries[name]["type"].endswith("datasets.tables.Csv")
     assert not [each for each in entries.values() if isinstance(each, dict) and "CSVDataset" in each["type"]]
