@@ -134,7 +134,6 @@ def test_the_same_inputs_give_the_same_images_figures_and_report(tmp_path: Path,
 def test_the_stage_follows_its_prompts(root: Path) -> None:
     pipeline: Pipeline = create_pipeline()
     catalog = dvc_yaml.read_catalog(root)
-    stage = dvc_yaml.stages({"evaluate": pipeline}, catalog, root / "src")["evaluate"]
+    stage = dvc_yaml.stages({"evaluate": pipeline}, catalog)["evaluate"]
 
     assert "conf/base/prompts/character.yml" in stage["deps"]
-    assert "src/valentina_pipeline/image/evaluate/html_report.py" in stage["deps"]
