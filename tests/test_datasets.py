@@ -246,7 +246,7 @@ class TestReviewedCsv:
         captions.save(self.machine(a="other", b="two"))
         assert captions.load()["rejected"].tolist() == [True, False]
         self.edit(captions, "b", "perhaps", "verdict")
-        with pytest.raises(DatasetError, match="has the verdict 'perhaps'"):
+        with pytest.raises(DatasetError, match="invalid verdict 'perhaps'"):
             captions.load()
 
     def test_an_image_that_changed_under_its_edit_is_said(

@@ -132,7 +132,7 @@ def test_all_missing_models_are_named_before_a_stage_runs(
     names = ("tiny/weights/base", "tiny face embedder", "tiny CLIP", "BRISQUE", "upscaler", "captioner vlm")
     assert len(lines) == 1 + len(names)
     for name, line in zip(names, lines[1:], strict=True):
-        assert name in line and "licence" in line
+        assert name in line and "license" in line
     InputHooks().before_pipeline_run(pipeline=Pipeline([stage(name="record")]), **arguments)
 
 

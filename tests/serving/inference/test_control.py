@@ -155,7 +155,7 @@ def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(
     assert her is not None
     (found,) = her.find([somebody()])
     looks = her.faces.embed([face_crop(somebody(), found[0], her.faces.size)])
-    monkeypatch.setattr(studio, "_likeness", replace(her, known=looks))
+    monkeypatch.setattr(studio, "_identity_scorer", replace(her, known=looks))
     assert answer(studio, image=face).refused == ""
 
 
