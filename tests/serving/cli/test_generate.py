@@ -156,7 +156,8 @@ def test_a_version_of_the_registry_is_drawn_from_by_its_name(
     for uri in ("models:/her@champion", "models:/her/1"):
         result = command(tmp_path, "smiling", "--package", uri, *output)
         assert result.exit_code == 0, result.output
-    assert "models:/her@best not found" in command(tmp_path, "smiling", "--package", "models:/her@best").output
+    unknown = command(tmp_path, "smiling", "--package", "models:/her@best").output
+    assert "models:/her@best not found" in unknown
     assert "must be models:/NAME@ALIAS" in command(tmp_path, "smiling", "--package", "models:her").output
 
 

@@ -140,7 +140,8 @@ def test_who_answers_looks_into_files_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, valentina_pipeline.serving.api.app as app;"
         "import valentina_pipeline.serving.marks.detect as v;"
-        f"v.detect_marks(pathlib.Path({str(tmp_path / 'x.png')!r}).read_bytes()); print('torch' in sys.modules)"
+        f"v.detect_marks(pathlib.Path({str(tmp_path / 'x.png')!r}).read_bytes());"
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
