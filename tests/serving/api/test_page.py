@@ -128,17 +128,13 @@ def test_a_download_has_its_metadata(page: Page, tmp_path: Path) -> None:
 
 def test_jobs_wait_in_turn_survive_a_reload_and_escape_cancels(page: Page, served: Running) -> None:
     page.locator("summary", has_text="Advanced").click()
-    page.get_by_label("Images").fill("64")
-    page.get_by_label("Steps", exact=True).fill("150")
-    page.get_by_label("Prompt", exact=True).fill("a long one")
-    page.keyboard.press("Control+Enter")
-    page.get_by_label("Images").fill("1")
-    for steps in ("2", "3"):
-        page.get_by_label("Steps", exact=True).fill(steps)
-        page.get_by_label("Prompt", exact=True).fill(f"quick {steps}")
+    for words, images, steps in (("a long one", 64, 150), ("quick 2", 1, 2), ("quick 3", 1, 3)):
+        page.get_by_label("Images").fill(str(images))
+        page.get_by_label("Steps", exact=True).fill(str(steps))
+        page.get_by_label("Prompt", exact=True).fill(words)
         page.keyboard.press("Control+Enter")
-    # a reload drops a request that the server has not answered yet
-    until(lambda: newest(served)["steps"] == 3)
+        # until it is answered the page sends no other, and a reload would drop it
+        until(lambda steps=steps: newest(served)["request"]["steps"] == steps)
     expect(page.get_by_text("Waiting, next").first).to_be_visible()
     page.reload()
     expect(page.get_by_text(re.compile(r"Generating, step [1-9]"))).to_be_visible(timeout=30_000)
