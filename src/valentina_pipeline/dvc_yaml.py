@@ -5,8 +5,8 @@ A stage is a pipeline. Its deps are the paths of its free inputs. Its params are
 `metadata: {dvc: ...}` of a catalog entry configures how DVC stores it: `kind` (outs, metrics or plots), DVC's
 `cache`, `persist`, `push`, `remote`, and a plot's axes.
 
-The additional stage `code` writes the fingerprints. It runs in a second whenever a file of the package
-changed; the other stages run only if their fingerprint changed.
+The additional stage `code` writes the fingerprints. It runs in a few seconds whenever a file of the
+package changed; the other stages run only if their fingerprint changed.
 """
 
 import difflib

@@ -13,12 +13,14 @@ end_in_order()  # Kedro imports this module for each of its commands
 
 LAZY = {
     "base": "valentina_pipeline.cli.base.base",
+    "check": "valentina_pipeline.cli.check.check",
     "consistency": "valentina_pipeline.serving.cli.consistency.consistency",
     "generate": "valentina_pipeline.serving.cli.generate.generate",
     "lineage": "valentina_pipeline.cli.rights.lineage",
     "lora": "valentina_pipeline.cli.lora.lora",
     "package": "valentina_pipeline.cli.package.package",
     "params": "valentina_pipeline.cli.params.params",
+    "reproduce": "valentina_pipeline.cli.reproduce.reproduce",
     "review": "valentina_pipeline.review.cli.review",
     "revoke": "valentina_pipeline.cli.rights.revoke",
     "run": "kedro.framework.cli.project.run",
@@ -116,54 +118,3 @@ def fingerprint(metadata: ProjectMetadata) -> None:
     dvc_yaml.write(
         metadata.project_path / dvc_yaml.FINGERPRINTS, dvc_yaml.fingerprints(metadata.project_path)
     )
-
-
-@cli.command()
-@click.argument("concepts", metavar="[CONCEPT]...", nargs=-1)
-@click.pass_obj
-def check(metadata: ProjectMetadata, concepts: tuple[str, ...]) -> None:
-    r"""Check everything that `dvc repro` needs, before any stage runs.
-
-    \b
-      kedro check          every concept of params.yaml
-      kedro check ada      conf/base/concepts/ada.yml
-
-    \b
-    Checks parameters, rights records, local sources and models. Lists all missing models with their
-    licenses and the commands that download them. Creates a concept's missing folders below data/. Exit
-    status 1 means that a run would fail.
-    """
-    from valentina_pipeline.cli.check import check_project
-
-    failed = False
-    for concept, finding in check_project(metadata.project_path, concepts):
-        mark = click.style("missing", fg="red") if finding.problem else click.style("ok", fg="green")
-        click.echo(f"{concept}\t{mark}\t{finding.topic}: {finding.text}")
-        failed = failed or finding.problem
-    sys.exit(1 if failed else 0)
-
-
-@cli.command()
-@click.argument("stages", metavar="[STAGE]...", nargs=-1)
-@click.option("--keep", is_flag=True, help="Keep the temporary clone, to inspect a difference.")
-@click.pass_obj
-def reproduce(metadata: ProjectMetadata, stages: tuple[str, ...], keep: bool) -> None:
-    r"""Run the committed pipeline again and compare it with dvc.lock.
-
-    \b
-    In a clean temporary clone of HEAD, every stage runs again without cache; given STAGEs, only these
-    and the stages that they need. Then each output's hash is compared with the committed one. For each
-    stage, the table shows "identical" or the outputs that differ, and by how much metrics differ. Exit
-    status 1 means that an output differs.
-
-    \b
-    Your working tree, cache and MLflow store do not change. Uncommitted changes are not used. Another
-    kind of machine or another number of `threads` may round differently.
-    """
-    from valentina_pipeline.cli.reproduce import ReproductionError, reproduce_committed
-
-    try:
-        same = reproduce_committed(metadata.project_path, stages, keep=keep)
-    except ReproductionError as err:
-        raise click.ClickException(str(err)) from err
-    sys.exit(0 if same else 1)

@@ -1,9 +1,13 @@
-"""Readiness check of a concept: parameters, rights, sources and models, before any stage runs."""
+"""Command `kedro check`: parameters, rights, sources and models of a concept, before any stage runs."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import click
+from kedro.framework.startup import ProjectMetadata
 
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.validation import parse_config
@@ -33,6 +37,29 @@ class Finding:
     topic: str
     text: str
     problem: bool = False
+
+
+@click.command()
+@click.argument("concepts", metavar="[CONCEPT]...", nargs=-1)
+@click.pass_obj
+def check(metadata: ProjectMetadata, concepts: tuple[str, ...]) -> None:
+    r"""Check everything that `dvc repro` needs, before any stage runs.
+
+    \b
+      kedro check          every concept of params.yaml
+      kedro check ada      conf/base/concepts/ada.yml
+
+    \b
+    Checks parameters, rights records, local sources and models. Lists all missing models with their
+    licenses and the commands that download them. Creates a concept's missing folders below data/. Exit
+    status 1 means that a run would fail.
+    """
+    failed = False
+    for concept, finding in check_project(metadata.project_path, concepts):
+        mark = click.style("missing", fg="red") if finding.problem else click.style("ok", fg="green")
+        click.echo(f"{concept}\t{mark}\t{finding.topic}: {finding.text}")
+        failed = failed or finding.problem
+    sys.exit(1 if failed else 0)
 
 
 def check_project(root: Path, concepts: Sequence[str] = ()) -> Iterator[tuple[str, Finding]]:
