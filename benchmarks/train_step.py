@@ -1,15 +1,11 @@
 """How fast is a training step, beside the loop that diffusers' SDXL LoRA example performs?
 
-    uv run python benchmarks/train_step.py            # small width, on this machine's CPU
-    uv run python benchmarks/train_step.py --full     # SDXL's own width at 1024 px, on a GPU: batches 1 and
-                                                      # 4, with and without checkpointing and compile
+    uv run python benchmarks/train_step.py    # small width on this machine's CPU; gpu.py has SDXL's own
 
 Three loops take turns on one random-weight model of SDXL's architecture, with the same precision, batch and
 rank: "example" encodes pictures and captions in each step, as the example does; "cached" is the same loop
 with both encoded before; "ours" is image/train/loop.py's. Each runs in a process of its own, so that its peak
-memory is its own. Prints seconds a step, peak memory, and the ratios; with --full also the FLOP utilisation:
-what torch's FLOP counter counts in a step (with checkpointing that includes what is computed twice), of the
-peak that --peak-tflops names.
+memory is its own. Prints seconds a step, peak memory, floating-point operations, and the ratios.
 """
 
 import argparse
@@ -36,35 +32,25 @@ def main() -> None:
     args = arguments()
     if args.loop:
         print(json.dumps(measured(args)))
-    elif not args.full:
-        compare(args, LOOPS, [])
     else:
-        for batch in ("1", "4"):
-            compare(args, LOOPS, ["--batch", batch])
-            for flag in ("--checkpointing", "--compile"):
-                compare(args, ("ours",), ["--batch", batch, flag])
+        compare(args)
 
 
-def compare(args: argparse.Namespace, loops: tuple[str, ...], flags: list[str]) -> None:
+def compare(args: argparse.Namespace) -> None:
     """Time the loops in turn, each in processes of its own, and print what came of it."""
-    rounds: dict[str, list[dict[str, float]]] = {loop: [] for loop in loops}
+    rounds: dict[str, list[dict[str, float]]] = {loop: [] for loop in LOOPS}
     for _ in range(args.rounds):
         for loop, results in rounds.items():
-            results.append(in_a_process(loop, flags))
-    where = torch.cuda.get_device_name() if args.full else "CPU"
-    what = f"{args.side} px, rank {RANK}, {args.precision}, torch {torch.__version__}"
-    print(f"\n{where}, {what} {' '.join(flags)}")
+            results.append(in_a_process(loop))
+    print(f"\n{args.side} px, rank {RANK}, {args.precision}, torch {torch.__version__}")
     seconds = {}
     for loop, results in rounds.items():
         times = [result["seconds"] for result in results]
         seconds[loop] = statistics.median(times)
         memory, flops = (max(result[what] for result in results) for what in ("memory", "flops"))
         line = f"{loop:8} {seconds[loop]:.3f} s a step ({min(times):.3f} to {max(times):.3f})"
-        line += f", peak {memory / 2**30:.2f} GiB, {flops / 1e12:.3f} TFLOP"
-        if args.full:
-            line += f", {flops / seconds[loop] / args.peak_tflops / 1e12:.1%} of {args.peak_tflops} TFLOP/s"
-        print(line)
-    for loop in [loop for loop in loops if loop != "ours"]:
+        print(f"{line}, peak {memory / 2**30:.2f} GiB, {flops / 1e12:.3f} TFLOP")
+    for loop in [loop for loop in LOOPS if loop != "ours"]:
         print(f"ours is {seconds[loop] / seconds['ours']:.2f} times as fast as {loop}", flush=True)
 
 
@@ -72,33 +58,24 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="SDXL's width at 1024 px in bf16: needs a GPU")
-    parser.add_argument("--side", type=int, help="pixels; default 1024 with --full, else 128")
+    parser.add_argument("--side", type=int, default=128, help="pixels")
     parser.add_argument("--steps", type=int, default=12, help="timed, after two that are not")
     parser.add_argument("--rounds", type=int, default=2, help="of each loop, taking turns")
-    parser.add_argument(
-        "--peak-tflops", type=float, default=989.0, help="of the GPU: 989 is an H100's or H200's"
-    )
-    # for the processes that this one starts
-    parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, default=4, help=argparse.SUPPRESS)
-    parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--compile", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    args.side = args.side or (1024 if args.full else 128)
-    args.precision = "bf16" if args.full else "fp32"
-    return args
+    parser.add_argument("--batch", type=int, default=4, help="images of a step")
+    parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)  # for the processes that it starts
+    parser.set_defaults(precision="fp32", checkpointing=False, compile=False)
+    return parser.parse_args()
 
 
-def in_a_process(loop: str, flags: list[str]) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], *flags, "--loop", loop]
+def in_a_process(loop: str) -> dict[str, float]:
+    command = [sys.executable, __file__, *sys.argv[1:], "--loop", loop]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
 
 
 def measured(args: argparse.Namespace) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode
 
-    base = random_base(1.0 if args.full else 0.125, args.full)
+    base = random_base(0.125, on_gpu=False)
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 255, (args.side, args.side, 3), np.uint8)) for _ in range(8)]
     step = ours(base, pictures, args) if args.loop == "ours" else plain(base, pictures, args)
@@ -106,22 +83,13 @@ def measured(args: argparse.Namespace) -> dict[str, float]:
         step(index)
     taken = []
     for index in range(args.steps):
-        wait()
         began = time.perf_counter()
         step(2 + index)
-        wait()
         taken.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if args.full:
-        peak = torch.cuda.max_memory_allocated()
     with FlopCounterMode(display=False) as counter:
         step(2 + args.steps)
     return {"seconds": statistics.median(taken), "memory": peak, "flops": counter.get_total_flops()}
-
-
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def plain(base: Any, pictures: list[Image.Image], args: argparse.Namespace) -> Callable[[int], None]:
