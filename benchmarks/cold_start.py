@@ -57,7 +57,7 @@ def served(package: Path) -> dict[str, float]:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="cold-") as state:
         command = [sys.executable, "-m", "valentina_pipeline.serving", str(package), "--port", "0"]
-        server = subprocess.Popen([*command, "--state", state], stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen([*command, "--state-dir", state], stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             url = next(word for word in server.stdout.readline().split() if word.startswith("http://"))

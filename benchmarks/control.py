@@ -43,11 +43,11 @@ def main() -> None:
     parser.add_argument("package", nargs="?", type=Path, default=package)
     parser.add_argument("--faces", type=Path, default=ROOT / FACES, help="align's table")
     parser.add_argument("--pictures", type=int, default=16)
-    parser.add_argument("--sheet", type=Path, help="where to write a contact sheet")
+    parser.add_argument("--contact-sheet", type=Path, dest="output", help="where to write it")
     print(table(**vars(parser.parse_args())))
 
 
-def table(package: Path, faces: Path, pictures: int, sheet: Path | None) -> str:
+def table(package: Path, faces: Path, pictures: int, output: Path | None) -> str:
     about = read(package)
     network = Network(folder=ROOT / "tiny/weights/controlnet_canny", licence="Apache-2.0")
     studio = InferenceEngine(about, root=ROOT, controls={"canny": network})
@@ -75,8 +75,8 @@ def table(package: Path, faces: Path, pictures: int, sheet: Path | None) -> str:
         kept = np.mean([edge_f1(image, edges(it)) for image, it in zip(drawn, shown, strict=True)])
         her = np.array([face_scores(image, known, judges)["identity"] for image in drawn])
         lines.append((scale, float(kept), float(np.nanmean(her)), float(np.mean(~np.isnan(her)))))
-    if sheet:
-        contact_sheet(page, [""] * len(page), columns=pictures, cell=128).save(sheet)
+    if output:
+        contact_sheet(page, [""] * len(page), columns=pictures, cell=128).save(output)
     first = lines[0]
     body = [
         f"| {scale:g} | {f1:.3f} | {f1 / first[1]:.2f} | {her:.3f} | {her / first[2]:.2f} | {found:.2f} |"

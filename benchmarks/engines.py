@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-ENGINES = ("torch", "onnx", "procedural")
+ENGINES = ("torch", "onnx", "renderer")
 PACKAGE = Path("data/06_models/valentina_moreau/package")
 
 

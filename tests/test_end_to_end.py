@@ -136,7 +136,7 @@ def test_training_again_from_the_same_inputs_gives_the_same_bytes(built: tuple[P
 
 def test_generate_draws_marked_images_from_the_package(built: tuple[Path, str]) -> None:
     prompt = "smiling, wearing a red dress"
-    printed = run(built[0], "kedro", "generate", prompt, "--preset", "draft", "--count", "4")
+    printed = run(built[0], "kedro", "generate", prompt, "--preset", "draft", "--num-images", "4")
     (*_, last) = [line for line in printed.splitlines() if line.endswith(".png")]
     with Image.open(built[0] / last) as drawn:
         assert drawn.size == (128, 128)

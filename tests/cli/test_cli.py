@@ -100,7 +100,9 @@ def test_check_reports_a_concept_without_a_file(project: Path) -> None:
     assert "concept: 'nobody' has no file" in done.output
 
 
-@pytest.mark.parametrize("command", [("lora", "sum"), ("base", "single-file"), ("package",), ("dvc",)])
+@pytest.mark.parametrize(
+    "command", [("lora", "merge"), ("lora", "resize"), ("base", "single-file"), ("package",), ("dvc",)]
+)
 def test_examples_in_helps_keep_their_lines(command: tuple[str, ...], tmp_path: Path) -> None:
     shown = kedro(tmp_path, *command, "--help").output
     assert "\\b" not in shown

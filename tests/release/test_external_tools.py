@@ -68,7 +68,7 @@ KNOWN = Checkpoint("base-xl.safetensors", "made", True)
 
 
 def image(**changes: Any) -> ExampleImage:
-    preset = {"steps": 20, "guidance": 1.5, "size": 128, "scheduler": "base", **changes}
+    preset = {"steps": 20, "guidance": 1.5, "size": 128, "scheduler": "default", **changes}
     return example_image(Concept(**packages.concept()), preset)
 
 

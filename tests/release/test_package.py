@@ -171,7 +171,7 @@ def test_standard_is_what_the_figures_were_measured_with(parts: PackageContents)
         "steps": parts.evaluate.steps,
         "guidance": parts.evaluate.guidance,
         "size": parts.base.resolution,
-        "scheduler": "base",
+        "scheduler": "default",
     }
     assert [made["presets"][name]["steps"] for name in ("draft", "high", "ultra")] == [10, 30, 50]
 

@@ -48,11 +48,11 @@ def base() -> None:
 def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) -> None:
     r"""Write BASE as a single file OUTPUT for ComfyUI, the WebUIs and stable-diffusion.cpp.
 
-    BASE is an entry of conf/base/bases.yml, or a folder in diffusers' layout, as `kedro lora merge` writes.
+    BASE is an entry of conf/base/bases.yml, or a folder in diffusers' layout, as `kedro lora fuse` writes.
 
     \b
       kedro base single-file sdxl ComfyUI/models/checkpoints/my-base.safetensors
-      kedro base single-file merged ComfyUI/models/checkpoints/with-ada.safetensors
+      kedro base single-file fused ComfyUI/models/checkpoints/with-ada.safetensors
     """
     import torch
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHAMPION, FORMER = "champion", "former"
+CHAMPION, PREVIOUS = "champion", "previous"
 
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<number>\d+))")
 
@@ -230,7 +230,7 @@ class Registry:
         return Version(str(created.version), tags)
 
     def promote(self, version: Version) -> None:
-        """Promote this version to `champion` and move the old champion to `former`; never a revoked one."""
+        """Promote this version to `champion` and move the old champion to `previous`; never a revoked one."""
         if reason := self._client.get_model_version(self._name, version.number).tags.get(REVOKED_TAG):
             logger.warning(
                 "version %s of %s is not promoted because it was revoked: %s",
@@ -241,7 +241,7 @@ class Registry:
             return
         before = self.champion()
         if before is not None and before.number != version.number:
-            self._client.set_registered_model_alias(self._name, FORMER, before.number)
+            self._client.set_registered_model_alias(self._name, PREVIOUS, before.number)
         self._client.set_registered_model_alias(self._name, CHAMPION, version.number)
 
     def revoke(self, number: str, why: str) -> tuple[str, ...]:

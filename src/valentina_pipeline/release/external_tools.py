@@ -14,11 +14,11 @@ SCENE = "smiling, wearing a red dress, beach background"
 SEED = 1
 
 SAMPLERS: Mapping[str, tuple[str, str, str, str]] = {
-    "base": ("euler", "normal", "euler", "discrete"),  # the scheduler that SDXL ships with
+    "default": ("euler", "normal", "euler", "discrete"),  # the scheduler that SDXL ships with
     "euler": ("euler", "normal", "euler", "discrete"),
     "euler_a": ("euler_ancestral", "normal", "euler_a", "discrete"),
-    "dpm++": ("dpmpp_2m", "normal", "dpm++2m", "discrete"),
-    "dpm++_karras": ("dpmpp_2m", "karras", "dpm++2m", "karras"),
+    "dpm++_2m": ("dpmpp_2m", "normal", "dpm++2m", "discrete"),
+    "dpm++_2m_karras": ("dpmpp_2m", "karras", "dpm++2m", "karras"),
     "ddim": ("ddim", "ddim_uniform", "ddim_trailing", "discrete"),
     "lcm": ("lcm", "sgm_uniform", "lcm", "lcm"),
 }

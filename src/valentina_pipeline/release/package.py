@@ -33,7 +33,12 @@ LICENCES = Path(__file__).parent / "licences"
 
 CODE_LICENCE = "Apache-2.0"
 
-PRESETS = {"draft": (0.5, "dpm++"), "standard": (1.0, "base"), "high": (1.5, "base"), "ultra": (2.5, "base")}
+PRESETS = {
+    "draft": (0.5, "dpm++_2m"),
+    "standard": (1.0, "default"),
+    "high": (1.5, "default"),
+    "ultra": (2.5, "default"),
+}
 """Name -> steps as a multiple of the evaluation's steps, and the sampler."""
 
 

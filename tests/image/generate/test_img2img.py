@@ -47,7 +47,7 @@ def test_the_stronger_the_less_of_the_start_is_left() -> None:
     assert apart(shown[2], anew) < apart(shown[0], anew)
 
 
-@pytest.mark.parametrize("name", ["base", *SCHEDULERS])
+@pytest.mark.parametrize("name", ["default", *SCHEDULERS])
 def test_every_sampler_begins_from_a_picture_in_the_middle_of_its_steps(name: str) -> None:
     steps: list[int] = []
     own = pipe().scheduler

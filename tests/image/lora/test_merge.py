@@ -17,7 +17,7 @@ from valentina_pipeline.image.lora.adapter import Kind, LayerOverride
 from valentina_pipeline.image.lora.algebra import Pair
 from valentina_pipeline.image.lora.formats import export_adapter
 from valentina_pipeline.image.lora.loading import load_pipeline
-from valentina_pipeline.image.lora.merge import kohya_file, merge, read_pairs, weighted_files
+from valentina_pipeline.image.lora.merge import fuse, kohya_file, read_pairs, weighted_files
 from valentina_pipeline.image.lora.reader import read_lora
 from valentina_pipeline.image.lora.unet_names import SDXL
 
@@ -67,7 +67,7 @@ def test_a_file_of_any_ranks_and_scales_comes_back_as_the_same_updates(
 def test_a_sum_draws_what_both_draw_together(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "a")
     file, output = folder / KOHYA_NAME, tmp_path / "sum.safetensors"
-    done = CliRunner().invoke(lora, ["sum", str(output), f"{file}:0.25", f"{folder / LORA_FILE}:0.75"])
+    done = CliRunner().invoke(lora, ["merge", str(output), f"{file}:0.25", f"{folder / LORA_FILE}:0.75"])
     assert done.exit_code == 0, done.output
     assert "100.0% of the update's energy" in done.output
     model = tiny_bases.loaded("sdxl")
@@ -80,7 +80,7 @@ def test_a_sum_draws_what_both_draw_together(tmp_path: Path) -> None:
 def test_a_smaller_version_says_what_it_keeps(tmp_path: Path) -> None:
     file = folder_of(tmp_path, "a") / KOHYA_NAME
     output = tmp_path / "small.safetensors"
-    done = CliRunner().invoke(lora, ["sum", str(output), str(file), "--rank", "1"])
+    done = CliRunner().invoke(lora, ["resize", str(output), str(file), "--rank", "1"])
     assert done.exit_code == 0, done.output
     small = read_pairs(read_lora(output))
     assert {pair.rank for pair in small.values()} == {1}
@@ -94,7 +94,7 @@ def test_merged_into_the_base_it_draws_the_same_without_a_lora(tmp_path: Path) -
     load_pipeline(model, file)
     expected = picture(model)
     merged = tiny_bases.loaded("sdxl")
-    merge(merged, [(file, 0.5), (tmp_path / "half.safetensors", 1.0)])
+    fuse(merged, [(file, 0.5), (tmp_path / "half.safetensors", 1.0)])
     assert not getattr(merged.unet, "peft_config", None)
     np.testing.assert_allclose(picture(merged), expected, atol=1e-4)
 
@@ -117,13 +117,13 @@ def test_kohya_files_of_several_alphas_are_read_at_each_layers_own(tmp_path: Pat
 
 def test_what_has_no_sum_is_refused_by_name(tmp_path: Path) -> None:
     file = folder_of(tmp_path, "a", "dora") / LORA_FILE
-    done = CliRunner().invoke(lora, ["sum", str(tmp_path / "sum.safetensors"), str(file)])
+    done = CliRunner().invoke(lora, ["merge", str(tmp_path / "sum.safetensors"), str(file)])
     assert done.exit_code == 1
     assert "is not a plain LoRA" in done.output
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="tensor a is of an unknown kind; only LoRA"):
         read_lora(tmp_path / "other.safetensors")
-    gone = CliRunner().invoke(lora, ["sum", "x", "absent.safetensors:0.5"])
+    gone = CliRunner().invoke(lora, ["merge", "x", "absent.safetensors:0.5"])
     assert "absent.safetensors is not a file" in gone.output
 
 
@@ -141,7 +141,7 @@ def test_one_layer_under_two_tools_names_is_summed_as_one(tmp_path: Path) -> Non
         save_file(attention(f"lora_unet_{layer}"), tmp_path / f"{name}.safetensors")
     files = [str(tmp_path / f"{name}.safetensors") for name in names]
     output = tmp_path / "sum.safetensors"
-    done = CliRunner().invoke(lora, ["sum", str(output), f"{files[0]}:0.5", f"{files[1]}:2", "--rank", "2"])
+    done = CliRunner().invoke(lora, ["merge", str(output), f"{files[0]}:0.5", f"{files[1]}:2", "--rank", "2"])
     assert done.exit_code == 0, done.output
     assert "1 layers, 100.0% of the update's energy" in done.output
     assert {name.partition(".")[0] for name in load_file(output)} == {f"lora_unet_{names['sai']}"}
@@ -163,4 +163,4 @@ def test_a_file_that_fits_no_layer_is_merged_into_nothing(tmp_path: Path) -> Non
     file = tmp_path / "strange.safetensors"
     save_file(attention("lora_unet_down_blocks_7_attentions_0_proj_in"), file)
     with pytest.raises(ValueError, match=r"strange.safetensors: the sdxl base model has no layer for 1 of"):
-        merge(tiny_bases.loaded("sdxl"), [(file, 1.0)])
+        fuse(tiny_bases.loaded("sdxl"), [(file, 1.0)])

@@ -34,7 +34,7 @@ from valentina_pipeline.serving.cli.serve import serve
 registry.download = lambda root, uri, target: Path(shutil.copytree(sys.argv[1], target / "package"))
 if __name__ == "__main__":
     end_in_order()
-    serve(["models:/her@champion", "--port", "0", "--state", sys.argv[2]])
+    serve(["models:/her@champion", "--port", "0", "--state-dir", sys.argv[2]])
 """
 
 

@@ -93,7 +93,7 @@ def running(
     drawing = WorkerConfig(package, state / "c2pa", **opening)
     desk = Dispatcher(store, about, drawing, state / "images", metrics, fallback=fallback)
     gate = ApiKeyAuth(keys or {})
-    shelf = read_adapters(opening["adapters"], about) if "adapters" in opening else {}
+    shelf = read_adapters(opening["lora_dir"], about) if "lora_dir" in opening else {}
     app = create_app(GenerationService(shelf, desk, gate, metrics, controls=read_controls(about, package)))
     bound = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -131,13 +131,13 @@ def test_a_request_is_a_job_at_once_and_an_image_in_the_end(served: Running) -> 
 
 
 def test_without_a_network_the_renderer_draws_and_says_so_everywhere(package: Path, tmp_path: Path) -> None:
-    with running(package, tmp_path, base="nowhere/no-base", or_renderer=True) as it:
-        assert it.http.get("/readyz").json() == {"status": "ready", "device": "cpu", "engine": "procedural"}
+    with running(package, tmp_path, base="nowhere/no-base", fallback_renderer=True) as it:
+        assert it.http.get("/readyz").json() == {"status": "ready", "device": "cpu", "engine": "renderer"}
         done = it.ended(it.posted(**QUICK)["id"])
         (image,) = done["images"]
-        assert image["engine"] == "procedural"
+        assert image["engine"] == "renderer"
         content = it.http.get(image["url"]).content
-    assert png.decode(content).info["text"]["engine"] == "procedural"
+    assert png.decode(content).info["text"]["engine"] == "renderer"
 
 
 def test_pictures_are_begun_from_and_kept_to_and_a_face_among_them_is_refused(served: Running) -> None:
@@ -306,7 +306,7 @@ def test_a1111_s_call_works(served: Running) -> None:
     answer = served.http.post("/sdapi/v1/txt2img", json=body).json()
     assert len(answer["images"]) == 2
     assert json.loads(answer["info"])["all_seeds"] == [7, 8]
-    assert png.decode(base64.b64decode(answer["images"][0])).info["text"]["scheduler"] == "dpm++_karras"
+    assert png.decode(base64.b64decode(answer["images"][0])).info["text"]["scheduler"] == "dpm++_2m_karras"
     assert "DPM++ 2M Karras" in [each["name"] for each in served.http.get("/sdapi/v1/samplers").json()]
 
 
@@ -395,7 +395,7 @@ def start(package: Path, state: Path) -> tuple[subprocess.Popen[str], str]:
         str(package),
         "--port",
         "0",
-        "--state",
+        "--state-dir",
         str(state),
     ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -455,14 +455,14 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--host", "0.0.0.0"), "set --keys"),
+        (("--host", "0.0.0.0"), "set --api-keys"),
         (("--database", "postgresql+psycopg://nobody@127.0.0.1:1/none"), "--database postgresql+psycopg"),
-        (("--adapters", "."), "adapters.yml is missing"),
-        (("--keys", "none.yml"), "none.yml"),
+        (("--lora-dir", "."), "loras.yml is missing"),
+        (("--api-keys", "none.yml"), "none.yml"),
         (("--compile", "--engine", "onnx"), "--compile requires --engine torch"),
-        (("--state", "held"), "--state held is in use by a running server: stop it"),
+        (("--state-dir", "held"), "--state-dir held is in use by a running server: stop it"),
         (
-            ("--state", "broken"),
+            ("--state-dir", "broken"),
             "broken/jobs.sqlite: the queue's database is unavailable: its file is",
         ),
     ],

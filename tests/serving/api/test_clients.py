@@ -145,13 +145,13 @@ def test_what_clients_draw_is_drawn(keyed: Running, recorded: dict[str, Any]) ->
         ({"sampler_name": "Euler a"}, "euler_a"),
         ({"sampler_name": "EULER_A"}, "euler_a"),
         ({"sampler_name": "k_euler_ancestral"}, "euler_a"),
-        ({"sampler_index": "dpm++ 2m karras"}, "dpm++_karras"),
-        ({"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, "dpm++_karras"),
-        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "karras"}, "dpm++_karras"),
-        ({"sampler_name": "DPM++ 2M", "scheduler": "Automatic"}, "dpm++"),
+        ({"sampler_index": "dpm++ 2m karras"}, "dpm++_2m_karras"),
+        ({"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, "dpm++_2m_karras"),
+        ({"sampler_name": "DPM++ 2M Karras", "scheduler": "karras"}, "dpm++_2m_karras"),
+        ({"sampler_name": "DPM++ 2M", "scheduler": "Automatic"}, "dpm++_2m"),
         ({"sampler_name": "ddim", "sampler_index": "Euler", "scheduler": None}, "ddim"),
         ({"sampler_name": None, "sampler_index": "LCM"}, "lcm"),
-        ({"sampler_name": "dpm++_karras", "scheduler": ""}, "dpm++_karras"),
+        ({"sampler_name": "dpm++_2m_karras", "scheduler": ""}, "dpm++_2m_karras"),
         ({}, None),
     ],
 )
@@ -300,7 +300,7 @@ def test_the_a1111_client_works_with_a_password(keyed: Running) -> None:
     drawn = api.txt2img(prompt="(smiling:1.3)", seed=7, width=64, height=64, scheduler="karras", n_iter=2)
     assert [drawn.info["all_seeds"], drawn.info["sampler_name"]] == [[7, 8], "DPM++ 2M Karras"]
     assert len(drawn.images) == 2
-    assert drawn.images[0].info["scheduler"] == "dpm++_karras"
+    assert drawn.images[0].info["scheduler"] == "dpm++_2m_karras"
     begun = api.img2img(
         images=[dunes()], mask_image=white(), prompt="smiling", seed=7, width=64, height=64, steps=4
     )

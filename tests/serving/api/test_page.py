@@ -107,7 +107,7 @@ def test_an_image_is_drawn_with_progress_and_shown_with_how(page: Page) -> None:
 def test_an_image_says_what_of_its_request_counted_for_nothing(
     package: Path, browser: Browser, tmp_path: Path
 ) -> None:
-    with running(package, tmp_path, base="nowhere/no-base", or_renderer=True) as it:
+    with running(package, tmp_path, base="nowhere/no-base", fallback_renderer=True) as it:
         for window in opened(browser.new_page(viewport=TALL), it):
             expect(drawn(window, "by the renderer", 3)).to_contain_text(
                 "sampler and negative prompt have no effect"
@@ -212,8 +212,8 @@ def test_a_lora_of_the_server_s_takes_part_by_its_box_or_by_the_scene(
 ) -> None:
     shutil.copy(packages.lora(2) / LORA_FILE, tmp_path / "oil.safetensors")
     entry = "{file: oil.safetensors, kind: style, licence: CC0-1.0, weight: 0.7, scenes: [travel]}"
-    (tmp_path / "adapters.yml").write_text(f"oil: {entry}\n")
-    with running(package, tmp_path, adapters=tmp_path) as served:
+    (tmp_path / "loras.yml").write_text(f"oil: {entry}\n")
+    with running(package, tmp_path, lora_dir=tmp_path) as served:
         context = browser.new_context(locale="en-GB", viewport=TALL)
         for window in opened(context.new_page(), served):
             window.locator("summary", has_text="LoRAs").click()

@@ -52,13 +52,13 @@ def test_strangers_missing_faces_and_broken_files_are_rows_and_the_worst_come_fi
         rows = list(csv.DictReader(file))
     verdicts = {row["file"]: row["verdict"] for row in rows}
     assert verdicts == {
-        "2.png": "hers",
-        "3.png": "hers",
-        "another.webp": "not hers",
+        "2.png": "match",
+        "3.png": "match",
+        "another.webp": "no match",
         "wall.jpg": "no face",
         "cut.png": "unreadable",
     }
-    assert [row["verdict"] for row in rows[-2:]] == ["hers", "hers"]
+    assert [row["verdict"] for row in rows[-2:]] == ["match", "match"]
     with Image.open(tmp_path / "report/consistency.png") as sheet:
         assert sheet.width > 5 * 192
 

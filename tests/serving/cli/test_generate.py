@@ -37,7 +37,7 @@ def command(project: Path, *arguments: str) -> Result:
 
 def test_it_writes_marked_images_and_prints_where(project: Path, tmp_path: Path) -> None:
     result = command(
-        project, "smiling", "--preset", "draft", "--seed", "7", "--count", "2", "--output", str(tmp_path)
+        project, "smiling", "--preset", "draft", "--seed", "7", "--num-images", "2", "--output", str(tmp_path)
     )
     assert result.exit_code == 0, result.output
     files = [Path(line) for line in result.stdout.splitlines()]
@@ -67,8 +67,8 @@ def test_an_unknown_preset_names_those_there_are(project: Path) -> None:
     [
         (("--steps", "0"), "steps: Input should be greater than or equal to 1"),
         (("--width", "100"), "width: Input should be a multiple of 8"),
-        (("--adapter", "style:0.5"), "adapters: unknown LoRA 'style'; available: valentina_moreau"),
-        (("--adapter", "valentina_moreau:much"), "adapters.0.weight: Input should be a valid number"),
+        (("--lora", "style:0.5"), "adapters: unknown LoRA 'style'; available: valentina_moreau"),
+        (("--lora", "valentina_moreau:much"), "adapters.0.weight: Input should be a valid number"),
     ],
 )
 def test_an_impossible_wish_names_the_field_and_what_it_may_be(
@@ -85,13 +85,13 @@ def test_an_image_is_drawn_again_from_its_file_but_for_what_is_said(project: Pat
         "draft",
         "--width",
         "72",
-        "--adapter",
+        "--lora",
         "valentina_moreau:0.5",
         "--output",
         str(tmp_path),
     )
     (first,) = command(project, "smiling", *settings, "--seed", "9").stdout.splitlines()
-    like = ("--like", first, "--output", str(tmp_path / "again"))
+    like = ("--params-from", first, "--output", str(tmp_path / "again"))
     (again,) = command(project, *like).stdout.splitlines()
     same, before = (png.decode(Path(each).read_bytes()) for each in (again, first))
     assert (same.tobytes(), same.info) == (before.tobytes(), before.info)  # the signature is another
@@ -99,12 +99,14 @@ def test_an_image_is_drawn_again_from_its_file_but_for_what_is_said(project: Pat
     marks = png.decode(Path(wider).read_bytes())
     assert marks.size == (80, 64)
     assert marks.info["text"]["seed"] == "9"
-    assert "does not say how it was generated" in command(project, "--like", str(plain(tmp_path))).output
+    assert (
+        "does not say how it was generated" in command(project, "--params-from", str(plain(tmp_path))).output
+    )
 
 
 def test_several_prompts_make_a_sheet_with_a_row_each(project: Path, tmp_path: Path) -> None:
-    asked = ("smiling", "at sea", "--preset", "draft", "--count", "3", "--sheet", "--output", str(tmp_path))
-    printed = command(project, *asked).stdout.splitlines()
+    asked = ("smiling", "at sea", "--preset", "draft", "--num-images", "3", "--contact-sheet")
+    printed = command(project, *asked, "--output", str(tmp_path)).stdout.splitlines()
     assert len(printed) == 7
     sheet = png.decode(Path(printed[-1]).read_bytes())
     assert sheet.width > sheet.height > 2 * 256
@@ -113,7 +115,7 @@ def test_several_prompts_make_a_sheet_with_a_row_each(project: Path, tmp_path: P
 
 
 def test_a_grid_of_scenes_and_seeds_is_drawn_by_their_kind(project: Path, tmp_path: Path) -> None:
-    asked = ("--scene", "editorial", "--scene", "weekend", "--preset", "draft", "--count", "2")
+    asked = ("--scene", "editorial", "--scene", "weekend", "--preset", "draft", "--num-images", "2")
     printed = command(project, *asked, "--output", str(tmp_path)).stdout.splitlines()
     prompts = [png.decode(Path(each).read_bytes()).info["text"]["prompt"] for each in printed]
     assert len(prompts) == 4 * 2
@@ -138,9 +140,9 @@ def test_pictures_are_given_as_files(project: Path, tmp_path: Path) -> None:
     texts = png.decode(Path(drawn).read_bytes()).info["text"]
     (kept_to,) = json.loads(texts["control"])
     assert (texts["strength"], kept_to["kind"], kept_to["scale"]) == ("0.5", "canny", 0.5)
-    missing = command(project, "--like", drawn, *output)
+    missing = command(project, "--params-from", drawn, *output)
     assert "image: needs the input image of the original again" in missing.output
-    (again,) = command(project, "--like", drawn, *pictures, *control, *output).stdout.splitlines()
+    (again,) = command(project, "--params-from", drawn, *pictures, *control, *output).stdout.splitlines()
     assert png.decode(Path(again).read_bytes()).info == png.decode(Path(drawn).read_bytes()).info
     assert "no such" in command(project, "a", "--image", str(tmp_path / "none.png")).output.lower()
 

@@ -39,13 +39,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("one", "two", "three"), start=2):
         shutil.copy(packages.lora(seed) / FILE, folder / f"{name}.safetensors")
         entries[name] = {**ENTRY, "file": f"{name}.safetensors"}
-    (folder / "adapters.yml").write_text(yaml.safe_dump(entries))
+    (folder / "loras.yml").write_text(yaml.safe_dump(entries))
     return folder
 
 
 @pytest.fixture(scope="module")
 def studio(package: Path, folder: Path) -> InferenceEngine:
-    return InferenceEngine.open(package, adapters=folder)
+    return InferenceEngine.open(package, lora_dir=folder)
 
 
 def layer(file: Path, width: int = 8, **metadata: str) -> Path:
@@ -84,12 +84,12 @@ def test_loras_of_different_kinds_compose_and_weight_0_is_none(own: Kind, tmp_pa
     for seed, kind in enumerate(get_args(Kind), start=5):
         shutil.copy(packages.lora(seed, kind) / FILE, tmp_path / f"{kind}.safetensors")
         shelf[kind] = {**ENTRY, "file": f"{kind}.safetensors"}
-    (tmp_path / "adapters.yml").write_text(yaml.safe_dump(shelf))
+    (tmp_path / "loras.yml").write_text(yaml.safe_dump(shelf))
     published = publish_package(
         decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
     )
     FileFolder(filepath=str(tmp_path / "package")).save(published)
-    studio = InferenceEngine.open(tmp_path / "package", adapters=tmp_path)
+    studio = InferenceEngine.open(tmp_path / "package", lora_dir=tmp_path)
     alone, bare = drawn(studio), drawn(studio, valentina_moreau=0)
     assert far(alone, bare) > 30
     for kind in shelf:
@@ -113,11 +113,11 @@ def test_where_networks_wait_makes_no_difference(
     FileFolder(filepath=str(tmp_path / "package")).save(published)
     weights: list[dict[str, float]] = [{}, {"one": 0.7}, {"one": 0.7, "two": 0.5}, {"three": 0.5}]
     weights.append({"valentina_moreau": 0})
-    resident = InferenceEngine.open(tmp_path / "package", adapters=folder)
+    resident = InferenceEngine.open(tmp_path / "package", lora_dir=folder)
     images = [drawn(resident, **each) for each in weights]
     monkeypatch.setattr(offload, "choose_placement", lambda *_: Placement(policy, False, "a test"))
     monkeypatch.setattr(lora_stack, "MAX_LOADED_ADAPTERS", 1)
-    studio = InferenceEngine.open(tmp_path / "package", adapters=folder)
+    studio = InferenceEngine.open(tmp_path / "package", lora_dir=folder)
     assert studio.memory["offload"] == policy
     studio.shelf["other"] = studio.shelf["one"].model_copy(
         update={"file": layer(tmp_path / "other.safetensors", width=999)}
@@ -147,7 +147,7 @@ def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
     package: Path, folder: Path, tmp_path: Path
 ) -> None:
     other = layer(tmp_path / "other.safetensors", width=999)
-    studio = InferenceEngine.open(package, adapters=folder)
+    studio = InferenceEngine.open(package, lora_dir=folder)
     studio.shelf["other"] = studio.shelf["one"].model_copy(update={"file": other})
     before = drawn(studio)
     with pytest.raises(InvalidAdapterError, match=r"other: other\.safetensors does not fit this base") as err:
@@ -162,14 +162,14 @@ def test_a_lora_that_does_not_fit_says_so_and_the_studio_goes_on(
 )
 def test_a_family_is_known_by_any_tool_s_word_for_it(about: PackageInfo, tmp_path: Path, said: str) -> None:
     layer(tmp_path / "one.safetensors", **{"ss_base_model_version": said, "modelspec.architecture": said})
-    (tmp_path / "adapters.yml").write_text(yaml.safe_dump({"x": ENTRY}))
+    (tmp_path / "loras.yml").write_text(yaml.safe_dump({"x": ENTRY}))
     assert list(read_adapters(tmp_path, about)) == ["x"]
 
 
 @pytest.mark.parametrize(
     ("listing", "said"),
     [
-        (None, "adapters.yml is missing"),
+        (None, "loras.yml is missing"),
         ("- a", "must map names to networks"),
         ("a: [", "is not valid YAML"),
         ({"../x": ENTRY}, "'../x' is not a valid name"),
@@ -196,7 +196,7 @@ def test_a_wrong_list_says_where(about: PackageInfo, tmp_path: Path, listing: ob
     )
     if listing is not None:
         text = listing if isinstance(listing, str) else yaml.safe_dump(listing)
-        (tmp_path / "adapters.yml").write_text(text)
+        (tmp_path / "loras.yml").write_text(text)
     with pytest.raises(InvalidAdapterError) as err:
         read_adapters(tmp_path, about)
     assert said in str(err.value)

@@ -50,7 +50,7 @@ def networks(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def studio(package: Path, networks: Path) -> InferenceEngine:
-    return InferenceEngine.open(package, adapters=networks)
+    return InferenceEngine.open(package, lora_dir=networks)
 
 
 def answer(studio: InferenceEngine, **fields: object) -> GenerationResult:
@@ -88,7 +88,7 @@ def test_where_networks_wait_makes_no_difference(
     policy: Offload, studio: InferenceEngine, package: Path, networks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offload, "choose_placement", lambda *_: Placement(policy, False, "a test"))
-    waiting = InferenceEngine.open(package, adapters=networks)
+    waiting = InferenceEngine.open(package, lora_dir=networks)
     given = {"control": [CANNY, {**CANNY, "kind": "depth"}], "image": pictured(dunes())}
     assert np.array_equal(drawn(waiting, **given), drawn(studio, **given))
 
@@ -290,6 +290,6 @@ def test_a_network_for_another_base_is_refused_when_it_is_wanted(
     shutil.rmtree(folder / "depth")
     shutil.copytree(steering.controlnet("sd15", 1), folder / "depth")
     (folder / "controls.yml").write_text("depth: {folder: depth, licence: MIT}")
-    studio = InferenceEngine.open(package, adapters=folder)
+    studio = InferenceEngine.open(package, lora_dir=folder)
     with pytest.raises(InvalidAdapterError, match="depth: depth: it is for another base"):
         answer(studio, control=[{**CANNY, "kind": "depth"}])

@@ -70,12 +70,12 @@ def test_what_is_asked_for_beats_the_preset(studio: InferenceEngine) -> None:
 def test_every_sampler_draws_another_picture_than_the_base_s_own(
     studio: InferenceEngine, scheduler: str
 ) -> None:
-    own = drawn(studio, steps=4, scheduler="base")
+    own = drawn(studio, steps=4, scheduler="default")
     image = drawn(studio, steps=4, scheduler=scheduler)
     assert np.isfinite(np.asarray(image)).all()
     same = scheduler == "euler"  # which the test's base ships with
     assert (difference(image, own) == 0) == same
-    assert difference(own, drawn(studio, steps=4, scheduler="base")) == 0  # it is put back
+    assert difference(own, drawn(studio, steps=4, scheduler="default")) == 0  # it is put back
 
 
 def test_an_image_s_file_is_enough_to_draw_it_again(studio: InferenceEngine) -> None:

@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 from valentina_pipeline.serving.inference.engine import InferenceEngine
 from valentina_pipeline.serving.inference.request import GenerationRequest
-engine = InferenceEngine.open(Path(sys.argv[1]), engine="procedural")
+engine = InferenceEngine.open(Path(sys.argv[1]), engine="renderer")
 (drawn,) = engine.generate(GenerationRequest(prompt="smiling", seed=1))
 assert drawn.image is not None
 print(sorted({"torch", "diffusers"} & set(sys.modules)))
@@ -50,7 +50,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def renderer(package: Path) -> InferenceEngine:
-    return InferenceEngine.open(package, engine="procedural")
+    return InferenceEngine.open(package, engine="renderer")
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_onnx_draws_what_torch_does_to_a_stated_tolerance(complete: Path) -> Non
     for fields in (
         {"seed": 1, "count": 3},
         {"seed": 7, "scheduler": "euler_a", "width": 72, "height": 104},
-        {"seed": 8, "scheduler": "dpm++_karras", "guidance": 4.0, "negative_prompt": "blurry"},
+        {"seed": 8, "scheduler": "dpm++_2m_karras", "guidance": 4.0, "negative_prompt": "blurry"},
         {"seed": 9, "scheduler": "ddim", "guidance": 1.0},
         {"seed": 10, "prompt": f"{'a red dress, ' * 40}(smiling:1.3)"},
     ):
@@ -126,7 +126,7 @@ def test_what_the_renderer_drew_says_so_everywhere(renderer: InferenceEngine, tm
     assert drawn.image is not None
     content = Signer(tmp_path / "key").encode(drawn.image)
     texts = png.decode(content).info["text"]
-    assert (texts["engine"], texts["synthetic"]) == ("procedural", "true")
+    assert (texts["engine"], texts["synthetic"]) == ("renderer", "true")
     manifest = read(content)
     assert manifest is not None
     assert (manifest.source_type, manifest.generated) == (RENDERED_TYPE, False)
@@ -140,7 +140,7 @@ def test_a_character_of_another_source_has_no_renderer(package: Path, tmp_path: 
     inputs = packages.inputs(tmp_path, concept=changed)
     FileFolder(filepath=str(tmp_path / "package")).save(publish_package(decision=packages.DECISION, **inputs))
     with pytest.raises(InvalidPackageError, match="has no parameters for the renderer"):
-        InferenceEngine.open(tmp_path / "package", engine="procedural")
+        InferenceEngine.open(tmp_path / "package", engine="renderer")
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_adapters_bring_their_trigger_and_their_recommended_weight(about: Packag
         ({"prompt": "a", "size": 64}, "size: Extra inputs are not permitted"),
         ({"prompt": "a", "height": 4096}, "height: Input should be less than or equal to 2048"),
         ({"prompt": "a", "guidance": float("nan")}, "guidance: Input should be"),
-        ({"prompt": "a", "scheduler": "best"}, "scheduler: Input should be 'base', 'euler', "),
+        ({"prompt": "a", "scheduler": "best"}, "scheduler: Input should be 'default', 'euler', "),
         (
             {"prompt": "a", "adapters": [{"name": "x", "weight": 3}]},
             "adapters.0.weight: Input should be less",

@@ -26,7 +26,7 @@ from waiting import until
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = Settings(10, 4.0, 64, 64, "base", (("her", 1.0),))
+SETTINGS = Settings(10, 4.0, 64, 64, "default", (("her", 1.0),))
 ORDER = ResolvedRequest("a woman", "", (1,), "draft", SETTINGS)
 
 

@@ -18,7 +18,7 @@ from valentina_pipeline.serving.jobs.database import PICTURES, UnavailableError,
 from valentina_pipeline.serving.jobs.job import Image, Job
 from valentina_pipeline.serving.jobs.store import MAX_LOST_SERVERS, JobStore, QueueFullError
 
-SETTINGS = Settings(10, 4.0, 64, 64, "base", (("her", 1.0),))
+SETTINGS = Settings(10, 4.0, 64, 64, "default", (("her", 1.0),))
 ORDER = ResolvedRequest("a woman", "", (1,), "draft", SETTINGS)
 OTHER = replace(ORDER, settings=replace(SETTINGS, steps=20))
 WIDE = replace(ORDER, settings=replace(SETTINGS, width=128))

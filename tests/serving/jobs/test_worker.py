@@ -13,7 +13,7 @@ def test_as_many_threads_draw_as_were_asked_for(tmp_path: Path) -> None:
     ours, theirs = Pipe()
     before, interrupt = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
     try:
-        work(theirs, WorkerConfig(tmp_path / "none", tmp_path / "c2pa", engine="procedural", threads=3))
+        work(theirs, WorkerConfig(tmp_path / "none", tmp_path / "c2pa", engine="renderer", num_threads=3))
         assert torch.get_num_threads() == 3
         assert isinstance(ours.recv(), WorkerFailed)  # there is no package to draw from
     finally:

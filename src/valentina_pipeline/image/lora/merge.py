@@ -88,7 +88,7 @@ def kohya_file(lora: Lora, family: Family, layout: Layout, about: Mapping[str, s
     return serialise(tensors, {**about, **metadata, "format": "pt"})
 
 
-def merge(base: BaseModel, parts: Sequence[tuple[Path, float]]) -> Any:
+def fuse(base: BaseModel, parts: Sequence[tuple[Path, float]]) -> Any:
     """Fuse LoRAs, DoRAs or LoKrs into a base model's weights and return its pipeline.
 
     Args:

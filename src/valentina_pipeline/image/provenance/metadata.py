@@ -40,7 +40,7 @@ XMP = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 def source_type(texts: Mapping[str, str]) -> str:
     """Return the IPTC term for the origin of an image with these metadata texts."""
-    if texts.get("engine") == "procedural":
+    if texts.get("engine") == "renderer":
         return RENDERED_TYPE
     return EDITED_TYPE if "image_sha256" in texts else SOURCE_TYPE
 

@@ -19,11 +19,11 @@ from valentina_pipeline.serving.inference.request import GenerationRequest
 SAMPLERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "Euler": ("euler", ("k_euler",)),
     "Euler a": ("euler_a", ("k_euler_a", "k_euler_ancestral", "Euler ancestral")),
-    "DPM++ 2M": ("dpm++", ("k_dpmpp_2m", "dpmpp_2m")),
-    "DPM++ 2M Karras": ("dpm++_karras", ("k_dpmpp_2m_ka", "dpmpp_2m_karras")),
+    "DPM++ 2M": ("dpm++_2m", ("k_dpmpp_2m", "dpmpp_2m")),
+    "DPM++ 2M Karras": ("dpm++_2m_karras", ("k_dpmpp_2m_ka", "dpmpp_2m_karras")),
     "DDIM": ("ddim", ("k_ddim",)),
     "LCM": ("lcm", ("k_lcm",)),
-    "Automatic": ("base", ("automatic",)),
+    "Automatic": ("default", ("automatic",)),
 }
 """A1111's sampler -> ours, and its aliases; case does not matter."""
 
@@ -154,11 +154,11 @@ def sampler(name: str, scheduler: str, field: str = "sampler_name") -> str | Non
         raise InvalidRequestError(field, f"{name!r} is not one of {', '.join(SAMPLERS)}")
     ours = known[_normalize_name(name)] if name else None
     schedule = labels.get(_normalize_name(scheduler), "automatic")
-    if schedule == "karras" and ours not in ("dpm++", "dpm++_karras"):
+    if schedule == "karras" and ours not in ("dpm++_2m", "dpm++_2m_karras"):
         raise InvalidRequestError("scheduler", f"{scheduler!r} requires DPM++ 2M, not {name or 'no sampler'}")
-    if schedule == "uniform" and ours == "dpm++_karras":
+    if schedule == "uniform" and ours == "dpm++_2m_karras":
         raise InvalidRequestError("scheduler", f"{scheduler!r} contradicts {name}")
-    return "dpm++_karras" if schedule == "karras" else ours
+    return "dpm++_2m_karras" if schedule == "karras" else ours
 
 
 def options(about: PackageInfo) -> dict[str, Any]:

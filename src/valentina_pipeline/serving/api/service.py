@@ -57,7 +57,7 @@ class Picture(BaseModel):
     url: str | None = Field(description="URL of the PNG file; null where the filter blocked the image")
     base64: str | None = Field(default=None, description="the PNG file, if requested")
     refused: str = Field(description="reason why the image was blocked, or empty")
-    engine: Engine = Field(description="engine of the image; procedural is the renderer, without the LoRA")
+    engine: Engine = Field(description="engine of the image; renderer uses no network and no LoRA")
     identity: float | None = Field(
         description="similarity of the face to the character's portraits, -1 to 1; null: no face"
     )

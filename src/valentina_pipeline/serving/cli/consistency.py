@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from valentina_pipeline.serving.inference.identity import IdentityScorer
 
 COLUMNS = ("file", "verdict", "identity", "detail")
-MATCH, NO_MATCH, NO_FACE, UNREADABLE = "hers", "not hers", "no face", "unreadable"
+MATCH, NO_MATCH, NO_FACE, UNREADABLE = "match", "no match", "no face", "unreadable"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 THUMBNAIL_PIXELS = 192
 """Side of an image on the contact sheet."""

@@ -36,10 +36,10 @@ from valentina_pipeline.serving.packages import open_package, signing_folder
 )
 @click.option("--preset", help="draft, standard, high or ultra; default: the package's default preset.")
 @click.option("--seed", type=int, help="Seed of the first image, by default 1; each next image adds 1.")
-@click.option("--count", default=1, show_default=True, help="Number of images per prompt.")
-@click.option("--negative", "negative_prompt", help="What the image must not show.")
+@click.option("--num-images", "count", default=1, show_default=True, help="Number of images per prompt.")
+@click.option("--negative-prompt", help="What the image must not show.")
 @click.option("--steps", type=int, help="Sampler steps; overrides the preset.")
-@click.option("--guidance", type=float, help="Guidance scale; overrides the preset.")
+@click.option("--guidance-scale", "guidance", type=float, help="Guidance scale; overrides the preset.")
 @click.option("--width", type=int, help="Pixels.")
 @click.option("--height", type=int, help="Pixels.")
 @click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="Sampler; overrides the preset.")
@@ -48,13 +48,11 @@ from valentina_pipeline.serving.packages import open_package, signing_folder
     type=click.Choice(get_args(Engine)),
     default="torch",
     show_default=True,
-    help="Backend; procedural: a preview by the renderer.",
+    help="Backend; renderer: a preview without networks.",
 )
+@click.option("--lora-dir", type=click.Path(path_type=Path), help="Folder of further LoRAs with loras.yml.")
 @click.option(
-    "--adapters", type=click.Path(path_type=Path), help="Folder of further LoRAs with adapters.yml."
-)
-@click.option(
-    "--adapter", "uses", multiple=True, metavar="NAME[:WEIGHT]", help="A LoRA to use; may be repeated."
+    "--lora", "uses", multiple=True, metavar="NAME[:WEIGHT]", help="A LoRA to use; may be repeated."
 )
 @click.option("--image", type=click.Path(path_type=Path), help="Initial image.")
 @click.option(
@@ -73,11 +71,13 @@ from valentina_pipeline.serving.packages import open_package, signing_folder
     help="Control image, such as canny:FILE; may be repeated.",
 )
 @click.option(
-    "--like",
+    "--params-from",
     type=click.Path(path_type=Path),
     help="Take all parameters from this image; other options override them.",
 )
-@click.option("--sheet", is_flag=True, help="Also write a contact sheet, one row per prompt.")
+@click.option(
+    "--contact-sheet", "with_sheet", is_flag=True, help="Also write a contact sheet, one row per prompt."
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -94,13 +94,13 @@ def generate(
     package: str | None,
     engine: Engine,
     scenes: tuple[str, ...],
-    adapters: Path | None,
+    lora_dir: Path | None,
     uses: tuple[str, ...],
     image: Path | None,
     mask: Path | None,
     controls: tuple[str, ...],
-    like: Path | None,
-    sheet: bool,
+    params_from: Path | None,
+    with_sheet: bool,
     output: Path,
     **given: Any,
 ) -> None:
@@ -108,11 +108,11 @@ def generate(
 
     \b
     The trigger word is added where the prompt lacks it:
-      kedro generate "smiling, wearing a red dress, beach background" --count 4
-      kedro generate "at sea" "in a garden" "at night" --count 3 --sheet
-      kedro generate --scene travel --scene cover --count 3 --sheet
+      kedro generate "smiling, wearing a red dress, beach background" --num-images 4
+      kedro generate "at sea" "in a garden" "at night" --num-images 3 --contact-sheet
+      kedro generate --scene travel --scene cover --num-images 3 --contact-sheet
     The same prompt, settings and seed give the same image. Each image contains its parameters:
-      kedro generate --like generated/valentina_moreau-1f2e3d4c-1.png --preset high
+      kedro generate --params-from generated/valentina_moreau-1f2e3d4c-1.png --preset high
     Initial image, mask and control images:
       kedro generate "in a garden" --image one.png --mask where.png --control canny:pose.png:0.8
     """
@@ -127,11 +127,11 @@ def generate(
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
         about = open_package(root, package, concept)
-        shelf = read_adapters(adapters, about) if adapters else {}
-        networks = read_controls(about, root, adapters)
+        shelf = read_adapters(lora_dir, about) if lora_dir else {}
+        networks = read_controls(about, root, lora_dir)
         inputs = _input_images(image, mask, controls)
         options = {k: v for k, v in given.items() if v is not None}
-        common = {**_parameters_from(like, frozenset(inputs)), **options, **_adapters(uses), **inputs}
+        common = {**_parameters_from(params_from, frozenset(inputs)), **options, **_adapters(uses), **inputs}
         rows = product(_as_fields(prompts, "prompt"), _as_fields(_expand_categories(scenes, about), "scene"))
         requests = [parse_request({**common, **prompt, **scene}) for prompt, scene in rows]
         # check all requests before the networks are loaded
@@ -154,7 +154,7 @@ def generate(
         click.echo(f"identity: {listed}; at least {about.identity.gate:.2f} counts as a match", err=True)
     if all(result.refused for row in results for result in row):
         raise click.ClickException("every image was refused: try another prompt, seed or input image")
-    if sheet:
+    if with_sheet:
         click.echo(save(_contact_sheet(results), output, f"{about.trigger}-sheet-{_digest(*orders)}", signer))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; other than loopback requires --keys.",
+    help="Address to listen on; other than loopback requires --api-keys.",
 )
 @click.option("--port", default=8800, show_default=True, help="Port; 0 takes a free one.")
 @click.option("--base", help="Folder or hub id of the base model, if the package embeds none.")
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
     help="torch only: the first images take half a minute longer, further images less time.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads for generation; default: all but one."
+    "--num-threads", type=click.IntRange(min=1), help="CPU threads for generation; default: all but one."
 )
 @click.option(
-    "--or-renderer", is_flag=True, help="If no network can be loaded, use the renderer and label its images."
+    "--fallback-renderer",
+    is_flag=True,
+    help="If no network can be loaded, use the renderer and label its images.",
+)
+@click.option("--lora-dir", type=click.Path(path_type=Path), help="Folder of further LoRAs with loras.yml.")
+@click.option(
+    "--fallback-package",
+    help="Package, such as models:/NAME@previous, to use once identity scores fall too low.",
+)
+@click.option("--api-keys", type=click.Path(path_type=Path), help="File of API keys; see --create-api-key.")
+@click.option(
+    "--create-api-key", metavar="NAME", help="Print a new key and its lines for the file of keys, and exit."
 )
 @click.option(
-    "--adapters", type=click.Path(path_type=Path), help="Folder of further LoRAs with adapters.yml."
-)
-@click.option(
-    "--fallback",
-    help="Package, such as models:/NAME@former, to use once identity scores fall too low.",
-)
-@click.option("--keys", type=click.Path(path_type=Path), help="File of API keys; see --new-key.")
-@click.option(
-    "--new-key", metavar="NAME", help="Print a new key and its lines for the file of keys, and exit."
-)
-@click.option(
-    "--state",
+    "--state-dir",
     type=click.Path(path_type=Path),
     default=Path("served"),
     show_default=True,
@@ -61,13 +61,16 @@ if TYPE_CHECKING:
 )
 @click.option("--database", help="Database of the queue: postgresql+psycopg://USER@HOST/NAME.")
 @click.option(
-    "--queue",
+    "--max-queue",
     default=256,
     show_default=True,
     help="Maximum number of waiting jobs; further requests get a 429.",
 )
 @click.option(
-    "--origin", "origins", multiple=True, help="Site whose pages may call the API (CORS); may be repeated."
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    help="Site whose pages may call the API (CORS); may be repeated.",
 )
 @click.option("--log-prompts", is_flag=True, help="Write prompts to the log, which has none by default.")
 @click.pass_obj
@@ -80,16 +83,16 @@ def serve(
     base: str | None,
     engine: Engine,
     compile: bool,
-    threads: int | None,
-    or_renderer: bool,
-    adapters: Path | None,
-    fallback: str | None,
-    keys: Path | None,
-    new_key: str | None,
-    state: Path,
+    num_threads: int | None,
+    fallback_renderer: bool,
+    lora_dir: Path | None,
+    fallback_package: str | None,
+    api_keys: Path | None,
+    create_api_key: str | None,
+    state_dir: Path,
     database: str | None,
-    queue: int,
-    origins: tuple[str, ...],
+    max_queue: int,
+    cors_origins: tuple[str, ...],
     log_prompts: bool,
 ) -> None:
     r"""Serve a published PACKAGE by HTTP: a page, jobs with progress, OpenAI's and A1111's APIs, metrics.
@@ -100,7 +103,7 @@ def serve(
       kedro serve
       curl localhost:8800/v1/generations --json '{"prompt": "smiling, beach background"}'
     The API is documented at /docs. Ctrl-C finishes the running job; waiting jobs run after the next
-    start with the same --state.
+    start with the same --state-dir.
     """
     import uvicorn
     from starlette.middleware.cors import CORSMiddleware
@@ -119,41 +122,47 @@ def serve(
     from valentina_pipeline.serving.jobs.worker import WorkerConfig
     from valentina_pipeline.serving.packages import open_package, signing_folder
 
-    if new_key:
-        key, lines = create_key(new_key)
+    if create_api_key:
+        key, lines = create_key(create_api_key)
         click.echo(f"{key}\n\nThe key is shown only once. Add to the file of keys:\n\n{lines}", nl=False)
         return
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
         about = open_package(root, package, concept)
-        fallback_info = _check_fallback(open_package(root, fallback, None), about) if fallback else None
+        fallback = (
+            _check_fallback(open_package(root, fallback_package, None), about) if fallback_package else None
+        )
         if compile and engine != "torch":
             raise ValueError(f"--compile requires --engine torch (got {engine})")
-        api_keys = read_keys(keys) if keys else {}
-        if not api_keys and not _is_loopback(host):
-            raise ValueError(f"--host {host} is open to other machines: set --keys; --new-key creates a key")
-        shelf = read_adapters(adapters, about) if adapters else {}
-        controls = read_controls(about, root, adapters)
+        keys = read_keys(api_keys) if api_keys else {}
+        if not keys and not _is_loopback(host):
+            raise ValueError(
+                f"--host {host} is open to other machines: set --api-keys (--create-api-key creates one)"
+            )
+        shelf = read_adapters(lora_dir, about) if lora_dir else {}
+        controls = read_controls(about, root, lora_dir)
         bound = _bind(host, port)  # before the state folder is changed
-        private(state)
+        private(state_dir)
         # servers that share a PostgreSQL may share the folder of images too
-        lock = None if database else _lock(state)
-        store = JobStore(database or sqlite(state), queue, alone=lock is not None)
+        lock = None if database else _lock(state_dir)
+        store = JobStore(database or sqlite(state_dir), max_queue, alone=lock is not None)
     except (ValueError, OSError) as err:  # errors in files are ValueErrors
         raise click.ClickException(str(err)) from err
     except (ImportError, UnavailableError) as err:
-        where = f"--database {database}" if database else str(state / "jobs.sqlite")
+        where = f"--database {database}" if database else str(state_dir / "jobs.sqlite")
         raise click.ClickException(f"{where}: {err}") from err
     metrics = Metrics()
-    key_folder = signing_folder(root) if (root / "conf").is_dir() else state / "c2pa"
+    key_folder = signing_folder(root) if (root / "conf").is_dir() else state_dir / "c2pa"
     config = WorkerConfig(
-        about.folder, key_folder, base, root, adapters, engine, or_renderer, compile, threads
+        about.folder, key_folder, base, root, lora_dir, engine, fallback_renderer, compile, num_threads
     )
-    dispatcher = Dispatcher(store, about, config, state / "images", metrics, fallback=fallback_info)
-    auth = ApiKeyAuth(api_keys)
+    dispatcher = Dispatcher(store, about, config, state_dir / "images", metrics, fallback=fallback)
+    auth = ApiKeyAuth(keys)
     app = create_app(GenerationService(shelf, dispatcher, auth, metrics, log_prompts, engine, controls, root))
-    if origins:
-        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
     logs.configure()
     click.echo(f"{about.name}: http://{host}:{bound.getsockname()[1]}   (API: /docs; Ctrl-C stops it)")
     with bound:
@@ -175,7 +184,7 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from err
 
 
-def _lock(state: Path) -> "FileLock":
+def _lock(state_dir: Path) -> "FileLock":
     """Return the lock of the state folder, which this process holds until it ends.
 
     Raises:
@@ -183,12 +192,12 @@ def _lock(state: Path) -> "FileLock":
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(state / ".lock", timeout=0)
+    lock = FileLock(state_dir / ".lock", timeout=0)
     try:
         lock.acquire()
     except Timeout as err:
         raise ValueError(
-            f"--state {state} is in use by a running server: stop it, or set another folder; "
+            f"--state-dir {state_dir} is in use by a running server: stop it, or set another folder; "
             "to share a queue between servers, use --database"
         ) from err
     return lock
@@ -202,7 +211,7 @@ def _check_fallback(fallback: "PackageInfo", about: "PackageInfo") -> "PackageIn
     """
     if (fallback.trigger, fallback.base_hash) != (about.trigger, about.base_hash):
         raise ValueError(
-            f"--fallback: {fallback.folder} must have the character and base model of {about.folder}"
+            f"--fallback-package: {fallback.folder} must have the character and base model of {about.folder}"
         )
     return fallback
 

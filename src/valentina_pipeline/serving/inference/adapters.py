@@ -1,4 +1,4 @@
-"""Further LoRAs: read and check a folder of adapters with its list adapters.yml."""
+"""Further LoRAs: read and check a folder of adapters with its list loras.yml."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from valentina_pipeline.image.lora.formats import ARCHITECTURES, read_metadata
 from valentina_pipeline.image.models.families import Family
 from valentina_pipeline.serving.inference.package import PackageInfo, Strict
 
-LIST = "adapters.yml"
+LORAS = "loras.yml"
 CONTROLS = "controls.yml"
 """List of ControlNets and T2I-Adapters; a folder may have either list or both."""
 
@@ -29,7 +29,7 @@ class InvalidAdapterError(ValueError):
 
 
 class Adapter(Strict):
-    """A LoRA as adapters.yml describes it.
+    """A LoRA as loras.yml describes it.
 
     The list is a mapping: name -> these fields.
     """
@@ -48,14 +48,14 @@ def read_adapters(folder: Path, about: PackageInfo) -> dict[str, Adapter]:
     """Return the adapters of a folder by name, with resolved paths and checked files.
 
     Args:
-        folder: holds adapters.yml and the files that it names.
+        folder: holds loras.yml and the files that it names.
         about: the package to use them with.
 
     Raises:
         InvalidAdapterError: the list is invalid or names an unknown scene, or a file is missing, outside the
             folder, not a safetensors file, or made for another base model.
     """
-    listing = folder / LIST
+    listing = folder / LORAS
     if not listing.is_file() and (folder / CONTROLS).is_file():
         return {}
     return {str(name): _read(listing, str(name), fields, about) for name, fields in entries(listing).items()}

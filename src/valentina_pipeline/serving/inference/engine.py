@@ -131,7 +131,7 @@ class InferenceEngine:
         self._base_scheduler = self._pipe.scheduler if self._pipe else None
         self._filter = ContentFilter()
         # a rendered face is the character's by its parameters
-        self._identity_scorer = load_identity_scorer(about, root) if engine != "procedural" else None
+        self._identity_scorer = load_identity_scorer(about, root) if engine != "renderer" else None
         self._lock = threading.Lock()
 
     @classmethod
@@ -140,11 +140,11 @@ class InferenceEngine:
         folder: Path,
         base: str | None = None,
         root: Path | None = None,
-        adapters: Path | None = None,
+        lora_dir: Path | None = None,
         engine: Engine = "torch",
         compile: bool = False,
     ) -> "InferenceEngine":
-        """Return an engine for the package in `folder` and the networks in the folder `adapters`.
+        """Return an engine for the package in `folder` and the networks in the folder `lora_dir`.
 
         Raises:
             InvalidPackageError: the folder is not a package, is damaged, or may not generate.
@@ -153,8 +153,8 @@ class InferenceEngine:
                 engine.
         """
         about = read(folder, root)
-        shelf = read_adapters(adapters, about) if adapters else None
-        controls = read_controls(about, root or Path.cwd(), adapters)
+        shelf = read_adapters(lora_dir, about) if lora_dir else None
+        controls = read_controls(about, root or Path.cwd(), lora_dir)
         return cls(about, base, root, shelf, engine, controls, compile)
 
     def generate(self, request: GenerationRequest, on_step: "OnStep | None" = None) -> list[GenerationResult]:
@@ -219,7 +219,7 @@ class InferenceEngine:
         marked = add_watermark(image)
         identity = self._identity_scorer.score(marked) if self._identity_scorer else None
         return GenerationResult(
-            marked, order, seed, "", identity, (RENDERER_WARNING,) if self.engine == "procedural" else ()
+            marked, order, seed, "", identity, (RENDERER_WARNING,) if self.engine == "renderer" else ()
         )
 
     @property
@@ -269,7 +269,7 @@ class InferenceEngine:
         # the request may have been accepted for another engine
         refuse_beyond(settings, self.about, self.engine)
         with self._lock:  # sampler and adapters are state of the shared pipeline
-            if self.engine == "procedural":
+            if self.engine == "renderer":
                 sampling = {"steps": settings.steps, "guidance": settings.guidance}
                 images = self._renderer.draw(specs, size, {**sampling, **metadata})
             else:
@@ -336,7 +336,7 @@ def _scheduler(name: str, default: Any) -> Any:
     """Return the sampler of `SCHEDULERS` by name, with the base model's noise schedule."""
     import diffusers
 
-    if name == "base":
+    if name == "default":
         return default
     kind, settings = SCHEDULERS[name]
     return getattr(diffusers, kind).from_config(default.config, **settings)

@@ -35,20 +35,20 @@ from valentina_pipeline.serving.inference.prompt_notation import (
     with_triggers,
 )
 
-Engine = Literal["torch", "onnx", "procedural"]
+Engine = Literal["torch", "onnx", "renderer"]
 """Backend: diffusers' networks, their export for ONNX Runtime, or the renderer, which needs no network."""
 
-Scheduler = Literal["base", "euler", "euler_a", "dpm++", "dpm++_karras", "ddim", "lcm"]
+Scheduler = Literal["default", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "ddim", "lcm"]
 
 SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "dpm++": ("DPMSolverMultistepScheduler", {}),
-    "dpm++_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "dpm++_2m": ("DPMSolverMultistepScheduler", {}),
+    "dpm++_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "ddim": ("DDIMScheduler", {"clip_sample": False}),  # latents go beyond 1
     "lcm": ("LCMScheduler", {}),
 }
-"""Name -> class in diffusers and its settings; "base" is the sampler that the base model ships with."""
+"""Name -> class in diffusers and its settings; "default" is the sampler that the base model ships with."""
 
 MAX_IMAGES = 64
 """Limit of one request: the worker process is busy until all of its images are done."""

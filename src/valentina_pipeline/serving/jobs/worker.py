@@ -37,19 +37,19 @@ PREVIEW_PIXELS = 512
 class WorkerConfig:
     """Configuration of the worker process: arguments of `InferenceEngine.open` and the signing folder.
 
-    With `or_renderer`, the renderer is used where the networks cannot be loaded. With `compile`, torch
-    compiles the blocks of the U-Net. `threads` is the number of CPU threads; None is all but one.
+    With `fallback_renderer`, the renderer is used where the networks cannot be loaded. With `compile`, torch
+    compiles the blocks of the U-Net. `num_threads` is the number of CPU threads; None is all but one.
     """
 
     package: Path
     signing: Path
     base: str | None = None
     root: Path | None = None
-    adapters: Path | None = None
+    lora_dir: Path | None = None
     engine: Engine = "torch"
-    or_renderer: bool = False
+    fallback_renderer: bool = False
     compile: bool = False
-    threads: int | None = None
+    num_threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,13 +150,13 @@ def work(server: Connection, opening: WorkerConfig) -> None:
         import torch
 
         # leave one core to the API
-        torch.set_num_threads(opening.threads or max(1, torch.get_num_threads() - 1))
+        torch.set_num_threads(opening.num_threads or max(1, torch.get_num_threads() - 1))
         times.append(time.monotonic())
         if opening.engine == "torch":
             import diffusers
 
             diffusers.StableDiffusionXLPipeline  # noqa: B018  the access imports it, transformers and peft
-        if opening.engine != "procedural":
+        if opening.engine != "renderer":
             logs.silence_prompts()
         times.append(time.monotonic())
         signer = Signer(opening.signing)
@@ -183,7 +183,7 @@ def _open_engine(opening: WorkerConfig) -> "InferenceEngine":
 
     def open_with(engine: Engine) -> InferenceEngine:
         return InferenceEngine.open(
-            opening.package, opening.base, opening.root, opening.adapters, engine, opening.compile
+            opening.package, opening.base, opening.root, opening.lora_dir, engine, opening.compile
         )
 
     try:
@@ -191,10 +191,10 @@ def _open_engine(opening: WorkerConfig) -> "InferenceEngine":
     except InvalidPackageError:
         raise  # the package is damaged or its rights are revoked: no engine may use it
     except Exception:
-        if not opening.or_renderer:
+        if not opening.fallback_renderer:
             raise
         logger.exception("the networks cannot be loaded: the renderer is used")
-        return open_with("procedural")
+        return open_with("renderer")
 
 
 def _run_batch(server: Connection, engine: "InferenceEngine", signer: Signer, batch: Batch) -> BatchDone:
