@@ -31,8 +31,8 @@ pipe = StableDiffusionXLPipeline.from_pretrained(folder + "/base", torch_dtype=t
 pipe.load_lora_weights(folder + "/lora", weight_name="pytorch_lora_weights.safetensors")
 rng = torch.Generator().manual_seed(order["seed"])
 about = json.load(open(folder + "/presets.json"))["presets"][order["preset"]]
-pipe(order["prompt"], generator=rng, num_inference_steps=about["steps"], guidance_scale=about["guidance"],
-     width=about["size"], height=about["size"]).images[0].save(file)
+pipe(order["prompt"], generator=rng, num_inference_steps=about["steps"],
+     guidance_scale=about["guidance_scale"], width=about["size"], height=about["size"]).images[0].save(file)
 """
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, reproducible(2):
         file = Path(folder) / "violet.safetensors"
         file.write_bytes(style(about, Path(folder)))
-        shelf = {"violet": Adapter(file=file, kind="background", licence="Apache-2.0", trigger=TRIGGER)}
+        shelf = {"violet": Adapter(file=file, kind="background", license="Apache-2.0", trigger=TRIGGER)}
         studio = InferenceEngine(about, root=ROOT, shelf=shelf)
         drawn = {name: draw(studio, about, weights) for name, weights in WEIGHTS.items()}
     bare = fmean(distance(each.image) for each in drawn["neither"] if each.image)
@@ -101,7 +101,7 @@ def draw(studio: InferenceEngine, about: PackageInfo, weights: tuple[float, floa
     uses = tuple({"name": name, "weight": float(weight)} for name, weight in named)
     scenes = [scene.words.split(", ") for scene in about.scenes.values()]
     prompts = [", ".join(words[:3]) for words in scenes]  # expression, pose, clothes
-    requests = [GenerationRequest(prompt=prompt, seed=1, count=SEEDS, adapters=uses) for prompt in prompts]
+    requests = [GenerationRequest(prompt=prompt, seed=1, num_images=SEEDS, loras=uses) for prompt in prompts]
     return [each for request in requests for each in studio.generate(request)]
 
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 def table(package: Path, faces: Path, pictures: int, output: Path | None) -> str:
     about = read(package)
-    network = Network(folder=ROOT / "tiny/weights/controlnet_canny", licence="Apache-2.0")
+    network = Network(folder=ROOT / "tiny/weights/controlnet_canny", license="Apache-2.0")
     studio = InferenceEngine(about, root=ROOT, controls={"canny": network})
     judges = load_scorers(about.base, ROOT)
     rows = pd.read_parquet(faces)
@@ -67,9 +67,9 @@ def table(package: Path, faces: Path, pictures: int, output: Path | None) -> str
                 "image": base64.b64encode(png.encode(picture)).decode(),
                 "scale": scale,
             }
-            (one,) = studio.generate(parse_request({"prompt": words, "seed": number, "control": [control]}))
+            (one,) = studio.generate(parse_request({"prompt": words, "seed": number, "controls": [control]}))
             if one.image is None:
-                raise SystemExit(f"seed {number}: {one.refused}")
+                raise SystemExit(f"seed {number}: {one.blocked_reason}")
             drawn.append(one.image)
         page += drawn
         kept = np.mean([edge_f1(image, edges(it)) for image, it in zip(drawn, shown, strict=True)])

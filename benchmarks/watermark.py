@@ -117,7 +117,7 @@ def drawn(package: Path, count: int) -> list[Image.Image]:
         load_pipeline(base, about.folder / "lora"),
         [ImageSpec(prompt, seed) for seed, prompt in enumerate(prompts)],
         preset.steps,
-        preset.guidance,
+        preset.guidance_scale,
         preset.size,
     )
     print(f"drawing: {(time.perf_counter() - begun) / count * 1e3:.0f} ms an image")

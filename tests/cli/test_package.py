@@ -73,7 +73,7 @@ def test_a_base_and_a_lora_become_a_package_that_draws_and_says_what_is_not_meas
     assert "ComfyUI cannot load this base model" in workflow["1"]["_meta"]["title"]
     assert load_file(root / "out/lora/ada.kohya.safetensors")
     (bare,) = InferenceEngine.open(root / "out").generate(
-        GenerationRequest(prompt="smiling", preset="draft", seed=3, adapters=[{"name": "ada", "weight": 0}])  # type: ignore[list-item]
+        GenerationRequest(prompt="smiling", preset="draft", seed=3, loras=[{"name": "ada", "weight": 0}])  # type: ignore[list-item]
     )
     (drawn,) = InferenceEngine.open(root / "out").generate(
         GenerationRequest(prompt="smiling", preset="draft", seed=3)

@@ -68,7 +68,7 @@ KNOWN = Checkpoint("base-xl.safetensors", "made", True)
 
 
 def image(**changes: Any) -> ExampleImage:
-    preset = {"steps": 20, "guidance": 1.5, "size": 128, "scheduler": "default", **changes}
+    preset = {"steps": 20, "guidance_scale": 1.5, "size": 128, "scheduler": "default", **changes}
     return example_image(Concept(**packages.concept()), preset)
 
 
@@ -100,7 +100,7 @@ def test_the_workflow_has_what_comfyui_s_nodes_need_and_nothing_else(scheduler: 
 
 
 def test_the_workflow_draws_what_the_preset_does_with_base_and_lora() -> None:
-    nodes = comfyui(image(guidance=0.0), KNOWN, "vee.kohya.safetensors")
+    nodes = comfyui(image(guidance_scale=0.0), KNOWN, "vee.kohya.safetensors")
     inputs = {node["class_type"]: node["inputs"] for node in reversed(nodes.values())}
     assert inputs["CheckpointLoaderSimple"]["ckpt_name"] == "base-xl.safetensors"
     titles = {node["class_type"]: node["_meta"]["title"] for node in nodes.values()}

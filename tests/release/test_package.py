@@ -136,7 +136,7 @@ def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of
         "portraits": 2,
         "ceiling": 0.84,
         "gate": 0.672,
-        "face_found": 0.9,
+        "face_detection_rate": 0.9,
     }
 
 
@@ -169,7 +169,7 @@ def test_standard_is_what_the_figures_were_measured_with(parts: PackageContents)
     assert made["default"] == "standard"
     assert made["presets"]["standard"] == {
         "steps": parts.evaluate.steps,
-        "guidance": parts.evaluate.guidance,
+        "guidance_scale": parts.evaluate.guidance,
         "size": parts.base.resolution,
         "scheduler": "default",
     }

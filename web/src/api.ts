@@ -18,24 +18,24 @@ export interface Wanted {
   scene: string;
   negative_prompt: string;
   seed: number | null;
-  count: number;
+  num_images: number;
   preset: string;
   steps: number | null;
-  guidance: number | null;
+  guidance_scale: number | null;
   width: number | null;
   height: number | null;
   scheduler: string | null;
-  adapters: Use[];
+  loras: Use[];
   image: string | null;
   strength: number | null;
   mask: string | null;
-  control: Control[];
+  controls: Control[];
 }
 
 export interface Picture {
   seed: number;
   url: string | null;
-  refused: string;
+  blocked_reason: string;
   identity?: number | null;
 }
 
@@ -45,9 +45,9 @@ export interface Job {
   position: number | null;
   step: number;
   steps: number;
-  seconds_left: number | null;
+  eta_seconds: number | null;
   /** seconds since 1970 */
-  accepted: number;
+  created_at: number;
   /** resolved: no default and no random value is left open */
   request: Wanted;
   images: Picture[];
@@ -67,7 +67,7 @@ interface Schema {
 
 export interface Capabilities {
   engine: string;
-  presets: Record<string, { steps: number; guidance: number; size: number; scheduler: string }>;
+  presets: Record<string, { steps: number; guidance_scale: number; size: number; scheduler: string }>;
   default_preset: string;
   request: { properties: Record<string, Schema>; $defs?: Record<string, { properties: Record<string, Schema> }> };
   controls?: string[];
@@ -79,10 +79,10 @@ export interface Scene {
   words: string;
 }
 
-export interface Adapter {
+export interface Lora {
   name: string;
   kind: string;
-  licence: string;
+  license: string;
   trigger: string;
   weight: number;
   /** Scenes or categories of scenes that use it automatically. */
@@ -155,7 +155,7 @@ export const pause = (seconds: number) => new Promise((done) => setTimeout(done,
 
 export const capabilities = () => read<Capabilities>("/v1/capabilities");
 export const characters = () => read<Character[]>("/v1/characters");
-export const adapters = () => read<Adapter[]>("/v1/adapters");
+export const loras = () => read<Lora[]>("/v1/loras");
 export const scenes = () => or([], read<Scene[]>("/v1/scenes"));
 export const jobs = () => read<Job[]>("/v1/jobs?limit=50");
 export const generate = (wanted: Partial<Wanted>) => post<Job>("/v1/generations", wanted);

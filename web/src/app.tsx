@@ -11,11 +11,11 @@ import { type Language as Name, languages, type Words } from "./words";
 /** Seconds until a notice disappears. */
 const NOTICED = 8;
 
-/** Return the server's capabilities, scenes, adapters and character. */
+/** Return the server's capabilities, scenes, LoRAs and character. */
 async function offered(): Promise<Offered> {
-  const calls = [api.capabilities(), api.scenes(), api.adapters(), api.characters()] as const;
-  const [can, scenes, adapters, [character]] = await Promise.all(calls);
-  return { can, scenes, adapters, character: character! };
+  const calls = [api.capabilities(), api.scenes(), api.loras(), api.characters()] as const;
+  const [can, scenes, loras, [character]] = await Promise.all(calls);
+  return { can, scenes, loras, character: character! };
 }
 
 export function App() {

@@ -15,18 +15,18 @@ export const BLANK: Wanted = {
   scene: "",
   negative_prompt: "",
   seed: null,
-  count: 1,
+  num_images: 1,
   preset: "",
   steps: null,
-  guidance: null,
+  guidance_scale: null,
   width: null,
   height: null,
   scheduler: null,
-  adapters: [],
+  loras: [],
   image: null,
   strength: null,
   mask: null,
-  control: [],
+  controls: [],
 };
 
 /** Return the form field of an error, or "" where the form does not have it. */

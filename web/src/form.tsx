@@ -1,7 +1,7 @@
 /** Form of a request, built from the server's capabilities. */
 
 import type { FormEvent } from "react";
-import { type Adapter, bounds, type Scene, type Use, type Wanted } from "./api";
+import { bounds, type Lora, type Scene, type Use, type Wanted } from "./api";
 import { Drawer, Field, fieldOf, type Filled, NumberBox, Wrong } from "./fields";
 import { IconButton, useActs, useWords } from "./parts";
 import { offersPictures, Pictures } from "./pictures";
@@ -11,7 +11,7 @@ const SEEDS = 2 ** 32;
 
 interface FormProps extends Filled {
   scenes: Scene[];
-  adapters: Adapter[];
+  loras: Lora[];
   onDraw(): void;
   onFile(file: File): void;
 }
@@ -83,20 +83,25 @@ export function Form(props: FormProps) {
             </div>
           )}
         </Field>
-        <Field name="count" label={w.count} refused={refused}>
+        <Field name="num_images" label={w.num_images} refused={refused}>
           {(its) => (
-            <NumberBox its={its} value={wanted.count} {...bounds(can, "count")} onChange={(n) => set({ count: n ?? 1 })} />
+            <NumberBox
+              its={its}
+              value={wanted.num_images}
+              {...bounds(can, "num_images")}
+              onChange={(n) => set({ num_images: n ?? 1 })}
+            />
           )}
         </Field>
       </div>
       <Drawer title={w.advanced} needed={ADVANCED.includes(fieldOf(refused))}>
         <Advanced {...props} />
       </Drawer>
-      <Drawer title={w.adapters} needed={fieldOf(refused) === "adapters"}>
-        <Adapters {...props} />
+      <Drawer title={w.loras} needed={fieldOf(refused) === "loras"}>
+        <Loras {...props} />
       </Drawer>
       {offersPictures(can) && (
-        <Drawer title={w.pictures} needed={Boolean(wanted.image || wanted.control.length)}>
+        <Drawer title={w.pictures} needed={Boolean(wanted.image || wanted.controls.length)}>
           <Pictures {...props} />
         </Drawer>
       )}
@@ -115,7 +120,7 @@ export function Form(props: FormProps) {
   );
 }
 
-const NUMBERS = ["steps", "guidance", "width", "height"] as const;
+const NUMBERS = ["steps", "guidance_scale", "width", "height"] as const;
 const ADVANCED = [...NUMBERS, "negative_prompt", "scheduler"];
 
 const plain = (name: string) => name.replaceAll("_", " ");
@@ -213,21 +218,21 @@ function Advanced({ can, wanted, setWanted, refused }: Filled) {
 }
 
 /** A slider for the character's weight, and one for each further LoRA in use. */
-function Adapters({ can, wanted, setWanted, refused, scenes, adapters }: FormProps) {
+function Loras({ can, wanted, setWanted, refused, scenes, loras }: FormProps) {
   const w = useWords();
   const { character } = useActs();
-  const range = can.request.$defs?.Use?.properties.weight?.anyOf?.[0];
+  const range = can.request.$defs?.LoraUse?.properties.weight?.anyOf?.[0];
   const put = (name: string, use: Use | null) =>
     setWanted((before) => ({
       ...before,
-      adapters: [...before.adapters.filter((each) => each.name !== name), ...(use ? [use] : [])],
+      loras: [...before.loras.filter((each) => each.name !== name), ...(use ? [use] : [])],
     }));
-  const all = [{ name: character.trigger, kind: w.character, licence: "", trigger: "", weight: 1, scenes: [] }, ...adapters];
+  const all = [{ name: character.trigger, kind: w.character, license: "", trigger: "", weight: 1, scenes: [] }, ...loras];
   const scene = can.engine === "torch" && scenes.find((each) => each.name === wanted.scene);
   return (
     <div className="space-y-4">
-      {all.map(({ name, kind, licence, weight, scenes: its }) => {
-        const use = wanted.adapters.find((each) => each.name === name);
+      {all.map(({ name, kind, license, weight, scenes: its }) => {
+        const use = wanted.loras.find((each) => each.name === name);
         const own = name === character.trigger;
         const at = use?.weight ?? weight;
         const unasked = scene && [scene.name, scene.category].some((each) => its.includes(each));
@@ -246,7 +251,7 @@ function Adapters({ can, wanted, setWanted, refused, scenes, adapters }: FormPro
                 />
               )}
               <span className="font-medium wrap-anywhere">{name}</span>
-              <span className="text-quiet">{[kind, licence].filter(Boolean).join(", ")}</span>
+              <span className="text-quiet">{[kind, license].filter(Boolean).join(", ")}</span>
               <span className="ml-auto tabular-nums">{at.toFixed(2)}</span>
             </label>
             <input
@@ -266,7 +271,7 @@ function Adapters({ can, wanted, setWanted, refused, scenes, adapters }: FormPro
           </div>
         );
       })}
-      <Wrong name="adapters" refused={refused} />
+      <Wrong name="loras" refused={refused} />
     </div>
   );
 }

@@ -21,7 +21,7 @@ export function useJobs(complain: (err: unknown) => void) {
 
   const put = useCallback((job: Job) => {
     setJobs((before) =>
-      [job, ...before.filter((each) => each.id !== job.id)].sort((one, two) => two.accepted - one.accepted),
+      [job, ...before.filter((each) => each.id !== job.id)].sort((one, two) => two.created_at - one.created_at),
     );
   }, []);
   const refresh = useCallback(() => api.jobs().then(setJobs).catch(complain), [complain]);

@@ -28,8 +28,8 @@ export function read(file: File): Promise<string | null> {
 export function uses({ can, wanted }: Pick<Filled, "can" | "wanted">, picture: string, w: Words) {
   const found: { label: string; change: Partial<Wanted> }[] = [];
   for (const kind of can.controls ?? []) {
-    const control = [...wanted.control, { kind, image: picture, scale: 1, preprocess: true }];
-    found.push({ label: w.control(kind), change: { control } });
+    const controls = [...wanted.controls, { kind, image: picture, scale: 1, preprocess: true }];
+    found.push({ label: w.control(kind), change: { controls } });
   }
   if (bounds(can, "image")) found.push({ label: w.image, change: { image: picture } });
   if (bounds(can, "mask") && wanted.image) found.push({ label: w.mask, change: { mask: picture } });
@@ -40,7 +40,7 @@ export function Pictures({ can, wanted, setWanted, refused, onFile }: Filled & {
   const w = useWords();
   const set = (change: Partial<Wanted>) => setWanted((before) => ({ ...before, ...change }));
   const control = (at: number, change: Partial<Control>) =>
-    set({ control: wanted.control.map((each, index) => (index === at ? { ...each, ...change } : each)) });
+    set({ controls: wanted.controls.map((each, index) => (index === at ? { ...each, ...change } : each)) });
   return (
     <>
       {wanted.image && (
@@ -51,12 +51,12 @@ export function Pictures({ can, wanted, setWanted, refused, onFile }: Filled & {
         </Given>
       )}
       {wanted.mask && <Given label={w.mask} source={wanted.mask} onRemove={() => set({ mask: null })} />}
-      {wanted.control.map((each, at) => (
+      {wanted.controls.map((each, at) => (
         <Given
           key={at}
           label={w.control(each.kind)}
           source={each.image}
-          onRemove={() => set({ control: wanted.control.filter((_, index) => index !== at) })}
+          onRemove={() => set({ controls: wanted.controls.filter((_, index) => index !== at) })}
         >
           <Slider label={w.scale} max={2} value={each.scale} onChange={(scale) => control(at, { scale })} />
           <label className="flex items-center gap-2 text-sm">
@@ -70,7 +70,7 @@ export function Pictures({ can, wanted, setWanted, refused, onFile }: Filled & {
           </label>
         </Given>
       ))}
-      {["image", "strength", "mask", "control"].map((name) => (
+      {["image", "strength", "mask", "controls"].map((name) => (
         <Wrong key={name} name={name} refused={refused} />
       ))}
       <label className="block cursor-pointer rounded-lg border border-dashed border-edge px-3 py-4 text-center text-sm has-focus-visible:outline-2 has-focus-visible:outline-offset-2 has-focus-visible:outline-accent">

@@ -10,19 +10,19 @@ export const keyOf = (job: Job, picture: Picture) => `${job.id}/${picture.seed}`
 
 /** Return the settings of an image as labels and values. */
 export function parameters(job: Job, picture: Picture, w: Words): [string, string][] {
-  const { request, accepted } = job;
+  const { request, created_at } = job;
   const rows: [string, string | number | null][] = [
     [w.prompt, request.prompt],
     [w.negative_prompt, request.negative_prompt],
     [w.seed, picture.seed],
     [w.preset, request.preset],
     [w.steps, request.steps],
-    [w.guidance, request.guidance],
+    [w.guidance_scale, request.guidance_scale],
     [w.size, `${request.width} × ${request.height}`],
     [w.scheduler, request.scheduler],
-    [w.adapters, request.adapters.map(({ name, weight }) => `${name} ${weight?.toFixed(2)}`).join(", ")],
+    [w.loras, request.loras.map(({ name, weight }) => `${name} ${weight?.toFixed(2)}`).join(", ")],
     [w.pictures, pictureWords(job, w)],
-    [w.accepted, new Date(1000 * accepted).toLocaleString(w.locale, { dateStyle: "medium", timeStyle: "short" })],
+    [w.created_at, new Date(1000 * created_at).toLocaleString(w.locale, { dateStyle: "medium", timeStyle: "short" })],
   ];
   return rows.filter(([, value]) => value !== null && value !== "").map(([name, value]) => [name, String(value)]);
 }
@@ -40,7 +40,7 @@ function Prompt({ job, className }: { job: Job; className: string }) {
 }
 
 function pictureWords({ request }: Job, w: Words): string {
-  const controls = request.control?.map(({ kind, scale }) => `${w.control(kind)} ${scale.toFixed(2)}`) ?? [];
+  const controls = request.controls?.map(({ kind, scale }) => `${w.control(kind)} ${scale.toFixed(2)}`) ?? [];
   const strength = request.strength == null ? [] : [`${w.image} ${request.strength.toFixed(2)}`];
   return [...strength, ...controls].join(", ");
 }
@@ -53,9 +53,9 @@ export function Face({ job, picture, square }: { job: Job; picture: Picture; squ
   if (!picture.url)
     return (
       <div className="flex flex-col justify-center gap-1 bg-sunk p-4 text-sm" style={style}>
-        <b>{w.refused}</b>
+        <b>{w.blocked}</b>
         <span lang="en" className="text-quiet">
-          {picture.refused}
+          {picture.blocked_reason}
         </span>
       </div>
     );
@@ -168,7 +168,7 @@ export function Progress({ job, escape, onCancel }: { job: Job; escape?: boolean
   const where =
     job.state === "queued"
       ? w.before(job.position ?? 0)
-      : [w.stepOf(job.step, job.steps), job.seconds_left === null ? "" : w.left(span(job.seconds_left, w))];
+      : [w.stepOf(job.step, job.steps), job.eta_seconds === null ? "" : w.left(span(job.eta_seconds, w))];
   return (
     <div className="space-y-2">
       <div className="flex items-center justify-between gap-4">

@@ -2,7 +2,7 @@
 
 import { useRef, useState } from "react";
 import * as api from "./api";
-import { type Adapter, type Capabilities, type Character, type Job, type Marks, Refused, type Scene, type Wanted } from "./api";
+import { type Capabilities, type Character, type Job, type Lora, type Marks, Refused, type Scene, type Wanted } from "./api";
 import { BLANK } from "./fields";
 import { Form } from "./form";
 import { type Tell, useDrop, useEnds, useKeys } from "./hooks";
@@ -15,7 +15,7 @@ import { Beside, Compare, Details, Dropped, type Image } from "./windows";
 export interface Offered {
   can: Capabilities;
   scenes: Scene[];
-  adapters: Adapter[];
+  loras: Lora[];
   character: Character;
 }
 
@@ -47,8 +47,8 @@ export function Studio({ what, complain, tell }: StudioProps) {
 
   async function post(request: Partial<Wanted>): Promise<Job> {
     const job = await draw(api.known(can, request));
-    const { image, mask, strength, control } = request;
-    if (image || control?.length) posted.current.set(job.id, { image, mask, strength, control });
+    const { image, mask, strength, controls } = request;
+    if (image || controls?.length) posted.current.set(job.id, { image, mask, strength, controls });
     return job;
   }
 
@@ -77,9 +77,9 @@ export function Studio({ what, complain, tell }: StudioProps) {
 
   /** Return the request that repeats a job, and whether its input images are lost. */
   function repeated(job: Job): [Partial<Wanted>, boolean] {
-    const { image, mask, strength, control, ...rest } = job.request;
+    const { image, mask, strength, controls, ...rest } = job.request;
     const pictures = posted.current.get(job.id);
-    return [{ ...rest, ...pictures }, !pictures && Boolean(image || control?.length || strength != null)];
+    return [{ ...rest, ...pictures }, !pictures && Boolean(image || controls?.length || strength != null)];
   }
 
   const acts: Acts = {
@@ -88,7 +88,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
     open: (job, picture) => setOpened({ kind: "details", image: { job, picture } }),
     again(job, seed) {
       const [request, gone] = repeated(job);
-      fill(seed === undefined ? request : { ...request, seed, count: 1 });
+      fill(seed === undefined ? request : { ...request, seed, num_images: 1 });
       tell((w) => (gone ? w.pictureGone : w.taken));
     },
     async beside(job, picture) {
@@ -96,7 +96,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
       const before = jobs.find(({ id, state }) => id === bares.current.get(keyOf(job, picture)) && state !== "cancelled");
       const [request, gone] = repeated(job);
       if (gone) return tell((w) => w.pictureGone);
-      const bare = { ...request, seed: picture.seed, count: 1, adapters: [{ name: character.trigger, weight: 0 }] };
+      const bare = { ...request, seed: picture.seed, num_images: 1, loras: [{ name: character.trigger, weight: 0 }] };
       try {
         const { id } = before ?? (await post(bare));
         bares.current.set(keyOf(job, picture), id);
@@ -137,7 +137,7 @@ export function Studio({ what, complain, tell }: StudioProps) {
     }
   }
 
-  const isBare = (job: Job) => job.request.adapters.some(({ name, weight }) => name === character.trigger && weight === 0);
+  const isBare = (job: Job) => job.request.loras.some(({ name, weight }) => name === character.trigger && weight === 0);
   const [current, ...waiting] = going.toReversed();
   const past = jobs.filter(ended);
   const bare = opened?.kind === "beside" && jobs.find(({ id }) => id === opened.bare);

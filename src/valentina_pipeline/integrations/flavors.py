@@ -118,7 +118,7 @@ def _signature() -> Any:
     from mlflow.types.schema import ColSpec, Schema
 
     optional = [ColSpec("long", "seed", required=False), ColSpec("string", "preset", required=False)]
-    texts = ("image", "prompt", "preset", "refused")
+    texts = ("image", "prompt", "preset", "blocked_reason")
     outputs = [ColSpec("string", name) for name in texts] + [ColSpec("long", "seed")]
     identity = ColSpec("double", "identity", required=False)
     return ModelSignature(Schema([ColSpec("string", "prompt"), *optional]), Schema([*outputs, identity]))

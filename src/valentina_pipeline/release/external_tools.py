@@ -85,14 +85,14 @@ class ExampleImage:
     Attributes:
         prompt: prompt with trigger and class word.
         steps: sampler steps.
-        guidance: scale of classifier-free guidance; 1 turns it off.
+        guidance_scale: scale of classifier-free guidance; 1 turns it off.
         size: width and height in pixels.
         scheduler: a key of SAMPLERS.
     """
 
     prompt: str
     steps: int
-    guidance: float
+    guidance_scale: float
     size: int
     scheduler: str
 
@@ -101,7 +101,7 @@ def example_image(character: Concept, preset: Mapping[str, Any]) -> ExampleImage
     """Return the settings of an example image of a character by a preset."""
     prompt = f"{photo_of(f'{character.trigger} {character.class_word}')}, {SCENE}"
     return ExampleImage(
-        prompt, preset["steps"], max(1.0, preset["guidance"]), preset["size"], preset["scheduler"]
+        prompt, preset["steps"], max(1.0, preset["guidance_scale"]), preset["size"], preset["scheduler"]
     )
 
 
@@ -136,7 +136,7 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
                 "latent_image": ["5", 0],
                 "seed": SEED,
                 "steps": image.steps,
-                "cfg": image.guidance,
+                "cfg": image.guidance_scale,
                 "sampler_name": sampler,
                 "scheduler": scheduler,
                 "denoise": 1.0,
@@ -156,9 +156,9 @@ def native(image: ExampleImage, file: str) -> str:
     *_, method, scheduler = SAMPLERS[image.scheduler]
     size = str(image.size)
     options = {
-        "-m": file, "-p": image.prompt, "--steps": str(image.steps), "--cfg-scale": f"{image.guidance:g}",
-        "--sampling-method": method, "--scheduler": scheduler, "-W": size, "-H": size,
-        "--rng": "cpu", "-s": str(SEED), "-o": "image.png",
+        "-m": file, "-p": image.prompt, "--steps": str(image.steps),
+        "--cfg-scale": f"{image.guidance_scale:g}", "--sampling-method": method, "--scheduler": scheduler,
+        "-W": size, "-H": size, "--rng": "cpu", "-s": str(SEED), "-o": "image.png",
     }  # fmt: skip
     command = shlex.join(["sd-cli", *(word for pair in options.items() for word in pair)])
     return f"""stable-diffusion.cpp (https://github.com/leejet/stable-diffusion.cpp) needs only {file}:

@@ -88,7 +88,7 @@ def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) 
     table = {
         name: {
             "steps": max(1, round(measured.steps * share)),
-            "guidance": measured.guidance,
+            "guidance_scale": measured.guidance,
             "size": base.resolution,
             "scheduler": scheduler,
         }
@@ -118,7 +118,7 @@ def identity(
         "portraits": len(vectors),
         "ceiling": ceiling,
         "gate": round(gates["identity_ratio"]["limit"] * ceiling, 6),
-        "face_found": gates["face_found"]["limit"],
+        "face_detection_rate": gates["face_found"]["limit"],
     }
 
 

@@ -84,7 +84,7 @@ def test_neither_a_failed_job_nor_a_revoked_package_tells_where_files_are(
 
 
 def _said(answer: dict) -> str:
-    error = answer.get("error", answer.get("why"))
+    error = answer.get("error", answer.get("reason"))
     return error["message"] if isinstance(error, dict) else str(error)
 
 

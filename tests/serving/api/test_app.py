@@ -47,7 +47,7 @@ from waiting import until
 pytestmark = pytest.mark.slow
 
 QUICK = {"prompt": "smiling", "preset": "draft", "seed": 3}
-LONG = {"prompt": "smiling", "steps": 150, "count": 64}
+LONG = {"prompt": "smiling", "steps": 150, "num_images": 64}
 
 
 @dataclass
@@ -144,15 +144,16 @@ def test_pictures_are_begun_from_and_kept_to_and_a_face_among_them_is_refused(se
     assert served.http.get("/v1/capabilities").json()["controls"] == ["canny"]
     given = {"image": pictured(dunes()), "mask": pictured(dunes().convert("L")), "strength": 0.5}
     job = served.posted(
-        **QUICK, **given, control=[{"kind": "canny", "image": pictured(dunes()), "scale": 0.4}]
+        **QUICK, **given, controls=[{"kind": "canny", "image": pictured(dunes()), "scale": 0.4}]
     )
     done = served.ended(job["id"])
     assert (done["state"], done["error"]) == ("done", "")
     marks = png.decode(served.http.get(done["images"][0]["url"]).content).info["text"]
-    assert (marks["strength"], json.loads(marks["control"])[0]["scale"]) == ("0.5", 0.4)
+    assert (marks["strength"], json.loads(marks["controls"])[0]["scale"]) == ("0.5", 0.4)
     refused = served.ended(served.posted(**QUICK, image=pictured(somebody()))["id"])
     assert (
-        "image: it shows a face that is not known to be Valentina Moreau's" in refused["images"][0]["refused"]
+        "image: it shows a face that is not known to be Valentina Moreau's"
+        in refused["images"][0]["blocked_reason"]
     )
     answer = served.http.post("/v1/generations", json={**QUICK, "image": "bm8="})
     assert (answer.status_code, answer.json()["error"]["param"]) == (422, "image")
@@ -178,7 +179,7 @@ def test_one_waits_behind_another_and_knows_its_place(served: Running) -> None:
     waiting = [served.posted(**{**QUICK, "steps": steps})["id"] for steps in (2, 3)]
     found = [served.http.get(f"/v1/jobs/{job}").json() for job in waiting]
     assert [(each["state"], each["position"]) for each in found] == [("queued", 0), ("queued", 1)]
-    assert served.http.get(f"/v1/jobs/{long}").json()["seconds_left"] > 0
+    assert served.http.get(f"/v1/jobs/{long}").json()["eta_seconds"] > 0
     begun = time.monotonic()
     assert served.http.delete(f"/v1/jobs/{long}").json()["state"] == "cancelled"
     assert [served.ended(job)["state"] for job in waiting] == ["done", "done"]
@@ -226,7 +227,7 @@ def test_like_requests_are_drawn_together(served: Running) -> None:
 
 
 def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> None:
-    job = served.begun(**{**LONG, "count": 1})
+    job = served.begun(**{**LONG, "num_images": 1})
     process = served.desk._process
     assert process is not None
     process.kill()
@@ -242,7 +243,7 @@ def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
     served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(hang_detection, "MIN_TIMEOUT_SECONDS", 1.0)
-    job = served.begun(**{**LONG, "count": 1})
+    job = served.begun(**{**LONG, "num_images": 1})
     assert served.desk._process is not None
     os.kill(served.desk._process.pid, signal.SIGSTOP)
     hung = time.monotonic()
@@ -257,7 +258,7 @@ def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
 def test_where_images_are_no_longer_like_her_the_fallback_draws(package: Path, tmp_path: Path) -> None:
     former = replace(read(package), lora_hash="f" * 64)
     with running(package, tmp_path, fallback=former) as it:
-        jobs = [it.posted(**{**QUICK, "prompt": f"scene {n}", "count": 4})["id"] for n in range(8)]
+        jobs = [it.posted(**{**QUICK, "prompt": f"scene {n}", "num_images": 4})["id"] for n in range(8)]
         assert {image["identity"] for job in jobs for image in it.ended(job)["images"]} == {None}
         until(lambda: "note" in it.http.get("/readyz").json())
         note = it.http.get("/readyz").json()["note"]
@@ -344,7 +345,7 @@ def test_what_there_is_is_said(served: Running) -> None:
     can = served.http.get("/v1/capabilities").json()
     assert can["default_preset"] == "standard"
     assert can["request"]["properties"]["steps"]["anyOf"][0]["maximum"] == 150
-    assert served.http.get("/v1/adapters").json() == []
+    assert served.http.get("/v1/loras").json() == []
     served.ended(served.posted(**QUICK)["id"])
     text = served.http.get("/metrics").text
     for name in ('valentina_images_total{outcome="drawn"}', "valentina_memory_bytes", 'phase="queued"'):
@@ -359,7 +360,7 @@ def test_keys_tell_owners_apart_and_bound_them(package: Path, tmp_path: Path) ->
     with running(package, tmp_path, keys, queue=1) as served:
         assert served.http.post("/v1/generations", json=QUICK).status_code == 401
         served.http.headers["authorization"] = f"Bearer {ada}"
-        job = served.posted(**{**QUICK, "count": 2})["id"]
+        job = served.posted(**{**QUICK, "num_images": 2})["id"]
         assert served.ended(job)["state"] == "done"
         over = served.http.post("/v1/generations", json=QUICK)
         assert (over.status_code, over.headers["retry-after"]) == (429, "3600")

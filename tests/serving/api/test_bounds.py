@@ -57,7 +57,7 @@ class Kept:
     def __init__(self, package: Path, state: Path) -> None:
         self.key, lines = create_key("ada")
         keys = {"ada": Key(sha256=lines.split("sha256: ")[1].split()[0], images_per_day=30)}
-        metrics, controls = Metrics(), {"canny": Network(folder=package, licence="x")}
+        metrics, controls = Metrics(), {"canny": Network(folder=package, license="x")}
         desk = Asleep(
             JobStore(sqlite(state), 8), read(package), WorkerConfig(package, state), state / "images", metrics
         )
@@ -105,7 +105,7 @@ def test_small_pictures_that_become_large_ones_are_refused_before_any_is_decoded
     bomb = _bomb(4096)
     begun = time.process_time()
     controls = [{"kind": "canny", "image": bomb}] * 4
-    answer = kept.posted(image=bomb, mask=bomb, control=controls)
+    answer = kept.posted(image=bomb, mask=bomb, controls=controls)
     assert answer.status_code == 422
     error = answer.json()["error"]
     assert "have 100,663,296 pixels together: must be at most 33,554,432" in error["message"]
@@ -119,7 +119,7 @@ def test_quota_and_a_full_queue_are_looked_at_before_pictures(
         raise AssertionError("a picture was read")
 
     monkeypatch.setattr(kept.server.decoders, "run", never)
-    over = kept.posted(image=pictured(dunes()), count=31)
+    over = kept.posted(image=pictured(dunes()), num_images=31)
     assert (over.status_code, over.headers["retry-after"]) == (429, "3600")
     monkeypatch.setattr(kept.server.desk.jobs, "_most", 0)
     full = kept.posted(image=pictured(dunes()))
@@ -133,7 +133,7 @@ def test_pictures_are_drawn_with_as_before_and_what_they_lack_is_said(kept: Kept
     assert job is not None and job.order.settings.inputs.mask
     for field, answer in (
         ("image", kept.posted(image="bm8=")),
-        ("control.0.image", kept.posted(control=[{"kind": "canny", "image": "bm8="}])),
+        ("controls.0.image", kept.posted(controls=[{"kind": "canny", "image": "bm8="}])),
         ("mask", kept.posted(image=pictured(dunes()), mask=pictured(Image.new("L", (80, 80))))),
     ):
         assert (answer.status_code, answer.json()["error"]["param"]) == (422, field)

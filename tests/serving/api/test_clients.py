@@ -241,7 +241,7 @@ def test_every_field_of_txt2img_may_be_null(about: PackageInfo) -> None:
     names = [*a1111_fields.Txt2Img.model_fields, *a1111_fields.ALLOWED_VALUES, *a1111_fields.NO_EFFECT]
     body = a1111_fields.Txt2Img.model_validate({**dict.fromkeys(names), "prompt": "smiling"})
     wanted, warnings = a1111_fields.parse_request(body, about)
-    assert (wanted.prompt, wanted.count, wanted.seed, warnings) == ("smiling", 1, None, [])
+    assert (wanted.prompt, wanted.num_images, wanted.seed, warnings) == ("smiling", 1, None, [])
 
 
 def test_a_style_is_a_scene(about: PackageInfo) -> None:
@@ -308,7 +308,7 @@ def test_the_a1111_client_works_with_a_password(keyed: Running) -> None:
     assert any(text.startswith("inpainting_fill") for text in begun.json["warnings"])
     weak = api.txt2img(prompt="smiling <lora:valentina_moreau:0.2>", seed=7, width=64, height=64)
     strong = api.txt2img(prompt="smiling <lora:valentina_moreau:1>", seed=7, width=64, height=64)
-    assert json.loads(weak.images[0].info["adapters"]) == [["valentina_moreau", 0.2]]
+    assert json.loads(weak.images[0].info["loras"]) == [["valentina_moreau", 0.2]]
     assert weak.images[0].tobytes() != strong.images[0].tobytes()
     assert api.get_options()["sd_model_checkpoint"] == api.get_sd_models()[0]["title"] == "Valentina Moreau"
     assert api.get_loras()[0]["name"] == "valentina_moreau"

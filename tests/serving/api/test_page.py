@@ -168,7 +168,7 @@ def test_a_slider_shows_an_image_over_the_bare_base(page: Page, served: Running)
     slider = page.get_by_role("slider", name="Share of the base model's image")
     expect(slider).to_have_value("50", timeout=30_000)
     asked = newest(served)["request"]
-    assert (asked["seed"], asked["adapters"]) == (8, [{"name": "valentina_moreau", "weight": 0}])
+    assert (asked["seed"], asked["loras"]) == (8, [{"name": "valentina_moreau", "weight": 0}])
     slider.focus()
     page.keyboard.press("Home")
     over = page.get_by_role("img", name="base model")
@@ -204,14 +204,14 @@ def test_the_character_s_weight_has_a_slider_and_the_seed_a_die(page: Page, serv
     page.keyboard.press("Control+Enter")
     shot(page, "a little of her")
     asked = newest(served)["request"]
-    assert (asked["seed"], asked["adapters"]) == (seed, [{"name": "valentina_moreau", "weight": 0.6}])
+    assert (asked["seed"], asked["loras"]) == (seed, [{"name": "valentina_moreau", "weight": 0.6}])
 
 
 def test_a_lora_of_the_server_s_takes_part_by_its_box_or_by_the_scene(
     package: Path, tmp_path: Path, browser: Browser
 ) -> None:
     shutil.copy(packages.lora(2) / LORA_FILE, tmp_path / "oil.safetensors")
-    entry = "{file: oil.safetensors, kind: style, licence: CC0-1.0, weight: 0.7, scenes: [travel]}"
+    entry = "{file: oil.safetensors, kind: style, license: CC0-1.0, weight: 0.7, scenes: [travel]}"
     (tmp_path / "loras.yml").write_text(f"oil: {entry}\n")
     with running(package, tmp_path, lora_dir=tmp_path) as served:
         context = browser.new_context(locale="en-GB", viewport=TALL)
@@ -224,15 +224,15 @@ def test_a_lora_of_the_server_s_takes_part_by_its_box_or_by_the_scene(
             window.get_by_label("Scene").select_option("beach day")
             expect(box).to_be_checked()
             drawn(window, "painted", 80)
-            assert {"name": "oil", "weight": 0.7} in newest(served)["request"]["adapters"]
+            assert {"name": "oil", "weight": 0.7} in newest(served)["request"]["loras"]
             box.uncheck()
             drawn(window, "not painted", 81)
-            assert {"name": "oil", "weight": 0.0} in newest(served)["request"]["adapters"]
+            assert {"name": "oil", "weight": 0.0} in newest(served)["request"]["loras"]
             window.get_by_label("Scene").select_option("none")
             box.check()
             slider.fill("0.4")
             drawn(window, "a little painted", 82)
-            assert {"name": "oil", "weight": 0.4} in newest(served)["request"]["adapters"]
+            assert {"name": "oil", "weight": 0.4} in newest(served)["request"]["loras"]
         context.close()
 
 
@@ -282,7 +282,7 @@ def test_a_dropped_picture_is_drawn_along_and_begun_from(page: Page, served: Run
     card = drawn(page, "along the dunes", 70)
     expect(card).to_contain_text("Initial image 0.75, Control: canny 0.50")
     marks = png.decode(served.http.get(newest(served)["images"][0]["url"]).content).info["text"]
-    assert (marks["strength"], json.loads(marks["control"])[0]["scale"]) == ("0.75", 0.5)
+    assert (marks["strength"], json.loads(marks["controls"])[0]["scale"]) == ("0.75", 0.5)
     page.get_by_role("button", name="Remove: Initial image").click()
     page.get_by_role("button", name="Remove: Control: canny").click()
     expect(drawn(page, "without the dunes", 70)).not_to_contain_text("canny")

@@ -67,8 +67,8 @@ def test_an_unknown_preset_names_those_there_are(project: Path) -> None:
     [
         (("--steps", "0"), "steps: Input should be greater than or equal to 1"),
         (("--width", "100"), "width: Input should be a multiple of 8"),
-        (("--lora", "style:0.5"), "adapters: unknown LoRA 'style'; available: valentina_moreau"),
-        (("--lora", "valentina_moreau:much"), "adapters.0.weight: Input should be a valid number"),
+        (("--lora", "style:0.5"), "loras: unknown LoRA 'style'; available: valentina_moreau"),
+        (("--lora", "valentina_moreau:much"), "loras.0.weight: Input should be a valid number"),
     ],
 )
 def test_an_impossible_wish_names_the_field_and_what_it_may_be(
@@ -138,7 +138,7 @@ def test_pictures_are_given_as_files(project: Path, tmp_path: Path) -> None:
     output = ("--preset", "draft", "--output", str(tmp_path / "out"))
     (drawn,) = command(project, "smiling", *pictures, *control, *output).stdout.splitlines()
     texts = png.decode(Path(drawn).read_bytes()).info["text"]
-    (kept_to,) = json.loads(texts["control"])
+    (kept_to,) = json.loads(texts["controls"])
     assert (texts["strength"], kept_to["kind"], kept_to["scale"]) == ("0.5", "canny", 0.5)
     missing = command(project, "--params-from", drawn, *output)
     assert "image: needs the input image of the original again" in missing.output

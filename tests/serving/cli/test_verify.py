@@ -109,8 +109,8 @@ def asked(client: TestClient, content: bytes, before: str = "") -> tuple[int, di
 
 
 def test_the_call_tells_marks_and_the_request_to_use_again(client: TestClient) -> None:
-    texts = {"prompt": "at sea", "seed": 7, "steps": 4, "guidance": 1.5, "width": 128, "height": 128}
-    also = {"preset": "draft", "scheduler": "default", "adapters": [["valentina_moreau", 1.0]]}
+    texts = {"prompt": "at sea", "seed": 7, "steps": 4, "guidance_scale": 1.5, "width": 128, "height": 128}
+    also = {"preset": "draft", "scheduler": "default", "loras": [["valentina_moreau", 1.0]]}
     image = add_provenance(add_watermark(picture(0, size=128)), {**texts, **also})
     status, told = asked(client, png.encode(image), "data:image/png;base64,")
     assert status == 200

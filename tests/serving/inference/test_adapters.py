@@ -23,7 +23,7 @@ from valentina_pipeline.serving.inference.package import PackageInfo, read
 from valentina_pipeline.serving.inference.request import GenerationRequest
 
 FILE = "pytorch_lora_weights.safetensors"
-ENTRY = {"file": "one.safetensors", "kind": "style", "licence": "CC0-1.0"}
+ENTRY = {"file": "one.safetensors", "kind": "style", "license": "CC0-1.0"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def layer(file: Path, width: int = 8, **metadata: str) -> Path:
 
 def drawn(studio: InferenceEngine, **weights: float) -> np.ndarray:
     uses = [{"name": name, "weight": weight} for name, weight in weights.items()]
-    (one,) = studio.generate(GenerationRequest(prompt="smiling", preset="draft", seed=3, adapters=uses))  # type: ignore[arg-type]
+    (one,) = studio.generate(GenerationRequest(prompt="smiling", preset="draft", seed=3, loras=uses))  # type: ignore[arg-type]
     assert one.image is not None
     return np.asarray(one.image).astype(int)
 
@@ -178,7 +178,7 @@ def test_a_family_is_known_by_any_tool_s_word_for_it(about: PackageInfo, tmp_pat
         ({"x": {**ENTRY, "file": "one.ckpt"}}, "must be a .safetensors file in this folder"),
         ({"x": {**ENTRY, "file": "none.safetensors"}}, "none.safetensors is missing"),
         ({"x": {**ENTRY, "kind": "character"}}, "x.kind: Input should be"),
-        ({"x": {"file": "one.safetensors", "kind": "style"}}, "x.licence: Field required"),
+        ({"x": {"file": "one.safetensors", "kind": "style"}}, "x.license: Field required"),
         ({"x": {**ENTRY, "weight": 20}}, "x.weight: Input should be less than or equal to 2"),
         ({"x": {**ENTRY, "scenes": ["mars"]}}, "x: unknown scene 'mars'; available: at_home, beach_day"),
         ({"x": {**ENTRY, "file": "broken.safetensors"}}, "is not a valid safetensors file"),

@@ -43,7 +43,7 @@ def networks(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a T2I-Adapter for depth, and no LoRA."""
     folder = tmp_path_factory.mktemp("networks")
     shutil.copytree(steering.t2i("sdxl"), folder / "depth")
-    listed = "depth: {folder: depth, network: t2i, licence: Apache-2.0, scale: 0.9}\n"
+    listed = "depth: {folder: depth, network: t2i, license: Apache-2.0, scale: 0.9}\n"
     (folder / "controls.yml").write_text(listed)
     return folder
 
@@ -60,7 +60,7 @@ def answer(studio: InferenceEngine, **fields: object) -> GenerationResult:
 
 def drawn(studio: InferenceEngine, **fields: object) -> np.ndarray:
     one = answer(studio, **fields)
-    assert one.image is not None, one.refused
+    assert one.image is not None, one.blocked_reason
     return np.asarray(one.image, np.float64)
 
 
@@ -70,17 +70,17 @@ def test_a_request_s_pictures_are_drawn_by_each_of_them(studio: InferenceEngine)
     given: list[dict[str, object]] = [
         {"image": pictured(dunes())},
         {"image": pictured(dunes()), "strength": 0.1},
-        {"control": [CANNY]},
-        {"control": [{**CANNY, "scale": 0.3}]},
-        {"control": [depth]},
-        {"control": [CANNY, depth]},
-        {"control": [CANNY], "image": pictured(dunes())},
+        {"controls": [CANNY]},
+        {"controls": [{**CANNY, "scale": 0.3}]},
+        {"controls": [depth]},
+        {"controls": [CANNY, depth]},
+        {"controls": [CANNY], "image": pictured(dunes())},
     ]
     images = [none, *(drawn(studio, **each) for each in given)]
     apart = [np.abs(one - other).max() for n, one in enumerate(images) for other in images[:n]]
     assert min(apart) > 5
     assert np.array_equal(drawn(studio), none)  # nothing is left behind
-    assert np.array_equal(drawn(studio, control=[{**CANNY, "scale": 0}]), none)
+    assert np.array_equal(drawn(studio, controls=[{**CANNY, "scale": 0}]), none)
 
 
 @pytest.mark.parametrize("policy", ["model", "sequential"])
@@ -89,7 +89,7 @@ def test_where_networks_wait_makes_no_difference(
 ) -> None:
     monkeypatch.setattr(offload, "choose_placement", lambda *_: Placement(policy, False, "a test"))
     waiting = InferenceEngine.open(package, lora_dir=networks)
-    given = {"control": [CANNY, {**CANNY, "kind": "depth"}], "image": pictured(dunes())}
+    given = {"controls": [CANNY, {**CANNY, "kind": "depth"}], "image": pictured(dunes())}
     assert np.array_equal(drawn(waiting, **given), drawn(studio, **given))
 
 
@@ -118,23 +118,23 @@ def test_orders_with_other_pictures_are_not_drawn_as_one(studio: InferenceEngine
 
 
 def test_an_image_s_file_names_its_pictures_and_with_them_it_is_drawn_again(studio: InferenceEngine) -> None:
-    fields = {"image": pictured(dunes()), "strength": 0.5, "control": [CANNY]}
+    fields = {"image": pictured(dunes()), "strength": 0.5, "controls": [CANNY]}
     first = answer(studio, **fields).image
     assert first is not None
     texts = png.decode(png.encode(first)).info["text"]
-    assert json.loads(texts["control"])[0] | {"picture": ""} == {
-        "kind": "canny", "scale": 1.0, "preprocess": True, "picture": "",
+    assert json.loads(texts["controls"])[0] | {"image_sha256": ""} == {
+        "kind": "canny", "scale": 1.0, "preprocess": True, "image_sha256": "",
     }  # fmt: skip
     with pytest.raises(
         InvalidRequestError,
         match=rf"image: needs the input image of the original again: sha256 {texts['image_sha256'][:12]}",
     ):
         from_png_text(texts)
-    with pytest.raises(InvalidRequestError, match=r"control: needs .* again: canny, sha256"):
+    with pytest.raises(InvalidRequestError, match=r"controls: needs .* again: canny, sha256"):
         from_png_text(texts, frozenset({"image"}))
-    again = from_png_text(texts, frozenset({"image", "control"})).model_dump()
+    again = from_png_text(texts, frozenset({"image", "controls"})).model_dump()
     (repeated,) = studio.generate(
-        parse_request({**again, "image": fields["image"], "control": fields["control"]})
+        parse_request({**again, "image": fields["image"], "controls": fields["controls"]})
     )
     assert repeated.image is not None
     assert repeated.image.tobytes() == first.tobytes()
@@ -146,17 +146,19 @@ def test_a_face_that_is_not_hers_is_neither_begun_from_nor_kept_to(
 ) -> None:
     face = pictured(somebody())
     shown = "it shows a face that is not known to be Valentina Moreau's"
-    assert answer(studio, image=face).refused == f"image: {shown}: face swaps are not allowed"
-    assert shown in answer(studio, control=[{"kind": "depth", "image": face}]).refused
+    assert answer(studio, image=face).blocked_reason == f"image: {shown}: face swaps are not allowed"
+    assert shown in answer(studio, controls=[{"kind": "depth", "image": face}]).blocked_reason
     both = [{"kind": "canny", "image": face}, {"kind": "depth", "image": face}]
-    assert shown in answer(studio, control=both).refused
-    assert answer(studio, control=[{"kind": "canny", "image": face}]).refused == ""  # lines have no looks
+    assert shown in answer(studio, controls=both).blocked_reason
+    assert (
+        answer(studio, controls=[{"kind": "canny", "image": face}]).blocked_reason == ""
+    )  # lines have no looks
     her = studio._identity_scorer
     assert her is not None
     (found,) = her.find([somebody()])
     looks = her.faces.embed([face_crop(somebody(), found[0], her.faces.size)])
     monkeypatch.setattr(studio, "_identity_scorer", replace(her, known=looks))
-    assert answer(studio, image=face).refused == ""
+    assert answer(studio, image=face).blocked_reason == ""
 
 
 def test_a_picture_counts_as_drawn_here_by_its_watermark_and_not_by_its_texts(package: Path) -> None:
@@ -181,8 +183,8 @@ def test_an_unsafe_picture_or_one_that_cannot_be_looked_at_draws_nothing(
             return "exposed (score 0.90)"
 
     monkeypatch.setattr(studio, "_filter", Strict())
-    assert answer(studio, image=pictured(dunes())).refused == "image: exposed (score 0.90)"
-    assert answer(studio, control=[CANNY]).refused == "control.0.image: exposed (score 0.90)"
+    assert answer(studio, image=pictured(dunes())).blocked_reason == "image: exposed (score 0.90)"
+    assert answer(studio, controls=[CANNY]).blocked_reason == "controls.0.image: exposed (score 0.90)"
 
 
 def black(level: int = 0, specks: int = 0) -> Image.Image:
@@ -222,10 +224,10 @@ def bomb() -> str:
         ({"image": pictured(dunes()), "mask": pictured(black())}, "mask", "has no white area"),
         ({"image": pictured(dunes()), "mask": pictured(black(level=20))}, "mask", "has no white area"),
         ({"image": pictured(dunes()), "mask": pictured(black(specks=1))}, "mask", "has no white area"),
-        ({"control": [{**CANNY, "kind": "pose"}]}, "control.0.kind", "'pose'; available: canny, depth"),
-        ({"control": [{**CANNY, "kind": "smile"}]}, "control.0.kind", "Input should be 'canny'"),
-        ({"control": [CANNY, {**CANNY, "image": bomb()}]}, "control.1.image", "too many pixels"),
-        ({"control": [{**CANNY, "scale": 3}]}, "control.0.scale", "less than or equal to 2"),
+        ({"controls": [{**CANNY, "kind": "pose"}]}, "controls.0.kind", "'pose'; available: canny, depth"),
+        ({"controls": [{**CANNY, "kind": "smile"}]}, "controls.0.kind", "Input should be 'canny'"),
+        ({"controls": [CANNY, {**CANNY, "image": bomb()}]}, "controls.1.image", "too many pixels"),
+        ({"controls": [{**CANNY, "scale": 3}]}, "controls.0.scale", "less than or equal to 2"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_by_names_its_field(
@@ -258,9 +260,9 @@ def test_a_picture_is_taken_upright_in_rgb_without_what_its_file_says_of_it(stud
     ("change", "said"),
     [
         (lambda folder: (folder / "controls.yml").write_text("smile: {}"), "invalid kind 'smile'"),
-        (lambda folder: (folder / "controls.yml").write_text("depth: {folder: depth}"), "depth.licence"),
+        (lambda folder: (folder / "controls.yml").write_text("depth: {folder: depth}"), "depth.license"),
         (
-            lambda folder: (folder / "controls.yml").write_text("depth: {folder: .., licence: MIT}"),
+            lambda folder: (folder / "controls.yml").write_text("depth: {folder: .., license: MIT}"),
             "inside this folder",
         ),
         (
@@ -280,7 +282,7 @@ def test_a_wrong_list_of_networks_says_where(
 
 def test_a_size_that_a_t2i_adapter_does_not_read_is_refused_in_words(studio: InferenceEngine) -> None:
     with pytest.raises(InvalidAdapterError, match="depth: width and height must be multiples of 16"):
-        answer(studio, control=[{**CANNY, "kind": "depth"}], width=72)
+        answer(studio, controls=[{**CANNY, "kind": "depth"}], width=72)
 
 
 def test_a_network_for_another_base_is_refused_when_it_is_wanted(
@@ -289,7 +291,7 @@ def test_a_network_for_another_base_is_refused_when_it_is_wanted(
     folder = shutil.copytree(networks, tmp_path / "networks")
     shutil.rmtree(folder / "depth")
     shutil.copytree(steering.controlnet("sd15", 1), folder / "depth")
-    (folder / "controls.yml").write_text("depth: {folder: depth, licence: MIT}")
+    (folder / "controls.yml").write_text("depth: {folder: depth, license: MIT}")
     studio = InferenceEngine.open(package, lora_dir=folder)
     with pytest.raises(InvalidAdapterError, match="depth: depth: it is for another base"):
-        answer(studio, control=[{**CANNY, "kind": "depth"}])
+        answer(studio, controls=[{**CANNY, "kind": "depth"}])

@@ -53,17 +53,22 @@ def drawn(studio: InferenceEngine, **fields: object) -> Image.Image:
 
 def test_a_request_gives_the_same_image_alone_and_among_others(studio: InferenceEngine) -> None:
     alone = drawn(studio)
-    first, second = studio.generate(GenerationRequest(prompt="smiling", preset="draft", seed=3, count=2))
+    first, second = studio.generate(GenerationRequest(prompt="smiling", preset="draft", seed=3, num_images=2))
     assert difference(alone, first.image) <= 3  # batches round differently
     assert difference(alone, second.image) > 30
     assert difference(second.image, drawn(studio, seed=4)) <= 3
 
 
 def test_what_is_asked_for_beats_the_preset(studio: InferenceEngine) -> None:
-    image = drawn(studio, width=96, height=64, steps=1, guidance=2.0)
+    image = drawn(studio, width=96, height=64, steps=1, guidance_scale=2.0)
     assert image.size == (96, 64)
     marks = image.info["text"]
-    assert (marks["steps"], marks["guidance"], marks["width"], marks["preset"]) == ("1", "2.0", "96", "draft")
+    assert (marks["steps"], marks["guidance_scale"], marks["width"], marks["preset"]) == (
+        "1",
+        "2.0",
+        "96",
+        "draft",
+    )
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -79,20 +84,26 @@ def test_every_sampler_draws_another_picture_than_the_base_s_own(
 
 
 def test_an_image_s_file_is_enough_to_draw_it_again(studio: InferenceEngine) -> None:
-    settings = {"steps": 2, "guidance": 2.5, "width": 72, "scheduler": "euler_a", "negative_prompt": "blürry"}
-    first = drawn(studio, **settings, adapters=[{"name": "valentina_moreau", "weight": 0.5}])
+    settings = {
+        "steps": 2,
+        "guidance_scale": 2.5,
+        "width": 72,
+        "scheduler": "euler_a",
+        "negative_prompt": "blürry",
+    }
+    first = drawn(studio, **settings, loras=[{"name": "valentina_moreau", "weight": 0.5}])
     (again,) = studio.generate(from_png_text(png.decode(png.encode(first)).info["text"]))
     assert difference(first, again.image) == 0
 
 
 def test_the_character_s_own_weight_can_be_changed(package: Path, studio: InferenceEngine) -> None:
     uses = [[{"name": "valentina_moreau", "weight": weight}] for weight in (1, 0.5, 0)]
-    own, half, none = (drawn(studio, adapters=each) for each in uses)
+    own, half, none = (drawn(studio, loras=each) for each in uses)
     assert difference(own, drawn(studio)) == 0
     assert difference(own, half) > 5
     without = InferenceEngine.open(package)
     without._pipe.unload_lora_weights()
-    bare = drawn(without, adapters=uses[-1])
+    bare = drawn(without, loras=uses[-1])
     assert difference(none, bare) == 0
     assert difference(own, bare) > 30
 
@@ -141,7 +152,7 @@ def test_a_safety_checker_refuses_what_the_filter_passes(
 
     monkeypatch.setattr(studio, "_checker", Checker())
     (one,) = studio.generate(GenerationRequest(prompt="smiling", steps=1))
-    assert (one.image, one.refused) == (None, "unsafe")
+    assert (one.image, one.blocked_reason) == (None, "unsafe")
 
 
 def test_compiled_blocks_draw_the_same(package: Path, studio: InferenceEngine) -> None:
@@ -150,7 +161,7 @@ def test_compiled_blocks_draw_the_same(package: Path, studio: InferenceEngine) -
     compiled = InferenceEngine.open(package, compile=True)
     for weight in (1.0, 0.5):
         use = {"name": "valentina_moreau", "weight": weight}
-        request = GenerationRequest(prompt="smiling", steps=2, seed=4, adapters=[use])  # type: ignore[list-item]
+        request = GenerationRequest(prompt="smiling", steps=2, seed=4, loras=[use])  # type: ignore[list-item]
         (one,), (other,) = compiled.generate(request), studio.generate(request)
         assert one.image is not None and other.image is not None
         difference = np.asarray(one.image).astype(int) - np.asarray(other.image).astype(int)
@@ -163,7 +174,7 @@ def test_mlflow_s_table_gets_a_row_for_a_row(studio: InferenceEngine) -> None:
     answer = Model(studio).predict(table)
     assert list(answer["preset"]) == ["standard", "draft"]
     assert answer["seed"][0] == 3
-    assert list(answer["refused"]) == ["", ""]
+    assert list(answer["blocked_reason"]) == ["", ""]
     image = png.decode(base64.b64decode(answer["image"][0]))
     assert image.size == (64, 64)
     assert "valentina_moreau" in image.info["text"]["prompt"]
@@ -189,7 +200,7 @@ def test_what_the_filter_refuses_is_not_given_out_nor_previewed(
     assert previews[1] is None
     answer = Model(studio).predict(pd.DataFrame({"prompt": ["smiling"], "preset": ["draft"]}))
     assert answer["image"][0] == ""
-    assert answer["refused"][0] == "exposed (score 0.90)"
+    assert answer["blocked_reason"][0] == "exposed (score 0.90)"
 
 
 def test_a_prompt_against_the_policy_is_refused(studio: InferenceEngine) -> None:

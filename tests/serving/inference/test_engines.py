@@ -57,10 +57,10 @@ def renderer(package: Path) -> InferenceEngine:
 def test_onnx_draws_what_torch_does_to_a_stated_tolerance(complete: Path) -> None:
     both = [InferenceEngine.open(complete, engine=engine) for engine in ("torch", "onnx")]
     for fields in (
-        {"seed": 1, "count": 3},
+        {"seed": 1, "num_images": 3},
         {"seed": 7, "scheduler": "euler_a", "width": 72, "height": 104},
-        {"seed": 8, "scheduler": "dpm++_2m_karras", "guidance": 4.0, "negative_prompt": "blurry"},
-        {"seed": 9, "scheduler": "ddim", "guidance": 1.0},
+        {"seed": 8, "scheduler": "dpm++_2m_karras", "guidance_scale": 4.0, "negative_prompt": "blurry"},
+        {"seed": 9, "scheduler": "ddim", "guidance_scale": 1.0},
         {"seed": 10, "prompt": f"{'a red dress, ' * 40}(smiling:1.3)"},
     ):
         asked = {"prompt": "smiling, beach background", **fields}
@@ -90,20 +90,20 @@ def test_a_package_without_an_export_says_how_to_get_one(package: Path) -> None:
 
 
 def test_what_is_merged_cannot_be_weighed_anew(package: Path) -> None:
-    half = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
+    half = GenerationRequest(prompt="smiling", loras=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
     with pytest.raises(
-        InvalidRequestError, match="adapters: the engine onnx supports only valentina_moreau at weight 1"
+        InvalidRequestError, match="loras: the engine onnx supports only valentina_moreau at weight 1"
     ):
         resolve_request(half, about(package), engine="onnx")
-    whole = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau"}])  # type: ignore[arg-type]
-    assert resolve_request(whole, about(package), engine="onnx").settings.adapters == (
+    whole = GenerationRequest(prompt="smiling", loras=[{"name": "valentina_moreau"}])  # type: ignore[arg-type]
+    assert resolve_request(whole, about(package), engine="onnx").settings.loras == (
         ("valentina_moreau", 1.0),
     )
 
 
 def test_an_order_accepted_for_torch_is_refused_by_an_engine_that_cannot(renderer: InferenceEngine) -> None:
-    half = GenerationRequest(prompt="smiling", adapters=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
-    with pytest.raises(InvalidRequestError, match="adapters"):
+    half = GenerationRequest(prompt="smiling", loras=[{"name": "valentina_moreau", "weight": 0.5}])  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequestError, match="loras"):
         renderer.draw([resolve_request(half, renderer.about)])
 
 

@@ -29,7 +29,7 @@ from valentina_pipeline.serving.inference.request import (
 from valentina_pipeline.serving.jobs.database import sqlite
 from valentina_pipeline.serving.jobs.store import JobStore
 
-STYLE = Adapter(file=Path("s.safetensors"), kind="style", licence="CC0-1.0", trigger="in oil", weight=0.6)
+STYLE = Adapter(file=Path("s.safetensors"), kind="style", license="CC0-1.0", trigger="in oil", weight=0.6)
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +58,12 @@ def test_the_trigger_is_put_in_where_it_is_absent(about: PackageInfo, prompt: st
 
 
 def test_a_request_of_a_prompt_alone_is_drawn_as_the_default_preset_says(about: PackageInfo) -> None:
-    order = resolve_request(GenerationRequest(prompt="at sea", count=3), about)
+    order = resolve_request(GenerationRequest(prompt="at sea", num_images=3), about)
     preset = about.presets["standard"]
     assert order.preset == "standard"
-    assert (order.settings.steps, order.settings.guidance) == (preset.steps, preset.guidance)
+    assert (order.settings.steps, order.settings.guidance_scale) == (preset.steps, preset.guidance_scale)
     assert (order.settings.width, order.settings.height) == (preset.size, preset.size)
-    assert order.settings.adapters == (("valentina_moreau", 1.0),)
+    assert order.settings.loras == (("valentina_moreau", 1.0),)
     assert order.seeds == tuple(range(order.seeds[0], order.seeds[0] + 3))
 
 
@@ -72,10 +72,10 @@ def test_without_a_seed_each_request_gets_another(about: PackageInfo) -> None:
 
 
 def test_adapters_bring_their_trigger_and_their_recommended_weight(about: PackageInfo) -> None:
-    request = GenerationRequest(prompt="at sea", adapters=({"name": "oil"},))
+    request = GenerationRequest(prompt="at sea", loras=({"name": "oil"},))
     order = resolve_request(request, about, {"oil": STYLE})
     assert order.prompt == "photo of a valentina_moreau woman, at sea, in oil"
-    assert order.settings.adapters == (("oil", 0.6), ("valentina_moreau", 1.0))
+    assert order.settings.loras == (("oil", 0.6), ("valentina_moreau", 1.0))
     said = resolve_request(request.model_copy(update={"prompt": "in oil, at sea"}), about, {"oil": STYLE})
     assert said.prompt.count("in oil") == 1
 
@@ -85,14 +85,14 @@ def test_adapters_bring_their_trigger_and_their_recommended_weight(about: Packag
     [
         ({"prompt": "a" * 4001}, "prompt: String should have at most 4000 characters"),
         ({"prompt": "a", "seed": -1}, "seed: Input should be greater than or equal to 0"),
-        ({"prompt": "a", "count": 65}, "count: Input should be less than or equal to 64"),
+        ({"prompt": "a", "num_images": 65}, "num_images: Input should be less than or equal to 64"),
         ({"prompt": "a", "size": 64}, "size: Extra inputs are not permitted"),
         ({"prompt": "a", "height": 4096}, "height: Input should be less than or equal to 2048"),
-        ({"prompt": "a", "guidance": float("nan")}, "guidance: Input should be"),
+        ({"prompt": "a", "guidance_scale": float("nan")}, "guidance_scale: Input should be"),
         ({"prompt": "a", "scheduler": "best"}, "scheduler: Input should be 'default', 'euler', "),
         (
-            {"prompt": "a", "adapters": [{"name": "x", "weight": 3}]},
-            "adapters.0.weight: Input should be less",
+            {"prompt": "a", "loras": [{"name": "x", "weight": 3}]},
+            "loras.0.weight: Input should be less",
         ),
     ],
 )
@@ -110,9 +110,9 @@ def test_a_field_out_of_range_is_named_with_what_it_may_be(fields: dict[str, obj
         ({"preset": "best"}, "preset: unknown preset 'best'; available: draft, high, standard, ultra"),
         ({"width": 1024, "height": 1024}, "width: width times height must be at most 128 x 128"),
         ({"scheduler": "lcm", "steps": 51}, "steps: must be at most 50 with lcm (got 51)"),
-        ({"seed": 2**63 - 1, "count": 2}, "seed: must be at most 2**63 - 2 for 2 images"),
-        ({"adapters": [{"name": "x"}]}, "adapters: unknown LoRA 'x'; available: oil, valentina_moreau"),
-        ({"adapters": [{"name": "oil"}, {"name": "oil"}]}, "adapters: the same LoRA is named twice"),
+        ({"seed": 2**63 - 1, "num_images": 2}, "seed: must be at most 2**63 - 2 for 2 images"),
+        ({"loras": [{"name": "x"}]}, "loras: unknown LoRA 'x'; available: oil, valentina_moreau"),
+        ({"loras": [{"name": "oil"}, {"name": "oil"}]}, "loras: the same LoRA is named twice"),
     ],
 )
 def test_what_this_package_cannot_do_is_named_too(
@@ -140,25 +140,32 @@ def test_a_scene_brings_its_adapters_unless_another_weight_is_asked_for(
 ) -> None:
     shelf = {"oil": STYLE.model_copy(update={"scenes": (named,)}), "other": STYLE}
     order = resolve_request(GenerationRequest(scene="beach_day"), about, shelf)
-    assert order.settings.adapters == (("oil", 0.6), (about.trigger, 1.0))
+    assert order.settings.loras == (("oil", 0.6), (about.trigger, 1.0))
     assert order.prompt.endswith("soft light, in oil")
-    assert resolve_request(GenerationRequest(scene="portrait"), about, shelf).settings.adapters == (
+    assert resolve_request(GenerationRequest(scene="portrait"), about, shelf).settings.loras == (
         (about.trigger, 1.0),
     )
     none = resolve_request(
-        GenerationRequest(scene="beach_day", adapters=({"name": "oil", "weight": 0},)), about, shelf
+        GenerationRequest(scene="beach_day", loras=({"name": "oil", "weight": 0},)), about, shelf
     )
-    assert none.settings.adapters[0] == ("oil", 0.0)
+    assert none.settings.loras[0] == ("oil", 0.0)
     assert "oil" not in none.prompt
     drawn_by_onnx = resolve_request(
         GenerationRequest(scene="beach_day"), about, shelf, "onnx"
     )  # which has no other LoRA
-    assert drawn_by_onnx.settings.adapters == ((about.trigger, 1.0),)
+    assert drawn_by_onnx.settings.loras == ((about.trigger, 1.0),)
 
 
 def test_the_request_of_an_order_is_settled_to_the_same_order(about: PackageInfo) -> None:
-    fields = {"prompt": "at sea", "scene": "cover", "count": 2, "steps": 3, "width": 72, "scheduler": "ddim"}
-    order = resolve_request(parse_request({**fields, "adapters": [{"name": "oil"}]}), about, {"oil": STYLE})
+    fields = {
+        "prompt": "at sea",
+        "scene": "cover",
+        "num_images": 2,
+        "steps": 3,
+        "width": 72,
+        "scheduler": "ddim",
+    }
+    order = resolve_request(parse_request({**fields, "loras": [{"name": "oil"}]}), about, {"oil": STYLE})
     assert resolve_request(again(order), about, {"oil": STYLE}) == order
 
 
@@ -202,10 +209,10 @@ REQUESTS = st.fixed_dictionaries(
         "prompt": st.one_of(st.text(max_size=40), st.text("at sea, ", max_size=2000)),
         "negative_prompt": st.text(max_size=40),
         "scene": st.sampled_from(["", "beach_day", "cover"]),
-        "adapters": st.lists(st.sampled_from([*SHELF, "valentina_moreau"]), unique=True, max_size=13).map(
+        "loras": st.lists(st.sampled_from([*SHELF, "valentina_moreau"]), unique=True, max_size=13).map(
             lambda names: [{"name": name, "weight": 0.5} for name in names]
         ),
-        "count": st.integers(1, 64),
+        "num_images": st.integers(1, 64),
         "seed": st.integers(0, 2**63 - 1),
     }
 )
@@ -215,8 +222,8 @@ REQUESTS = st.fixed_dictionaries(
     "fields",
     [
         {"prompt": "x" * 2000},
-        {"prompt": "at sea", "adapters": [{"name": name} for name in [*SHELF][:8]]},
-        {"prompt": "x" * 2000, "scene": "beach_day", "adapters": [{"name": name} for name in [*SHELF][4:]]},
+        {"prompt": "at sea", "loras": [{"name": name} for name in [*SHELF][:8]]},
+        {"prompt": "x" * 2000, "scene": "beach_day", "loras": [{"name": name} for name in [*SHELF][4:]]},
     ],
 )
 def test_long_prompts_and_many_loras_are_shown_and_asked_for_again(
@@ -240,7 +247,9 @@ def test_every_accepted_request_is_stored_shown_and_recalled(
     shown = GenerationRequest.model_validate_json(again(job.order).model_dump_json())
     assert resolve_request(shown, about, SHELF) == order
     one, drawn = One(order.prompt, order.seeds[-1], order.negative_prompt), vars(order.settings)
-    marks = {name: drawn[name] for name in ("steps", "guidance", "width", "height", "scheduler", "adapters")}
+    marks = {
+        name: drawn[name] for name in ("steps", "guidance_scale", "width", "height", "scheduler", "loras")
+    }
     image = add_provenance(
         Image.new("RGB", (8, 8)), {**request_metadata(one), **marks, "preset": order.preset}
     )
@@ -274,7 +283,7 @@ def test_a_trigger_that_is_a_word_is_not_taken_for_present_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    ("prompt", "words", "adapters"),
+    ("prompt", "words", "loras"),
     [
         ("smiling, <lora:valentina_moreau:0.2>", "smiling", (("valentina_moreau", 0.2),)),
         ("<lora:oil> smiling", "smiling", (("oil", 0.6), ("valentina_moreau", 1.0))),
@@ -282,11 +291,11 @@ def test_a_trigger_that_is_a_word_is_not_taken_for_present_in_a_sentence(
     ],
 )
 def test_a_lora_that_a_prompt_names_is_an_adapter(
-    about: PackageInfo, prompt: str, words: str, adapters: tuple[tuple[str, float], ...]
+    about: PackageInfo, prompt: str, words: str, loras: tuple[tuple[str, float], ...]
 ) -> None:
     order = resolve_request(GenerationRequest(prompt=prompt), about, {"oil": STYLE})
     assert order.prompt.removesuffix(", in oil") == f"photo of a valentina_moreau woman, {words}"
-    assert order.settings.adapters == adapters
+    assert order.settings.loras == loras
     assert resolve_request(again(order), about, {"oil": STYLE}) == order
 
 

@@ -13,7 +13,7 @@ from valentina_pipeline.serving.jobs.quality_monitor import WINDOW, QualityMonit
 @pytest.fixture(scope="module")
 def about(package: Path) -> PackageInfo:
     about = read(package)
-    return replace(about, identity=replace(about.identity, gate=0.7, face_found=0.9))
+    return replace(about, identity=replace(about.identity, gate=0.7, face_detection_rate=0.9))
 
 
 def orders(about: PackageInfo, count: int) -> list[ResolvedRequest]:
@@ -57,6 +57,6 @@ def test_only_the_last_images_count(about: PackageInfo) -> None:
 
 def test_other_adapters_and_other_weights_do_not_count(about: PackageInfo) -> None:
     watch = QualityMonitor(about)
-    weak = GenerationRequest(prompt="a", adapters=({"name": about.trigger, "weight": 0.5},))
+    weak = GenerationRequest(prompt="a", loras=({"name": about.trigger, "weight": 0.5},))
     watch.add(resolve_request(weak, about), [0.1])
     assert watch.identity is None

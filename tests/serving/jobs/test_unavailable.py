@@ -71,7 +71,7 @@ def test_trouble_with_the_disk_is_a_503_until_it_is_over(package: Path, tmp_path
     )
     desk.trouble = "images cannot be written"
     assert api.post("/v1/generations", json={"prompt": "at sea"}).status_code == 503
-    assert api.get("/readyz").json() == {"status": "not ready", "why": "images cannot be written"}
+    assert api.get("/readyz").json() == {"status": "not ready", "reason": "images cannot be written"}
     desk.trouble = ""
     assert api.get("/readyz").status_code == 200
     assert api.post("/v1/generations", json={"prompt": "at sea"}).status_code == 202

@@ -91,7 +91,7 @@ def generate_images(
         selected = [requests[row] for row in rows]
         latents = _denoise(pipe, selected, steps, guidance, (width, height), on_step, start)
         for row, request, image in zip(rows, selected, decode_latents(pipe.vae, latents), strict=True):
-            settings = {"steps": steps, "guidance": guidance}
+            settings = {"steps": steps, "guidance_scale": guidance}
             final = composite(image, start) if start else image
             images[row] = add_provenance(
                 final, {**request_metadata(request), **settings, **(provenance or {})}

@@ -57,7 +57,7 @@ class WaitingJobs:
         }
         return {
             "progress": done / total if total else 0.0,
-            "eta_relative": (now.seconds_left if now else None) or 0.0,
+            "eta_relative": (now.eta_seconds if now else None) or 0.0,
             "state": state,
             "current_image": preview,
             "textinfo": None,
@@ -239,7 +239,7 @@ def _info(job: Job, server: GenerationService, body: fields.Txt2Img, warnings: l
         "width": settings.width,
         "height": settings.height,
         "sampler_name": fields.name_of(settings.scheduler),
-        "cfg_scale": settings.guidance,
+        "cfg_scale": settings.guidance_scale,
         "steps": settings.steps,
         "batch_size": body.batch_size,
         "restore_faces": False,

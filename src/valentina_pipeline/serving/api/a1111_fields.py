@@ -31,8 +31,8 @@ SCHEDULERS = {"automatic": "Automatic", "uniform": "Uniform", "karras": "Karras"
 """A1111's scheduler -> its label; all samplers use uniform steps except the Karras ones."""
 
 NAMES = {
-    "count": "batch_size", "guidance": "cfg_scale", "image": "init_images", "strength": "denoising_strength",
-    "scheduler": "sampler_name", "scene": "styles", "adapters": "prompt",
+    "num_images": "batch_size", "guidance_scale": "cfg_scale", "image": "init_images",
+    "strength": "denoising_strength", "scheduler": "sampler_name", "scene": "styles", "loras": "prompt",
 }  # fmt: skip
 """Our field -> A1111's field."""
 
@@ -218,18 +218,18 @@ def parse_request(body: Txt2Img, about: PackageInfo) -> tuple[GenerationRequest,
         "scene": body.styles[0] if body.styles else None,
         "seed": None if body.seed < 0 else body.seed,
         "steps": body.steps,
-        "guidance": body.cfg_scale,
+        "guidance_scale": body.cfg_scale,
         "width": body.width,
         "height": body.height,
         "scheduler": ours,
-        "count": body.batch_size * body.n_iter,
+        "num_images": body.batch_size * body.n_iter,
     }
     return translate({**values, **given}, names(body)), warnings
 
 
 def names(body: Txt2Img) -> dict[str, str]:
     """Return our field -> the request's field, where they differ."""
-    several = {"count": "n_iter"} if body.n_iter > body.batch_size else {}
+    several = {"num_images": "n_iter"} if body.n_iter > body.batch_size else {}
     older = {"scheduler": "sampler_index"} if body.sampler_index and not body.sampler_name else {}
     return {**NAMES, **several, **older}
 
@@ -240,7 +240,7 @@ def infotext(order: Any, seed: int, about: PackageInfo) -> str:
     negative = f"\nNegative prompt: {order.negative_prompt}" if order.negative_prompt else ""
     return (
         f"{order.prompt}{negative}\nSteps: {settings.steps}, Sampler: {name_of(settings.scheduler)}, "
-        f"CFG scale: {settings.guidance:g}, Seed: {seed}, Size: {settings.width}x{settings.height}, "
+        f"CFG scale: {settings.guidance_scale:g}, Seed: {seed}, Size: {settings.width}x{settings.height}, "
         f"Model hash: {about.base_hash[:10]}, Model: {about.trigger}"
     )
 

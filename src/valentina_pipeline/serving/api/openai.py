@@ -27,8 +27,8 @@ QUALITY = {
 """OpenAI's quality -> preset."""
 
 NAMES = {
-    "count": "n", "width": "size", "height": "size", "preset": "quality", "strength": "image",
-    "adapters": "prompt",
+    "num_images": "n", "width": "size", "height": "size", "preset": "quality", "strength": "image",
+    "loras": "prompt",
 }  # fmt: skip
 """Our field -> OpenAI's field."""
 
@@ -191,7 +191,7 @@ def _to_request(body: Images, given: Mapping[str, Any]) -> Any:
     values = {
         "prompt": body.prompt,
         "negative_prompt": body.negative_prompt,
-        "count": body.n,
+        "num_images": body.n,
         "seed": body.seed,
     }
     return translate({**values, "preset": QUALITY.get(body.quality, ""), **size, **given}, NAMES)

@@ -151,7 +151,7 @@ def add_verification(app: FastAPI, server: GenerationService, owner: Caller) -> 
     """Add the call that looks for provenance marks in an image."""
     Owner = Annotated[str, Depends(owner)]
 
-    @app.post("/v1/verify", tags=["what there is"], max_body_size=LARGEST_PICTURE)
+    @app.post("/v1/verify", tags=["provenance"], max_body_size=LARGEST_PICTURE)
     async def verify(body: VerifyRequest, owner: Owner) -> VerifyResponse:
         """Return the provenance marks that a file still has, and the request that generated it."""
         return await asyncio.to_thread(_verify, server.decoders, owner, body.image)
@@ -161,7 +161,7 @@ def add_discovery(app: FastAPI, server: GenerationService, owner: Caller) -> Non
     """Add the calls that list the character, the scenes and the LoRAs."""
     Owner = Annotated[str, Depends(owner)]
 
-    @app.get("/v1/characters", tags=["what there is"])
+    @app.get("/v1/characters", tags=["discovery"])
     def characters(owner: Owner) -> list[dict[str, Any]]:
         """Return the character of the package."""
         about = server.about
@@ -178,13 +178,13 @@ def add_discovery(app: FastAPI, server: GenerationService, owner: Caller) -> Non
             }
         ]
 
-    @app.get("/v1/scenes", tags=["what there is"])
+    @app.get("/v1/scenes", tags=["discovery"])
     def scenes(owner: Owner) -> list[dict[str, str]]:
         """List the scenes of the library."""
         return [{"name": name, **vars(scene)} for name, scene in server.about.scenes.items()]
 
-    @app.get("/v1/adapters", tags=["what there is"])
-    def adapters(owner: Owner) -> list[dict[str, Any]]:
+    @app.get("/v1/loras", tags=["discovery"])
+    def loras(owner: Owner) -> list[dict[str, Any]]:
         """List the LoRAs besides the character's."""
         return [
             {"name": name, **adapter.model_dump(exclude={"file"})} for name, adapter in server.shelf.items()
@@ -195,7 +195,7 @@ def add_capabilities(app: FastAPI, server: GenerationService, owner: Caller) -> 
     """Add the call that says which requests the server can serve."""
     Owner = Annotated[str, Depends(owner)]
 
-    @app.get("/v1/capabilities", tags=["what there is"])
+    @app.get("/v1/capabilities", tags=["discovery"])
     def capabilities(owner: Owner) -> dict[str, Any]:
         """Return the presets, the bounds of each request field, and the engine."""
         about = server.about
@@ -204,7 +204,7 @@ def add_capabilities(app: FastAPI, server: GenerationService, owner: Caller) -> 
             "default_preset": about.default_preset,
             "request": GenerationRequest.model_json_schema(),
             "controls": sorted(server.controls),
-            "most_pixels": 4 * about.base.resolution**2,
+            "max_pixels": 4 * about.base.resolution**2,
             "device": server.desk.ready,
             "engine": server.desk.engine,
             "memory": server.desk.memory,
@@ -226,7 +226,7 @@ def add_operation(app: FastAPI, server: GenerationService) -> None:
             state = {"status": "ready", "device": server.desk.ready, "engine": server.desk.engine}
             return {**state, "note": server.desk.note} if server.desk.note else state
         answer.status_code = 503
-        return {"status": "not ready", "why": without_folders(server.desk.trouble or server.desk.broken)}
+        return {"status": "not ready", "reason": without_folders(server.desk.trouble or server.desk.broken)}
 
     @app.get("/metrics", response_class=PlainTextResponse, tags=["operation"])
     def metrics() -> Response:

@@ -56,7 +56,7 @@ class Picture(BaseModel):
     seed: int
     url: str | None = Field(description="URL of the PNG file; null where the filter blocked the image")
     base64: str | None = Field(default=None, description="the PNG file, if requested")
-    refused: str = Field(description="reason why the image was blocked, or empty")
+    blocked_reason: str = Field(description="reason why the image was blocked, or empty")
     engine: Engine = Field(description="engine of the image; renderer uses no network and no LoRA")
     identity: float | None = Field(
         description="similarity of the face to the character's portraits, -1 to 1; null: no face"
@@ -71,8 +71,8 @@ class Status(BaseModel):
     position: int | None = Field(description="number of jobs before it, while it is queued")
     step: int = Field(description="steps done over all its batches; other jobs run between them")
     steps: int
-    seconds_left: float | None
-    accepted: float = Field(description="seconds since 1970")
+    eta_seconds: float | None
+    created_at: float = Field(description="seconds since 1970")
     request: GenerationRequest = Field(description="as resolved; sent again, it generates the same images")
     images: list[Picture]
     warnings: list[str] = Field(description="parts of the request that had no effect, a sentence each")
@@ -134,7 +134,7 @@ class GenerationService:
         """
         check_rights(self.about, self._root)
         quota = self.gate.images_per_day(owner)
-        self.desk.jobs.refuse_beyond(owner, request.count, quota)  # before images are decoded
+        self.desk.jobs.refuse_beyond(owner, request.num_images, quota)  # before images are decoded
         fitted = functools.partial(self.decoders.run, owner, "image", fit)
         order = resolve_request(request, self.about, self.shelf, self.engine, self.controls, fitted)
         job = self.desk.submit(owner, order, quota)
@@ -154,15 +154,15 @@ class GenerationService:
             position=position,
             step=done,
             steps=total,
-            seconds_left=progress.seconds_left if progress else None,
-            accepted=job.accepted,
+            eta_seconds=progress.eta_seconds if progress else None,
+            created_at=job.accepted,
             request=again(job.order),
             images=[
                 Picture(
                     seed=image.seed,
                     url=f"/v1/jobs/{job.id}/images/{image.seed}.png" if image.file else None,
                     base64=self.image_base64(image) if embed and image.file else None,
-                    refused=image.refused,
+                    blocked_reason=image.blocked_reason,
                     engine=image.engine,
                     identity=image.identity,
                 )
@@ -223,7 +223,7 @@ class GenerationService:
                     status = await asyncio.to_thread(self.status, found)
                 except UnavailableError:  # as in `_poll`
                     continue
-                unchanged = last and last.model_copy(update={"seconds_left": status.seconds_left})
+                unchanged = last and last.model_copy(update={"eta_seconds": status.eta_seconds})
                 if status != unchanged:
                     last = status
                     yield "status", status

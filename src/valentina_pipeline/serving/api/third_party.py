@@ -92,7 +92,9 @@ async def generate_images(
     if job.state == "failed":
         raise HTTPException(500, without_folders(job.error))
     if not any(image.file for image in job.images):
-        reasons = "; ".join(sorted({image.refused for image in job.images})) or "the job was cancelled"
+        reasons = "; ".join(sorted({image.blocked_reason for image in job.images})) or "the job was cancelled"
         raise HTTPException(400, f"no image can be returned: {reasons}")
-    refused = [f"image of seed {image.seed}: {image.refused}" for image in job.images if image.refused]
+    refused = [
+        f"image of seed {image.seed}: {image.blocked_reason}" for image in job.images if image.blocked_reason
+    ]
     return job, [*refused, *sorted({warning for image in job.images for warning in image.warnings})]

@@ -36,10 +36,10 @@ from valentina_pipeline.serving.packages import open_package, signing_folder
 )
 @click.option("--preset", help="draft, standard, high or ultra; default: the package's default preset.")
 @click.option("--seed", type=int, help="Seed of the first image, by default 1; each next image adds 1.")
-@click.option("--num-images", "count", default=1, show_default=True, help="Number of images per prompt.")
+@click.option("--num-images", default=1, show_default=True, help="Number of images per prompt.")
 @click.option("--negative-prompt", help="What the image must not show.")
 @click.option("--steps", type=int, help="Sampler steps; overrides the preset.")
-@click.option("--guidance-scale", "guidance", type=float, help="Guidance scale; overrides the preset.")
+@click.option("--guidance-scale", type=float, help="Guidance scale; overrides the preset.")
 @click.option("--width", type=int, help="Pixels.")
 @click.option("--height", type=int, help="Pixels.")
 @click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="Sampler; overrides the preset.")
@@ -131,7 +131,7 @@ def generate(
         networks = read_controls(about, root, lora_dir)
         inputs = _input_images(image, mask, controls)
         options = {k: v for k, v in given.items() if v is not None}
-        common = {**_parameters_from(params_from, frozenset(inputs)), **options, **_adapters(uses), **inputs}
+        common = {**_parameters_from(params_from, frozenset(inputs)), **options, **_loras(uses), **inputs}
         rows = product(_as_fields(prompts, "prompt"), _as_fields(_expand_categories(scenes, about), "scene"))
         requests = [parse_request({**common, **prompt, **scene}) for prompt, scene in rows]
         # check all requests before the networks are loaded
@@ -144,7 +144,7 @@ def generate(
         raise click.ClickException(str(err)) from err
     for result in (result for row in results for result in row):
         if result.image is None:
-            click.echo(f"seed {result.seed}: not shown, {result.refused}", err=True)
+            click.echo(f"seed {result.seed}: not shown, {result.blocked_reason}", err=True)
         else:
             name = f"{about.trigger}-{_digest(result.order)}-{result.seed}"
             click.echo(save(result.image, output, name, signer))
@@ -152,7 +152,7 @@ def generate(
     if scores and about.identity:
         listed = " ".join(f"{score:.2f}" for score in scores)
         click.echo(f"identity: {listed}; at least {about.identity.gate:.2f} counts as a match", err=True)
-    if all(result.refused for row in results for result in row):
+    if all(result.blocked_reason for row in results for result in row):
         raise click.ClickException("every image was refused: try another prompt, seed or input image")
     if with_sheet:
         click.echo(save(_contact_sheet(results), output, f"{about.trigger}-sheet-{_digest(*orders)}", signer))
@@ -205,7 +205,7 @@ def _contact_sheet(results: "list[list[GenerationResult]]") -> "Image":
     images = [result.image or Image.new("RGB", (8, 8), "white") for result in flat]
     scenes = [result.order.prompt.partition(", ")[2] or result.order.prompt for result in flat]
     labels = [
-        f"seed {result.seed}{', not shown' if result.refused else ''}\n{scene}"
+        f"seed {result.seed}{', not shown' if result.blocked_reason else ''}\n{scene}"
         for result, scene in zip(flat, scenes, strict=True)
     ]
     page = contact_sheet(images, labels, columns=len(results[0]), cell=256)
@@ -251,7 +251,7 @@ def _input_images(image: Path | None, mask: Path | None, controls: tuple[str, ..
         name: _base64(file) for name, file in (("image", image), ("mask", mask)) if file
     }
     if controls:
-        fields["control"] = [_control(text) for text in controls]
+        fields["controls"] = [_control(text) for text in controls]
     return fields
 
 
@@ -276,8 +276,8 @@ def _base64(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
 
 
-def _adapters(uses: tuple[str, ...]) -> dict[str, Any]:
-    """Return the field `adapters` for NAME or NAME:WEIGHT texts, or no field without texts."""
+def _loras(uses: tuple[str, ...]) -> dict[str, Any]:
+    """Return the field `loras` for NAME or NAME:WEIGHT texts, or no field without texts."""
     split = [use.partition(":") for use in uses]
-    adapters = [{"name": name, "weight": weight or None} for name, _, weight in split]
-    return {"adapters": adapters} if adapters else {}
+    loras = [{"name": name, "weight": weight or None} for name, _, weight in split]
+    return {"loras": loras} if loras else {}

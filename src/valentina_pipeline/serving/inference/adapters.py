@@ -38,7 +38,7 @@ class Adapter(Strict):
     kind: Literal["background", "pose", "expression", "style"] = Field(
         description="a character needs its own package, because of its rights"
     )
-    licence: str = Field(min_length=1, description="license of the file")
+    license: str = Field(min_length=1, description="license of the file")
     trigger: str = Field(default="", max_length=100, description="the word that activates it")
     weight: float = Field(default=1.0, ge=-2, le=2, description="the recommended weight")
     scenes: tuple[str, ...] = Field(default=(), description="scenes or categories of scenes that use it")
@@ -71,7 +71,7 @@ def entries(listing: Path) -> Mapping[object, object]:
 
     if not listing.is_file():
         raise InvalidAdapterError(
-            f"{listing} is missing: it must list each network with file, kind and licence"
+            f"{listing} is missing: it must list each network with file, kind and license"
         )
     try:
         loaded = yaml.safe_load(listing.read_text("utf-8")) or {}

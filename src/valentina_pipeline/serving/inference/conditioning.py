@@ -51,7 +51,7 @@ def check_input_images(
     is_canny = [control.kind == "canny" for control in inputs.controls]  # edges carry no face over
     checks = [("image", inputs.image, True)] if inputs.image else []
     checks += [
-        (f"control.{place}.image", control.picture, not is_canny[place])
+        (f"controls.{place}.image", control.image_sha256, not is_canny[place])
         for place, control in enumerate(inputs.controls)
     ]
     for field, name, check_face in checks:
@@ -108,14 +108,16 @@ class ControlModels:
             self._load(control.kind)
             # T2I-Adapters start with a pixel unshuffle by this factor; ControlNets have no factor
             factor = getattr(self._loaded[control.kind], "downscale_factor", 1)
-            if any(side % factor for side in pictures[control.picture].size):
+            if any(side % factor for side in pictures[control.image_sha256].size):
                 raise InvalidAdapterError(f"{control.kind}: width and height must be multiples of {factor}")
         while len(self._loaded) > max(MAX_LOADED_NETWORKS, len(set(kinds))):
             oldest, _ = self._loaded.popitem(last=False)
             logger.info("unloaded the control network for %s", oldest)
         return [
             Control(
-                self._loaded[control.kind], _preprocess(control, pictures[control.picture]), control.scale
+                self._loaded[control.kind],
+                _preprocess(control, pictures[control.image_sha256]),
+                control.scale,
             )
             for control in inputs.controls
         ]

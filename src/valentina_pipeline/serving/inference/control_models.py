@@ -18,7 +18,7 @@ class Network(Strict):
 
     folder: Path = Field(description="in diffusers' layout, inside the folder of the list; safetensors only")
     network: Architecture = "controlnet"
-    licence: str = Field(min_length=1, description="license of the weights")
+    license: str = Field(min_length=1, description="license of the weights")
     scale: float = Field(default=1.0, ge=0, le=2, description="the recommended scale")
 
 
@@ -36,7 +36,7 @@ def read_controls(about: PackageInfo, root: Path, folder: Path | None = None) ->
     bundled = {
         kind: Network(
             folder=about.folder / "controls" / kind if about.base.embed else root / path,
-            licence=about.base.licence,
+            license=about.base.licence,
         )
         for kind, path in about.base.controls.items()
     }

@@ -54,7 +54,7 @@ class GenerationResult:
         image: watermarked; None where a check refused it.
         order: the resolved request.
         seed: the image's seed.
-        refused: the reason where there is no image, else "".
+        blocked_reason: the reason where there is no image, else "".
         identity: cosine similarity of the face to the character's portraits, -1 to 1; None without a face,
             an image or the networks that measure it.
         warnings: a sentence for each part of the request that had no effect.
@@ -63,7 +63,7 @@ class GenerationResult:
     image: "Image.Image | None"
     order: ResolvedRequest
     seed: int
-    refused: str
+    blocked_reason: str
     identity: float | None
     warnings: tuple[str, ...] = ()
 
@@ -257,7 +257,7 @@ class InferenceEngine:
             "width": settings.width,
             "height": settings.height,
             "scheduler": settings.scheduler,
-            "adapters": settings.adapters,
+            "loras": settings.loras,
             **({} if self.engine == "torch" else {"engine": self.engine}),
             **settings.inputs.marks(),
         }
@@ -270,12 +270,12 @@ class InferenceEngine:
         refuse_beyond(settings, self.about, self.engine)
         with self._lock:  # sampler and adapters are state of the shared pipeline
             if self.engine == "renderer":
-                sampling = {"steps": settings.steps, "guidance": settings.guidance}
+                sampling = {"steps": settings.steps, "guidance_scale": settings.guidance_scale}
                 images = self._renderer.draw(specs, size, {**sampling, **metadata})
             else:
                 controls = []
                 if self.engine == "torch":
-                    self._lora_stack.compose(settings.adapters)
+                    self._lora_stack.compose(settings.loras)
                     controls = self._control_models.controls(settings.inputs, pictures)
                 self._pipe.scheduler = _scheduler(settings.scheduler, self._base_scheduler)
                 with apply_controls(self._pipe.unet, controls):
@@ -283,7 +283,7 @@ class InferenceEngine:
                         self._pipe,
                         specs,
                         settings.steps,
-                        settings.guidance,
+                        settings.guidance_scale,
                         size,
                         batch_size(settings),
                         metadata,

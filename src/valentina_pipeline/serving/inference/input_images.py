@@ -48,12 +48,12 @@ class Steer(Strict):
 
 @dataclass(frozen=True)
 class Control:
-    """A resolved `Steer`; `picture` is the sha256 of its PNG file."""
+    """A resolved `Steer`; `image_sha256` is the hash of its PNG file."""
 
     kind: str
     scale: float
     preprocess: bool
-    picture: str
+    image_sha256: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Inputs:
         if self.mask:
             metadata["mask_sha256"] = self.mask
         if self.controls:
-            metadata["control"] = [asdict(control) for control in self.controls]
+            metadata["controls"] = [asdict(control) for control in self.controls]
         return metadata
 
 
@@ -117,9 +117,9 @@ def missing(texts: Mapping[str, str], given: frozenset[str]) -> tuple[str, str] 
     for field in ("image", "mask"):
         if f"{field}_sha256" in texts and field not in given:
             return field, f"sha256 {texts[f'{field}_sha256'][:12]}"
-    if "control" in texts and "control" not in given:
-        controls = [f"{c['kind']}, sha256 {c['picture'][:12]}" for c in json.loads(texts["control"])]
-        return "control", "; ".join(controls)
+    if "controls" in texts and "controls" not in given:
+        controls = [f"{c['kind']}, sha256 {c['image_sha256'][:12]}" for c in json.loads(texts["controls"])]
+        return "controls", "; ".join(controls)
     return None
 
 

@@ -45,7 +45,7 @@ class Preset:
     """Generation preset; `size` is width and height in pixels."""
 
     steps: int
-    guidance: float
+    guidance_scale: float
     size: int
     scheduler: str
 
@@ -58,13 +58,13 @@ class Identity:
         mean: the mean identity vector of the held-out portraits.
         ceiling: the mean similarity of the character's portraits to it.
         gate: the lowest similarity that counts as the character.
-        face_found: the share of images that must show a face.
+        face_detection_rate: the share of images that must show a face.
     """
 
     mean: tuple[float, ...]
     ceiling: float
     gate: float
-    face_found: float
+    face_detection_rate: float
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,10 @@ def read(folder: Path, root: Path | None = None) -> PackageInfo:
             identity=None
             if identity == UNMEASURED
             else Identity(
-                tuple(identity["mean"]), identity["ceiling"], identity["gate"], identity["face_found"]
+                tuple(identity["mean"]),
+                identity["ceiling"],
+                identity["gate"],
+                identity["face_detection_rate"],
             ),
         )
     except (FileNotFoundError, KeyError, TypeError, ValueError) as err:

@@ -26,7 +26,7 @@ class Model:
             params: not used.
 
         Returns:
-            One row per image: image (PNG as base64, "" if refused), prompt, seed, preset, refused (the
+            One row per image: image (PNG as base64, "" if blocked), prompt, seed, preset, blocked_reason (the
             reason, else ""), identity (see `GenerationResult`).
 
         Raises:
@@ -44,7 +44,7 @@ class Model:
                 "prompt": r.order.prompt,
                 "seed": r.seed,
                 "preset": r.order.preset,
-                "refused": r.refused,
+                "blocked_reason": r.blocked_reason,
                 "identity": r.identity,
             }
             for order_results in self._engine.draw(orders)

@@ -56,7 +56,7 @@ MAX_IMAGES = 64
 MAX_PROMPT_CHARS = 4000
 """Limit with triggers and the scene's words; the text encoders read all of the prompt."""
 
-MAX_ADAPTERS = 16
+MAX_LORAS = 16
 """Limit of one request, including the LoRAs of the character and of the scene."""
 
 MAX_LCM_STEPS = 50
@@ -72,9 +72,9 @@ Fitter = Callable[[Sequence[Given], tuple[int, int]], list[bytes]]
 
 
 class LoraUse(Strict):
-    """An adapter of the server to use for this request."""
+    """A LoRA of the server to use for this request."""
 
-    name: str = Field(max_length=200, description="one of /v1/adapters, or the character's own trigger")
+    name: str = Field(max_length=200, description="one of /v1/loras, or the character's own trigger")
     weight: float | None = Field(default=None, ge=-2, le=2, description="null: the recommended weight")
 
 
@@ -93,17 +93,17 @@ class GenerationRequest(Strict):
     seed: int | None = Field(
         default=None, ge=0, lt=2**63, description="seed of the first image; later ones add 1; null: random"
     )
-    count: int = Field(default=1, ge=1, le=MAX_IMAGES, description="number of images")
+    num_images: int = Field(default=1, ge=1, le=MAX_IMAGES, description="number of images")
     preset: str = Field(default="", max_length=100, description="a preset of the package; empty: its default")
     steps: int | None = Field(default=None, ge=1, le=150, description="sampler steps")
-    guidance: float | None = Field(
+    guidance_scale: float | None = Field(
         default=None, ge=0, le=30, description="scale of classifier-free guidance; 1 or less turns it off"
     )
     width: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     scheduler: Scheduler | None = Field(default=None, description="the sampler")
-    adapters: tuple[LoraUse, ...] = Field(
-        default=(), max_length=MAX_ADAPTERS, description="LoRAs, including the character's and the scene's"
+    loras: tuple[LoraUse, ...] = Field(
+        default=(), max_length=MAX_LORAS, description="LoRAs, including the character's and the scene's"
     )
     image: str | None = Field(
         default=None,
@@ -115,7 +115,7 @@ class GenerationRequest(Strict):
     mask: str | None = Field(
         default=None, description="base64, as large as `image`: white is regenerated, black is kept"
     )
-    control: tuple[Steer, ...] = Field(default=(), max_length=4, description="control images")
+    controls: tuple[Steer, ...] = Field(default=(), max_length=4, description="control images")
 
 
 @dataclass(frozen=True)
@@ -124,20 +124,20 @@ class Settings:
 
     Attributes:
         steps: sampler steps.
-        guidance: scale of classifier-free guidance.
+        guidance_scale: scale of classifier-free guidance.
         width: pixels.
         height: pixels.
         scheduler: a `Scheduler`.
-        adapters: (name, weight) of each LoRA, the character's own included, sorted.
+        loras: (name, weight) of each LoRA, the character's own included, sorted.
         inputs: the input images and how they are used.
     """
 
     steps: int
-    guidance: float
+    guidance_scale: float
     width: int
     height: int
     scheduler: str
-    adapters: tuple[tuple[str, float], ...]
+    loras: tuple[tuple[str, float], ...]
     inputs: Inputs = field(default_factory=Inputs)
 
     @property
@@ -216,11 +216,11 @@ def resolve_request(
     weights = _lora_weights(request, about, shelf or {}, engine, prompt_loras)
     settings = Settings(
         steps=preset.steps if request.steps is None else request.steps,
-        guidance=preset.guidance if request.guidance is None else request.guidance,
+        guidance_scale=preset.guidance_scale if request.guidance_scale is None else request.guidance_scale,
         width=request.width or preset.size,
         height=request.height or preset.size,
         scheduler=request.scheduler or preset.scheduler,
-        adapters=tuple(sorted(weights.items())),
+        loras=tuple(sorted(weights.items())),
     )
     refuse_beyond(settings, about, engine)
     if settings.scheduler not in get_args(Scheduler):
@@ -232,9 +232,9 @@ def resolve_request(
         side = math.isqrt(max_pixels)
         raise InvalidRequestError("width", f"width times height must be at most {side} x {side}")
     first = secrets.randbelow(NUM_RANDOM_SEEDS) if request.seed is None else request.seed
-    if first + request.count > 2**63:
+    if first + request.num_images > 2**63:
         raise InvalidRequestError(
-            "seed", f"must be at most 2**63 - {request.count} for {request.count} images"
+            "seed", f"must be at most 2**63 - {request.num_images} for {request.num_images} images"
         )
     inputs, pictures = _resolve_inputs(request, settings, controls or {}, fitted)
     order = ResolvedRequest(
@@ -242,7 +242,7 @@ def resolve_request(
             about.subject(prompt), (shelf[n].trigger for n in weights if shelf and n in shelf and weights[n])
         ),
         negative_prompt=request.negative_prompt.strip(),
-        seeds=tuple(range(first, first + request.count)),
+        seeds=tuple(range(first, first + request.num_images)),
         preset=request.preset or about.default_preset,
         settings=replace(settings, inputs=inputs),
         pictures=pictures,
@@ -268,12 +268,12 @@ def refuse_beyond(settings: Settings, about: PackageInfo, engine: Engine) -> Non
     """Raise InvalidRequestError where the engine does not support the settings; torch supports all."""
     if engine == "torch":
         return
-    if any(use != (about.trigger, 1.0) for use in settings.adapters):
+    if any(use != (about.trigger, 1.0) for use in settings.loras):
         raise InvalidRequestError(
-            "adapters",
+            "loras",
             f"the engine {engine} supports only {about.trigger} at weight 1: use the engine torch",
         )
-    for name, value in (("image", settings.inputs.image), ("control", settings.inputs.controls)):
+    for name, value in (("image", settings.inputs.image), ("controls", settings.inputs.controls)):
         if value:
             raise InvalidRequestError(name, f"the engine {engine} takes no input images: use torch")
 
@@ -308,13 +308,13 @@ def _resolve_inputs(
         uploads.append(_decode_upload("image", request.image))
     if request.mask is not None:
         uploads.append(_decode_upload("mask", request.mask)._replace(mode="L"))
-    for place, control in enumerate(request.control):
+    for place, control in enumerate(request.controls):
         if control.kind not in networks:
             available = ", ".join(sorted(networks)) or "none"
             raise InvalidRequestError(
-                f"control.{place}.kind", f"no control network for {control.kind!r}; available: {available}"
+                f"controls.{place}.kind", f"no control network for {control.kind!r}; available: {available}"
             )
-        uploads.append(_decode_upload(f"control.{place}.image", control.image))
+        uploads.append(_decode_upload(f"controls.{place}.image", control.image))
     try:
         resized = fitted(uploads, (settings.width, settings.height)) if uploads else []
     except UnsuitableImageError as err:
@@ -322,9 +322,9 @@ def _resolve_inputs(
     files = {sha256(content): content for content in resized}
     names = {upload.field: sha256(content) for upload, content in zip(uploads, resized, strict=True)}
     controls = []
-    for place, control in enumerate(request.control):
+    for place, control in enumerate(request.controls):
         scale = networks[control.kind].scale if control.scale is None else control.scale
-        controls.append(Control(control.kind, scale, control.preprocess, names[f"control.{place}.image"]))
+        controls.append(Control(control.kind, scale, control.preprocess, names[f"controls.{place}.image"]))
     image, mask = names.get("image", ""), names.get("mask", "")
     if mask and is_blank(decode(files[mask]).convert("L")):
         raise InvalidRequestError("mask", "has no white area: white is regenerated, black is kept")
@@ -351,7 +351,7 @@ def _lora_weights(
     if request.scene and engine == "torch":
         scene = {request.scene, about.scenes[request.scene].category}
         weights |= {name: adapter.weight for name, adapter in shelf.items() if scene & {*adapter.scenes}}
-    named = [("adapters", use.name, use.weight) for use in request.adapters]
+    named = [("loras", use.name, use.weight) for use in request.loras]
     named += [("prompt", name, weight) for name, weight in prompt_loras]
     for where, name, weight in named:
         if name not in known:
@@ -370,16 +370,16 @@ def again(order: ResolvedRequest) -> GenerationRequest:
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         seed=order.seeds[0],
-        count=len(order.seeds),
+        num_images=len(order.seeds),
         preset=order.preset,
         steps=settings.steps,
-        guidance=settings.guidance,
+        guidance_scale=settings.guidance_scale,
         width=settings.width,
         height=settings.height,
         scheduler=settings.scheduler,
-        adapters=tuple(LoraUse(name=name, weight=weight) for name, weight in settings.adapters),
+        loras=tuple(LoraUse(name=name, weight=weight) for name, weight in settings.loras),
         strength=inputs.strength if inputs.image else None,
-        control=tuple(
+        controls=tuple(
             Steer(kind=control.kind, image="", scale=control.scale, preprocess=control.preprocess)
             for control in inputs.controls
         ),
@@ -401,10 +401,13 @@ def from_png_text(texts: Mapping[str, str], given: frozenset[str] = frozenset())
         values = {
             "prompt": texts["prompt"],
             "negative_prompt": texts.get("negative_prompt", ""),
-            **{name: json.loads(texts[name]) for name in ("seed", "steps", "guidance", "width", "height")},
+            **{
+                name: json.loads(texts[name])
+                for name in ("seed", "steps", "guidance_scale", "width", "height")
+            },
             "preset": texts["preset"],
             "scheduler": texts["scheduler"],
-            "adapters": [{"name": n, "weight": w} for n, w in json.loads(texts["adapters"])],
+            "loras": [{"name": n, "weight": w} for n, w in json.loads(texts["loras"])],
             "strength": json.loads(texts.get("strength", "null")),
         }
     except (KeyError, TypeError, ValueError, RecursionError) as err:

@@ -327,8 +327,8 @@ class Dispatcher:
                 if name:
                     self._gallery.keep(name, image.png)
                 details = image.identity, image.engine, image.warnings
-                stored.append((image.job, Image(image.seed, name, image.refused, *details)))
-                self._metrics.images.labels("refused" if image.refused else "drawn").inc()
+                stored.append((image.job, Image(image.seed, name, image.blocked_reason, *details)))
+                self._metrics.images.labels("refused" if image.blocked_reason else "drawn").inc()
                 if image.png and self._measures:
                     self._record_quality(orders[image.job], image.identity)
         finally:
@@ -340,7 +340,7 @@ class Dispatcher:
         self._metrics.faces.labels("missing" if identity is None else "found").inc()
         if identity is not None:
             self._metrics.identity.observe(identity)
-        for metric in ("identity", "face_found"):
+        for metric in ("identity", "face_detection_rate"):
             self._metrics.recent.labels(metric).set(getattr(self._monitor, metric) or 0.0)
 
     def _switch_to_fallback(self) -> bool:

@@ -24,7 +24,7 @@ class Image:
     Attributes:
         seed: of its noise.
         file: its name in the image folder; "" where it was blocked.
-        refused: why it was blocked, else "".
+        blocked_reason: why it was blocked, else "".
         identity: similarity to the portraits, see serving/inference/engine.py.
         engine: that generated it.
         warnings: parts of the request without effect, a sentence each.
@@ -32,7 +32,7 @@ class Image:
 
     seed: int
     file: str
-    refused: str
+    blocked_reason: str
     identity: float | None = None
     engine: Engine = "torch"
     warnings: tuple[str, ...] = ()
@@ -108,12 +108,12 @@ def job_of(row: Row) -> Job:
 def _order(text: str) -> ResolvedRequest:
     values: Mapping[str, Any] = json.loads(text)
     settings = values["settings"]
-    adapters = tuple((name, weight) for name, weight in settings["adapters"])
+    loras = tuple((name, weight) for name, weight in settings["loras"])
     inputs = Inputs.of(settings.get("inputs", {}))  # absent in jobs of earlier versions
     return ResolvedRequest(
         **{
             **values,
             "seeds": tuple(values["seeds"]),
-            "settings": Settings(**{**settings, "adapters": adapters, "inputs": inputs}),
+            "settings": Settings(**{**settings, "loras": loras, "inputs": inputs}),
         }
     )

@@ -27,7 +27,7 @@ class Progress:
     before: int = 0
 
     @property
-    def seconds_left(self) -> float | None:
+    def eta_seconds(self) -> float | None:
         """Remaining seconds without other jobs between, extrapolated from this batch; None before a step."""
         if self.done <= self.before:
             return None

@@ -31,7 +31,7 @@ class QualityMonitor:
 
     def add(self, order: ResolvedRequest, identities: Iterable[float | None]) -> None:
         """Record the identities of a request's images; None is an image without a face."""
-        if (order.settings.adapters, order.settings.inputs) == (self._own, Inputs()):
+        if (order.settings.loras, order.settings.inputs) == (self._own, Inputs()):
             self._latest.extend((order.prompt, identity) for identity in identities)
 
     @property
@@ -44,7 +44,7 @@ class QualityMonitor:
         return fmean(map(fmean, faces.values())) if faces else None
 
     @property
-    def face_found(self) -> float | None:
+    def face_detection_rate(self) -> float | None:
         """Share of images with a face, None without images."""
         return fmean(identity is not None for _, identity in self._latest) if self._latest else None
 
@@ -58,8 +58,10 @@ class QualityMonitor:
         ):
             return ""
         latest = f"of the last {len(self._latest)} images"
-        if (found := self.face_found or 0.0) < self._gates.face_found:
-            return f"the share {latest} with a face is {found:.2f}, below {self._gates.face_found:.2f}"
+        if (found := self.face_detection_rate or 0.0) < self._gates.face_detection_rate:
+            return (
+                f"the share {latest} with a face is {found:.2f}, below {self._gates.face_detection_rate:.2f}"
+            )
         if (identity := self.identity or 0.0) < self._gates.gate:
             return f"the identity {latest} is {identity:.2f}, below {self._gates.gate:.2f}"
         return ""

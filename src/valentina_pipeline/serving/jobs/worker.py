@@ -94,7 +94,7 @@ class GeneratedImage:
     job: str
     seed: int
     png: bytes
-    refused: str
+    blocked_reason: str
     identity: float | None
     engine: Engine
     warnings: tuple[str, ...] = ()
@@ -245,7 +245,7 @@ def _generate(server: Connection, engine: "InferenceEngine", signer: Signer, bat
                     job,
                     result.seed,
                     signer.encode(result.image) if result.image else b"",
-                    result.refused,
+                    result.blocked_reason,
                     result.identity,
                     engine.engine,
                     result.warnings,
