@@ -75,7 +75,7 @@ def served(package: Path) -> dict[str, float]:
     figures = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     name = "valentina_loading_seconds{phase="
     spent = {each.split('"')[1]: float(value) for each, value in figures.items() if each.startswith(name)}
-    spent["drawing"] = float(figures["valentina_drawing_seconds_total"])
+    spent["inference"] = float(figures["valentina_inference_seconds_total"])
     return {"server": whole - sum(spent.values()), **spent}
 
 

@@ -152,7 +152,7 @@ async def client(http: httpx.AsyncClient, number: int, until: float, seen: Seen)
 async def drawing(http: httpx.AsyncClient) -> float:
     """Return how many seconds the server has been drawing."""
     for line in (await http.get("/metrics")).text.splitlines():
-        if line.startswith("valentina_drawing_seconds_total "):
+        if line.startswith("valentina_inference_seconds_total "):
             return float(line.split()[1])
     return 0.0
 

@@ -222,7 +222,7 @@ def test_like_requests_are_drawn_together(served: Running) -> None:
     served.http.delete(f"/v1/jobs/{long}")
     for job in jobs:
         served.ended(job)
-    begun = {found.begun for job in jobs if (found := served.desk.jobs.get(job))}
+    begun = {found.started_at for job in jobs if (found := served.desk.jobs.get(job))}
     assert len(begun) == 1
 
 
@@ -235,8 +235,8 @@ def test_a_process_that_dies_is_replaced_and_its_job_drawn(served: Running) -> N
     assert (done["state"], len(done["images"])) == ("done", 1)
     found = served.desk.jobs.get(job)
     assert found is not None
-    assert found.tries == 1
-    assert "valentina_replaced_total 1.0" in served.http.get("/metrics").text
+    assert found.attempts == 1
+    assert "valentina_worker_restarts_total 1.0" in served.http.get("/metrics").text
 
 
 def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
@@ -266,7 +266,7 @@ def test_where_images_are_no_longer_like_her_the_fallback_draws(package: Path, t
         assert it.http.get("/v1/characters").json()[0]["lora_sha256"] == "f" * 64
         assert it.ended(it.posted(**QUICK)["id"])["state"] == "done"
         figures = it.http.get("/metrics").text
-    assert "valentina_fallen_back 1.0" in figures
+    assert "valentina_fallback_active 1.0" in figures
     assert 'valentina_faces_total{outcome="missing"}' in figures
 
 
@@ -348,7 +348,7 @@ def test_what_there_is_is_said(served: Running) -> None:
     assert served.http.get("/v1/loras").json() == []
     served.ended(served.posted(**QUICK)["id"])
     text = served.http.get("/metrics").text
-    for name in ('valentina_images_total{outcome="drawn"}', "valentina_memory_bytes", 'phase="queued"'):
+    for name in ('valentina_images_total{outcome="generated"}', "valentina_memory_bytes", 'phase="queued"'):
         assert name in text
     assert 'valentina_loading_seconds{phase="networks"}' in text
 

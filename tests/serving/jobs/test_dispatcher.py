@@ -50,7 +50,7 @@ def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 def state_of(jobs: JobStore, job: str) -> tuple[str, int, int]:
     found = jobs.get(job)
     assert found is not None
-    return found.state, found.tries, len(found.images)
+    return found.state, found.attempts, len(found.images)
 
 
 def test_two_servers_of_one_postgres_draw_each_job_once_though_they_are_killed(

@@ -14,7 +14,7 @@ from valentina_pipeline.serving.api.auth import RateLimitError
 from valentina_pipeline.serving.inference.input_images import Control, Inputs
 from valentina_pipeline.serving.inference.request import ResolvedRequest, Settings
 from valentina_pipeline.serving.jobs import database
-from valentina_pipeline.serving.jobs.database import PICTURES, UnavailableError, sqlite
+from valentina_pipeline.serving.jobs.database import INPUT_IMAGES, UnavailableError, sqlite
 from valentina_pipeline.serving.jobs.job import Image, Job
 from valentina_pipeline.serving.jobs.store import MAX_LOST_SERVERS, JobStore, QueueFullError
 
@@ -90,7 +90,7 @@ def test_an_order_s_pictures_outlive_a_restart_and_not_the_job(url: str) -> None
     assert after.take(lambda settings: 8)[0].order.pictures == order.pictures
     after.end([job], "done")
     with create_engine(url).connect() as db:
-        assert db.execute(select(PICTURES)).all() == []
+        assert db.execute(select(INPUT_IMAGES)).all() == []
     after.close()
 
 
@@ -136,7 +136,7 @@ def test_a_large_job_has_a_batch_a_turn_and_the_others_have_theirs_between(jobs:
     assert [job.order.seeds for batch in batches for job in batch] == [(0, 1, 2, 3), (4, 5, 6, 7), (8,)]
     found = jobs.get(large)
     assert found is not None
-    assert (found.state, len(found.images), found.wanted) == ("done", 9, 9)
+    assert (found.state, len(found.images), found.num_images) == ("done", 9, 9)
 
 
 def test_a_full_queue_takes_no_more(jobs: JobStore) -> None:
@@ -154,7 +154,7 @@ def test_a_job_that_its_process_died_of_is_drawn_alone_and_twice_at_most(jobs: J
     assert [job.id for job in jobs.take(lambda settings: 8)] == [bad, good]
     assert jobs.retry([bad, good]) == 0
     (again,) = jobs.take(lambda settings: 8)
-    assert (again.id, again.tries) == (bad, 1)
+    assert (again.id, again.attempts) == (bad, 1)
     assert jobs.retry([bad]) == 1
     assert state_of(jobs, bad) == ("failed", "its worker process crashed twice")
     assert [job.id for job in one_by_one(jobs)] == [good, waits]
@@ -176,7 +176,7 @@ def test_an_end_in_order_and_a_full_disk_are_no_tries(jobs: JobStore) -> None:
     for _ in range(3):
         (taken,) = jobs.take(lambda settings: 8)
         jobs.release()
-    assert (taken.id, taken.tries) == (job.id, 0)
+    assert (taken.id, taken.attempts) == (job.id, 0)
 
 
 def test_what_one_server_draws_is_not_another_s_while_it_lives(url: str) -> None:
@@ -195,7 +195,7 @@ def test_what_one_server_draws_is_not_another_s_while_it_lives(url: str) -> None
     clock.now += 100  # it is gone, or stands still
     two.reclaim()
     (taken,) = two.take(lambda settings: 8)
-    assert (taken.id, taken.tries, one.renew()) == (job, 1, set())
+    assert (taken.id, taken.attempts, one.renew()) == (job, 1, set())
     one.pictures([(job, Image(1, "late.png", ""))])
     assert (one.turn([job]), one.end([job], "failed", "late"), one.retry([job])) == (0, 0, 0)
     draw(two, [taken])
@@ -276,7 +276,7 @@ def test_a_broken_row_costs_one_row(url: str) -> None:
     jobs = JobStore(url)
     broken = {}
     for column, value in {
-        "made_from": "{",
+        "request_json": "{",
         "images": '[{"seed": 1}]',
         "state": "lost",
     }.items():
@@ -299,18 +299,17 @@ def test_a_broken_row_costs_one_row(url: str) -> None:
     jobs.close()
 
 
-def test_a_queue_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
-    jobs = JobStore(sqlite(tmp_path))
-    running = jobs.add("ada", ORDER).id
-    jobs.take(lambda settings: 8)
-    jobs.close()
+def test_a_queue_of_another_version_is_refused_untouched(tmp_path: Path) -> None:
+    JobStore(sqlite(tmp_path)).close()
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as db:
-        for column in ("turned", "holder", "held_until"):
-            db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
-    jobs = JobStore(sqlite(tmp_path))
-    jobs.reclaim()
-    assert [job.id for job in jobs.take(lambda settings: 8)] == [running]
-    jobs.close()
+        db.execute("ALTER TABLE jobs RENAME COLUMN attempts TO tries")
+        db.execute("DROP TABLE input_images")
+    with pytest.raises(UnavailableError, match=r"differs in attempts, tries\): .* another --state-dir"):
+        JobStore(sqlite(tmp_path))
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as db:
+        assert [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")] == [
+            "jobs"
+        ]
 
 
 def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,11 +37,11 @@ class LatencyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle an ASGI request."""
-        begun = time.perf_counter()
+        started = time.perf_counter()
 
         async def send_timed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.seconds.labels("answer").observe(time.perf_counter() - begun)
+                self._metrics.phase_duration.labels("response").observe(time.perf_counter() - started)
             await send(message)
 
         await self._app(scope, receive, send_timed)

@@ -232,7 +232,7 @@ def add_operation(app: FastAPI, server: GenerationService) -> None:
     def metrics() -> Response:
         """Return the metrics for Prometheus."""
         with suppress(UnavailableError):  # the other metrics matter all the more
-            server.metrics.queue.set(server.desk.jobs.waiting())
+            server.metrics.queue_depth.set(server.desk.jobs.waiting())
         process = psutil.Process()
         server.metrics.memory.set(sum(map(_resident_bytes, (process, *process.children(recursive=True)))))
         return Response(generate_latest(server.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -155,7 +155,7 @@ class GenerationService:
             step=done,
             steps=total,
             eta_seconds=progress.eta_seconds if progress else None,
-            created_at=job.accepted,
+            created_at=job.created_at,
             request=again(job.order),
             images=[
                 Picture(

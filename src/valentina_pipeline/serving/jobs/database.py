@@ -30,22 +30,22 @@ JOBS = Table(
     Column("number", Integer, primary_key=True, autoincrement=True),  # in order of arrival
     Column("id", String(32), unique=True, nullable=False),
     Column("owner", String(100), nullable=False),
-    Column("made_from", Text, nullable=False),  # the resolved request, as JSON
-    Column("alike", String(64), nullable=False),  # hash of the settings: equal ones share a batch
-    Column("wanted", Integer, nullable=False),
+    Column("request_json", Text, nullable=False),  # the resolved request
+    Column("batch_key", String(64), nullable=False),  # hash of the settings: equal ones share a batch
+    Column("num_images", Integer, nullable=False),
     Column("state", String(10), nullable=False, index=True),
-    Column("tries", Integer, nullable=False, default=0),  # attempts that ended with a crash
-    Column("accepted", Float, nullable=False),  # seconds since 1970, like all times here
-    Column("begun", Float),
-    Column("ended", Float),
+    Column("attempts", Integer, nullable=False, default=0),  # attempts that ended with a crash
+    Column("created_at", Float, nullable=False),  # seconds since 1970, like all times here
+    Column("started_at", Float),
+    Column("finished_at", Float),
     Column("error", Text, nullable=False, default=""),
     Column("images", Text, nullable=False, default="[]"),
-    Column("turned", Float),  # when it was requeued after a batch
-    Column("holder", String(32)),  # the server that processes it
-    Column("held_until", Float),  # end of the lease, unless that server renews it
+    Column("requeued_at", Float),  # when it was requeued after a batch
+    Column("lease_owner", String(32)),  # the server that processes it
+    Column("lease_expires_at", Float),  # unless that server renews it
 )
-PICTURES = Table(  # input images of jobs that have not ended
-    "pictures",
+INPUT_IMAGES = Table(  # input images of jobs that have not ended
+    "input_images",
     METADATA,
     Column("job", String(32), primary_key=True),
     Column("sha256", String(64), primary_key=True),
@@ -73,7 +73,8 @@ class Database:
         url: of SQLAlchemy: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.
 
     Raises:
-        UnavailableError: it cannot be opened, is locked, or is not a database of the queue.
+        UnavailableError: it cannot be opened, is locked, is not a database of the queue, or has the queue of
+            another version.
         ImportError: the driver that the URL names is not installed.
     """
 
@@ -86,8 +87,8 @@ class Database:
                 event.listen(self._engine, "connect", _set_pragmas)
                 event.listen(self._engine, "begin", _begin)
         with self.writing(alone=True) as db:
+            _refuse_other_columns(db)
             METADATA.create_all(db)
-            _add_missing_columns(db)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -154,13 +155,18 @@ def _begin(db: Connection) -> None:
     db.exec_driver_sql(f"BEGIN {mode}")
 
 
-def _add_missing_columns(db: Connection) -> None:
-    """Add the columns that an earlier version's table lacks."""
-    existing = {column["name"] for column in inspect(db).get_columns(JOBS.name)}
-    for column in JOBS.columns:
-        if column.name not in existing:
-            kind = column.type.compile(db.dialect)
-            db.execute(text(f"ALTER TABLE {JOBS.name} ADD COLUMN {column.name} {kind}"))
+def _refuse_other_columns(db: Connection) -> None:
+    """Raise UnavailableError where the queue was written by a version with other columns."""
+    tables = inspect(db)
+    if not tables.has_table(JOBS.name):
+        return
+    found, expected = {column["name"] for column in tables.get_columns(JOBS.name)}, {*JOBS.columns.keys()}
+    if found != expected:
+        raise UnavailableError(
+            "another version of this project wrote this queue (its table jobs differs in "
+            f"{', '.join(sorted(found ^ expected)[:3])}): let that version finish its jobs, then set another "
+            "--state-dir or --database"
+        )
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class Dispatcher:
     def steps(self, job: Job) -> tuple[int, int]:
         """Return the steps done and the total steps over all batches of a job."""
         steps, batch = job.order.settings.steps_done, self._max_images(job.order.settings)
-        total = -(-job.wanted // batch) * steps
+        total = -(-job.num_images // batch) * steps
         return min(total, -(-len(job.images) // batch) * steps), total
 
     @contextmanager
@@ -274,7 +274,9 @@ class Dispatcher:
             done, total = self.steps(job)
             self._progress[job.id] = Progress("running", done, total, begun=began, before=done)
             if not job.images:
-                self._metrics.seconds.labels("queued").observe(max(0.0, (job.begun or 0) - job.accepted))
+                self._metrics.phase_duration.labels("queued").observe(
+                    max(0.0, (job.started_at or 0) - job.created_at)
+                )
         settings, num_images = batch[0].order.settings, sum(len(job.order.seeds) for job in batch)
         process = self._process
         assert process is not None  # `_ensure_worker` started it
@@ -328,7 +330,7 @@ class Dispatcher:
                     self._gallery.keep(name, image.png)
                 details = image.identity, image.engine, image.warnings
                 stored.append((image.job, Image(image.seed, name, image.blocked_reason, *details)))
-                self._metrics.images.labels("refused" if image.blocked_reason else "drawn").inc()
+                self._metrics.images.labels("blocked" if image.blocked_reason else "generated").inc()
                 if image.png and self._measures:
                     self._record_quality(orders[image.job], image.identity)
         finally:
@@ -340,8 +342,8 @@ class Dispatcher:
         self._metrics.faces.labels("missing" if identity is None else "found").inc()
         if identity is not None:
             self._metrics.identity.observe(identity)
-        for metric in ("identity", "face_detection_rate"):
-            self._metrics.recent.labels(metric).set(getattr(self._monitor, metric) or 0.0)
+        self._metrics.rolling_identity.set(self._monitor.identity or 0.0)
+        self._metrics.rolling_face_detection_rate.set(self._monitor.face_detection_rate or 0.0)
 
     def _switch_to_fallback(self) -> bool:
         """Switch to the fallback package where quality is below its thresholds; return whether it did."""
@@ -352,7 +354,7 @@ class Dispatcher:
         self.about, self._fallback = self._fallback, None
         self._opening = replace(self._opening, package=self.about.folder)
         self._monitor = QualityMonitor(self.about)
-        self._metrics.fallen_back.set(1)
+        self._metrics.fallback_active.set(1)
         self._stop_worker(kill=False)
         return True
 
@@ -378,7 +380,7 @@ class Dispatcher:
             return False  # `stop` requeues them
         logger.error("the worker process %s; restarting it", process.fate)
         self.ready, self.broken = "", "the worker process is being restarted"
-        self._metrics.replaced.inc()
+        self._metrics.worker_restarts.inc()
         self._stop_worker(kill=True)
         for job in waiting:
             self._progress.pop(job, None)

@@ -46,12 +46,12 @@ class Job:
         id: 32 random hexadecimal digits.
         owner: of the request's key.
         order: the resolved request.
-        wanted: number of images.
+        num_images: number of images.
         state: a job of several batches is queued between them.
-        tries: number of crashes while it ran.
-        accepted: time in seconds since 1970, as the next two.
-        begun: time of its last start, if any.
-        ended: time of its end, if any.
+        attempts: number of crashes while it ran.
+        created_at: time in seconds since 1970, as the next two.
+        started_at: time of its last start, if any.
+        finished_at: time of its end, if any.
         error: why it failed, else "".
         images: finished so far.
     """
@@ -59,12 +59,12 @@ class Job:
     id: str
     owner: str
     order: ResolvedRequest
-    wanted: int
+    num_images: int
     state: State
-    tries: int
-    accepted: float
-    begun: float | None
-    ended: float | None
+    attempts: int
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
     error: str
     images: tuple[Image, ...] = field(default=())
 
@@ -88,18 +88,18 @@ def job_of(row: Row) -> Job:
     Raises:
         ValueError, TypeError, KeyError, AttributeError: the row is invalid.
     """
-    order = _order(row.made_from)
+    order = _order(row.request_json)
     again(order)  # raises where the status could not be shown
     return Job(
         id=row.id,
         owner=row.owner,
         order=order,
-        wanted=row.wanted,
+        num_images=row.num_images,
         state=STATE.validate_python(row.state),
-        tries=row.tries,
-        accepted=row.accepted,
-        begun=row.begun,
-        ended=row.ended,
+        attempts=row.attempts,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
         error=row.error,
         images=IMAGES.validate_json(row.images),
     )
@@ -109,7 +109,7 @@ def _order(text: str) -> ResolvedRequest:
     values: Mapping[str, Any] = json.loads(text)
     settings = values["settings"]
     loras = tuple((name, weight) for name, weight in settings["loras"])
-    inputs = Inputs.of(settings.get("inputs", {}))  # absent in jobs of earlier versions
+    inputs = Inputs.of(settings["inputs"])
     return ResolvedRequest(
         **{
             **values,

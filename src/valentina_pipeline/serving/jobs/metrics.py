@@ -1,5 +1,7 @@
 """Metrics of a server, for Prometheus."""
 
+import math
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BUCKETS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -19,8 +21,9 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-        self.seconds = Histogram(
-            "valentina_seconds", "Seconds: waiting in the queue, generation of a batch, latency of the API",
+        self.phase_duration = Histogram(
+            "valentina_phase_duration_seconds",
+            "Time in the queue, generation of a batch, latency until a response begins",
             ["phase"], buckets=BUCKETS_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.batch = Histogram(
@@ -36,15 +39,21 @@ class Metrics:
         self.faces = Counter(
             "valentina_faces", "Images with or without a face", ["outcome"], registry=self.registry
         )
-        self.recent = Gauge(
-            "valentina_recent", "Latest images by the character's LoRA alone: mean identity, share of faces",
-            ["figure"], registry=self.registry,
-        )  # fmt: skip
-        self.fallen_back = Gauge(
-            "valentina_fallen_back", "1 while the fallback package is in use",
+        self.rolling_identity = Gauge(
+            "valentina_rolling_identity", "Mean identity of the latest images by the character's LoRA alone",
             registry=self.registry,
         )  # fmt: skip
-        self.queue = Gauge("valentina_queue", "Jobs waiting in the queue", registry=self.registry)
+        self.rolling_face_detection_rate = Gauge(
+            "valentina_rolling_face_detection_rate", "Share of the same images in which a face was detected",
+            registry=self.registry,
+        )  # fmt: skip
+        for gauge in (self.rolling_identity, self.rolling_face_detection_rate):
+            gauge.set(math.nan)  # until images are measured: 0 would look like a failure
+        self.fallback_active = Gauge(
+            "valentina_fallback_active", "1 while the fallback package is in use",
+            registry=self.registry,
+        )  # fmt: skip
+        self.queue_depth = Gauge("valentina_queue_depth", "Jobs waiting in the queue", registry=self.registry)
         self.memory = Gauge(
             "valentina_memory_bytes", "Memory of the server and its worker process", registry=self.registry
         )
@@ -52,16 +61,18 @@ class Metrics:
             "valentina_loading_seconds", "Last start of the worker process, by phase",
             ["phase"], registry=self.registry,
         )  # fmt: skip
-        self.replaced = Counter(
-            "valentina_replaced", "Restarts of the worker process after a crash", registry=self.registry
+        self.worker_restarts = Counter(
+            "valentina_worker_restarts",
+            "Restarts of the worker process after a crash",
+            registry=self.registry,
         )
-        self.machine = Counter(
-            "valentina_drawing_seconds", "Machine time spent on generation; times its price: the cost",
+        self.inference_seconds = Counter(
+            "valentina_inference_seconds", "Machine time spent on generation; times its price: the cost",
             registry=self.registry,
         )  # fmt: skip
 
     def count_images(self, images: int, seconds: float) -> None:
         """Record a batch: its images and its duration in seconds."""
         self.batch.observe(images)
-        self.seconds.labels("drawing").observe(seconds)
-        self.machine.inc(seconds)
+        self.phase_duration.labels("inference").observe(seconds)
+        self.inference_seconds.inc(seconds)

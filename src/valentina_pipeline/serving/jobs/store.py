@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.serving.api.auth import DAY, RateLimitError
 from valentina_pipeline.serving.inference.request import ResolvedRequest, Settings
-from valentina_pipeline.serving.jobs.database import JOBS, PICTURES, Database, seconds
+from valentina_pipeline.serving.jobs.database import INPUT_IMAGES, JOBS, Database, seconds
 from valentina_pipeline.serving.jobs.job import Image, Job, State, job_of, readable
 
-MAX_TRIES = 2
+MAX_ATTEMPTS = 2
 """A job whose worker crashed is retried alone; after a second crash it is marked failed."""
 
 MAX_LOST_SERVERS = 5
@@ -79,17 +79,17 @@ class JobStore:
         values = {
             "id": uuid.uuid4().hex,
             "owner": owner,
-            "made_from": json.dumps(asdict(replace(order, pictures={}))),
-            "alike": sha256(repr(order.settings).encode()),
-            "wanted": len(order.seeds),
+            "request_json": json.dumps(asdict(replace(order, pictures={}))),
+            "batch_key": sha256(repr(order.settings).encode()),
+            "num_images": len(order.seeds),
             "state": "queued",
         }
         with self._database.writing(alone=True) as db:
             now = self._now(db)
             self._check_capacity(db, owner, len(order.seeds), images_per_day, now)
-            db.execute(JOBS.insert().values(accepted=now, **values))
+            db.execute(JOBS.insert().values(created_at=now, **values))
             for name, content in order.pictures.items():
-                db.execute(PICTURES.insert().values(job=values["id"], sha256=name, png=content))
+                db.execute(INPUT_IMAGES.insert().values(job=values["id"], sha256=name, png=content))
             job = job_of(db.execute(select(JOBS).where(JOBS.c.id == values["id"])).one())
         self._changes += 1
         return job
@@ -152,19 +152,22 @@ class JobStore:
             now = self._now(db)
             values = {
                 "state": "running",
-                "begun": now,
-                "holder": self._server_id,
-                "held_until": now + self.lease,
+                "started_at": now,
+                "lease_owner": self._server_id,
+                "lease_expires_at": now + self.lease,
             }
             ids = [job.id for job in batch]
             db.execute(JOBS.update().where(JOBS.c.id.in_(ids)).values(**values))
             inputs: dict[str, dict[str, bytes]] = {}
-            for row in db.execute(select(PICTURES).where(PICTURES.c.job.in_(ids))):
+            for row in db.execute(select(INPUT_IMAGES).where(INPUT_IMAGES.c.job.in_(ids))):
                 inputs.setdefault(row.job, {})[row.sha256] = row.png
         self._changes += 1
         return [
             replace(
-                job, state="running", begun=now, order=replace(job.order, pictures=inputs.get(job.id, {}))
+                job,
+                state="running",
+                started_at=now,
+                order=replace(job.order, pictures=inputs.get(job.id, {})),
             )
             for job in batch
         ]
@@ -174,9 +177,9 @@ class JobStore:
     ) -> list[Job]:
         """Return the jobs of the next batch, from rows in turn order; their rows are locked."""
         batch: list[Job] = []
-        room, alike = 0, ""
+        room, batch_key = 0, ""
         for row in rows:
-            if batch and (row.alike != alike or row.tries or not room):
+            if batch and (row.batch_key != batch_key or row.attempts or not room):
                 continue
             job = self._lock(db, row.id)
             if job is None:
@@ -188,11 +191,11 @@ class JobStore:
                 continue
             if not batch:
                 # a worker crashed on it or on a job beside it: alone, it shows which
-                room, alike = most_images(job.order.settings), row.alike
+                room, batch_key = most_images(job.order.settings), row.batch_key
             elif len(left) > room:
                 continue
             batch.append(replace(job, order=replace(job.order, seeds=tuple(left[:room]))))
-            room = 0 if row.tries else max(0, room - len(left))
+            room = 0 if row.attempts else max(0, room - len(left))
         return batch
 
     def _lock(self, db: Connection, job: str) -> Job | None:
@@ -224,11 +227,11 @@ class JobStore:
         """End the finished jobs of a batch and requeue the others at the end; return how many ended."""
         with self._database.writing() as db:
             rows = db.execute(select(JOBS).where(self._ours(jobs), JOBS.c.state == "running")).all()
-            done = [row.id for row in rows if len(json.loads(row.images)) >= row.wanted]
+            done = [row.id for row in rows if len(json.loads(row.images)) >= row.num_images]
             ended = self._close(db, done, "done")
             left = JOBS.update().where(JOBS.c.id.in_([row.id for row in rows if row.id not in done]))
             # an earlier crash may be due to another job: part of this one has succeeded
-            db.execute(left.values(state="queued", turned=self._now(db), holder=None, tries=0))
+            db.execute(left.values(state="queued", requeued_at=self._now(db), lease_owner=None, attempts=0))
         self._changes += 1
         return ended
 
@@ -247,23 +250,23 @@ class JobStore:
 
     def renew(self) -> set[str]:
         """Renew this server's lease; return the ids of the jobs that it still runs."""
-        mine = JOBS.c.holder == self._server_id, JOBS.c.state == "running"
+        mine = JOBS.c.lease_owner == self._server_id, JOBS.c.state == "running"
         with self._database.writing() as db:
-            db.execute(JOBS.update().where(*mine).values(held_until=self._now(db) + self.lease))
+            db.execute(JOBS.update().where(*mine).values(lease_expires_at=self._now(db) + self.lease))
             return {row.id for row in db.execute(select(JOBS.c.id).where(*mine))}
 
     def release(self) -> None:
         """Requeue the jobs that this server runs in their old positions, as if not started."""
-        mine = JOBS.c.holder == self._server_id, JOBS.c.state == "running"
+        mine = JOBS.c.lease_owner == self._server_id, JOBS.c.state == "running"
         with self._database.writing() as db:
-            db.execute(JOBS.update().where(*mine).values(state="queued", holder=None))
+            db.execute(JOBS.update().where(*mine).values(state="queued", lease_owner=None))
         self._changes += 1
 
     def retry(self, jobs: Collection[str]) -> int:
         """Requeue jobs after a crash of this server's worker; return how many failed for good."""
         with self._database.writing() as db:
-            mine = and_(JOBS.c.holder == self._server_id, JOBS.c.id.in_(jobs))
-            return self._requeue(db, mine, MAX_TRIES, "its worker process crashed twice")
+            mine = and_(JOBS.c.lease_owner == self._server_id, JOBS.c.id.in_(jobs))
+            return self._requeue(db, mine, MAX_ATTEMPTS, "its worker process crashed twice")
 
     def reclaim(self, everybody: bool = False) -> int:
         """Requeue the jobs of lost servers; return how many failed for good.
@@ -272,20 +275,19 @@ class JobStore:
             everybody: all other servers are known to be lost; else those with an expired lease.
         """
         with self._database.writing() as db:
-            # jobs of earlier versions have no holder
-            lost = or_(JOBS.c.held_until.is_(None), JOBS.c.held_until < self._now(db))
+            lost = JOBS.c.lease_expires_at < self._now(db)
             if everybody:
-                lost = or_(JOBS.c.holder.is_(None), JOBS.c.holder != self._server_id)
+                lost = JOBS.c.lease_owner != self._server_id
             error = f"{MAX_LOST_SERVERS} servers were lost while running it"
             return self._requeue(db, lost, MAX_LOST_SERVERS, error)
 
-    def _requeue(self, db: Connection, condition: ColumnElement[bool], max_tries: int, error: str) -> int:
+    def _requeue(self, db: Connection, condition: ColumnElement[bool], max_attempts: int, error: str) -> int:
         """Requeue running jobs in their old positions; mark those failed that have no attempts left."""
-        running = select(JOBS.c.id, JOBS.c.tries).where(condition, JOBS.c.state == "running")
+        running = select(JOBS.c.id, JOBS.c.attempts).where(condition, JOBS.c.state == "running")
         rows = db.execute(running.with_for_update(skip_locked=True)).all()
         again = JOBS.update().where(JOBS.c.id.in_([row.id for row in rows]))
-        db.execute(again.values(state="queued", holder=None, tries=JOBS.c.tries + 1))
-        spent = [row.id for row in rows if row.tries + 1 >= max_tries]
+        db.execute(again.values(state="queued", lease_owner=None, attempts=JOBS.c.attempts + 1))
+        spent = [row.id for row in rows if row.attempts + 1 >= max_attempts]
         self._changes += 1
         return self._close(db, spent, "failed", error)
 
@@ -297,7 +299,7 @@ class JobStore:
     def forget(self, seconds: float) -> list[Image]:
         """Delete jobs that ended more than so many seconds ago; return their images, to delete the files."""
         with self._database.writing() as db:
-            old = JOBS.c.ended < self._now(db) - seconds
+            old = JOBS.c.finished_at < self._now(db) - seconds
             rows = db.execute(select(JOBS).where(old)).all()
             db.execute(JOBS.delete().where(old))
         return [image for row in rows if (job := readable(row)) for image in job.images]
@@ -308,20 +310,22 @@ class JobStore:
 
     def _ours(self, jobs: Collection[str]) -> ColumnElement[bool]:
         """Return the SQL condition that a job is one of these and not another server's."""
-        return and_(JOBS.c.id.in_(jobs), or_(JOBS.c.holder.is_(None), JOBS.c.holder == self._server_id))
+        return and_(
+            JOBS.c.id.in_(jobs), or_(JOBS.c.lease_owner.is_(None), JOBS.c.lease_owner == self._server_id)
+        )
 
     def _close(self, db: Connection, jobs: Collection[str], state: State, error: str = "") -> int:
         """End the jobs that are still active; return how many these were."""
         going = JOBS.c.id.in_(jobs), JOBS.c.state.in_(("queued", "running"))
-        values = {"state": state, "error": error.replace("\0", ""), "ended": self._now(db)}
+        values = {"state": state, "error": error.replace("\0", ""), "finished_at": self._now(db)}
         ended = db.execute(JOBS.update().where(*going).values(**values)).rowcount
-        db.execute(PICTURES.delete().where(PICTURES.c.job.in_(jobs)))
+        db.execute(INPUT_IMAGES.delete().where(INPUT_IMAGES.c.job.in_(jobs)))
         return ended
 
 
 def _check_quota(db: Connection, owner: str, count: int, max_images: int, now: float) -> None:
-    recent = JOBS.c.owner == owner, JOBS.c.accepted > now - DAY
-    used = db.scalar(select(func.coalesce(func.sum(JOBS.c.wanted), 0)).where(*recent)) or 0
+    recent = JOBS.c.owner == owner, JOBS.c.created_at > now - DAY
+    used = db.scalar(select(func.coalesce(func.sum(JOBS.c.num_images), 0)).where(*recent)) or 0
     if used + count > max_images:
         raise RateLimitError(f"{used} of this key's {max_images} images per day are used", 3600.0)
 
@@ -335,11 +339,11 @@ def _in_turn(db: Connection) -> Sequence[Row]:
     served = {
         row.owner: row.last
         for row in db.execute(
-            select(JOBS.c.owner, func.max(JOBS.c.begun).label("last")).group_by(JOBS.c.owner)
+            select(JOBS.c.owner, func.max(JOBS.c.started_at).label("last")).group_by(JOBS.c.owner)
         )
     }
-    arrived = func.coalesce(JOBS.c.turned, JOBS.c.accepted)
-    columns = (JOBS.c.id, JOBS.c.owner, JOBS.c.alike, JOBS.c.tries)
+    arrived = func.coalesce(JOBS.c.requeued_at, JOBS.c.created_at)
+    columns = (JOBS.c.id, JOBS.c.owner, JOBS.c.batch_key, JOBS.c.attempts)
     waiting = select(*columns).where(JOBS.c.state == "queued").order_by(arrived, JOBS.c.number)
     before: dict[str, int] = {}
     keyed = []
