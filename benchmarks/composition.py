@@ -65,8 +65,8 @@ def main() -> None:
 def style(about: PackageInfo, folder: Path) -> bytes:
     """Return a LoRA of the backdrop, which touches the U-Net alone."""
     tiny = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"]["train_lora"]
-    chosen = {"steps": STEPS, "rank": 8, "alpha": 16, "text_encoder_learning_rate": 0.0, "sample_every": 0}
-    cfg = TrainConfig.model_validate({**tiny, **chosen, "look_every": 0})
+    chosen = {"max_steps": STEPS, "rank": 8, "alpha": 16, "text_encoder_lr": 0.0, "sample_every": 0}
+    cfg = TrainConfig.model_validate({**tiny, **chosen, "eval_every": 0})
     base = load_base(about.base.model_copy(update={"path": "base"}), about.folder)
     learned = build_method(base, cfg, "violet", "backdrop", 0)
     samples = [picture(number, about.base.resolution) for number in range(PICTURES)]

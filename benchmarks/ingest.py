@@ -41,7 +41,7 @@ MASTERS = 20
 """Different large pictures: to encode one takes longer than to judge a small one."""
 
 RIGHTS = RightsRecord(
-    id="bench", holder="bench", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
+    id="bench", holder="bench", covers="*", uses=("training",), license="CC0-1.0", synthetic=True,
     evidence="made here",
 )  # fmt: skip
 
@@ -128,8 +128,8 @@ def taken(out: Path, row: dict[str, str]) -> dict[str, str]:
 def intake() -> ScreeningContext:
     implied = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"]["ingest"]
     open_gates = {"min_side": 64, "min_sharpness": 0, "max_noise": 1000, "min_jpeg_quality": 0}
-    open_gates |= {"brightness": [0, 1], "max_clipped": 1, "max_letters": 1_000_000}
-    limits = IngestConfig.model_validate({**implied, **open_gates, "near_duplicate_bits": 0})
+    open_gates |= {"brightness_range": [0, 1], "max_clipped_fraction": 1, "max_overlay_letters": 1_000_000}
+    limits = IngestConfig.model_validate({**implied, **open_gates, "max_phash_distance": 0})
     return ScreeningContext(limits, (RIGHTS,), date.today(), ContentFilter().unsafe)
 
 

@@ -26,7 +26,7 @@ METHODS: dict[str, dict[str, object]] = {
     "lora": {},
     "dora": {},
     "lokr": {"learning_rate": 1.0e-2},
-    "full": {"learning_rate": 1.0e-3, "text_encoder_learning_rate": 0.0, "class_images": 48},
+    "full": {"learning_rate": 1.0e-3, "text_encoder_lr": 0.0, "num_class_images": 48},
     "textual_inversion": {},
     "pivotal": {},
 }

@@ -50,7 +50,7 @@ def set_up(project: Path) -> None:
         (project / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "src", project / "src")  # Kedro wants it inside the project
     params = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
-    params["train_lora"] |= {"steps": 2, "checkpoint_every": 1, "sample_every": 0}
+    params["train_lora"] |= {"max_steps": 2, "save_every": 1, "sample_every": 0}
     (project / "params.yaml").write_text(yaml.safe_dump(params), "utf-8")
 
 

@@ -37,7 +37,7 @@ STEPS, PICTURES = 60, 24
 def main() -> None:
     logging.disable(logging.INFO)
     tiny = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))["tiny"]
-    chosen = {"steps": STEPS, "sample_every": 0, "text_encoder_learning_rate": 0.0}
+    chosen = {"max_steps": STEPS, "sample_every": 0, "text_encoder_lr": 0.0}
     cfg = TrainConfig.model_validate({**tiny["train_lora"], **chosen})
     base = load_base(BaseConfig.model_validate(tiny["model"]), ROOT)
     with tempfile.TemporaryDirectory() as folder, reproducible(2):

@@ -40,7 +40,7 @@ def ledger(record: str) -> str:
   holder: Jane Doe
   covers: "*"
   uses: [training, generation]
-  licence: CC-BY-4.0
+  license: CC-BY-4.0
   synthetic: false
   evidence: contract
 """

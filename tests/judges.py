@@ -18,7 +18,9 @@ from valentina_pipeline.image.faces.detection import Face
 from valentina_pipeline.image.models.scorers import Scorers
 
 PERSON = Concept.model_validate(CONCEPT)
-CONFIG = EvaluateConfig(images_per_prompt=2, steps=1, guidance=1.0, bootstrap=200)
+CONFIG = EvaluateConfig(
+    num_images_per_prompt=2, num_inference_steps=1, guidance_scale=1.0, bootstrap_resamples=200
+)
 
 TEMPLATES = [
     "photo of {subject}, smiling, wearing a red dress, beach background",

@@ -136,7 +136,7 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "concept": concept(),
         "base": base(),
         "train_lora": stage("train_lora"),
-        "evaluate": {**stage("evaluate"), "steps": 4},
+        "evaluate": {**stage("evaluate"), "num_inference_steps": 4},
         "publish": stage("publish"),
         **changes,
     }

@@ -34,10 +34,15 @@ CONCEPT = {
     "class_word": "woman",
     "adult": True,
     "source": "renderer",
-    "identity_words": ["eyes", "hair"],
+    "caption_excluded_words": ["eyes", "hair"],
     "asymmetric": True,
     "description": "oval face, green eyes",
-    "identity": {"eye_color": "green", "hair_color": "black", "skin_tone": "tan", "parting": "middle"},
+    "renderer_parameters": {
+        "eye_color": "green",
+        "hair_color": "black",
+        "skin_tone": "tan",
+        "parting": "middle",
+    },
     "overrides": {
         stage: {} for stage in ("ingest", "align", "caption", "train_lora", "evaluate", "register", "publish")
     },
@@ -49,7 +54,7 @@ RIGHTS = (
         holder="the tests",
         covers="*",
         uses=("training",),
-        licence="Apache-2.0",
+        license="Apache-2.0",
         synthetic=True,
         evidence="made by a test",
     ),

@@ -30,18 +30,18 @@ def config(**changes: object) -> TrainConfig:
     small = {
         "rank": 2,
         "alpha": 4.0,
-        "vectors": 2,
-        "steps": 4,
+        "num_vectors": 2,
+        "max_steps": 4,
         "batch_size": 2,
         "learning_rate": 1e-3,
-        "text_encoder_learning_rate": 1e-3,
-        "targets": "attention",
-        "min_snr_gamma": 5.0,
-        "face_weight": 2.0,
-        "warmup_steps": 2,
-        "checkpoint_every": 2,
+        "text_encoder_lr": 1e-3,
+        "target_modules": "attention",
+        "loss_weighting": "min_snr",
+        "face_loss_weight": 2.0,
+        "lr_warmup_steps": 2,
+        "save_every": 2,
         "sample_every": 0,
-        "look_every": 0,
+        "eval_every": 0,
     }
     return TrainConfig.model_validate({**implied, **small, **changes})
 
@@ -78,8 +78,8 @@ def run(
     with reproducible(1):
         base, learned = made(cfg, family)
         worded = [replace(sample, caption=learned.expand_trigger(sample.caption)) for sample in samples()]
-        data = encode_samples(base, worded, cfg.face_weight, cfg.background_weight)
-        looks = [(cfg.look_every, lambda: validation_losses(base, data, data, 9))]
+        data = encode_samples(base, worded, cfg.face_loss_weight, cfg.background_loss_weight)
+        looks = [(cfg.eval_every, lambda: validation_losses(base, data, data, 9))]
         seen = TrainingCallbacks(looks=looks, **watch)  # type: ignore[arg-type]
         came = train(base, learned, data, cfg, 9, Checkpoints(folder), seen, processes)
     return {**learned.files(NOTES), "run": json.dumps(asdict(came)).encode()}

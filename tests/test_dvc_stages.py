@@ -171,11 +171,11 @@ def test_edited_words_and_code_that_only_serves_rerun_nothing(work: Path, log: P
 
 def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:
     bases = yaml.safe_load((work / "conf/base/bases.yml").read_text())
-    bases["tiny"]["train_lora"]["steps"] += 1
+    bases["tiny"]["train_lora"]["max_steps"] += 1
     (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
     cards = {"register", "publish"}  # which state how it was trained
     assert status(work) == {"train_lora", *cards}
-    bases["sdxl"]["train_lora"]["steps"] += 1  # which nobody chose
+    bases["sdxl"]["train_lora"]["max_steps"] += 1  # which nobody chose
     (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
     edit(work / "conf/base/concepts/valentina_moreau.yml", "evaluate: {}", "evaluate: {steps: 9}")
     edit(work / "conf/base/catalog.yml", "${_concept}/package", "${_concept}/./package")

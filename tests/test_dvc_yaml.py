@@ -76,7 +76,7 @@ def test_what_stays_within_a_stage_needs_no_entry() -> None:
 @pytest.mark.parametrize(
     ("parameter", "keys"),
     [
-        ("threads", {"params.yaml": ["threads"]}),
+        ("num_threads", {"params.yaml": ["num_threads"]}),
         ("base.face_embedder", {"params.yaml": ["base"], dvc_yaml.BASES: ["${base}.model.face_embedder"]}),
         ("concept.trigger", {dvc_yaml.CONCEPT: ["trigger"]}),
     ],
@@ -87,7 +87,7 @@ def test_a_parameter_leads_to_the_keys_that_make_it(parameter: str, keys: dict[s
 
 def test_the_whole_concept_is_every_key_but_the_overrides() -> None:
     keys = dvc_yaml._keys_behind("concept")[dvc_yaml.CONCEPT]
-    assert {"trigger", "identity", "source"} <= set(keys)
+    assert {"trigger", "renderer_parameters", "source"} <= set(keys)
     assert "overrides" not in keys
 
 

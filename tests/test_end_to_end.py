@@ -24,11 +24,11 @@ pytestmark = pytest.mark.slow
 
 CONCEPT = "valentina_moreau"
 SMALL = {
-    "ingest": {"count": 6},
+    "ingest": {"num_rendered_images": 6},
     "train_lora": {
-        "steps": 4, "batch_size": 2, "checkpoint_every": 2, "sample_every": 0, "also": {"garden": {}},
+        "max_steps": 4, "batch_size": 2, "save_every": 2, "sample_every": 0, "extra_datasets": {"garden": {}},
     },
-    "evaluate": {"images_per_prompt": 1, "steps": 2, "bootstrap": 100},
+    "evaluate": {"num_images_per_prompt": 1, "num_inference_steps": 2, "bootstrap_resamples": 100},
 }  # fmt: skip
 
 

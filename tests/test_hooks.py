@@ -122,7 +122,7 @@ def test_all_missing_models_are_named_before_a_stage_runs(
     monkeypatch.chdir(tmp_path)  # relative names that are not below the project count from here
     params = {**ProjectConfigLoader(root / "conf", base_env="base", default_run_env="base")["parameters"]}
     params["caption"] = {**params["caption"], "captioner": "vlm", "model": "nobody/nothing"}
-    params["ingest"] = {**params["ingest"], "upscale": "nobody/upscaler", "brisque_model": "nowhere"}
+    params["ingest"] = {**params["ingest"], "upscale_model": "nobody/upscaler", "brisque_model": "nowhere"}
     catalog = DataCatalog({"parameters": MemoryDataset(params)})
     arguments: dict[str, Any] = {"run_params": {"project_path": str(tmp_path)}, "catalog": catalog}
     with pytest.raises(ClickException) as caught:

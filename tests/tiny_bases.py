@@ -39,9 +39,9 @@ def config(family: str, path: Path | str) -> BaseConfig:
         family=family,
         path=str(path),
         resolution=SIZE,
-        licence="none, random numbers",
-        obtain="run the tests",
-        embed=True,
+        license="none, random numbers",
+        download_instructions="run the tests",
+        bundle_in_package=True,
         face_embedder=FaceEmbedderConfig(kind="tiny", path="none"),
         clip=ClipConfig(kind="tiny", path="none"),
     )

@@ -13,7 +13,7 @@ from valentina_pipeline.training.distributed import Processes
 if __name__ == "__main__":
     folder, processes = Path(sys.argv[1]), Processes.joined()
     tiny_bases.sdxl_folder = lambda: Path(sys.argv[2])  # only the first process could write one of its own
-    files = run(folder / "checkpoints", config(look_every=2), processes=processes)
+    files = run(folder / "checkpoints", config(eval_every=2), processes=processes)
     processes.leave()
     for name, content in files.items():
         (folder / name).write_bytes(content)

@@ -213,7 +213,7 @@ def _keys_behind(parameter: str) -> dict[str, list[str]]:
     """Return the keys of params.yaml, bases.yml and the concept behind an effective parameter."""
     head, _, rest = parameter.partition(".")
     inner = f".{rest}" if rest else ""
-    if head in ("seed", "threads"):
+    if head in ("seed", "num_threads"):
         return {"params.yaml": [head]}
     if head == "base":
         return {"params.yaml": ["base"], BASES: [f"${{base}}.model{inner}"]}

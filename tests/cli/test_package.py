@@ -24,7 +24,7 @@ RECORD = {
     "holder": "Ada",
     "covers": "ada*.safetensors",
     "uses": ["generation"],
-    "licence": "CC0-1.0",
+    "license": "CC0-1.0",
     "synthetic": True,
     "evidence": "a letter",
 }

@@ -23,7 +23,7 @@ LEDGER = """# her shoot of May
   holder: Jane Doe
   covers: "shoot_*"
   uses: [training, generation]
-  licence: CC-BY-4.0
+  license: CC-BY-4.0
   synthetic: false
   expires: 2030-01-31
   evidence: contract of 2024-05-01
@@ -32,12 +32,12 @@ LEDGER = """# her shoot of May
   holder: Jane Doe
   covers: "*"
   uses: [publication]
-  licence: CC-BY-4.0
+  license: CC-BY-4.0
   synthetic: false
   evidence: the same
 """.format(paper="ab" * 32)
 
-TABLE = """id,holder,covers,uses,licence,synthetic,expires,evidence
+TABLE = """id,holder,covers,uses,license,synthetic,expires,evidence
 scans,Acme,scan_*,training generation,CC0-1.0,TRUE,,letter
 old,Acme,old_*,training,CC0-1.0,false,2020-12-31,letter
 """
@@ -128,13 +128,14 @@ def test_revoking_keeps_comments_and_all_other_lines(folder: Path) -> None:
     ("text", "said"),
     [
         ("- {id: a}", "holder"),
+        ("- {id: a, licence: MIT}", "licence renamed to license"),
         (LEDGER.replace("uses: [publication]", "uses: [selling]"), "record 'view': uses"),
         (LEDGER.replace("id: view", "id: shoot"), "id"),
         (LEDGER.replace("holder: Jane Doe", "owner: Jane Doe"), "owner"),
         (LEDGER.replace("ab" * 32, "ab"), "evidence_sha256"),
         ("a: b", "must be a list of records"),
         ("- [", "is not valid YAML"),
-        (LEDGER.replace("  licence", "  expires: 2040-01-01\n  licence", 1), "duplicate key 'expires'"),
+        (LEDGER.replace("  license", "  expires: 2040-01-01\n  license", 1), "duplicate key 'expires'"),
         (LEDGER.replace('"shoot_*"', '"pattern:"'), "contains no name or pattern"),
     ],
 )
@@ -156,7 +157,7 @@ def test_two_ledgers_with_one_id_and_a_missing_folder_are_errors(folder: Path) -
 
 
 ABOUT = {
-    "id": "a", "holder": "b", "covers": "*", "uses": ("training",), "licence": "c", "synthetic": True,
+    "id": "a", "holder": "b", "covers": "*", "uses": ("training",), "license": "c", "synthetic": True,
     "evidence": "d",
 }  # fmt: skip
 REVOKED = {"revoked": TODAY, "revocation": "asked"}

@@ -5,10 +5,15 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from valentina_pipeline.config.effective import STAGES, resolve_params
+from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.config.effective import STAGES, Params, resolve_params
+from valentina_pipeline.config.train_lora import ExtraDatasetConfig, LayerOverrideConfig
 from valentina_pipeline.config.validation import InvalidParameterError
 from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
+from valentina_pipeline.domain.renamed_keys import RENAMED_KEYS
+from valentina_pipeline.domain.rights import RightsRecord
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +41,7 @@ def concept() -> dict[str, Any]:
 def test_auto_in_params_leaves_what_the_base_implies(params, bases, concept) -> None:
     made = resolve_params(params, bases, concept)["train_lora"]
     assert made | bases["tiny"]["train_lora"] == made
-    assert made["optimiser"] == "adamw"
+    assert made["optimizer"] == "adamw"
 
 
 def test_a_null_is_refused(params, bases, concept) -> None:
@@ -58,22 +63,22 @@ def test_no_base_repeats_a_default(bases) -> None:
 
 
 def test_the_concept_wins_over_the_base_and_params_win_over_both(params, bases, concept) -> None:
-    concept["overrides"]["train_lora"] = {"rank": 4, "steps": 50}
+    concept["overrides"]["train_lora"] = {"rank": 4, "max_steps": 50}
     params["train_lora"]["rank"] = 24
     made = resolve_params(params, bases, concept)["train_lora"]
-    assert (made["rank"], made["steps"]) == (24, 50)
+    assert (made["rank"], made["max_steps"]) == (24, 50)
     assert made["alpha"] == bases["tiny"]["train_lora"]["alpha"]
 
 
 def test_zero_is_a_choice(params, bases, concept) -> None:
-    params["train_lora"]["text_encoder_learning_rate"] = 0
-    assert resolve_params(params, bases, concept)["train_lora"]["text_encoder_learning_rate"] == 0
+    params["train_lora"]["text_encoder_lr"] = 0
+    assert resolve_params(params, bases, concept)["train_lora"]["text_encoder_lr"] == 0
 
 
 @pytest.mark.parametrize("base", ["tiny", "sdxl", "sd15"])
 def test_every_base_in_the_file_is_complete(params, bases, concept, base: str) -> None:
     made = resolve_params(params | {"base": base}, bases, concept)
-    assert set(made) == {"concept", "base", "seed", "threads", *STAGES}
+    assert set(made) == {"concept", "base", "seed", "num_threads", *STAGES}
     assert made["base"]["resolution"] == made["align"]["resolution"]
 
 
@@ -85,7 +90,12 @@ def test_every_base_in_the_file_is_complete(params, bases, concept, base: str) -
         ("train_lora", "precision", "fp8", "train_lora.precision: Input should be"),
         ("align", "resolution", 100, "align.resolution: Input should be a multiple of 8"),
         ("caption", "captioner", "poet", "caption.captioner: Input should be"),
-        ("register", "min_face_found", 1.5, "register.min_face_found: Input should be less"),
+        (
+            "register",
+            "min_face_detection_rate",
+            1.5,
+            "register.min_face_detection_rate: Input should be less",
+        ),
     ],
 )
 def test_an_unknown_key_or_a_value_out_of_range_is_named(
@@ -99,17 +109,16 @@ def test_an_unknown_key_or_a_value_out_of_range_is_named(
 @pytest.mark.parametrize(
     ("chosen", "said"),
     [
-        ({"steps": 0}, "steps is 0: set start_from"),
-        ({"start_from": "a.safetensors", "method": "full"}, "cannot be used with method full"),
-        ({"method": "full", "quantise": "nf4"}, "set quantise to none"),
-        ({"optimiser": "schedule_free"}, "must have schedule: constant"),
-        ({"debiased": True, "min_snr_gamma": 5.0}, "both weight the loss"),
-        ({"timesteps": [500, 500]}, "must be ascending and not negative"),
-        ({"keep": "identity"}, "keep: identity needs draw_every"),
-        ({"keep": "loss", "look_every": 0}, "keep: loss needs look_every"),
-        ({"patience": 2}, "patience needs keep: loss or identity"),
-        ({"targets": "to_["}, "is not a valid regular expression"),
-        ({"formats": ["kohya"]}, "formats must contain diffusers"),
+        ({"max_steps": 0}, "max_steps is 0: set init_from"),
+        ({"init_from": "a.safetensors", "method": "full"}, "cannot be used with method full"),
+        ({"method": "full", "quantize": "nf4"}, "set quantize to none"),
+        ({"optimizer": "schedule_free"}, "must have lr_scheduler: constant"),
+        ({"timestep_range": [500, 500]}, "must be ascending and not negative"),
+        ({"best_metric": "identity"}, "best_metric: identity needs image_eval_every"),
+        ({"best_metric": "val_loss", "eval_every": 0}, "best_metric: val_loss needs eval_every"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience needs best_metric: val_loss or identity"),
+        ({"target_modules": "to_["}, "is not a valid regular expression"),
+        ({"export_formats": ["kohya"]}, "export_formats must contain diffusers"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused_and_say_why(
@@ -167,3 +176,50 @@ def test_a_minor_is_refused(params, bases, concept) -> None:
 
 def test_stages_have_the_same_names_in_configuration_and_domain() -> None:
     assert tuple(STAGES) == STAGE_NAMES
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "message"),
+    [
+        ("ingest", {"hosts": []}, r"ingest\.hosts: renamed to allowed_hosts"),
+        ("train_lora", {"steps": 9}, r"train_lora\.steps: renamed to max_steps"),
+        ("train_lora", {"debiased": True}, r"train_lora\.debiased: renamed to loss_weighting: debiased"),
+        ("train_lora", {"keep": "loss"}, r"train_lora\.keep: renamed to best_metric"),
+        ("train_lora", {"layer_overrides": {"up": {"rate": 2}}}, r"up\.rate: renamed to lr_scale"),
+        ("train_lora", {"extra_datasets": {"reg": {"repeats": 2}}}, r"reg\.repeats: renamed to num_repeats"),
+        ("evaluate", {"guidance": 1.0}, r"evaluate\.guidance: renamed to guidance_scale"),
+    ],
+)
+def test_a_former_key_is_refused_with_its_new_name(
+    params, bases, concept, stage: str, values: dict, message: str
+) -> None:
+    params.setdefault(stage, {}).update(values)
+    with pytest.raises(InvalidParameterError, match=message):
+        resolve_params(params, bases, concept)
+
+
+def test_former_keys_of_the_other_files_are_refused_alike(params, bases, concept) -> None:
+    with pytest.raises(InvalidParameterError, match=r"^threads: renamed to num_threads$"):
+        resolve_params(params | {"threads": 2}, bases, concept)
+    with pytest.raises(InvalidParameterError, match=r"concept\.identity: renamed to renderer_parameters"):
+        resolve_params(params, bases, concept | {"identity": {}})
+    bases["tiny"]["model"]["obtain"] = "x"
+    with pytest.raises(InvalidParameterError, match=r"model\.obtain: renamed to download_instructions"):
+        resolve_params(params, bases, concept)
+
+
+def test_every_new_name_is_a_key() -> None:
+    """Each name in the table of former keys is a key of its model, and no former key is."""
+    models: dict[str, type[BaseModel]] = {
+        **STAGES,
+        "": Params,
+        "base": BaseConfig,
+        "concept": Concept,
+        "ledger": RightsRecord,
+        "train_lora.layer_overrides": LayerOverrideConfig,
+        "train_lora.extra_datasets": ExtraDatasetConfig,
+    }
+    for section, renamed in RENAMED_KEYS.items():
+        keys = set(models[section].model_fields)
+        assert {new.split(" ")[0].rstrip(":") for new in renamed.values()} <= keys, section
+        assert not keys & set(renamed), section

@@ -18,12 +18,12 @@ LEDGER = b"""- id: ada-2026
   holder: Ada Studio Ltd
   covers: "shoot/*"
   uses: [training, generation]
-  licence: CC-BY-4.0
+  license: CC-BY-4.0
   synthetic: false
   expires: 2030-01-31
   evidence: contract of 2026-05-01
 """
-LEDGER_CSV = b"""id,holder,covers,uses,licence,synthetic,expires,evidence
+LEDGER_CSV = b"""id,holder,covers,uses,license,synthetic,expires,evidence
 ada-2026,Ada Studio Ltd,shoot/*,training generation,CC-BY-4.0,false,2030-01-31,contract
 bob-2026,Bob,*,training,CC0-1.0,true,,letter
 """

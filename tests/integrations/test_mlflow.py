@@ -16,7 +16,7 @@ from valentina_pipeline.integrations.flavors import model_files
 from valentina_pipeline.integrations.registry import Registry
 from valentina_pipeline.integrations.tracking import NullTracker, current_tracker, set_tracker
 
-PARAMS = {"seed": 1, "threads": 2, "train_lora": {"rank": 8}, "concept": {"rights": ["a"]}}
+PARAMS = {"seed": 1, "num_threads": 2, "train_lora": {"rank": 8}, "concept": {"rights": ["a"]}}
 
 
 @pytest.fixture
@@ -49,7 +49,12 @@ def test_one_set_of_inputs_has_one_parent_from_whichever_process(tmp_path: Path,
     assert opened(tmp_path).run_id == first
     assert opened(tmp_path, "other inputs").run_id != first
     (run,) = runs(client, inputs="abc")
-    assert run.data.params == {"seed": "1", "threads": "2", "train_lora.rank": "8", "concept.rights": '["a"]'}
+    assert run.data.params == {
+        "seed": "1",
+        "num_threads": "2",
+        "train_lora.rank": "8",
+        "concept.rights": '["a"]',
+    }
     assert run.data.tags["git_commit"] == "c0ffee"
 
 
@@ -67,7 +72,7 @@ def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path
     assert isinstance(current_tracker(), NullTracker)
     (run,) = runs(client, stage="train_lora")
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
-    assert run.data.params == {"train_lora.rank": "8", "seed": "1", "threads": "2"}
+    assert run.data.params == {"train_lora.rank": "8", "seed": "1", "num_threads": "2"}
     assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [1.0, 0.5]
     assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"images", "report.html"}
     assert {a.path[:21] for a in client.list_artifacts(run.info.run_id, "images")} == {

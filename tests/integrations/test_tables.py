@@ -63,7 +63,7 @@ def test_a_revocation_s_reason_is_no_formula(tmp_path: Path) -> None:
 
     ledger = tmp_path / "ada_lind" / "shoot.csv"
     ledger.parent.mkdir()
-    head = "id,holder,covers,uses,licence,synthetic,expires,evidence"
+    head = "id,holder,covers,uses,license,synthetic,expires,evidence"
     ledger.write_text(f"{head}\nada,Ada,-shoot/*,training,CC0-1.0,true,,letter\n")
     ledgers.revoke(tmp_path, "ada", EVIL, date(2026, 1, 2))
     assert not [cell for cell in cells(ledger) if cell.startswith(RUN)]

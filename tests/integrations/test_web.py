@@ -155,9 +155,9 @@ def test_a_name_is_what_is_asked_for_and_what_rights_are_compared_with(server: S
     [
         ("cut.png", "IncompleteRead|was truncated"),
         ("gone.png", "404"),
-        ("/to/https://example.org/a.png", "host example.org is not in ingest.hosts"),
+        ("/to/https://example.org/a.png", "host example.org is not in ingest.allowed_hosts"),
         ("/to/http://localhost/a.png", "is not a valid https:// address"),
-        ("https://example.org/a.png", "host example.org is not in ingest.hosts"),
+        ("https://example.org/a.png", "host example.org is not in ingest.allowed_hosts"),
         ("file:///etc/passwd", "file:///etc/passwd is not a valid https:// address"),
     ],
 )
@@ -237,5 +237,5 @@ def test_a_list_that_cannot_be_read_is_an_error_that_names_it(server: Server) ->
     address = f"https://{HOST}:{server.server_port}/gone.txt"
     with pytest.raises(InvalidSourceError, match=r"gone\.txt cannot be read as a list"):
         source(address, Path(), (HOST,)).entries()
-    with pytest.raises(InvalidSourceError, match=r"is not in ingest\.hosts"):
+    with pytest.raises(InvalidSourceError, match=r"is not in ingest\.allowed_hosts"):
         source(address, Path(), ())

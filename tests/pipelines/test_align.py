@@ -15,7 +15,7 @@ from valentina_pipeline.image.align.align import Portraits
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
 from valentina_pipeline.pipelines.align.nodes import align_portraits
 
-ALIGN = {**stage("align"), "outlier_distance": 2.0}
+ALIGN = {**stage("align"), "max_identity_distance": 2.0}
 TINY = {"kind": "tiny", "path": "tiny/weights/faces.safetensors"}
 MANIFEST = pd.DataFrame(
     {"sha256": ["a", "b"], "source_name": ["a.png", "b.png"], "phash": ["0" * 16, "f" * 16]}
@@ -72,5 +72,5 @@ def test_a_missing_embedder_is_an_error_before_any_work(tmp_path: Path) -> None:
 
 
 def test_a_parameter_out_of_range_is_named(weights: Path) -> None:
-    with pytest.raises(InvalidParameterError, match=r"align\.margin"):
-        align_portraits({}, {}, MANIFEST, weights, {**ALIGN, "margin": 0.5}, TINY)
+    with pytest.raises(InvalidParameterError, match=r"align\.crop_scale"):
+        align_portraits({}, {}, MANIFEST, weights, {**ALIGN, "crop_scale": 0.5}, TINY)

@@ -29,7 +29,12 @@ from valentina_pipeline.pipelines.evaluate.pipeline import create_pipeline
 (RIGHTS,) = parse_records(yaml.safe_load(ledger("ours")), "ours.yml")
 FOLDERS = {"sdxl": sdxl_folder, "sd15": sd15_folder}
 PROMPTS = ["photo of {subject}, smiling, beach background", "photo of {subject}, serious, sunset background"]
-CFG = {"images_per_prompt": 1, "steps": 2, "guidance": 2.0, "bootstrap": 100}
+CFG = {
+    "num_images_per_prompt": 1,
+    "num_inference_steps": 2,
+    "guidance_scale": 2.0,
+    "bootstrap_resamples": 100,
+}
 
 
 @pytest.fixture
@@ -91,7 +96,7 @@ def lora(family: str, folder: Path, target: Path) -> Path:
 @pytest.mark.parametrize("family", FOLDERS)
 def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path: Path, threads: int) -> None:
     images, scores, metrics, plot, grid, report = evaluate_adapter(
-        **inputs(family, tmp_path), threads=threads
+        **inputs(family, tmp_path), num_threads=threads
     )
 
     assert sorted(images) == sorted(f"{variant}/{number:04d}" for variant in VARIANTS for number in (0, 1))
@@ -117,13 +122,13 @@ def test_nothing_is_drawn_under_a_record_that_does_not_allow_it(tmp_path: Path, 
         ({"expires": date(2020, 1, 1)}, "ended on 2020-01-01"),
     ):
         with pytest.raises(NotAllowedError, match=why):
-            evaluate_adapter(**given | {"rights": (RIGHTS.model_copy(update=change),)}, threads=threads)
+            evaluate_adapter(**given | {"rights": (RIGHTS.model_copy(update=change),)}, num_threads=threads)
 
 
 @pytest.mark.slow
 def test_the_same_inputs_give_the_same_images_figures_and_report(tmp_path: Path, threads: int) -> None:
     given = inputs("sdxl", tmp_path)
-    first, second = (evaluate_adapter(**given, threads=threads) for _ in range(2))
+    first, second = (evaluate_adapter(**given, num_threads=threads) for _ in range(2))
 
     assert {n: i.tobytes() for n, i in first[0].items()} == {n: i.tobytes() for n, i in second[0].items()}
     pd.testing.assert_frame_equal(first[1], second[1])

@@ -25,12 +25,12 @@ from valentina_pipeline.pipelines.ingest.nodes import InvalidAttributesError, in
 
 LIMITS = {
     **stage("ingest"),
-    "count": 4,
+    "num_rendered_images": 4,
     "min_side": 32,
     "max_bytes": 1_000_000,
     "min_sharpness": 0,
-    "brightness": (0, 1),
-    "max_clipped": 1,
+    "brightness_range": (0, 1),
+    "max_clipped_fraction": 1,
     "max_noise": 100,
     "min_jpeg_quality": 0,
 }

@@ -15,7 +15,7 @@ from packages import stage
 from portraits import noise
 from runs import FACE, config, samples
 from valentina_pipeline.config.ingest import IngestConfig
-from valentina_pipeline.config.train_lora import CompanionConfig
+from valentina_pipeline.config.train_lora import ExtraDatasetConfig
 from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.rights import RightsRecord
@@ -26,11 +26,11 @@ KOHYA, PEFT = "vee.kohya.safetensors", "peft"
 SAID = ("photo of a vee woman, smiling", "photo of a vee woman, topless")
 KINDS = ("lora", "dora", "rslora", "lokr")
 OWN = RightsRecord(
-    id="own", holder="Acme", covers="*", uses=("training",), licence="CC0-1.0", synthetic=True,
+    id="own", holder="Acme", covers="*", uses=("training",), license="CC0-1.0", synthetic=True,
     evidence="made",
 )  # fmt: skip
 GARDEN = RightsRecord(
-    id="garden-2026", holder="Jane Doe", covers="garden/*", uses=("training",), licence="CC-BY-4.0",
+    id="garden-2026", holder="Jane Doe", covers="garden/*", uses=("training",), license="CC-BY-4.0",
     synthetic=False, evidence="contract",
 )  # fmt: skip
 
@@ -51,8 +51,8 @@ def trained(root: Path, **changes: Any) -> Result:
     names = list(images)
     concept = {
         "kind": "character", "name": "V", "trigger": "vee", "class_word": "woman", "adult": True,
-        "source": "renderer", "identity_words": [], "asymmetric": False, "description": "a woman",
-        "identity": {},
+        "source": "renderer", "caption_excluded_words": [], "asymmetric": False, "description": "a woman",
+        "renderer_parameters": {},
         "overrides": {name: {} for name in STAGE_NAMES},
     }  # fmt: skip
     for folder in ("tiny/weights", "data/05_model_input/vee"):
@@ -78,10 +78,10 @@ def trained(root: Path, **changes: Any) -> Result:
         "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
         "ingest": {**stage("ingest"), "min_side": 64},
         "seed": 3,
-        "threads": 1,
+        "num_threads": 1,
     }
     own = {name: changes.pop(name) for name in list(changes) if name in arguments}
-    small = {"steps": 2, "checkpoint_every": 1, "sample_steps": 2}
+    small = {"max_steps": 2, "save_every": 1, "sample_inference_steps": 2}
     settings = config(**{**small, **changes}).model_dump()
     return Result(*nodes.train_adapter(**{**arguments, **own}, train_lora=settings))
 
@@ -101,7 +101,7 @@ def garden(root: Path) -> Path:
 
 
 def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
-    result = trained(tmp_path, sample_every=2, look_every=1)
+    result = trained(tmp_path, sample_every=2, eval_every=1)
     assert sorted(result.files) == [LORA_FILE, KOHYA]
     assert result.loss["step"].tolist() == result.looks["step"].tolist() == [1, 2]
     gap = result.looks["held_out_loss"] - result.looks["training_loss"]
@@ -111,7 +111,7 @@ def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Pat
     assert result.class_images == {}
     assert metadata(result.files, tmp_path)["rights"] == '["own: Acme, CC0-1.0"]'
     assert not (tmp_path / "data/06_models/vee/checkpoints").exists()
-    assert trained(tmp_path, sample_every=2, look_every=1).files == result.files  # from the cache
+    assert trained(tmp_path, sample_every=2, eval_every=1).files == result.files  # from the cache
     assert trained(tmp_path / "other").looks.empty
 
 
@@ -142,14 +142,14 @@ def test_a_caption_that_the_word_policy_refuses_stops_training_by_its_picture() 
 
 
 def test_private_files_say_nothing_of_the_pictures(tmp_path: Path) -> None:
-    about = metadata(trained(tmp_path, private=True).files, tmp_path)
+    about = metadata(trained(tmp_path, strip_metadata=True).files, tmp_path)
     assert about["trigger"] == "vee"
     assert not {"rights", "data_sha256", "ss_tag_frequency", "ss_num_train_images"} & set(about)
 
 
 def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) -> None:
     garden(tmp_path)
-    result = trained(tmp_path, also={"garden": {"repeats": 2, "weight": 0.5}})
+    result = trained(tmp_path, extra_datasets={"garden": {"num_repeats": 2, "loss_weight": 0.5}})
     about = metadata(result.files, tmp_path)
     assert about["rights"] == '["own: Acme, CC0-1.0", "garden-2026: Jane Doe, CC-BY-4.0"]'
     assert about["ss_num_train_images"] == "3"
@@ -167,7 +167,7 @@ def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_alon
     half.paste(255, (0, 0, 32, 96))
     half.save(folder / "rose_mask.png")
     limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
-    wanted = {"garden": CompanionConfig()}
+    wanted = {"garden": ExtraDatasetConfig()}
     ((rose,), _) = training_images.extra_samples(folder.parent, wanted, limits, (OWN, GARDEN), lambda _: None)
     assert rose.mask is not None and np.array_equal(np.asarray(rose.mask), np.asarray(half))
     size = samples(1)[0].image.size
@@ -199,7 +199,7 @@ def test_what_trains_along_is_refused_where_anything_is_wrong(
     else:
         path.write_text(content)
     with pytest.raises(training_images.InvalidExtraDataError, match=said):
-        trained(tmp_path, also={"garden": {}})
+        trained(tmp_path, extra_datasets={"garden": {}})
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_what_trains_along_needs_a_record_that_names_its_folder(
 ) -> None:
     folder = garden(tmp_path)
     limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
-    wanted = {"garden": CompanionConfig()}
+    wanted = {"garden": ExtraDatasetConfig()}
     with pytest.raises(training_images.InvalidExtraDataError, match=said):
         training_images.extra_samples(folder.parent, wanted, limits, rights, lambda _: None)
 
@@ -224,7 +224,7 @@ def test_what_trains_along_needs_a_record_that_names_its_folder(
 @pytest.mark.parametrize("name", ["../06_models", ".", "/etc"])
 def test_nothing_outside_its_folder_trains_along(name: str, tmp_path: Path) -> None:
     with pytest.raises(training_images.InvalidExtraDataError, match="extra data is read only from there"):
-        trained(tmp_path, also={name: {}})
+        trained(tmp_path, extra_datasets={name: {}})
 
 
 def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,12 +233,12 @@ def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pyt
     drawn: list[object] = []
     real = sampling.generate_images
     monkeypatch.setattr(sampling, "generate_images", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
-    first = trained(tmp_path, class_images=3, method="full", text_encoder_learning_rate=0.0)
+    first = trained(tmp_path, num_class_images=3, method="full", text_encoder_lr=0.0)
     assert len(drawn) == 3
     assert list(first.class_images) == ["00000", "00001", "00002"]
     assert first.class_images["00001"].info["text"]["synthetic"] == "true"
     assert list(first.files) == ["unet.safetensors"]
-    again = trained(tmp_path, class_images=3, method="full", text_encoder_learning_rate=0.0)
+    again = trained(tmp_path, num_class_images=3, method="full", text_encoder_lr=0.0)
     assert len(drawn) == 3
     assert again.files == first.files
 
@@ -262,11 +262,11 @@ def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
     form: str, method: str, tmp_path: Path
 ) -> None:
     first = trained(
-        tmp_path, learning_rate=0.1, alpha=1.0, method=method, formats=["diffusers", "kohya", "peft"]
+        tmp_path, learning_rate=0.1, alpha=1.0, method=method, export_formats=["diffusers", "kohya", "peft"]
     )
     start = "theirs" if form == PEFT else "theirs.safetensors"
     (written(first.files, tmp_path / "first") / form).rename(tmp_path / "data/05_model_input/vee" / start)
-    kept = trained(tmp_path, start_from=start, steps=0)
+    kept = trained(tmp_path, init_from=start, max_steps=0)
     assert kept.loss.empty
     assert kept.figures["trainable_parameters"] == first.figures["trainable_parameters"]
     about = metadata(kept.files, tmp_path)
@@ -275,32 +275,32 @@ def test_an_adapter_is_gone_on_from_and_taken_as_it_is_with_no_steps(
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         np.testing.assert_allclose(after[name], tensor, atol=1e-7)
-    on = load(trained(tmp_path, start_from=start, learning_rate=0.1).files[LORA_FILE])
+    on = load(trained(tmp_path, init_from=start, learning_rate=0.1).files[LORA_FILE])
     assert any(not np.array_equal(on[name], tensor) for name, tensor in before.items())
 
 
 def test_a_folder_of_the_unet_alone_is_an_adapter_too(tmp_path: Path) -> None:
-    first = trained(tmp_path, learning_rate=0.1, formats=["diffusers", "peft"])
+    first = trained(tmp_path, learning_rate=0.1, export_formats=["diffusers", "peft"])
     (written(first.files, tmp_path / "first") / "peft/unet").rename(
         tmp_path / "data/05_model_input/vee/theirs"
     )
-    kept = load(trained(tmp_path, start_from="theirs", steps=0).files[LORA_FILE])
+    kept = load(trained(tmp_path, init_from="theirs", max_steps=0).files[LORA_FILE])
     assert kept
     assert all(name.startswith("unet.") for name in kept)
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_folder_that_is_no_adapter_is_an_error(missing: str, tmp_path: Path) -> None:
-    first = trained(tmp_path, formats=["diffusers", "peft"])
+    first = trained(tmp_path, export_formats=["diffusers", "peft"])
     theirs = tmp_path / "data/05_model_input/vee/theirs"
     (written(first.files, tmp_path / "first") / "peft").rename(theirs)
     (theirs / "unet" / missing).unlink()
     with pytest.raises(ValueError, match=r"theirs/unet is not a peft adapter"):
-        trained(tmp_path, start_from="theirs")
+        trained(tmp_path, init_from="theirs")
 
 
 def test_a_start_that_is_no_lora_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         training_images.InvalidExtraDataError, match=r"absent.safetensors must be a .safetensors file"
     ):
-        trained(tmp_path, start_from="absent.safetensors")
+        trained(tmp_path, init_from="absent.safetensors")

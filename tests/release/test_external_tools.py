@@ -19,7 +19,7 @@ from valentina_pipeline.release.external_tools import (
     checkpoint,
     comfyui,
     example_image,
-    native,
+    sd_cpp,
 )
 
 # ComfyUI 0.3.64, nodes.py: what each node needs, and what it gives, by kind. Numbers: (least, most, step).
@@ -116,7 +116,7 @@ def test_the_workflow_draws_what_the_preset_does_with_base_and_lora() -> None:
 
 @pytest.mark.parametrize("scheduler", SAMPLERS)
 def test_the_command_line_has_names_that_stable_diffusion_cpp_knows(scheduler: str) -> None:
-    text = native(image(scheduler=scheduler), "model.safetensors")
+    text = sd_cpp(image(scheduler=scheduler), "model.safetensors")
     (line,) = (line.split() for line in text.splitlines() if line.startswith("    sd-cli"))
     assert line[line.index("--sampling-method") + 1] in METHODS
     assert line[line.index("--scheduler") + 1] in SCHEDULES

@@ -23,9 +23,9 @@ BASE = {
     "family": "sdxl",
     "path": "tiny/weights/base",
     "resolution": 128,
-    "licence": "CreativeML Open RAIL++-M",
-    "obtain": "git checkout",
-    "embed": True,
+    "license": "CreativeML Open RAIL++-M",
+    "download_instructions": "git checkout",
+    "bundle_in_package": True,
     "face_embedder": {"kind": "tiny", "path": "faces"},
     "clip": {"kind": "tiny", "path": "clip"},
 }
@@ -51,7 +51,7 @@ def parts(tmp_path: Path) -> PackageContents:
         base=BaseConfig(**BASE),
         base_folder=base,
         base_hash="b" * 64,
-        controls={},
+        controlnets={},
         lora=lora,
         train=TrainConfig(**packages.stage("train_lora")),
         evaluate=EvaluateConfig(**packages.stage("evaluate")),
@@ -115,13 +115,13 @@ def test_the_same_parts_give_the_same_bytes_in_any_order(parts: PackageContents)
 def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(
     parts: PackageContents,
 ) -> None:
-    base = parts.base.model_copy(update={"embed": False, "path": "somebody/base"})
+    base = parts.base.model_copy(update={"bundle_in_package": False, "path": "somebody/base"})
     files = build(replace(parts, base=base))
     assert not [name for name in files if name.startswith(("base/", "faces"))]
     described = json.loads(content(files["base.json"]))
     assert described["path"] == "somebody/base"
     assert described["sha256"] == "b" * 64
-    assert described["obtain"] == "git checkout"
+    assert described["download_instructions"] == "git checkout"
 
 
 def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of_the_decision(
@@ -168,8 +168,8 @@ def test_standard_is_what_the_figures_were_measured_with(parts: PackageContents)
     made = presets(parts.base, parts.evaluate, parts.publish)
     assert made["default"] == "standard"
     assert made["presets"]["standard"] == {
-        "steps": parts.evaluate.steps,
-        "guidance_scale": parts.evaluate.guidance,
+        "steps": parts.evaluate.num_inference_steps,
+        "guidance_scale": parts.evaluate.guidance_scale,
         "size": parts.base.resolution,
         "scheduler": "default",
     }

@@ -27,7 +27,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("published")
     inputs = packages.inputs(place)
     controls = {"canny": str(steering.controlnet("sdxl", 1))}
-    inputs["base"] |= {"controls": controls}
+    inputs["base"] |= {"controlnets": controls}
     FileFolder(filepath=str(place / "package")).save(publish_package(decision=packages.DECISION, **inputs))
     return place / "package"
 

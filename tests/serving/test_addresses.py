@@ -101,8 +101,14 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_ingest_asks_none(pictures: Path, tmp_path: Path) -> None:
-    limits = {**stage("ingest"), "count": 4, "min_side": 32, "min_sharpness": 0, "brightness": (0, 1)}
-    limits |= {"max_clipped": 1, "max_noise": 100, "min_jpeg_quality": 0}
+    limits = {
+        **stage("ingest"),
+        "num_rendered_images": 4,
+        "min_side": 32,
+        "min_sharpness": 0,
+        "brightness_range": (0, 1),
+    }
+    limits |= {"max_clipped_fraction": 1, "max_noise": 100, "min_jpeg_quality": 0}
     raw = tmp_path / "data/01_raw"
     raw.mkdir(parents=True)
     for name, text in PLAYLISTS.items():

@@ -14,10 +14,10 @@ DRAWN = {
 
 
 def test_the_best_look_is_by_the_stated_rule() -> None:
-    assert best_step(LOSSES, "loss") == 100
-    assert best_step(LOSSES, "last") is None
+    assert best_step(LOSSES, "val_loss") == 100
+    assert best_step(LOSSES, "none") is None
     assert best_step(DRAWN, "identity") == 20
-    assert best_step({}, "loss") is None
+    assert best_step({}, "val_loss") is None
     assert best_step(LOSSES, "identity") is None
 
 
@@ -27,8 +27,8 @@ def test_a_run_has_had_enough_after_so_many_looks_without_a_better_one(
 ) -> None:
     looks = {step: {"held_out_loss": loss} for step, loss in enumerate(losses)}
     since = len(losses) - 1 - losses.index(min(losses))
-    assert should_stop(looks, "loss", patience) == (since >= patience)
-    assert not should_stop(looks, "loss", 0)
+    assert should_stop(looks, "val_loss", patience) == (since >= patience)
+    assert not should_stop(looks, "val_loss", 0)
 
 
 @pytest.mark.parametrize("patience", [1, 2])

@@ -33,7 +33,7 @@ def test_pieces_are_halved_until_they_fit_and_one_that_does_not_fit_says_what_wo
 
     with pytest.raises(OutOfMemoryError) as caught:
         find_executable_batch_size(never, 1, {"unet": nn.Linear(2**14, 2**14)})
-    for words in ("unet 1.0 GiB", "gradient_checkpointing: true", "quantise: nf4", "align.resolution"):
+    for words in ("unet 1.0 GiB", "gradient_checkpointing: true", "quantize: nf4", "align.resolution"):
         assert words in str(caught.value)
 
 

@@ -120,7 +120,7 @@ def _check_sources(concept: Concept, limits: IngestConfig, root: Path) -> Iterat
     places = [concept.source] if isinstance(concept.source, str) else sorted(concept.source.values())
     for place in places:
         if place == "renderer":
-            complete = bool(concept.identity)
+            complete = bool(concept.renderer_parameters)
             text = "renderer" if complete else "renderer needs `identity` values"
             yield Finding("source", text, not complete)
         elif "://" in place:
@@ -131,7 +131,7 @@ def _check_sources(concept: Concept, limits: IngestConfig, root: Path) -> Iterat
 
 def _check_local(place: str, limits: IngestConfig, root: Path) -> Finding:
     try:
-        entries = source(place, root, limits.hosts).entries()
+        entries = source(place, root, limits.allowed_hosts).entries()
     except (InvalidSourceError, OSError) as err:
         return Finding("source", str(err), problem=True)
     return Finding("source", f"{place}: {len(entries)} files")

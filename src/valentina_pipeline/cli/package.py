@@ -94,10 +94,10 @@ def _concept(trigger: str, class_word: str, name: str) -> "Concept":
         "class_word": class_word,
         "adult": True,
         "source": "a LoRA file",
-        "identity_words": (),
+        "caption_excluded_words": (),
         "asymmetric": False,
         "description": class_word,
-        "identity": {},
+        "renderer_parameters": {},
         "overrides": {stage: {} for stage in STAGE_NAMES},
     }
     return parse_config(Concept, values, "the character")

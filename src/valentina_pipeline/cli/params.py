@@ -40,7 +40,7 @@ def params(
     A value comes from params.yaml, the concept's `overrides`, the base model's entry or the default, in
     this order. Set it in params.yaml, or for one experiment:
       dvc exp run -S train_lora.rank=8        a key that params.yaml lists
-      dvc exp run -S +train_lora.ema=0.99     any other key
+      dvc exp run -S +train_lora.ema_decay=0.99     any other key
     """
     if schema:
         click.echo(json.dumps(json_schema(), indent=2))

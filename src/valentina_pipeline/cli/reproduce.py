@@ -59,7 +59,7 @@ def reproduce(metadata: ProjectMetadata, stages: tuple[str, ...], keep: bool) ->
 
     \b
     Your working tree, cache and MLflow store do not change. Uncommitted changes are not used. Another
-    kind of machine or another number of `threads` may round differently.
+    kind of machine or another number of `num_threads` may round differently.
     """
     try:
         same = reproduce_committed(metadata.project_path, stages, keep=keep)

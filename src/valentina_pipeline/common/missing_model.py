@@ -6,14 +6,17 @@ from pathlib import Path
 class MissingModelError(RuntimeError):
     """A model's weights are not on this machine; the message gives its license and how to get it."""
 
-    def __init__(self, model: str, licence: str, obtain: str) -> None:
-        super().__init__(model, licence, obtain)  # worker processes pickle the error with them
+    def __init__(self, model: str, license: str, download_instructions: str) -> None:
+        super().__init__(model, license, download_instructions)  # worker processes pickle the error with them
         self.model = model
-        self.licence = licence
-        self.obtain = obtain
+        self.license = license
+        self.download_instructions = download_instructions
 
     def __str__(self) -> str:
-        return f"{self.model} is not on this machine (license: {self.licence}). To get it: {self.obtain}"
+        return (
+            f"{self.model} is not on this machine (license: {self.license}). "
+            f"To get it: {self.download_instructions}"
+        )
 
 
 HUB_PATTERNS = ("*.json", "*.txt", "*.csv", "*.model", "*.jinja", "*.safetensors")
@@ -25,17 +28,17 @@ def download_command(model: str) -> str:
     return " ".join([f"hf download {model}", *(f'--include "{pattern}"' for pattern in HUB_PATTERNS)])
 
 
-def missing_hub_model(kind: str, model: str, licence: str, key: str) -> MissingModelError:
+def missing_hub_model(kind: str, model: str, license: str, key: str) -> MissingModelError:
     """Return the error for a missing or incomplete hub model or folder.
 
     Args:
         kind: task of the model, such as "the upscaler".
         model: hub id or folder.
-        licence: license of the model.
-        key: parameter that names the model, such as "ingest.upscale".
+        license: license of the model.
+        key: parameter that names the model, such as "ingest.upscale_model".
     """
-    obtain = f"`{download_command(model)}`, or set {key} to a folder that holds such a model"
-    return MissingModelError(f"{kind} {model}", licence, obtain)
+    download_instructions = f"`{download_command(model)}`, or set {key} to a folder that holds such a model"
+    return MissingModelError(f"{kind} {model}", license, download_instructions)
 
 
 def has_hub_model(model: str) -> bool:

@@ -31,11 +31,11 @@ class BaseConfig(StrictConfig):
         description="folder or hub id with the configuration and tokenizers of a single-file base",
     )
     resolution: int = Field(ge=64, le=2048, multiple_of=8)
-    licence: str
-    obtain: str = Field(description="how to download it when it is missing")
-    embed: bool = Field(description="bundle it in each package; for small models")
+    license: str
+    download_instructions: str = Field(description="how to download it when it is missing")
+    bundle_in_package: bool = Field(description="bundle it in each package; for small models")
     face_embedder: FaceEmbedderConfig
     clip: ClipConfig
-    controls: dict[str, str] = Field(
+    controlnets: dict[str, str] = Field(
         default={}, description="kind of control image -> folder of its ControlNet"
     )

@@ -14,4 +14,4 @@ class CaptionConfig(StrictConfig):
         description="attributes reads attributes.json or the renderer; the others are models"
     )
     model: str = Field(default="", description="hub id or folder; empty: the captioner's default")
-    threshold: float = Field(default=0.35, gt=0, lt=1, description="minimum score of a tagger's tag")
+    tag_threshold: float = Field(default=0.35, gt=0, lt=1, description="minimum score of a tagger's tag")

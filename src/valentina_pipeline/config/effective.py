@@ -38,7 +38,7 @@ class Params(StrictConfig):
     concepts: list[str] = Field(min_length=1)
     base: str
     seed: int = Field(ge=0, lt=2**32)
-    threads: int = Field(ge=1, le=256)
+    num_threads: int = Field(ge=1, le=256)
     ingest: dict[str, Any] = Field(default={})
     align: dict[str, Any] = Field(default={})
     caption: dict[str, Any] = Field(default={})
@@ -60,7 +60,7 @@ def resolve_params(
     """Overlay base, concept and user choices, validate them, and return plain parameters.
 
     Returns:
-        `concept`, `base`, `seed`, `threads` and a dict for each stage of `STAGES`.
+        `concept`, `base`, `seed`, `num_threads` and a dict for each stage of `STAGES`.
 
     Raises:
         InvalidParameterError: a key is unknown, missing or out of range.
@@ -80,19 +80,19 @@ def resolve_params(
         layers = (implied[stage], character.overrides.get(stage, {}), chosen(params.get(stage, {})))
         merged = {key: value for layer in layers for key, value in layer.items()}
         stages[stage] = parse_config(model, merged, stage).model_dump(mode="json")
-    if character.asymmetric and stages["train_lora"]["flip"]:
+    if character.asymmetric and stages["train_lora"]["flip_aug"]:
         raise InvalidParameterError(
-            f"train_lora.flip: must be false because {character.name} is marked asymmetric"
+            f"train_lora.flip_aug: must be false because {character.name} is marked asymmetric"
         )
-    if "native" in stages["publish"]["engines"] and stages["train_lora"]["method"] in NEW_TOKENS:
+    if "sd_cpp" in stages["publish"]["engines"] and stages["train_lora"]["method"] in NEW_TOKENS:
         raise InvalidParameterError(
-            "publish.engines: native does not support new tokens: remove it, or train a LoRA"
+            "publish.engines: sd_cpp does not support new tokens: remove it, or train a LoRA"
         )
     return {
         "concept": character.model_dump(mode="json"),
         "base": base.model_dump(),
         "seed": choice.seed,
-        "threads": choice.threads,
+        "num_threads": choice.num_threads,
         **stages,
     }
 

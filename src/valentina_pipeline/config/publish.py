@@ -13,6 +13,6 @@ class PublishConfig(StrictConfig):
     default_preset: Literal["draft", "standard", "high", "ultra"] = Field(
         default="standard", description="preset of requests that name none"
     )
-    engines: tuple[Literal["onnx", "native"], ...] = Field(
-        default=(), description="onnx: for ONNX Runtime; native: a single file for stable-diffusion.cpp"
+    engines: tuple[Literal["onnx", "sd_cpp"], ...] = Field(
+        default=(), description="onnx: for ONNX Runtime; sd_cpp: a single file for stable-diffusion.cpp"
     )

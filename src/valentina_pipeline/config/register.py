@@ -17,9 +17,11 @@ class RegisterConfig(StrictConfig):
     min_identity_ratio: float = Field(
         default=0.8, ge=0, le=2, description="relative to the ceiling that real portraits reach"
     )
-    min_face_found: float = Field(default=0.9, ge=0, le=1, description="share of images with a detected face")
+    min_face_detection_rate: float = Field(
+        default=0.9, ge=0, le=1, description="share of images with a detected face"
+    )
     max_clip_t_drop: float = Field(default=0.1, ge=0, le=1, description="relative to the base model")
-    max_memorised: float = Field(
+    max_memorization_rate: float = Field(
         default=0.1,
         ge=0,
         le=1,

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from valentina_pipeline.domain.renamed_keys import describe_error
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -19,11 +21,16 @@ class StrictConfig(BaseModel):
 
 
 def parse_config(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Return `values` as `model`; raise InvalidParameterError, which names each wrong key as `where.key`."""
+    """Return `values` as `model`; raise InvalidParameterError, which names each wrong key as `where.key`.
+
+    The message of a former key is its present name.
+    """
     try:
         return model.model_validate(dict(values))
     except ValidationError as err:
+        section = "base" if where.endswith(".model") else where
         problems = "; ".join(
-            f"{'.'.join([where, *map(str, e['loc'])]).strip('.')}: {e['msg']}" for e in err.errors()
+            f"{'.'.join([where, *map(str, error['loc'])]).strip('.')}: {describe_error(section, error)}"
+            for error in err.errors()
         )
         raise InvalidParameterError(problems) from err

@@ -32,14 +32,16 @@ class Concept(BaseModel):
         min_length=1,
         description="renderer, or a location of images, or several by labels that prefix image names",
     )
-    identity_words: tuple[str, ...] = Field(
+    caption_excluded_words: tuple[str, ...] = Field(
         description="lower case; captions omit phrases that contain one, so that the trigger absorbs them"
     )
     asymmetric: bool = Field(description="a parting, scar or mole: the mirror image would be another person")
     description: str = Field(
         min_length=1, description="the fixed traits in words, as a prompt for the base model"
     )
-    identity: dict[str, str | float] = Field(description="the renderer's parameters; {} for other sources")
+    renderer_parameters: dict[str, str | float] = Field(
+        description="the renderer's parameters; {} for other sources"
+    )
     overrides: dict[str, dict[str, Any]]
 
     @field_validator("overrides")

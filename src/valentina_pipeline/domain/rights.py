@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from valentina_pipeline.domain import naming
 from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.domain.renamed_keys import describe_error
 
 Use = Literal["training", "generation", "publication"]
 USES: tuple[Use, ...] = ("training", "generation", "publication")
@@ -70,7 +71,7 @@ class RightsRecord(Terms):
         min_length=1,
         description="an image's name, in which * matches anything; or `pattern:` and a shell pattern",
     )
-    licence: str = Field(min_length=1)
+    license: str = Field(min_length=1)
     synthetic: bool
     evidence: str = Field(min_length=1, description="proof, such as the name of a contract")
     evidence_sha256: str | None = Field(
@@ -172,5 +173,8 @@ def _record(row: Mapping[Any, Any], where: str) -> RightsRecord:
     try:
         return RightsRecord.model_validate(given)
     except ValidationError as err:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in err.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, error['loc']))} {describe_error('ledger', error)}".strip()
+            for error in err.errors()
+        )
         raise InvalidLedgerError(f"{where}: record {row.get('id')!r}: {problems}") from err

@@ -169,7 +169,9 @@ class Parent:
     def _create(self, stage: str, source: str) -> str:
         tags = {PARENT: self.run_id, "stage": stage, "source": source, "git_commit": self.commit}
         run = self.client.create_run(self.experiment_id, tags=tags, run_name=stage)
-        stage_params = {name: self.params[name] for name in (stage, "seed", "threads") if name in self.params}
+        stage_params = {
+            name: self.params[name] for name in (stage, "seed", "num_threads") if name in self.params
+        }
         _log_params(self.client, run.info.run_id, flatten(stage_params))
         return run.info.run_id
 

@@ -104,7 +104,7 @@ def assemble_package(inputs: PackageInputs, decision: Mapping[str, Any]) -> dict
             base=base,
             base_folder=folder,
             base_hash=base_hash(folder),
-            controls={kind: inputs.root / path for kind, path in base.controls.items()},
+            controlnets={kind: inputs.root / path for kind, path in base.controlnets.items()},
             lora=inputs.lora,
             train=None if inputs.train is None else parse_config(TrainConfig, inputs.train, "train_lora"),
             evaluate=parse_config(EvaluateConfig, inputs.evaluate, "evaluate"),
@@ -154,7 +154,7 @@ def export_engines(inputs: PackageInputs, base: BaseConfig, publish: PublishConf
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     model = onnx.fuse_lora(base, inputs.root, inputs.lora)
     files: dict[str, Path] = {}
-    for engine in sorted(publish.engines, reverse=True):  # native last: it rounds the weights
+    for engine in sorted(publish.engines):  # sd_cpp last: it rounds the weights
         (place / engine).mkdir()
         exported = onnx.ENGINES[engine](model, place / engine)
         files |= {f"{engine}/{name}": file for name, file in exported.items()}

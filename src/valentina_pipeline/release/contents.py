@@ -27,7 +27,7 @@ class PackageContents:
         base: the base model, as configured.
         base_folder: the folder of its weights.
         base_hash: hash of its weights.
-        controls: kind of control image -> folder of its ControlNet.
+        controlnets: kind of control image -> folder of its ControlNet.
         lora: train_lora's output folder, flat.
         train: training parameters; None for a LoRA that was made elsewhere, as are metrics, train_metrics,
             faces, used_pictures and grid.
@@ -51,7 +51,7 @@ class PackageContents:
     base: BaseConfig
     base_folder: Path
     base_hash: str
-    controls: Mapping[str, Path]
+    controlnets: Mapping[str, Path]
     lora: Path
     train: TrainConfig | None
     evaluate: EvaluateConfig

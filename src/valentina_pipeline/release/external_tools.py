@@ -151,7 +151,7 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
     }
 
 
-def native(image: ExampleImage, file: str) -> str:
+def sd_cpp(image: ExampleImage, file: str) -> str:
     """Return the README beside the single file for stable-diffusion.cpp, with the command to run."""
     *_, method, scheduler = SAMPLERS[image.scheduler]
     size = str(image.size)

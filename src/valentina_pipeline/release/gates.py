@@ -85,11 +85,11 @@ def gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> dict[str, Gate]:
         "identity_ratio": gate("Identity as a share of the real-against-real ceiling",
                                identity["ratio"], cfg.min_identity_ratio, True),
         "face_found": gate("The share of images with a face",
-                           metrics["face_found"]["lora"]["mean"], cfg.min_face_found, True),
+                           metrics["face_found"]["lora"]["mean"], cfg.min_face_detection_rate, True),
         "clip_t_drop": gate("Relative drop in prompt adherence (CLIP-T) from the base model",
                             metrics["clip_t"]["drop"], cfg.max_clip_t_drop, False),
         "memorised": gate("The share of images that copy a training image",
-                          copied, cfg.max_memorised, False),
+                          copied, cfg.max_memorization_rate, False),
     }  # fmt: skip
 
 

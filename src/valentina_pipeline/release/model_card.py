@@ -46,7 +46,7 @@ def _opening(parts: "PackageContents") -> str:
     return f"""# {character.name}
 
 A LoRA of {character.name}, an adult virtual character, for the base model `{parts.base.path}`
-({parts.base.licence}; sha256 of its weights `{parts.base_hash}`).
+({parts.base.license}; sha256 of its weights `{parts.base_hash}`).
 Write `{character.trigger} {character.class_word}` in the prompt to generate the character.
 
 {"" if parts.grid is None else "![The LoRA beside the base model](grid.png)"}
@@ -81,10 +81,10 @@ generated images are not compared with anything.
     cfg = parts.evaluate
     return f"""## Metrics
 
-Measured on {m["images"]} images of prompts that training never saw ({cfg.steps} steps, guidance
-{cfg.guidance:g}, {cfg.images_per_prompt} seeds a prompt); means with 95% bootstrap intervals. Identity is
-the cosine of face embeddings (`{parts.base.face_embedder.kind}`) to held-out portraits; CLIP is
-`{parts.base.clip.path}`. Metrics of another embedder cannot be compared with these.
+Measured on {m["images"]} images of prompts that training never saw ({cfg.num_inference_steps} steps,
+guidance {cfg.guidance_scale:g}, {cfg.num_images_per_prompt} seeds a prompt); means with 95% bootstrap
+intervals. Identity is the cosine of face embeddings (`{parts.base.face_embedder.kind}`) to held-out
+portraits; CLIP is `{parts.base.clip.path}`. Metrics of another embedder cannot be compared with these.
 
 | | |
 |---|---|
@@ -129,13 +129,13 @@ mean loss of the last 50 steps {trained["mean_loss_last_50"]:.4f}.
 
 def _rights(rights: Mapping[str, Any]) -> str:
     rows = "\n".join(
-        f"| {r['id']} | {r['holder']} | {r['licence']} | {', '.join(r['uses'])} | "
+        f"| {r['id']} | {r['holder']} | {r['license']} | {', '.join(r['uses'])} | "
         f"{r['expires'] or 'never'} | {'yes' if r['synthetic'] else 'no'} | {r['images']} |"
         for r in rights["records"]
     )
     return f"""## Rights
 
-| record | holder | licence | uses | expires | synthetic | images |
+| record | holder | license | uses | expires | synthetic | images |
 |---|---|---|---|---|---|---|
 {rows}
 """

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import pandas as pd
 from valentina_pipeline.release.contents import PackageContents
 
-LICENCES = Path(__file__).parent / "licences"
+LICENSES = Path(__file__).parent / "licenses"
 """Full texts by SPDX identifier, of licenses that require a copy."""
 
-CODE_LICENCE = "Apache-2.0"
+CODE_LICENSE = "Apache-2.0"
 
 PRESETS = {
     "draft": (0.5, "dpm++_2m"),
@@ -63,12 +63,12 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
         "metrics.json": _json(UNMEASURED if parts.metrics is None else parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
-        "LICENSE": licence(parts.rights, parts.base, parts.publish.engines).encode(),
+        "LICENSE": license_notice(parts.rights, parts.base, parts.publish.engines).encode(),
         **({} if parts.grid is None else {"grid.png": parts.grid}),
     }
     networks = _merge_files(
         bundle_base(parts.base, parts.base_folder),
-        controls(parts.base, parts.controls),
+        bundle_controlnets(parts.base, parts.controlnets),
         _bundle_embedder(parts.base, Path(parts.embedder)),
     )
     files = _merge_files(written, lora, networks, parts.engines, parts.code, parts.model)
@@ -87,8 +87,8 @@ def presets(base: BaseConfig, measured: EvaluateConfig, publish: PublishConfig) 
     """Return the presets; `standard` uses the evaluation's settings."""
     table = {
         name: {
-            "steps": max(1, round(measured.steps * share)),
-            "guidance_scale": measured.guidance,
+            "steps": max(1, round(measured.num_inference_steps * share)),
+            "guidance_scale": measured.guidance_scale,
             "size": base.resolution,
             "scheduler": scheduler,
         }
@@ -133,7 +133,7 @@ def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame | None") 
     columns = [] if used is None else [used[name] for name in ("sha256", "rights_id", "split")]
     rows = sorted(zip(*columns, strict=True))
     counts = Counter(record_id for _, record_id, _ in rows)
-    fields = {"id", "holder", "licence", "uses", "synthetic", "expires", "evidence", "evidence_sha256"}
+    fields = {"id", "holder", "license", "uses", "synthetic", "expires", "evidence", "evidence_sha256"}
     records = [record for record in rights if used is None or counts[record.id]]
     lines = [f"{sha}  {record_id}  {split}" for sha, record_id, split in rows]
     return {
@@ -152,27 +152,27 @@ def rights_summary(rights: Iterable[RightsRecord], used: "pd.DataFrame | None") 
     }
 
 
-def licence(rights: Iterable[RightsRecord], base: BaseConfig, engines: Sequence[str] = ()) -> str:
-    """Return the license notice of all parts, with the full texts in `licences/`."""
+def license_notice(rights: Iterable[RightsRecord], base: BaseConfig, engines: Sequence[str] = ()) -> str:
+    """Return the license notice of all parts, with the full texts in `licenses/`."""
     both = " and ".join(f"{engine}/" for engine in engines)
-    own = sorted({record.licence for record in rights})
+    own = sorted({record.license for record in rights})
     lines = [
         f"The LoRA in lora/: {', '.join(own)}. It was trained on images under the records in rights.json,",
         "which also list the uses that their holders allow.",
-        f"The base model {base.path}: {base.licence}. Images generated with the LoRA also use the base",
+        f"The base model {base.path}: {base.license}. Images generated with the LoRA also use the base",
         "model: its terms apply to them.",
         *([f"In {both}, LoRA and base model are merged: the terms of both apply."] if both else []),
-        f"The code in code/: {CODE_LICENCE}.",
+        f"The code in code/: {CODE_LICENSE}.",
     ]
-    named = sorted({*own, base.licence, CODE_LICENCE})
-    texts = [(name, LICENCES / f"{name}.txt") for name in named if "/" not in name]
+    named = sorted({*own, base.license, CODE_LICENSE})
+    texts = [(name, LICENSES / f"{name}.txt") for name in named if "/" not in name]
     full = [f"\n\n{'=' * 80}\n{name}\n\n{file.read_text('utf-8')}" for name, file in texts if file.is_file()]
     return "\n".join(lines) + "\n" + "".join(full)
 
 
 def bundle_base(base: BaseConfig, folder: Path) -> dict[str, Path]:
     """Return the base model's files as base/..., or nothing if it is too large to bundle."""
-    if not base.embed:
+    if not base.bundle_in_package:
         return {}
     settings = [
         file for pattern in ("model_index.json", "*/*.json", "*/*.txt") for file in folder.glob(pattern)
@@ -183,15 +183,15 @@ def bundle_base(base: BaseConfig, folder: Path) -> dict[str, Path]:
 
 def _bundle_embedder(base: BaseConfig, file: Path) -> dict[str, Path]:
     """Return the face embedder's weights, bundled if the base model is."""
-    return {FACES_FILE: file} if base.embed and file.suffix == ".safetensors" else {}
+    return {FACES_FILE: file} if base.bundle_in_package and file.suffix == ".safetensors" else {}
 
 
-def controls(base: BaseConfig, folders: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the ControlNets as controls/KIND/..., outside base/ so that the base's hash stays."""
-    if not base.embed:
+def bundle_controlnets(base: BaseConfig, folders: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the ControlNets as controlnets/KIND/..., outside base/ so that the base's hash stays."""
+    if not base.bundle_in_package:
         return {}
     names = ("config.json", "diffusion_pytorch_model.safetensors")
-    return {f"controls/{kind}/{name}": folder / name for kind, folder in folders.items() for name in names}
+    return {f"controlnets/{kind}/{name}": folder / name for kind, folder in folders.items() for name in names}
 
 
 def sha256sums(files: Mapping[str, bytes | Path]) -> bytes:
@@ -210,8 +210,8 @@ def _external_tool_files(parts: PackageContents, lora: Mapping[str, Path]) -> di
     if f"lora/{kohya}" in lora and not adds_tokens:
         base = external_tools.checkpoint(parts.base, parts.base_folder)
         files["comfyui.json"] = _json(external_tools.comfyui(image, base, kohya))
-    if "native" in parts.publish.engines:
-        files["native/README.md"] = external_tools.native(image, "model.safetensors").encode()
+    if "sd_cpp" in parts.publish.engines:
+        files["sd_cpp/README.md"] = external_tools.sd_cpp(image, "model.safetensors").encode()
     return files
 
 
@@ -222,7 +222,7 @@ def _concept_json(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str,
         "kind": character.kind,
         "trigger": character.trigger,
         "class_word": character.class_word,
-        "renderer": character.identity,
+        "renderer": character.renderer_parameters,
         "resolution": parts.base.resolution,
         "content_hash": content_hash(parts.lora, parts.base_hash),
         "lora_sha256": sha256(primary_weights(lora.values())),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-Keep = Literal["last", "loss", "identity"]
+BestMetric = Literal["none", "val_loss", "identity"]
 Looks = Mapping[int, Mapping[str, float]]
 """Evaluation metrics by step."""
 
@@ -11,18 +11,18 @@ MIN_CLIP_T_SHARE = 0.9
 """Smallest allowed share of the first evaluation's CLIP-T: identity must not cost prompt adherence."""
 
 
-def best_step(looks: Looks, keep: Keep) -> int | None:
+def best_step(looks: Looks, best_metric: BestMetric) -> int | None:
     """Return the best step, or None to use the last one.
 
-    "loss" selects the lowest held-out loss. "identity" selects the highest identity among the evaluations
+    "val_loss" selects the lowest held-out loss. "identity" selects the highest identity among the evaluations
     with at least 90 % of the first evaluation's CLIP-T. Ties go to the earlier step.
     """
-    if keep == "loss":
+    if best_metric == "val_loss":
         losses = {
             step: metrics["held_out_loss"] for step, metrics in looks.items() if "held_out_loss" in metrics
         }
         return min(losses, key=lambda step: (losses[step], step), default=None)
-    if keep == "identity":
+    if best_metric == "identity":
         scored = {step: metrics for step, metrics in sorted(looks.items()) if "identity" in metrics}
         min_clip_t = MIN_CLIP_T_SHARE * next((metrics["clip_t"] for metrics in scored.values()), 0.0)
         identity = {step: m["identity"] for step, m in scored.items() if m["clip_t"] >= min_clip_t}
@@ -30,10 +30,10 @@ def best_step(looks: Looks, keep: Keep) -> int | None:
     return None
 
 
-def should_stop(looks: Looks, keep: Keep, patience: int) -> bool:
+def should_stop(looks: Looks, best_metric: BestMetric, patience: int) -> bool:
     """Return True after `patience` evaluations without a better one."""
-    best = best_step(looks, keep)
+    best = best_step(looks, best_metric)
     if not patience or best is None:
         return False
-    metric = {"loss": "held_out_loss", "identity": "identity"}[keep]
+    metric = {"val_loss": "held_out_loss", "identity": "identity"}[best_metric]
     return sum(step > best for step, metrics in looks.items() if metric in metrics) >= patience

@@ -15,7 +15,7 @@ CYCLE_RISE = 0.3
 def lr_multiplier(step: int, cfg: TrainConfig, span: Span = (0.0, 1.0)) -> float:
     """Return the learning rate multiplier at `step`, in [0, 1]; 0 outside the span.
 
-    After a linear warm-up over `cfg.warmup_steps`, the schedule is "constant", "cosine" (down to 0) or
+    After a linear warm-up over `cfg.lr_warmup_steps`, the schedule is "constant", "cosine" (down to 0) or
     "one_cycle" (Smith & Topin 2018). The latter rises from 1/25 over the first 30 % and then falls to 0,
     both along a cosine.
 
@@ -24,15 +24,15 @@ def lr_multiplier(step: int, cfg: TrainConfig, span: Span = (0.0, 1.0)) -> float
         cfg: number of steps, warm-up steps and schedule.
         span: start and end of the schedule, as shares of all steps.
     """
-    first, end = (round(share * cfg.steps) for share in span)
+    first, end = (round(share * cfg.max_steps) for share in span)
     if not first <= step < end:
         return 0.0
-    if step - first < cfg.warmup_steps:
-        return (step - first + 1) / cfg.warmup_steps
-    progress = (step - first - cfg.warmup_steps) / max(1, end - first - cfg.warmup_steps)
-    if cfg.schedule == "constant":
+    if step - first < cfg.lr_warmup_steps:
+        return (step - first + 1) / cfg.lr_warmup_steps
+    progress = (step - first - cfg.lr_warmup_steps) / max(1, end - first - cfg.lr_warmup_steps)
+    if cfg.lr_scheduler == "constant":
         return 1.0
-    if cfg.schedule == "cosine":
+    if cfg.lr_scheduler == "cosine":
         return _cosine(1, 0, progress)
     if progress < CYCLE_RISE:
         return _cosine(CYCLE_START, 1, progress / CYCLE_RISE)

@@ -14,7 +14,7 @@ ADVICE = (
         "activations are recomputed instead of stored: a third more time",
     ),
     (
-        "train_lora.precision: bf16, quantise: nf4",
+        "train_lora.precision: bf16, quantize: nf4",
         "the base model takes an eighth of its float32 memory",
     ),
     ("align.resolution: 25 % lower", "activations shrink with its square"),

@@ -21,16 +21,16 @@ def create_optimizer(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> t
     """
     param_groups = [dict(group) for group in groups]
     decay = cfg.weight_decay
-    if cfg.optimiser == "adamw":
+    if cfg.optimizer == "adamw":
         return torch.optim.AdamW(param_groups, weight_decay=decay, fused=True)
-    if cfg.optimiser == "adafactor":
+    if cfg.optimizer == "adafactor":
         return torch.optim.Adafactor(param_groups, weight_decay=decay)
-    if cfg.optimiser == "prodigy":
+    if cfg.optimizer == "prodigy":
         from prodigyopt import Prodigy
 
         # lr is a factor of the learning rate that Prodigy estimates; its default is 1
         return Prodigy(param_groups, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True)
-    if cfg.optimiser == "schedule_free":
+    if cfg.optimizer == "schedule_free":
         from schedulefree import AdamWScheduleFree
 
         return AdamWScheduleFree(param_groups, weight_decay=decay)
@@ -38,7 +38,7 @@ def create_optimizer(groups: Sequence[Mapping[str, Any]], cfg: TrainConfig) -> t
         raise MissingModelError(
             "a GPU for 8-bit AdamW",
             "MIT",
-            "set train_lora.optimiser to adamw: a CPU has the memory",
+            "set train_lora.optimizer to adamw: a CPU has the memory",
         )
     from bitsandbytes.optim import AdamW8bit
 

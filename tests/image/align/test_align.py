@@ -59,7 +59,7 @@ def test_a_second_face_of_a_quarter_of_the_area_makes_two() -> None:
 
 
 def test_unsure_faces_do_not_count() -> None:
-    limit = "at least 0.9 (align.min_face_probability) is required"
+    limit = "at least 0.9 (align.min_detection_confidence) is required"
     said = f"no face: the best detection has probability 0.80, {limit}"
     assert main_face([face((0, 0, 100, 100), 0.8)], 0.9) == said
     assert main_face([], 0.9) == "no face"
@@ -120,7 +120,7 @@ def test_a_stranger_is_an_outlier_and_the_others_are_not() -> None:
     assert [a.reason for a in judged] == [""] * 6 + [judged[6].reason, "no face"]
     assert (
         judged[6].reason
-        == "identity outlier: distance 1.01, at most 0.5 (align.outlier_distance) is required"
+        == "identity outlier: distance 1.01, at most 0.5 (align.max_identity_distance) is required"
     )
     assert judged[6].outlier_distance > 0.9 > 0.1 > max(a.outlier_distance for a in judged[:6])
     assert math.isnan(judged[7].outlier_distance)
@@ -228,7 +228,7 @@ def test_a_face_that_is_none_to_learn_from_is_left_out_with_the_figure() -> None
     [
         ({"max_yaw": 20}, "turned away: yaw"),
         ({"max_pitch": 10}, "looks up or down: pitch"),
-        ({"max_misfit": 0.001}, "no whole face: misfit"),
+        ({"max_landmark_error": 0.001}, "no whole face: misfit"),
     ],
 )
 def test_each_limit_of_the_pose_leaves_out_what_is_beyond_it(limits: dict[str, float], said: str) -> None:

@@ -112,7 +112,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {"blip": blip, "vlm": vlm, "tagger":
 
 
 def config(captioner: str, model: str | Path, threshold: float = 0.35) -> CaptionConfig:
-    return CaptionConfig(captioner=captioner, model=str(model), threshold=threshold)
+    return CaptionConfig(captioner=captioner, model=str(model), tag_threshold=threshold)
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -120,7 +120,7 @@ def test_stable_diffusion_cpp_draws_the_same_from_the_one_file(tmp_path: Path) -
         seed=REQUESTS[0].seed,
         width=64,
         height=64,
-        sample_steps=2,
+        sample_inference_steps=2,
         cfg_scale=3.0,
         sample_method="euler",
         scheduler="discrete",

@@ -38,8 +38,9 @@ from valentina_pipeline.image.renderer.traits import BACKGROUNDS, EXPRESSIONS
 
 LIMITS = IngestConfig.model_validate(
     {
-        **stage("ingest"), "count": 4, "min_side": 32, "max_bytes": 1_000_000, "min_sharpness": 0,
-        "brightness": (0, 1), "max_clipped": 1, "max_noise": 100, "min_jpeg_quality": 0,
+        **stage("ingest"), "num_rendered_images": 4,
+        "min_side": 32, "max_bytes": 1_000_000, "min_sharpness": 0,
+        "brightness_range": (0, 1), "max_clipped_fraction": 1, "max_noise": 100, "min_jpeg_quality": 0,
     }
 )  # fmt: skip
 TODAY = date(2024, 6, 7)
@@ -52,7 +53,7 @@ def record(**changes: Any) -> RightsRecord:
             "holder": "the tests",
             "covers": "*",
             "uses": ("training",),
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "synthetic": True,
             "evidence": "made here",
             **changes,
@@ -356,7 +357,7 @@ def test_small_but_good_pictures_are_made_larger_where_a_model_is_chosen(
     small, smaller, large = (
         original(f"{side}.png", encoded(noise(side, side, side))) for side in (40, 20, 64)
     )
-    limits = LIMITS.model_copy(update={"min_side": 64, "upscale": "twice"})
+    limits = LIMITS.model_copy(update={"min_side": 64, "upscale_model": "twice"})
     _, manifest, rejections = ingest([small, smaller, large], replace(intake(), limits=limits))
     assert dict(zip(manifest["source_name"], manifest["width"], strict=True)) == {"40.png": 80, "64.png": 64}
     assert manifest.set_index("source_name")["upscaled"].to_dict() == {"40.png": True, "64.png": False}
@@ -367,7 +368,7 @@ def test_a_learned_score_leaves_out_what_looks_poor_where_a_model_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(judging, "clip_iqa", lambda image, model: 0.9 if image.width > 80 else 0.1)
-    limits = LIMITS.model_copy(update={"score_model": "some"})
+    limits = LIMITS.model_copy(update={"clip_iqa_model": "some"})
     pictures = [original("a.png", encoded(noise(1))), original("b.png", encoded(noise(2, 64, 64)))]
     _, manifest, rejections = ingest(pictures, replace(intake(), limits=limits))
     assert manifest["clip_iqa"].tolist() == [0.9]

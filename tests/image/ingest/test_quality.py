@@ -13,7 +13,7 @@ from valentina_pipeline.image.ingest.quality import check, measure_quality
 from valentina_pipeline.image.io.decode import RejectedImageError
 
 LIMITS = IngestConfig.model_validate(
-    {**stage("ingest"), "min_sharpness": 0, "max_noise": 100, "max_letters": 1000}
+    {**stage("ingest"), "min_sharpness": 0, "max_noise": 100, "max_overlay_letters": 1000}
 )
 
 
@@ -65,7 +65,7 @@ def test_a_drawing_on_black_and_a_small_portrait_on_white_or_black_are_well_expo
 def test_burnt_out_and_drowned_light_is_a_reason_that_says_which_how_much_and_by_which_limit() -> None:
     assert verdict(photograph()) == ""
     assert "too dark, brightness 0.0" in verdict(exposed(0.001))
-    assert "at least 0.08 (ingest.brightness) is required" in verdict(exposed(0.001))
+    assert "at least 0.08 (ingest.brightness_range) is required" in verdict(exposed(0.001))
     ramp = np.clip(np.linspace(180, 1200, 512)[None, :].repeat(512, 0), 0, 255).astype(np.uint8)
     said = verdict(Image.fromarray(ramp).convert("RGB"))
     assert said.startswith("badly exposed: ")
@@ -73,7 +73,7 @@ def test_burnt_out_and_drowned_light_is_a_reason_that_says_which_how_much_and_by
     said = verdict(Image.fromarray(fading).convert("RGB"))
     assert said == (
         "badly exposed: 76% burnt-out white and 0% black without detail, clipped 0.7559, "
-        "at most 0.7 (ingest.max_clipped) is required"
+        "at most 0.7 (ingest.max_clipped_fraction) is required"
     )
 
 

@@ -251,7 +251,7 @@ def test_at_the_defaults_a_file_is_below_100_mb(name: str) -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**(xl if name == "sdxl" else {"cross_attention_dim": 768}))
     settings = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text())[name]["train_lora"]
-    config = LoraConfig(r=settings["rank"], target_modules=list(UNET[settings["targets"]]))
+    config = LoraConfig(r=settings["rank"], target_modules=list(UNET[settings["target_modules"]]))
     with torch.device("meta"):
         unet.add_adapter(config)
     count = sum(p.numel() for key, p in unet.named_parameters() if "lora_" in key)

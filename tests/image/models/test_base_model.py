@@ -41,7 +41,7 @@ def test_a_base_that_is_not_here_is_an_error_that_says_how_to_get_it(path: str, 
     config = tiny_bases.config("sdxl", path)
     with pytest.raises(MissingModelError) as caught:
         base_model.load_base(config, tmp_path)
-    for words in (path, config.licence, config.obtain):
+    for words in (path, config.license, config.download_instructions):
         assert words in str(caught.value)
 
 
@@ -203,7 +203,7 @@ def test_a_base_in_one_file_is_the_same_as_in_a_folder(family: str, tmp_path: Pa
     with pytest.raises(ValueError, match=f"is not a model of family {other}"):
         base_model.load_base(config.model_copy(update={"family": other}), tmp_path)
     with pytest.raises(ValueError, match="single file; must be in diffusers' layout"):
-        base_model.load_base(config, tmp_path, quantise="nf4")
+        base_model.load_base(config, tmp_path, quantize="nf4")
 
 
 def test_a_pickled_base_in_one_file_is_refused(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_pickled_base_in_one_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_quantised_base_needs_a_gpu_and_says_so() -> None:
+def test_a_quantized_base_needs_a_gpu_and_says_so() -> None:
     config = tiny_bases.config("sdxl", tiny_bases.sdxl_folder())
-    with pytest.raises(MissingModelError, match=r"set train_lora.quantise to none"):
-        base_model.load_base(config, Path(), quantise="int8")
+    with pytest.raises(MissingModelError, match=r"set train_lora.quantize to none"):
+        base_model.load_base(config, Path(), quantize="int8")

@@ -41,18 +41,18 @@ from valentina_pipeline.training.lr_schedules import lr_multiplier
     ("family", "changes"),
     [
         ("sdxl", {}),
-        ("sdxl", {"text_encoder_learning_rate": 0.0, "targets": "attention+conv"}),
-        ("sd15", {"min_snr_gamma": 0.0}),
-        ("sd15", {"text_encoder_learning_rate": 0.0, "precision": "bf16", "targets": "attention+conv"}),
+        ("sdxl", {"text_encoder_lr": 0.0, "target_modules": "attention+conv"}),
+        ("sd15", {"loss_weighting": "none"}),
+        ("sd15", {"text_encoder_lr": 0.0, "precision": "bf16", "target_modules": "attention+conv"}),
     ],
 )
 def test_training_lowers_the_loss_on_what_it_sees(family: str, changes: dict, tmp_path: Path) -> None:
-    cfg = config(steps=24, learning_rate=1e-2, checkpoint_every=100, **changes)
+    cfg = config(max_steps=24, learning_rate=1e-2, save_every=100, **changes)
     logged: list[float] = []
     files = run(tmp_path, cfg, family, log=lambda metrics, step: logged.append(metrics["loss"]))
     losses = json.loads(files["run"])["losses"]
     assert losses == logged
-    still = {"learning_rate": 1e-12, "text_encoder_learning_rate": cfg.text_encoder_learning_rate * 1e-12}
+    still = {"learning_rate": 1e-12, "text_encoder_lr": cfg.text_encoder_lr * 1e-12}
     unmoved = run(tmp_path / "still", cfg.model_copy(update=still), family)
     frozen = json.loads(unmoved["run"])["losses"]
     # draw by draw against the untrained network: timesteps differ in loss more than training changes it
@@ -61,13 +61,13 @@ def test_training_lowers_the_loss_on_what_it_sees(family: str, changes: dict, tm
 
 
 EXACT: list[dict[str, object]] = [
-    {"method": "dora", "accumulate": 2, "ema": 0.9},
-    {"method": "rslora", "optimiser": "adafactor", "schedule": "one_cycle"},
-    {"method": "lokr", "optimiser": "prodigy", "learning_rate": 1.0, "text_encoder_learning_rate": 0.0},
-    {"method": "textual_inversion", "keep_tags": 1, "tag_dropout": 0.5},
-    {"method": "pivotal", "noise_offset": 0.1, "debiased": True, "min_snr_gamma": 0.0},
-    {"method": "full", "timesteps": (100, 900), "text_encoder_learning_rate": 0.0},
-    {"optimiser": "schedule_free", "schedule": "constant", "look_every": 2, "keep": "loss"},
+    {"method": "dora", "gradient_accumulation_steps": 2, "ema_decay": 0.9},
+    {"method": "rslora", "optimizer": "adafactor", "lr_scheduler": "one_cycle"},
+    {"method": "lokr", "optimizer": "prodigy", "learning_rate": 1.0, "text_encoder_lr": 0.0},
+    {"method": "textual_inversion", "keep_tokens": 1, "caption_tag_dropout_rate": 0.5},
+    {"method": "pivotal", "noise_offset": 0.1, "loss_weighting": "debiased"},
+    {"method": "full", "timestep_range": (100, 900), "text_encoder_lr": 0.0},
+    {"optimizer": "schedule_free", "lr_scheduler": "constant", "eval_every": 2, "best_metric": "val_loss"},
     {"compile": True, "gradient_checkpointing": True},
 ]
 
@@ -76,7 +76,7 @@ EXACT: list[dict[str, object]] = [
 def test_every_method_and_optimiser_goes_on_exactly_where_it_was_stopped(
     changes: dict[str, object], tmp_path: Path
 ) -> None:
-    cfg = config(steps=6, checkpoint_every=100, **changes)
+    cfg = config(max_steps=6, save_every=100, **changes)
     expected = run(tmp_path / "whole", cfg)
 
     def interrupt(metrics: dict[str, float], step: int) -> None:
@@ -90,7 +90,7 @@ def test_every_method_and_optimiser_goes_on_exactly_where_it_was_stopped(
 
 
 def test_a_run_that_is_killed_twenty_times_ends_in_the_same_bytes(tmp_path: Path) -> None:
-    cfg = config(steps=50, checkpoint_every=1)  # 17 epochs of 3 pictures, so that batches cross their ends
+    cfg = config(max_steps=50, save_every=1)  # 17 epochs of 3 pictures, so that batches cross their ends
     expected = run(tmp_path / "whole", cfg)
     folder, out = tmp_path / "killed", tmp_path / "out"
     # forked, so that a killed process costs a few steps and not the imports too
@@ -123,7 +123,7 @@ def reached(folder: Path, step: int) -> bool:
 
 
 def test_ctrl_c_saves_a_checkpoint_and_says_how_to_go_on(tmp_path: Path) -> None:
-    cfg = config(checkpoint_every=100)
+    cfg = config(save_every=100)
     expected = run(tmp_path / "whole", cfg)
 
     def interrupt(metrics: dict[str, float], step: int) -> None:
@@ -169,10 +169,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_good_checkpoi
 
 
 POISONED: list[dict[str, object]] = [
-    {"method": "lora", "ema": 0.9},
+    {"method": "lora", "ema_decay": 0.9},
     {"method": "pivotal"},
-    {"method": "lokr", "optimiser": "prodigy", "learning_rate": 1.0, "text_encoder_learning_rate": 0.0},
-    {"optimiser": "schedule_free", "schedule": "constant"},
+    {"method": "lokr", "optimizer": "prodigy", "learning_rate": 1.0, "text_encoder_lr": 0.0},
+    {"optimizer": "schedule_free", "lr_scheduler": "constant"},
 ]
 
 
@@ -180,7 +180,7 @@ POISONED: list[dict[str, object]] = [
 def test_a_gradient_that_is_no_number_reaches_no_checkpoint_and_a_rerun_gets_away_from_it(
     changes: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = config(checkpoint_every=1, **changes)
+    cfg = config(save_every=1, **changes)
     expected = run(tmp_path / "well", cfg)
     right, steps = torch.nn.utils.clip_grad_norm_, iter((1, 2, 3))
 
@@ -201,7 +201,7 @@ def test_a_gradient_that_is_no_number_reaches_no_checkpoint_and_a_rerun_gets_awa
 
 
 def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(tmp_path: Path) -> None:
-    cfg = config(steps=1)
+    cfg = config(max_steps=1)
     base, learned = made(cfg)
     data = encode_samples(base, samples())
 
@@ -220,8 +220,8 @@ def test_a_poisoned_checkpoint_of_an_earlier_version_is_left_for_the_one_before_
 ) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(State(1, {"weight/a": torch.ones(2)}, {}))
-    bad = State(2, {"weight/a": torch.ones(2), "optimiser/a": torch.tensor([1.0, float("nan")])}, {})
-    with pytest.raises(NotFiniteError, match="1 of 2 tensors of step 2 are not finite, such as optimiser/a"):
+    bad = State(2, {"weight/a": torch.ones(2), "optimizer/a": torch.tensor([1.0, float("nan")])}, {})
+    with pytest.raises(NotFiniteError, match="1 of 2 tensors of step 2 are not finite, such as optimizer/a"):
         checkpoints.save(bad)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_files, "refuse_not_finite", lambda tensors, what: None)
@@ -342,7 +342,7 @@ def test_a_mask_is_scaled_and_cut_with_its_picture() -> None:
 
 
 def test_the_rate_warms_up_then_falls_to_nothing() -> None:
-    cfg = config(steps=100, warmup_steps=10)
+    cfg = config(max_steps=100, lr_warmup_steps=10)
     rates = [lr_multiplier(step, cfg) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == rates[10] == 1
@@ -411,7 +411,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(tmp_path:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
     both = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
-    alone = run(tmp_path / "alone", config(accumulate=2, look_every=2))
+    alone = run(tmp_path / "alone", config(gradient_accumulation_steps=2, eval_every=2))
     shared, single = (json.loads(files["run"]) for files in (both, alone))
     np.testing.assert_allclose(shared["losses"], single["losses"], rtol=1e-5)
     assert shared["looks"].keys() == single["looks"].keys()
@@ -421,7 +421,9 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(tmp_path:
 
 
 def test_a_run_that_gets_worse_stops_early_and_ends_at_its_best_look(tmp_path: Path) -> None:
-    cfg = config(steps=12, learning_rate=3.0, look_every=1, keep="loss", patience=2)
+    cfg = config(
+        max_steps=12, learning_rate=3.0, eval_every=1, best_metric="val_loss", early_stopping_patience=2
+    )
     came = json.loads(run(tmp_path, cfg)["run"])
     looks = {int(step): figures["held_out_loss"] for step, figures in came["looks"].items()}
     best = min(looks, key=lambda step: looks[step])
@@ -439,7 +441,7 @@ def test_a_loss_a_hundred_times_the_first_ones_stops_the_run(
     monkeypatch.setattr(DiffusionLoss, "__call__", wild)
     said = r"loss of step 23 is \d.*: lower train_lora.learning_rate; .*step-0000020"
     with pytest.raises(LossDivergedError, match=said):
-        run(tmp_path, config(steps=30, checkpoint_every=5))
+        run(tmp_path, config(max_steps=30, save_every=5))
 
 
 def test_another_instruction_set_is_another_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:

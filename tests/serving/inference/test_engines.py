@@ -41,7 +41,7 @@ print(sorted({"torch", "diffusers"} & set(sys.modules)))
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package for every engine."""
     place = tmp_path_factory.mktemp("published")
-    engines = {"publish": {"default_preset": "standard", "engines": ["onnx", "native"]}}
+    engines = {"publish": {"default_preset": "standard", "engines": ["onnx", "sd_cpp"]}}
     FileFolder(filepath=str(place / "package")).save(
         publish_package(decision=packages.DECISION, **packages.inputs(place, **engines))
     )
@@ -79,9 +79,9 @@ def test_onnx_draws_what_torch_does_to_a_stated_tolerance(complete: Path) -> Non
 
 @pytest.mark.slow
 def test_a_complete_package_says_how_to_draw_with_each_engine_and_under_which_terms(complete: Path) -> None:
-    assert (complete / "native/model.safetensors").is_file()
-    assert "sd-cli -m model.safetensors" in (complete / "native/README.md").read_text("utf-8")
-    assert "In onnx/ and native/, LoRA and base model are merged" in (complete / "LICENSE").read_text("utf-8")
+    assert (complete / "sd_cpp/model.safetensors").is_file()
+    assert "sd-cli -m model.safetensors" in (complete / "sd_cpp/README.md").read_text("utf-8")
+    assert "In onnx/ and sd_cpp/, LoRA and base model are merged" in (complete / "LICENSE").read_text("utf-8")
 
 
 def test_a_package_without_an_export_says_how_to_get_one(package: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_renderer_draws_her_as_the_prompt_says_with_a_label_across(renderer:
     (drawn,) = renderer.generate(GenerationRequest(prompt=prompt, seed=4, width=96, height=128))
     assert drawn.image is not None
     assert drawn.image.size == (96, 128)
-    woman = portrait.identity(packages.concept()["identity"])
+    woman = portrait.identity(packages.concept()["renderer_parameters"])
     scene = portrait.parse_scene(drawn.order.prompt, 4)
     assert (scene.expression, scene.dress_color, scene.background) == ("laughing", "red", "beach")
     plain = portrait.render(woman, scene, 4, 128)[:, 16:112].astype(int)
@@ -136,7 +136,7 @@ def test_what_the_renderer_drew_says_so_everywhere(renderer: InferenceEngine, tm
 
 
 def test_a_character_of_another_source_has_no_renderer(package: Path, tmp_path: Path) -> None:
-    changed = {**packages.concept(), "identity": {}}
+    changed = {**packages.concept(), "renderer_parameters": {}}
     inputs = packages.inputs(tmp_path, concept=changed)
     FileFolder(filepath=str(tmp_path / "package")).save(publish_package(decision=packages.DECISION, **inputs))
     with pytest.raises(InvalidPackageError, match="has no parameters for the renderer"):

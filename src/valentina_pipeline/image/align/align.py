@@ -121,12 +121,12 @@ def align(
     found = [
         Aligned(name, result.why) if isinstance(result, WorkerFailure) else result for name, result in results
     ]
-    with_distances = flag_outliers(found, cfg.outlier_distance)
-    judged = flag_duplicates(with_distances, hashes, cfg.duplicate_distance, sources)
+    with_distances = flag_outliers(found, cfg.max_identity_distance)
+    judged = flag_duplicates(with_distances, hashes, cfg.duplicate_face_distance, sources)
     _log_result(judged, sources)
     crops = {a.name: a.crop for a in judged if not a.reason and a.crop}
     portraits = Portraits(images, crops, cfg.resolution, alone)
-    frame = _frame(judged).assign(background_removed=bool(cfg.remove_background))
+    frame = _frame(judged).assign(background_removed=bool(cfg.background_model))
     return portraits, frame, render_overview(judged, images, sources, cfg.resolution)
 
 
@@ -140,7 +140,7 @@ def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
     confident = [face for face in faces if face.probability >= min_probability]
     if not confident:
         best = max((face.probability for face in faces), default=0.0)
-        limit = f"at least {min_probability:g} (align.min_face_probability) is required"
+        limit = f"at least {min_probability:g} (align.min_detection_confidence) is required"
         return f"no face: the best detection has probability {best:.2f}, {limit}" if faces else "no face"
     shares = [face.area / confident[0].area for face in confident]
     count = sum(share >= MIN_SECOND_FACE_SHARE for share in shares)
@@ -153,7 +153,9 @@ def main_face(faces: Sequence[Face], min_probability: float) -> Face | str:
 
 def _people(image: Image.Image, faces: Sequence[Face], cfg: AlignConfig) -> list[Face]:
     """Return the faces of people, without animals and toys, if there are any; otherwise all faces."""
-    confident = [face for face in faces if face.probability >= cfg.min_face_probability][:MAX_CHECKED_FACES]
+    confident = [face for face in faces if face.probability >= cfg.min_detection_confidence][
+        :MAX_CHECKED_FACES
+    ]
     if len(confident) < 2:
         return list(faces)
     people = [face for face in confident if person_score(image, face) >= cfg.min_person]
@@ -166,8 +168,18 @@ def rejection_reason(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) 
         (face.height < cfg.min_face_side, "small face", f"{face.height:.0f} px high", "min_face_side"),
         (abs(pose.yaw) > cfg.max_yaw, "turned away", f"yaw {pose.yaw:.0f} degrees", "max_yaw"),
         (abs(pose.pitch) > cfg.max_pitch, "looks up or down", f"pitch {pose.pitch:.0f} degrees", "max_pitch"),
-        (pose.misfit > cfg.max_misfit, "no whole face", f"misfit {pose.misfit:.2f}", "max_misfit"),
-        (contrast < cfg.min_contrast, "face partly hidden", f"contrast {contrast:.2f}", "min_contrast"),
+        (
+            pose.misfit > cfg.max_landmark_error,
+            "no whole face",
+            f"misfit {pose.misfit:.2f}",
+            "max_landmark_error",
+        ),
+        (
+            contrast < cfg.min_landmark_contrast,
+            "face partly hidden",
+            f"contrast {contrast:.2f}",
+            "min_landmark_contrast",
+        ),
     )
     for exceeded, reason, value, key in checks:
         if exceeded:
@@ -230,7 +242,7 @@ def _with_distance(aligned: Aligned, middle: np.ndarray, limit: float) -> Aligne
     if aligned.embedding is None:
         return aligned
     distance = round(1 - float(aligned.embedding.astype(np.float64) @ middle), 6)
-    required = f"at most {limit:g} (align.outlier_distance) is required"
+    required = f"at most {limit:g} (align.max_identity_distance) is required"
     reason = f"identity outlier: distance {distance:.2f}, {required}" if distance > limit else ""
     return replace(aligned, outlier_distance=distance, reason=reason)
 
@@ -240,10 +252,10 @@ def _locate(
 ) -> Aligned:
     image = images[name]
     people = _people(image, detect_faces([image])[0], cfg)
-    face = main_face(people, cfg.min_face_probability)
+    face = main_face(people, cfg.min_detection_confidence)
     if isinstance(face, str):
         return Aligned(name, face)
-    crop = portrait_crop(face, cfg.crop, cfg.margin, image.size)
+    crop = portrait_crop(face, cfg.crop, cfg.crop_scale, image.size)
     inside = transform_face(face, crop, cfg.resolution)
     pose, contrast = head_pose(face.landmarks), landmark_contrast(image, face.landmarks, face.box)
     share = round(face.height / image.height, 4)
@@ -251,7 +263,7 @@ def _locate(
     if reason := rejection_reason(face, pose, contrast, cfg) or _no_person_reason(image, face, cfg):
         return replace(found, reason=reason)
     # embed a close-up crop whatever `cfg.crop` is, so that scores compare with generated images
-    near = portrait_crop(face, "face", cfg.margin, image.size)
+    near = portrait_crop(face, "face", cfg.crop_scale, image.size)
     close = face_crop(
         apply_crop(image, near, cfg.resolution), transform_face(face, near, cfg.resolution), embedder.size
     )

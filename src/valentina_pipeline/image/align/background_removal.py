@@ -18,7 +18,7 @@ LABEL = "background"
 def missing_segmenter(model: str) -> MissingModelError:
     """Return the error for a segmentation model that is not on this machine or lacks "background"."""
     kind = f"the segmentation model with a class called {LABEL!r},"
-    return missing_hub_model(kind, model, "see its card", "align.remove_background")
+    return missing_hub_model(kind, model, "see its card", "align.background_model")
 
 
 def remover(model: str) -> Callable[[Image.Image], Image.Image]:

@@ -176,7 +176,7 @@ def _tagger(model: str, _class_word: str, cfg: CaptionConfig) -> DescribeImage:
         selected = (
             row["name"].replace("_", " ")
             for score, row in ranked
-            if score >= cfg.threshold and row["category"] == GENERAL
+            if score >= cfg.tag_threshold and row["category"] == GENERAL
         )
         return from_phrases(selected)
 

@@ -172,7 +172,7 @@ def _join_words(words: Sequence[str], last: str = "and") -> str:
 
 
 def _front_matter(person: Concept, rights: Sequence[RightsRecord]) -> str:
-    licenses = sorted({record.licence for record in rights})
+    licenses = sorted({record.license for record in rights})
     return (
         "---\n"
         "license: other\n"
@@ -227,7 +227,7 @@ def _excluded(faces: "pd.DataFrame", rejections: "pd.DataFrame") -> str:
 def _rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord]) -> str:
     counts = manifest["rights_id"].value_counts()
     rows = (
-        f"| {record.id} | {record.holder} | {record.licence} | {', '.join(record.uses)} | "
+        f"| {record.id} | {record.holder} | {record.license} | {', '.join(record.uses)} | "
         f"{record.expires or 'does not expire'} | {counts.get(record.id, 0)} |\n"
         for record in rights
     )

@@ -107,7 +107,7 @@ def evaluate(
     """
     fresh, seen = select_prompts(templates, person, known)
     real = portraits(known.aligned, known.faces, models.judges.clip)
-    planned = plan_images(fresh, person, cfg.images_per_prompt, seed)
+    planned = plan_images(fresh, person, cfg.num_images_per_prompt, seed)
     images, refused = _generate(planned, models)
     if not images:
         reason = next(iter(refused.values()))
@@ -115,7 +115,7 @@ def evaluate(
     shown = [(take, images[take.name]) for take in planned if take.name in images]
     tracked = track_progress(shown, "measure", len(shown))
     measured = score_images(tracked, person.class_word, real, models.judges)
-    metrics = {**compute_metrics(measured, real, cfg.bootstrap, seed), "rejected": len(refused)}
+    metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "rejected": len(refused)}
     notes = [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
     notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in refused.items()]
     page = ReportData(

@@ -126,22 +126,22 @@ def split_seen(
 
 
 def plan_images(
-    prompts: Iterable[Prompt], person: Concept, images_per_prompt: int, seed: int
+    prompts: Iterable[Prompt], person: Concept, num_images_per_prompt: int, seed: int
 ) -> list[PlannedImage]:
     """Return every image to generate, variant by variant; all variants share the seeds.
 
     Args:
         prompts: the scenes.
         person: the concept, which gives trigger, class word and description.
-        images_per_prompt: seeds per prompt, for the variants in MAIN_VARIANTS.
+        num_images_per_prompt: seeds per prompt, for the variants in MAIN_VARIANTS.
         seed: base seed; a prompt's seeds do not depend on the other prompts.
     """
     planned = []
     for variant, subject in subjects(person).items():
-        count = images_per_prompt if variant in MAIN_VARIANTS else 1
+        count = num_images_per_prompt if variant in MAIN_VARIANTS else 1
         for prompt in prompts:
             for index in range(count):
-                name = f"{variant}/{(prompt.number - 1) * images_per_prompt + index:04d}"
+                name = f"{variant}/{(prompt.number - 1) * num_images_per_prompt + index:04d}"
                 image_seed = (seed + 1000 * prompt.number + index) % 2**32
                 planned.append(PlannedImage(name, variant, prompt, prompt.text(subject), image_seed))
     return planned

@@ -81,7 +81,7 @@ def export_onnx(model: BaseModel, folder: Path) -> dict[str, Path]:
     return {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
 
 
-ENGINES = {"onnx": export_onnx, "native": export_single_file}
+ENGINES = {"onnx": export_onnx, "sd_cpp": export_single_file}
 """Engine -> function that writes its files."""
 
 

@@ -88,7 +88,7 @@ def ingest(
         for row, outcome in zip(todo, tracked, strict=True):
             outcomes[row] = _store_outcome(cache, keys[row], outcome)
     screened = [outcome for outcome in outcomes if outcome is not None]
-    kept, rejected = _drop_duplicates(ordered, screened, context.limits.near_duplicate_bits)
+    kept, rejected = _drop_duplicates(ordered, screened, context.limits.max_phash_distance)
     rejections = pd.DataFrame(
         [(name, r.reason, r.detail) for name, r in rejected], columns=list(REJECTION_COLUMNS), dtype=str
     )

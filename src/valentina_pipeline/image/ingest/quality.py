@@ -90,15 +90,15 @@ def measure_quality(
 
 def check(quality: Quality, limits: IngestConfig) -> None:
     """Raise RejectedImageError where a metric exceeds its limit, naming metric, limit and key."""
-    metrics, (darkest, brightest) = asdict(quality), limits.brightness
+    metrics, (darkest, brightest) = asdict(quality), limits.brightness_range
     for name, reason, minimum, maximum, key in (
         ("sharpness", "blurred", limits.min_sharpness, None, "min_sharpness"),
-        ("without_black", "badly exposed", darkest, None, "brightness"),
-        ("without_white", "badly exposed", None, brightest, "brightness"),
-        ("clipped", "badly exposed", None, limits.max_clipped, "max_clipped"),
+        ("without_black", "badly exposed", darkest, None, "brightness_range"),
+        ("without_white", "badly exposed", None, brightest, "brightness_range"),
+        ("clipped", "badly exposed", None, limits.max_clipped_fraction, "max_clipped_fraction"),
         ("noise", "noisy", None, limits.max_noise, "max_noise"),
         ("jpeg_quality", "compressed too much", limits.min_jpeg_quality, None, "min_jpeg_quality"),
-        ("letters", "writing over the picture", None, limits.max_letters, "max_letters"),
+        ("letters", "writing over the picture", None, limits.max_overlay_letters, "max_overlay_letters"),
     ):
         value = metrics[name]
         if value is not None and minimum is not None and value < minimum:

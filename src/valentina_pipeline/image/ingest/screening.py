@@ -60,7 +60,9 @@ def screen_image(context: ScreeningContext, source: SourceImage) -> AcceptedImag
     try:
         content = read_content(source, limits.max_bytes)
         decoded = decode(content, limits.model_copy(update={"min_side": _min_side(limits)}))
-        metrics = quality.measure_quality(decoded.image, decoded.tables, read_letters=limits.max_letters >= 0)
+        metrics = quality.measure_quality(
+            decoded.image, decoded.tables, read_letters=limits.max_overlay_letters >= 0
+        )
         quality.check(metrics, limits)
         if reason := context.unsafe(decoded.image):
             raise RejectedImageError("unsafe content", reason)
@@ -68,7 +70,7 @@ def screen_image(context: ScreeningContext, source: SourceImage) -> AcceptedImag
     except RejectedImageError as rejection:
         return rejection
     small = min(decoded.image.size) < limits.min_side
-    image = upscaler(limits.upscale).enlarge(decoded.image) if small else decoded.image
+    image = upscaler(limits.upscale_model).enlarge(decoded.image) if small else decoded.image
     encoded = png.encode(image)
     facts = {
         "sha256": sha256(encoded),
@@ -90,7 +92,11 @@ def screening_fingerprint(context: ScreeningContext) -> str:
     """Return a hash of everything else that an outcome depends on: limits, code and libraries."""
     code = fingerprint(__name__, content_filter.__name__)
     libraries = {name: version(name) for name in LIBRARIES}
-    inputs = {"limits": context.limits.model_dump(exclude={"count"}), "code": code, "libraries": libraries}
+    inputs = {
+        "limits": context.limits.model_dump(exclude={"num_rendered_images"}),
+        "code": code,
+        "libraries": libraries,
+    }
     return sha256(json.dumps(inputs, sort_keys=True).encode())
 
 
@@ -117,15 +123,19 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 def _min_side(limits: IngestConfig) -> int:
-    return ceil(limits.min_side / upscaler(limits.upscale).factor) if limits.upscale else limits.min_side
+    return (
+        ceil(limits.min_side / upscaler(limits.upscale_model).factor)
+        if limits.upscale_model
+        else limits.min_side
+    )
 
 
 def _scores(image: Image.Image, limits: IngestConfig) -> dict[str, float | None]:
     """Return the learned scores; None for a model that is not configured."""
-    iqa_score = clip_iqa(image, limits.score_model) if limits.score_model else None
-    if iqa_score is not None and iqa_score < limits.min_score:
+    iqa_score = clip_iqa(image, limits.clip_iqa_model) if limits.clip_iqa_model else None
+    if iqa_score is not None and iqa_score < limits.min_clip_iqa:
         raise RejectedImageError(
-            "looks poor", f"CLIP-IQA {iqa_score:g}, at least {limits.min_score:g} is required"
+            "looks poor", f"CLIP-IQA {iqa_score:g}, at least {limits.min_clip_iqa:g} is required"
         )
     brisque_score = brisque(image, limits.brisque_model) if limits.brisque_model else None
     if brisque_score is not None and brisque_score > limits.max_brisque:

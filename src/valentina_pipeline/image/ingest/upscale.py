@@ -26,7 +26,7 @@ class Upscaler:
 
 def missing_upscaler(model: str) -> MissingModelError:
     """Return the error for an upscaler that is not on this machine."""
-    return missing_hub_model("the upscaler", model, "see its card", "ingest.upscale")
+    return missing_hub_model("the upscaler", model, "see its card", "ingest.upscale_model")
 
 
 @lru_cache(maxsize=1)

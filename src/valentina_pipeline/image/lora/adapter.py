@@ -48,12 +48,12 @@ class LayerOverride:
     Attributes:
         pattern: regular expression, searched for in the layer's name.
         rank: rank of these layers; None is the rank of the adapter.
-        rate: multiplier of the learning rate.
+        lr_scale: multiplier of the learning rate.
     """
 
     pattern: str
     rank: int | None
-    rate: float
+    lr_scale: float
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class AdapterSpec:
 
     Attributes:
         kind: adapter type, a key of `CONFIGS`.
-        rank: rank of every layer without a rank in `blocks`.
+        rank: rank of every layer without a rank in `layer_overrides`.
         alpha: the update is scaled by alpha / rank, or by alpha / sqrt(rank) for "rslora".
-        targets: a preset, or a pattern for whole layer names.
-        blocks: overrides; the first that matches a layer's name applies.
+        target_modules: a preset, or a pattern for whole layer names.
+        layer_overrides: overrides; the first that matches a layer's name applies.
     """
 
     kind: Kind
     rank: int
     alpha: float
-    targets: str
-    blocks: tuple[LayerOverride, ...] = ()
+    target_modules: str
+    layer_overrides: tuple[LayerOverride, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class Adapter:
 
     def rate(self, name: str) -> float:
         """Return the learning rate multiplier of a parameter, named as in `weights`."""
-        return next((block.rate for block in self.plan.blocks if re.search(block.pattern, name)), 1.0)
+        overrides = self.plan.layer_overrides
+        return next((one.lr_scale for one in overrides if re.search(one.pattern, name)), 1.0)
 
 
 def inject(base: BaseModel, plan: AdapterSpec, text: bool, seed: int) -> Adapter:
@@ -127,7 +128,7 @@ def inject(base: BaseModel, plan: AdapterSpec, text: bool, seed: int) -> Adapter
         seed: seed of the initial matrices; torch's global generator does not change.
 
     Raises:
-        ValueError: the targets, or the pattern of a block, match no layer.
+        ValueError: the targets, or the pattern of an override, match no layer.
     """
     import peft
     import torch
@@ -143,18 +144,20 @@ def inject(base: BaseModel, plan: AdapterSpec, text: bool, seed: int) -> Adapter
         parameter.data = parameter.data.float()  # half precision would round small steps away
     for name in ("unet", *base.text_encoders):
         getattr(base.pipe, name).eval()
-    for block in plan.blocks:
-        if not any(re.search(block.pattern, name) for name in adapter.weights()):
-            raise ValueError(f"train_lora.blocks: pattern {block.pattern!r} matches no trained layer")
+    for override in plan.layer_overrides:
+        if not any(re.search(override.pattern, name) for name in adapter.weights()):
+            raise ValueError(
+                f"train_lora.layer_overrides: pattern {override.pattern!r} matches no trained layer"
+            )
     return adapter
 
 
-def from_loaded(base: BaseModel, blocks: tuple[LayerOverride, ...] = ()) -> Adapter:
+def from_loaded(base: BaseModel, layer_overrides: tuple[LayerOverride, ...] = ()) -> Adapter:
     """Return the LoRA that is loaded into a base model as an adapter for further training.
 
     Args:
         base: base model, whose pipeline has loaded a LoRA under the name "default".
-        blocks: learning rates of layers; the ranks are those of the LoRA.
+        layer_overrides: learning rates of layers; the ranks are those of the LoRA.
 
     Raises:
         ValueError: the LoRA changes no layer of the U-Net, or it is a LoHa.
@@ -170,7 +173,7 @@ def from_loaded(base: BaseModel, blocks: tuple[LayerOverride, ...] = ()) -> Adap
     kind: Kind = "dora" if "use_dora" in first else "rslora" if "use_rslora" in first else "lora"
     kind = "lokr" if "alpha" in first else kind
     plan = AdapterSpec(
-        kind, first["r"], float(first.get("alpha") or first["lora_alpha"]), "as loaded", blocks
+        kind, first["r"], float(first.get("alpha") or first["lora_alpha"]), "as loaded", layer_overrides
     )
     for name in configs:
         for label, parameter in networks[name].named_parameters():
@@ -199,10 +202,10 @@ def _rebuild_settings(config: Any) -> dict[str, Any]:
 def _config(base: BaseModel, name: str, network: Any, plan: AdapterSpec) -> dict[str, Any]:
     presets = UNET if name == "unet" else TEXT
     alpha_key = "alpha" if plan.kind == "lokr" else "lora_alpha"
-    targets = presets.get(plan.targets)
+    targets = presets.get(plan.target_modules)
     config: dict[str, Any] = {"r": plan.rank, alpha_key: _plain(plan.alpha), **CONFIGS[plan.kind][1]}
-    config["target_modules"] = plan.targets if targets is None else list(targets)
-    excluded = [OUTSIDE_BLOCKS] if plan.targets == ALL_LINEAR else []
+    config["target_modules"] = plan.target_modules if targets is None else list(targets)
+    excluded = [OUTSIDE_BLOCKS] if plan.target_modules == ALL_LINEAR else []
     if base.family == "sdxl" and name == "text_encoder":
         # SDXL uses the output before this encoder's last layer: training that layer would change nothing
         excluded.append(rf".*\blayers\.{network.config.num_hidden_layers - 1}\..*")
@@ -215,7 +218,7 @@ def _config(base: BaseModel, name: str, network: Any, plan: AdapterSpec) -> dict
 
 
 def _ranks(name: str, network: "Module", plan: AdapterSpec, config: Mapping[str, Any]) -> dict[str, int]:
-    """Return the ranks of the layers that `config` targets and whose block sets a rank."""
+    """Return the ranks of the layers that `config` targets and whose override sets a rank."""
     import peft
     from peft.tuners.tuners_utils import check_target_module_exists
     from torch.nn import Linear
@@ -223,15 +226,15 @@ def _ranks(name: str, network: "Module", plan: AdapterSpec, config: Mapping[str,
     peft_config = getattr(peft, CONFIGS[plan.kind][0])(**config)
     ranks = {}
     for layer, module in network.named_modules():
-        block = next((b for b in plan.blocks if re.search(b.pattern, f"{name}.{layer}")), None)
-        if block is None or block.rank is None:
+        override = next((b for b in plan.layer_overrides if re.search(b.pattern, f"{name}.{layer}")), None)
+        if override is None or override.rank is None:
             continue
-        if plan.targets == ALL_LINEAR:
+        if plan.target_modules == ALL_LINEAR:
             is_target = isinstance(module, Linear) and not re.fullmatch(peft_config.exclude_modules, layer)
         else:
             is_target = bool(check_target_module_exists(peft_config, layer))
         if is_target:
-            ranks[layer] = block.rank
+            ranks[layer] = override.rank
     return ranks
 
 

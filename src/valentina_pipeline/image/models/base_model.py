@@ -99,7 +99,7 @@ def load_base(
     base: BaseConfig,
     root: Path,
     precision: Precision | None = None,
-    quantise: Quantize = "none",
+    quantize: Quantize = "none",
     offload: bool = False,
 ) -> BaseModel:
     """Load a base model, frozen and in eval mode, onto the GPU if there is one.
@@ -110,11 +110,11 @@ def load_base(
         root: project folder.
         precision: precision of the weights on a GPU; None is bf16 if the GPU supports it, else fp16. A CPU
             always uses float32.
-        quantise: store the U-Net and the text encoders in 8 or 4 bits, with bitsandbytes on a GPU.
+        quantize: store the U-Net and the text encoders in 8 or 4 bits, with bitsandbytes on a GPU.
         offload: if the GPU's memory is too small for all networks, keep only the computing ones there.
 
     Raises:
-        MissingModelError: the model, a part of it, or the GPU that `quantise` needs is missing.
+        MissingModelError: the model, a part of it, or the GPU that `quantize` needs is missing.
         ValueError: the model belongs to another family.
     """
     import torch
@@ -122,11 +122,11 @@ def load_base(
     folder = base_folder(base, root)
     with no_progress_bars():
         load = _from_file if folder.is_file() else _from_folder
-        pipe = load(base, folder, root, precision, quantise)
+        pipe = load(base, folder, root, precision, quantize)
     pipe.set_progress_bar_config(disable=True)
     for name in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         getattr(pipe, name).requires_grad_(False).eval()
-    for name in ("vae",) if quantise != "none" else ("unet", "vae"):
+    for name in ("vae",) if quantize != "none" else ("unet", "vae"):
         # makes convolutions several times faster on CPUs and tensor cores
         getattr(pipe, name).to(memory_format=torch.channels_last)
     device, free = ("cuda", torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else ("cpu", None)
@@ -137,12 +137,12 @@ def load_base(
     )
 
 
-def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, quantise: Quantize) -> Any:
+def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, quantize: Quantize) -> Any:
     import diffusers
     import torch
 
     dtype = _dtype(precision)
-    quantization = {} if quantise == "none" else {"quantization_config": _quantization(base, quantise, dtype)}
+    quantization = {} if quantize == "none" else {"quantization_config": _quantization(base, quantize, dtype)}
     return getattr(diffusers, PIPELINES[base.family]).from_pretrained(
         folder,
         dtype={"default": dtype, "vae": torch.float32},
@@ -154,14 +154,14 @@ def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, qua
     )
 
 
-def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantise: Quantize) -> Any:
+def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantize: Quantize) -> Any:
     """Load a single-file base model, the format of kohya's scripts, ComfyUI and the WebUIs."""
     import diffusers
     import torch
     from safetensors import safe_open
 
-    if quantise != "none":
-        raise ValueError(f"train_lora.quantise: {file} is a single file; must be in diffusers' layout")
+    if quantize != "none":
+        raise ValueError(f"train_lora.quantize: {file} is a single file; must be in diffusers' layout")
     with safe_open(file, framework="pt") as opened:
         if not any(name.startswith(ORIGINAL_TEXT[base.family]) for name in opened.keys()):  # noqa: SIM118
             raise ValueError(
@@ -181,15 +181,15 @@ def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantis
     return pipe
 
 
-def _quantization(base: BaseConfig, quantise: Quantize, dtype: "torch.dtype") -> Any:
+def _quantization(base: BaseConfig, quantize: Quantize, dtype: "torch.dtype") -> Any:
     import torch
     from diffusers import PipelineQuantizationConfig
 
     if not torch.cuda.is_available():
         raise MissingModelError(
-            f"a GPU for a base model in {quantise}",
+            f"a GPU for a base model in {quantize}",
             "MIT",
-            "set train_lora.quantise to none: a CPU has the memory",
+            "set train_lora.quantize to none: a CPU has the memory",
         )
     bits = {
         "int8": ("bitsandbytes_8bit", {"load_in_8bit": True}),
@@ -198,7 +198,7 @@ def _quantization(base: BaseConfig, quantise: Quantize, dtype: "torch.dtype") ->
             {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype},
         ),
     }
-    backend, settings = bits[quantise]
+    backend, settings = bits[quantize]
     return PipelineQuantizationConfig(
         quant_backend=backend,
         quant_kwargs=settings,

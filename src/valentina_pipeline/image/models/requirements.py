@@ -53,14 +53,16 @@ def _requirements(
     yield partial(base_folder, base, root)
     yield partial(embedding.require_embedder, embedder.kind, resolve_path(embedder.path, root))
     yield partial(clip.require_clip, scorer.kind, resolve_path(scorer.path, root))
-    if ingest.score_model:
-        yield partial(clip.require_clip, "open_clip", ingest.score_model)
+    if ingest.clip_iqa_model:
+        yield partial(clip.require_clip, "open_clip", ingest.clip_iqa_model)
     if ingest.brisque_model:
         yield partial(iqa.require_brisque, ingest.brisque_model)
-    if ingest.upscale:
-        yield partial(_require_hub_model, ingest.upscale, upscale.missing_upscaler(ingest.upscale))
-    if align.remove_background:
-        segmenter = align.remove_background
+    if ingest.upscale_model:
+        yield partial(
+            _require_hub_model, ingest.upscale_model, upscale.missing_upscaler(ingest.upscale_model)
+        )
+    if align.background_model:
+        segmenter = align.background_model
         yield partial(_require_hub_model, segmenter, background_removal.missing_segmenter(segmenter))
     if caption.captioner != "attributes":
         model = caption.model or captioners.CAPTIONERS[caption.captioner].model

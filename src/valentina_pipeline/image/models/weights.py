@@ -46,10 +46,12 @@ def base_folder(base: BaseConfig, root: Path) -> Path:
     for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         if not any(file.parent.name == part for file in files):
             raise MissingModelError(
-                f"{base.path} (no safetensors in {folder / part})", base.licence, base.obtain
+                f"{base.path} (no safetensors in {folder / part})", base.license, base.download_instructions
             )
     if not (folder / "unet/config.json").is_file():
-        raise MissingModelError(f"{base.path} (no {folder / 'unet/config.json'})", base.licence, base.obtain)
+        raise MissingModelError(
+            f"{base.path} (no {folder / 'unet/config.json'})", base.license, base.download_instructions
+        )
     unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
     if unet.get("in_channels") != unet.get("out_channels"):
         raise ValueError(
@@ -93,7 +95,7 @@ def _cached(base: BaseConfig, needed: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    missing = MissingModelError(base.path, base.licence, base.obtain)
+    missing = MissingModelError(base.path, base.license, base.download_instructions)
     if not HUB_ID.fullmatch(base.path):
         raise missing
     offline = os.environ.get(DOWNLOAD) != "1"

@@ -79,14 +79,14 @@ class PromptEmbedCache:
 def encode_samples(
     base: BaseModel,
     samples: Sequence[Sample],
-    face_weight: float = 1.0,
-    background_weight: float = 1.0,
+    face_loss_weight: float = 1.0,
+    background_loss_weight: float = 1.0,
     cache: Cache = NO_CACHE,
 ) -> EncodedDataset:
     """Encode the training images once; the VAE is frozen.
 
-    The loss weight of a latent cell is `face_weight` in the face and `background_weight` outside, both
-    multiplied by the whiteness of the image's mask.
+    The loss weight of a latent cell is `face_loss_weight` in the face and `background_loss_weight` outside,
+    both multiplied by the whiteness of the image's mask.
 
     Raises:
         ValueError: `samples` is empty.
@@ -101,7 +101,7 @@ def encode_samples(
         loss_mask = torch.ones(1, height, width)
         if sample.face is not None:
             box = np.array([sample.face]) / (sample.image.size * 2)
-            loss_mask = face_weights(box, face_weight, height, width, background_weight)[0]
+            loss_mask = face_weights(box, face_loss_weight, height, width, background_loss_weight)[0]
         if sample.mask is not None:
             loss_mask = loss_mask * _whiteness(sample.mask, height, width)
         places.append(loss_mask.to(base.device))

@@ -79,8 +79,10 @@ def train(
     step = len(run.losses)
     if step:
         logger.info("resuming from step %d: %s", step, checkpoints.last_path())
-    with _progress(cfg.steps, step, processes.first) as show, stop_on_signal() as stop:
-        while step < cfg.steps and not should_stop(run.looks, cfg.keep, cfg.patience):
+    with _progress(cfg.max_steps, step, processes.first) as show, stop_on_signal() as stop:
+        while step < cfg.max_steps and not should_stop(
+            run.looks, cfg.best_metric, cfg.early_stopping_patience
+        ):
             began = time.perf_counter()
             with _refuse_divergence(step + 1, checkpoints):
                 loss, stop_requested = processes.agree(trainer.step(step, run), stop.is_set())
@@ -94,14 +96,16 @@ def train(
                 progress = {"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
                 watch.log({**progress, **metrics}, step)
             show(step, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")
-            best = best_step(run.looks, cfg.keep)
-            due = step % cfg.checkpoint_every == 0 and step < cfg.steps
+            best = best_step(run.looks, cfg.best_metric)
+            due = step % cfg.save_every == 0 and step < cfg.max_steps
             if processes.first and (stop_requested or due or best == step):
                 with _refuse_divergence(step, checkpoints):
                     checkpoints.save(trainer.state(step, run), keep=best)
             if stop_requested:
-                raise TrainingInterrupted(f"stopped after step {step} of {cfg.steps}: `dvc repro` resumes it")
-    best = best_step(run.looks, cfg.keep)
+                raise TrainingInterrupted(
+                    f"stopped after step {step} of {cfg.max_steps}: `dvc repro` resumes it"
+                )
+    best = best_step(run.looks, cfg.best_metric)
     if best is not None:
         processes.wait()  # until the main process has written it
         trainer.restore(checkpoints.read(best))
@@ -121,7 +125,9 @@ def _texts(
     """
     if any(rate > 0 and name.startswith("text") for name, rate in trainable.rates.items()):
         return None
-    return PromptEmbedCache(base, NO_CACHE if cfg.keep_tags >= 0 or cfg.tag_dropout > 0 else data.cache)
+    return PromptEmbedCache(
+        base, NO_CACHE if cfg.keep_tokens >= 0 or cfg.caption_tag_dropout_rate > 0 else data.cache
+    )
 
 
 def _run_evaluations(

@@ -79,9 +79,9 @@ class DiffusionLoss:
 
     def __call__(self, step: int, rows: Sequence[int], slots: Sequence[int]) -> Tensor:
         """Return the mean loss of `rows` with the noise of positions `slots` of the step's whole batch."""
-        cfg, device, ptype = self.cfg, self.base.device, self.noise.prediction_type
+        cfg, device = self.cfg, self.base.device
         clean = torch.stack([self.data.latents[row] for row in rows])
-        first, end = cfg.timesteps
+        first, end = cfg.timestep_range
         span = first, min(end, len(self.noise.alphas_cumprod))
         draws = diffusion.sample_step_noise(
             self.seed, step, slots, tuple(clean.shape[1:]), span, cfg.noise_offset
@@ -90,22 +90,26 @@ class DiffusionLoss:
         text, sizes = self._text(rows, draws), self.data.conditions[list(rows)]
         predicted, expected = predict(self.base, self.noise, clean, eps, timesteps, text, sizes)
         alphas_cumprod = self.noise.alphas_cumprod[timesteps]
-        if cfg.debiased:
-            weight = diffusion.debiased_weights(alphas_cumprod, ptype)
-        else:
-            weight = diffusion.weights(alphas_cumprod, cfg.min_snr_gamma, ptype)
+        weight = self._snr_weights(alphas_cumprod)
         weight = weight * self.data.weight[list(rows)]
         loss_mask = torch.stack([self.data.places[row] for row in rows])
         return diffusion.loss(predicted, expected, weight, loss_mask)
 
+    def _snr_weights(self, alphas_cumprod: Tensor) -> Tensor:
+        cfg, ptype = self.cfg, self.noise.prediction_type
+        if cfg.loss_weighting == "debiased":
+            return diffusion.debiased_weights(alphas_cumprod, ptype)
+        gamma = cfg.min_snr_gamma if cfg.loss_weighting == "min_snr" else 0.0
+        return diffusion.weights(alphas_cumprod, gamma, ptype)
+
     def _text(self, rows: Sequence[int], draws: diffusion.StepNoise) -> PromptEmbeds:
         """Return the text embeddings of this step: captions augmented, and some dropped."""
         cfg = self.cfg
-        dropped = draws.dropout < cfg.caption_dropout
+        dropped = draws.dropout < cfg.caption_dropout_rate
         captions = [self.data.captions[row] for row in rows]
-        if cfg.keep_tags >= 0 or cfg.tag_dropout > 0:
+        if cfg.keep_tokens >= 0 or cfg.caption_tag_dropout_rate > 0:
             captions = [
-                augment_caption(caption, order, cfg.keep_tags, cfg.tag_dropout)
+                augment_caption(caption, order, cfg.keep_tokens, cfg.caption_tag_dropout_rate)
                 for caption, order in zip(captions, draws.order.tolist(), strict=True)
             ]
         captions = ["" if drop else caption for drop, caption in zip(dropped, captions, strict=True)]

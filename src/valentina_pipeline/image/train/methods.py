@@ -63,14 +63,17 @@ def build_method(
 def _adapter(
     base: BaseModel, cfg: TrainConfig, seed: int, span: tuple[float, float], start: Path | None = None
 ) -> Trainable:
-    blocks = tuple(LayerOverride(pattern, block.rank, block.rate) for pattern, block in cfg.blocks.items())
+    overrides = tuple(
+        LayerOverride(pattern, layers.rank, layers.lr_scale)
+        for pattern, layers in cfg.layer_overrides.items()
+    )
     if start is None:
         kind = cfg.method if cfg.method in CONFIGS else "lora"
-        spec = AdapterSpec(kind, cfg.rank, cfg.alpha, cfg.targets, blocks)
-        adapter = inject(base, spec, cfg.text_encoder_learning_rate > 0, seed)
+        spec = AdapterSpec(kind, cfg.rank, cfg.alpha, cfg.target_modules, overrides)
+        adapter = inject(base, spec, cfg.text_encoder_lr > 0, seed)
     else:
         load_adapter(base, start)
-        adapter = from_loaded(base, blocks)
+        adapter = from_loaded(base, overrides)
     weights = adapter.weights()
     rates = {name: _rate(name, cfg) * adapter.rate(name) for name in weights}
     half = cfg.precision != "fp32"
@@ -79,7 +82,7 @@ def _adapter(
         rates,
         dict.fromkeys(weights, span),
         str,
-        lambda metadata: export_adapter(adapter, metadata, half, cfg.formats),
+        lambda metadata: export_adapter(adapter, metadata, half, cfg.export_formats),
     )
 
 
@@ -88,14 +91,14 @@ def _tokens(
 ) -> Trainable:
     from valentina_pipeline.image.lora.textual_inversion import add_tokens
 
-    tokens = add_tokens(base, trigger, like, cfg.vectors)
+    tokens = add_tokens(base, trigger, like, cfg.num_vectors)
     weights = tokens.weights()
 
     def files(metadata: AdapterMetadata) -> dict[str, bytes]:
         header = {"trigger": metadata.trigger, "base_sha256": metadata.base_sha256, "format": "pt"}
         return {f"{trigger}.embeddings.safetensors": serialise(tokens.tensors(), header)}
 
-    rates = dict.fromkeys(weights, cfg.embedding_learning_rate)
+    rates = dict.fromkeys(weights, cfg.embedding_lr)
     return Trainable(weights, rates, dict.fromkeys(weights, span), tokens.expand_trigger, files)
 
 
@@ -103,7 +106,7 @@ def _full_finetune(base: BaseModel, cfg: TrainConfig) -> Trainable:
     import torch
 
     networks: dict[str, Any] = {"unet": base.unet}
-    if cfg.text_encoder_learning_rate > 0:
+    if cfg.text_encoder_lr > 0:
         networks |= base.text_encoders
     weights = {f"{n}.{name}": p for n, network in networks.items() for name, p in network.named_parameters()}
     for parameter in weights.values():
@@ -133,4 +136,4 @@ def _combine(first: Trainable, second: Trainable) -> Trainable:
 
 
 def _rate(name: str, cfg: TrainConfig) -> float:
-    return cfg.learning_rate if name.startswith("unet.") else cfg.text_encoder_learning_rate
+    return cfg.learning_rate if name.startswith("unet.") else cfg.text_encoder_lr

@@ -82,7 +82,7 @@ class Trainer:
             processes,
             optimizer,
             [group["lr"] for group in groups],
-            {name: weight.detach().clone() for name, weight in trained.items()} if cfg.ema else {},
+            {name: weight.detach().clone() for name, weight in trained.items()} if cfg.ema_decay else {},
             torch.amp.GradScaler(base.device.type, enabled=_amp_dtype(base, cfg) == torch.float16),
         )
 
@@ -104,7 +104,7 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             total.zero_()
             for rows, slots in self._micro_batches(step, micro):
-                share = len(rows) / (cfg.batch_size * cfg.accumulate)
+                share = len(rows) / (cfg.batch_size * cfg.gradient_accumulation_steps)
                 with _autocast(self.base, cfg):
                     loss = self.loss(step, rows, slots) * share
                 self.scaler.scale(loss).backward()
@@ -114,7 +114,7 @@ class Trainer:
         run.micro = find_executable_batch_size(gradients, run.micro or cfg.batch_size, networks)
         self.processes.average(w.grad for w in self.weights.values() if w.grad is not None)
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_gradient)
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_grad_norm)
         if norm.isfinite():
             self.scaler.step(self.optimizer)
         elif total.isfinite() and (not self.scaler.is_enabled() or self.scaler.get_scale() < 1):
@@ -122,7 +122,7 @@ class Trainer:
         self.scaler.update()  # float16: too large a scale skips the step and is halved
         if self.mean:
             # early steps: average over no more steps than there were
-            decay = min(cfg.ema, (1 + step) / (10 + step))
+            decay = min(cfg.ema_decay, (1 + step) / (10 + step))
             torch._foreach_lerp_(
                 list(self.mean.values()), [w.detach() for w in self.weights.values()], 1 - decay
             )
@@ -157,9 +157,9 @@ class Trainer:
         tensors: dict[str, Tensor] = {f"weight/{name}": w for name, w in self.weights.items()}
         tensors |= {f"mean/{name}": average for name, average in self.mean.items()}
         moments, facts = optimizer_state(self.optimizer, self._names())
-        tensors |= {f"optimiser/{label}": tensor for label, tensor in moments.items()}
+        tensors |= {f"optimizer/{label}": tensor for label, tensor in moments.items()}
         return State(
-            done, tensors, {"run": asdict(run), "optimiser": facts, "scaler": self.scaler.state_dict()}
+            done, tensors, {"run": asdict(run), "optimizer": facts, "scaler": self.scaler.state_dict()}
         )
 
     def restore(self, state: State) -> TrainState:
@@ -168,11 +168,11 @@ class Trainer:
         with torch.no_grad():
             for label, tensor in state.tensors.items():
                 kind, name = label.split("/", 1)
-                if kind == "optimiser":
+                if kind == "optimizer":
                     moments[name] = tensor
                 else:
                     (self.weights if kind == "weight" else self.mean)[name].copy_(tensor)
-        restore_optimizer(self.optimizer, self._names(), moments, state.facts["optimiser"])
+        restore_optimizer(self.optimizer, self._names(), moments, state.facts["optimizer"])
         self.scaler.load_state_dict(state.facts["scaler"])
         saved = state.facts["run"]
         return TrainState(
@@ -187,7 +187,7 @@ class Trainer:
     def _micro_batches(self, step: int, micro: int) -> Iterator[tuple[list[int], range]]:
         """Yield the rows and slots of this process's micro-batches, at most `micro` samples each."""
         cfg, data, processes = self.loss.cfg, self.loss.data, self.processes
-        size, parts = cfg.batch_size, cfg.accumulate * processes.count
+        size, parts = cfg.batch_size, cfg.gradient_accumulation_steps * processes.count
         for part in range(processes.rank, parts, processes.count):
             rows = batch_indices(self.loss.seed, step * parts + part, data.groups, size)
             for start in range(0, size, micro):

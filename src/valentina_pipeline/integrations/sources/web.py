@@ -134,7 +134,7 @@ class WebList:
         canonical = _canonical_address(address)
         host = urlsplit(canonical).hostname
         if host not in self._hosts:
-            raise OSError(f"host {host} is not in ingest.hosts: add it there if you trust it")
+            raise OSError(f"host {host} is not in ingest.allowed_hosts: add it there if you trust it")
         return canonical
 
 

@@ -51,7 +51,7 @@ def align_portraits(
     path = str(root / embedder.path) if embedder.kind == "tiny" else resolve_path(embedder.path, root)
     faces = load_face_embedder(embedder.kind, path)
     align_all = partial(align_images, images, sources, cfg, faces, hashes=hashes)
-    model = cfg.remove_background
+    model = cfg.background_model
     portraits, rows, sheet = align_all(alone=remover(model)) if model else align_all()
     return portraits, rows, sheet, portraits.cut_masks(masks)
 

@@ -58,7 +58,7 @@ def caption_portraits(
     known = manifest.set_index("sha256")
     names = sorted(faces.loc[faces["kept"], "sha256"])
     attributes = {name: json.loads(known.loc[name, "attributes"]) for name in names}
-    excluded = {*character.identity_words, character.trigger, *character.class_word.split()}
+    excluded = {*character.caption_excluded_words, character.trigger, *character.class_word.split()}
     given = {name: known.loc[name, "caption"] for name in names if known.loc[name, "caption"]}
     described = describe(aligned, [n for n in names if n not in given], attributes, cfg, character.class_word)
     described |= {name: from_caption(text, character.class_word) for name, text in given.items()}

@@ -41,7 +41,7 @@ def evaluate_adapter(
     base: dict[str, Any],
     evaluate: dict[str, Any],
     seed: int,
-    threads: int,
+    num_threads: int,
 ) -> Outputs:
     """Compare a LoRA with its base model, on scenes that it was never trained on.
 
@@ -58,7 +58,7 @@ def evaluate_adapter(
         base: see BaseConfig.
         evaluate: see EvaluateConfig.
         seed: seed of images and bootstrap resamples.
-        threads: threads of torch; another number rounds differently.
+        num_threads: threads of torch; another number rounds differently.
 
     Returns:
         evaluation_images, scores, metrics, identity_plot, grid, report.
@@ -77,7 +77,7 @@ def evaluate_adapter(
     character = parse_config(Concept, concept, "concept")
     base_config = parse_config(BaseConfig, base, "base")
     cfg = parse_config(EvaluateConfig, evaluate, "evaluate")
-    use_threads(threads)
+    use_threads(num_threads)
     root = weights.parent.parent
     model = load_base(base_config, root)
     hashes = _hashes(base_config, model, lora)
@@ -85,7 +85,7 @@ def evaluate_adapter(
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
     data = CharacterData(aligned, apply_review(faces, captions), words)
     settings = _settings(character, base_config, cfg) | hashes
-    settings |= {"seed": str(seed), "torch threads": str(threads)}
+    settings |= {"seed": str(seed), "torch threads": str(num_threads)}
     models = EvaluationModels(generate, ContentFilter().unsafe, load_scorers(base_config, root))
     result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
     return (
@@ -136,7 +136,9 @@ def image_generator(
             for start in range(0, len(requests), batch):
                 part = requests[start : start + batch]
                 metadata = hashes if adapted else base_hashes
-                yield from generate_images(pipe, part, cfg.steps, cfg.guidance, size, batch, metadata)
+                yield from generate_images(
+                    pipe, part, cfg.num_inference_steps, cfg.guidance_scale, size, batch, metadata
+                )
 
     return generate
 
@@ -146,11 +148,11 @@ def _settings(character: Concept, base: BaseConfig, cfg: EvaluateConfig) -> dict
         "trigger": character.trigger,
         "class word": character.class_word,
         "description for the base model": character.description,
-        "steps": str(cfg.steps),
-        "guidance": str(cfg.guidance),
+        "steps": str(cfg.num_inference_steps),
+        "guidance": str(cfg.guidance_scale),
         "resolution": str(base.resolution),
-        "images per prompt": f"{cfg.images_per_prompt}; 1 for the reference variants",
-        "resamples": str(cfg.bootstrap),
+        "images per prompt": f"{cfg.num_images_per_prompt}; 1 for the reference variants",
+        "resamples": str(cfg.bootstrap_resamples),
         "face embedder": f"{base.face_embedder.kind}: {base.face_embedder.path}",
         "CLIP": f"{base.clip.kind}: {base.clip.path}",
     }

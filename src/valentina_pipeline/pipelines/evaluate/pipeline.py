@@ -24,7 +24,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:base",
                     "params:evaluate",
                     "params:seed",
-                    "params:threads",
+                    "params:num_threads",
                 ],
                 outputs=["evaluation_images", "scores", "metrics", "identity_plot", "grid", "report"],
                 name="evaluate",

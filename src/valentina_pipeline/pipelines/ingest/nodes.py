@@ -95,8 +95,10 @@ def _rendered(character: Concept, limits: IngestConfig, seed: int) -> "list[Sour
     from valentina_pipeline.image.ingest import rendered_source
 
     size = max(rendered_source.SMALLEST, limits.min_side)
-    identity = renderer.identity(character.identity)
-    return list(rendered_source.portraits(identity, character.trigger, limits.count, size, seed))
+    identity = renderer.identity(character.renderer_parameters)
+    return list(
+        rendered_source.portraits(identity, character.trigger, limits.num_rendered_images, size, seed)
+    )
 
 
 def _sources(source: str | Mapping[str, str]) -> list[tuple[str, str]]:
@@ -115,7 +117,7 @@ def _read_source(
     from valentina_pipeline.integrations.sources import source
     from valentina_pipeline.integrations.sources.beside import sorted_out
 
-    place = source(address, raw.parents[2], limits.hosts, frames)
+    place = source(address, raw.parents[2], limits.allowed_hosts, frames)
     if not Path(place.where).is_relative_to(raw):
         inside = raw.relative_to(raw.parents[2])
         logger.warning("%s is not in %s: DVC does not see when images change there", place.where, inside)

@@ -56,18 +56,20 @@ def watch(
 
     def generate(prompts: Sequence[str]) -> "list[Image.Image]":
         requests = [ImageSpec(prompt, seed + index) for index, prompt in enumerate(prompts)]
-        return generate_images(base.pipe, requests, cfg.sample_steps, cfg.sample_guidance, model.resolution)
+        return generate_images(
+            base.pipe, requests, cfg.sample_inference_steps, cfg.sample_guidance_scale, model.resolution
+        )
 
     training_set, held_out_set = data
     prompts = captions[:GRID_PROMPTS]
     evaluators: list[tuple[int, Evaluator]] = []
     if held_out_set is not None:
-        evaluators.append((cfg.look_every, lambda: validation_losses(base, held_out_set, training_set, seed)))
-    if cfg.draw_every:
-        chosen = [prompts[index % len(prompts)] for index in range(cfg.draw_images)]
+        evaluators.append((cfg.eval_every, lambda: validation_losses(base, held_out_set, training_set, seed)))
+    if cfg.image_eval_every:
+        chosen = [prompts[index % len(prompts)] for index in range(cfg.num_eval_images)]
         scorers = load_scorers(model, root)
         evaluators.append(
-            (cfg.draw_every, _image_evaluator(generate, chosen, character.trigger, faces, scorers))
+            (cfg.image_eval_every, _image_evaluator(generate, chosen, character.trigger, faces, scorers))
         )
     return TrainingCallbacks(
         log=current_tracker().log, sample=_sample_grid(generate, prompts, model.resolution), looks=evaluators

@@ -61,7 +61,7 @@ class _Job:
         root: the project's folder.
         extras: data/05_model_input/<concept>.
         seed: seed of every random draw.
-        threads: threads of torch.
+        num_threads: threads of torch.
         unsafe: returns why an image is unsafe, or None.
     """
 
@@ -71,7 +71,7 @@ class _Job:
     root: Path
     extras: Path
     seed: int
-    threads: int
+    num_threads: int
     unsafe: "Callable[[Image.Image], str | None]"
 
 
@@ -106,7 +106,7 @@ def train_adapter(
     ingest: dict[str, Any],
     train_lora: dict[str, Any],
     seed: int,
-    threads: int,
+    num_threads: int,
 ) -> "Outputs":
     """Train by the configured method on a concept's training images; an interrupted run resumes.
 
@@ -124,7 +124,7 @@ def train_adapter(
         ingest: see IngestConfig; its limits apply to the extra data.
         train_lora: see TrainConfig.
         seed: seed of every random draw.
-        threads: threads of torch; part of the result.
+        num_threads: threads of torch; part of the result.
 
     Returns:
         The files by name; the images trained on or held out (sha256, source_name, rights_id, split); the
@@ -138,7 +138,7 @@ def train_adapter(
     """
     character = parse_config(Concept, concept, "concept")
     cfg = parse_config(TrainConfig, train_lora, "train_lora")
-    logger.info("%s of %s, %d steps", cfg.method, character.name, cfg.steps)
+    logger.info("%s of %s, %d steps", cfg.method, character.name, cfg.max_steps)
     with _log_duration("libraries are imported"):
         import valentina_pipeline.image.train.loop  # noqa: F401  # the slowest import
         from valentina_pipeline.image.safety.content_filter import ContentFilter
@@ -148,7 +148,7 @@ def train_adapter(
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     training_images.check_rights(manifest, rights, clock.today())
     faces = apply_review(faces, captions)
-    job = _Job(character, cfg, model, root, extras, seed, threads, unsafe)
+    job = _Job(character, cfg, model, root, extras, seed, num_threads, unsafe)
     own, held_out = _portrait_samples(aligned, aligned_masks, faces, captions)
     selection = _select(job, own, held_out, manifest, faces, rights, ingest)
     return _train(job, selection, faces, rights, processes)
@@ -194,7 +194,9 @@ def _select(
     import pandas as pd
 
     limits = parse_config(IngestConfig, ingest, "ingest")
-    extra, rows = training_images.extra_samples(job.extras, job.cfg.also, limits, rights, job.unsafe)
+    extra, rows = training_images.extra_samples(
+        job.extras, job.cfg.extra_datasets, limits, rights, job.unsafe
+    )
     training_images.refuse_captions([*own, *held_out, *extra], job.concept.name)
     kept = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
     own_rows = kept[list(training_images.TRAINING_IMAGE_COLUMNS)].to_dict("records")
@@ -217,18 +219,18 @@ def _train(
     from valentina_pipeline.training.encoding_cache import Cache
 
     character, cfg, side = job.concept, job.cfg, job.model.resolution
-    start = _init_path(job.extras, cfg.start_from)
-    with reproducible(job.threads):
+    start = _init_path(job.extras, cfg.init_from)
+    with reproducible(job.num_threads):
         with _log_duration("the base is loaded"):
-            base = load_base(job.model, job.root, cfg.precision, cfg.quantise)
-            inputs = _numeric_inputs(base, cfg, job.threads)
+            base = load_base(job.model, job.root, cfg.precision, cfg.quantize)
+            inputs = _numeric_inputs(base, cfg, job.num_threads)
             cache = Cache(job.root / CACHE, inputs)
         prior = training_images.class_images(base, cfg, character.class_word, side, job.unsafe, cache)
         trainable = build_method(base, cfg, character.trigger, character.class_word, job.seed, start)
         balanced = training_images.add_prior_preservation(
-            [*selection.own, *selection.extra], prior, character.class_word, cfg.prior_weight
+            [*selection.own, *selection.extra], prior, character.class_word, cfg.prior_loss_weight
         )
-        samples = _fitted(balanced, side, trainable, cfg.flip)
+        samples = _fitted(balanced, side, trainable, cfg.flip_aug)
         records = [record for record in rights if record.id in set(selection.table["rights_id"])]
         metadata = _metadata(character, base, samples, records, inputs, cfg)
         checkpoints = _checkpoints(job.root, metadata, inputs, cfg, job.seed, processes.count, start)
@@ -256,8 +258,8 @@ def _encoded(
     from valentina_pipeline.image.train.encoding import encode_samples
 
     cfg = job.cfg
-    data = encode_samples(base, samples, cfg.face_weight, cfg.background_weight, cache)
-    if not (selection.held_out and cfg.look_every):
+    data = encode_samples(base, samples, cfg.face_loss_weight, cfg.background_loss_weight, cache)
+    if not (selection.held_out and cfg.eval_every):
         return data, None
     held_out = _fitted(selection.held_out, job.model.resolution, trainable)
     return data, encode_samples(base, held_out, cache=cache)
@@ -281,8 +283,8 @@ def _metadata(
         resolution=max(samples[0].image.size),
         prediction_type=base.prediction_type,
         captions=tuple(sample.caption for sample in samples),
-        rights=tuple(f"{record.id}: {record.holder}, {record.licence}" for record in rights),
-        private=cfg.private,
+        rights=tuple(f"{record.id}: {record.holder}, {record.license}" for record in rights),
+        private=cfg.strip_metadata,
     )
 
 
@@ -310,7 +312,7 @@ def _checkpoints(
     return Checkpoints.of(root / "data/06_models" / metadata.trigger / "checkpoints", inputs)
 
 
-def _numeric_inputs(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[str, str]:
+def _numeric_inputs(base: "BaseModel", cfg: TrainConfig, num_threads: int) -> dict[str, str]:
     """Return the inputs, besides images and settings, that change how the networks' outputs round."""
     from valentina_pipeline.common.threads import processor_kind
     from valentina_pipeline.image.models.weights import base_hash
@@ -320,11 +322,11 @@ def _numeric_inputs(base: "BaseModel", cfg: TrainConfig, threads: int) -> dict[s
         **{library: version(library) for library in LIBRARIES},
         "base": base_hash(base.folder),
         "code": fingerprint(loop.__name__, validation.__name__),
-        "threads": str(threads),
+        "threads": str(num_threads),
         "device": str(base.device),
         "processor": processor_kind(str(base.device)),
         "dtype": str(base.dtype),
-        "quantise": cfg.quantise,
+        "quantize": cfg.quantize,
     }
 
 
@@ -334,7 +336,7 @@ def _init_path(extras: Path, name: str) -> Path | None:
     path = training_images.inside(extras, name)
     if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
         raise training_images.InvalidExtraDataError(
-            f"train_lora.start_from: {path} must be a .safetensors file, or a folder in peft's layout"
+            f"train_lora.init_from: {path} must be a .safetensors file, or a folder in peft's layout"
         )
     return path
 

@@ -25,7 +25,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:ingest",
                     "params:train_lora",
                     "params:seed",
-                    "params:threads",
+                    "params:num_threads",
                 ],
                 outputs=["lora", "used_pictures", "loss", "looks", "train_metrics", "class_images"],
                 name="train_lora",

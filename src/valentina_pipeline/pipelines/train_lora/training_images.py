@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from valentina_pipeline.config.ingest import IngestConfig
-from valentina_pipeline.config.train_lora import CompanionConfig, TrainConfig
+from valentina_pipeline.config.train_lora import ExtraDatasetConfig, TrainConfig
 from valentina_pipeline.domain import clock, naming
 from valentina_pipeline.domain.concept import photo_of
 from valentina_pipeline.domain.manifest import TRAIN
@@ -110,7 +110,7 @@ def check_rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord], today
 
 def extra_samples(
     extras: Path,
-    settings_by_folder: Mapping[str, CompanionConfig],
+    settings_by_folder: Mapping[str, ExtraDatasetConfig],
     limits: IngestConfig,
     rights: Sequence[RightsRecord],
     unsafe: "Callable[[Image.Image], str | None]",
@@ -142,7 +142,7 @@ def extra_samples(
         try:
             files = sorted_out(place.entries())
         except InvalidSourceError as err:
-            raise InvalidExtraDataError(f"train_lora.also.{name}: {err}") from err
+            raise InvalidExtraDataError(f"train_lora.extra_datasets.{name}: {err}") from err
         smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
         # a concept's "*" was not written for these images; a revoked record counts in any case
         named = tuple(r for r in rights if r.revoked or naming.names_folder(r.covers, name))
@@ -177,8 +177,8 @@ def class_images(
 
     prompt = photo_of(class_word)
     images = {}
-    for seed in track_progress(range(cfg.class_images), "class images", cfg.class_images):
-        settings = cfg.sample_steps, cfg.sample_guidance, size
+    for seed in track_progress(range(cfg.num_class_images), "class images", cfg.num_class_images):
+        settings = cfg.sample_inference_steps, cfg.sample_guidance_scale, size
         generate = partial(generate_images, base.pipe, [ImageSpec(prompt, seed)], *settings)
         image = cache.image(f"class image {prompt} {seed} {settings}", generate)
         if reason := unsafe(image):
@@ -225,7 +225,7 @@ def _extra_sample(
     folder: Path,
     entry: "Entry",
     files: "Beside",
-    settings: CompanionConfig,
+    settings: ExtraDatasetConfig,
     context: "ScreeningContext",
 ) -> "tuple[Sample, dict[str, str]]":
     from valentina_pipeline.image.ingest.screening import screen_image
@@ -261,7 +261,7 @@ def _extra_sample(
         raise InvalidExtraDataError(f"{folder / name} is refused: {screened}")
     image = png.decode(screened.content)
     mask = _mask(place, folder, files.masks.get(name), image.size, context.limits)
-    sample = Sample(full, image, caption, None, settings.repeats, settings.weight, mask=mask)
+    sample = Sample(full, image, caption, None, settings.num_repeats, settings.loss_weight, mask=mask)
     row = (screened.facts["sha256"], full, record.id, TRAIN)
     return sample, dict(zip(TRAINING_IMAGE_COLUMNS, row, strict=True))
 

@@ -35,10 +35,10 @@ def read_controls(about: PackageInfo, root: Path, folder: Path | None = None) ->
     """
     bundled = {
         kind: Network(
-            folder=about.folder / "controls" / kind if about.base.embed else root / path,
-            license=about.base.licence,
+            folder=about.folder / "controlnets" / kind if about.base.bundle_in_package else root / path,
+            license=about.base.license,
         )
-        for kind, path in about.base.controls.items()
+        for kind, path in about.base.controlnets.items()
     }
     listing = folder / CONTROLS if folder else None
     if listing is None or not listing.is_file():

@@ -309,13 +309,13 @@ def _load_base(about: PackageInfo, override: str | None, root: Path | None) -> "
     from valentina_pipeline.image.models.base_model import load_base
     from valentina_pipeline.image.models.weights import base_hash
 
-    path = override or ("base" if about.base.embed else about.base.path)
-    parent = about.folder if about.base.embed and not override else root or Path.cwd()
+    path = override or ("base" if about.base.bundle_in_package else about.base.path)
+    parent = about.folder if about.base.bundle_in_package and not override else root or Path.cwd()
     model = load_base(about.base.model_copy(update={"path": path}), parent, offload=True)
     if (found := base_hash(model.folder)) != about.base_hash:
         raise InvalidPackageError(
             f"{model.folder} holds other weights (sha256 {found[:12]}) than the base model that this LoRA "
-            f"was trained on ({about.base_hash[:12]}): to get that model, {about.base.obtain}"
+            f"was trained on ({about.base_hash[:12]}): to get that model, {about.base.download_instructions}"
         )
     return model
 
@@ -327,7 +327,7 @@ def _load_onnx_pipeline(about: PackageInfo) -> Any:
     folder = about.folder / "onnx"
     if not folder.is_dir():
         raise MissingModelError(
-            f"an export of {about.name} for ONNX Runtime", about.base.licence, "publish with engines: [onnx]"
+            f"an export of {about.name} for ONNX Runtime", about.base.license, "publish with engines: [onnx]"
         )
     return pipeline(folder)
 
