@@ -32,7 +32,7 @@ METHODS: dict[str, dict[str, object]] = {
 }
 """Settings of train_lora beside the base's defaults; lokr and full would learn too little at its rate."""
 
-COLUMNS = ("identity", "ratio", "CLIP-T", "memorised", "minutes", "file")
+COLUMNS = ("identity", "ratio", "CLIP-T", "memorized", "minutes", "file")
 
 
 def main() -> None:
@@ -92,9 +92,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"{mean:.3f} ({min(identity):.3f} to {max(identity):.3f})",
             f"{mean / reference:.2f}",
             f"{statistics.mean(row['clip_t']['lora']['mean'] for row in rows):.3f}",
-            f"{statistics.mean(row['memorisation']['share_memorised'] for row in rows):.1%}",
+            f"{statistics.mean(row['memorization']['rate'] for row in rows):.1%}",
             f"{min(took):.1f}" if took else "",
-            f"{rows[0]['train']['file_bytes'] / 1e6:.2g} MB",
+            f"{rows[0]['train']['adapter_bytes'] / 1e6:.2g} MB",
         ]
         lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {len(rows)} |")
     return "\n".join(lines)

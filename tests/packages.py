@@ -21,9 +21,9 @@ DECISION = {
     "status": "champion",
     "reasons": [],
     "content_hash": "c" * 64,
-    "gates": {"identity_ratio": {"limit": 0.8}, "face_found": {"limit": 0.9}},
+    "gates": {"identity_ratio": {"limit": 0.8}, "face_detection_rate": {"limit": 0.9}},
 }
-IDENTITY = {"mean": 0.7, "low": 0.66, "high": 0.74}
+IDENTITY = {"mean": 0.7, "ci_low": 0.66, "ci_high": 0.74}
 
 
 def concept() -> dict[str, Any]:
@@ -39,7 +39,7 @@ def stage(name: str) -> dict[str, Any]:
 
 
 def figure(mean: float, half: float = 0.04) -> dict[str, float]:
-    return {"mean": mean, "low": mean - half, "high": mean + half}
+    return {"mean": mean, "ci_low": mean - half, "ci_high": mean + half}
 
 
 def metrics(**identity: Any) -> dict[str, Any]:
@@ -47,30 +47,30 @@ def metrics(**identity: Any) -> dict[str, Any]:
     return {
         "identity": {
             "lora": figure(0.7),
-            "bare": figure(0.25),
-            "bare_trigger": figure(0.0),
+            "base": figure(0.25),
+            "base_trigger": figure(0.0),
             "ceiling": figure(0.84),
             "floor": figure(0.02),
-            "gain": 0.45,
-            "ratio": 0.833,
+            "gain_over_base": 0.45,
+            "ratio_to_ceiling": 0.833,
             **identity,
         },
-        "face_found": {"lora": figure(0.95), "bare": figure(0.93)},
-        "clip_t": {"lora": figure(0.3), "bare": figure(0.31), "drop": 0.032},
-        "clip_i": {"lora": figure(0.8), "bare": figure(0.5)},
-        "diversity": {"lora": figure(0.2), "bare": figure(0.3)},
-        "memorisation": {"nearest_mean": 0.6, "share_memorised": 0.02, "threshold": 0.9},
-        "images": 48,
+        "face_detection_rate": {"lora": figure(0.95), "base": figure(0.93)},
+        "clip_t": {"lora": figure(0.3), "base": figure(0.31), "relative_drop": 0.032},
+        "clip_i": {"lora": figure(0.8), "base": figure(0.5)},
+        "diversity": {"lora": figure(0.2), "base": figure(0.3)},
+        "memorization": {"nearest_mean": 0.6, "rate": 0.02, "threshold": 0.9},
+        "num_images": 48,
     }
 
 
 def train_metrics() -> dict[str, Any]:
     return {
         "steps": 300,
-        "final_loss": 0.1,
-        "mean_loss_last_50": 0.12,
+        "train_loss_last": 0.1,
+        "train_loss_mean_last_50": 0.12,
         "trainable_parameters": 1234,
-        "file_bytes": 5000,
+        "adapter_bytes": 5000,
     }
 
 

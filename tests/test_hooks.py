@@ -54,7 +54,7 @@ def run(root: Path, *nodes: Any) -> None:
 
 def evaluate(params: dict[str, Any]) -> dict[str, Any]:
     current_tracker().log({"live": params["steps"]}, 1)
-    return {"identity": {"gain": 0.5}}
+    return {"identity": {"gain_over_base": 0.5}}
 
 
 def stage(work: Any = evaluate, name: str = "evaluate") -> Any:
@@ -73,7 +73,7 @@ def test_a_stage_is_tracked_with_params_figures_time_and_files(tmp_path: Path, c
     assert child.info.status == "FINISHED"
     assert parent.info.status == "RUNNING"  # until record
     assert child.data.params == {"evaluate.steps": "9", "seed": "1"}
-    assert child.data.metrics["identity.gain"] == 0.5
+    assert child.data.metrics["identity.gain_over_base"] == 0.5
     assert child.data.metrics["live"] == 9
     assert child.data.metrics["seconds"] >= 0
     assert [each.path for each in client.list_artifacts(child.info.run_id)] == ["metrics.json"]

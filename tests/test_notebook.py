@@ -22,7 +22,7 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "explore.ipynb"
 def outputs() -> dict[str, Any]:
     """What the stages before and the evaluation would have saved, by catalog name."""
     seen = known([RED, RED], [RED, GREEN])
-    result = evaluate(TEMPLATES, PERSON, seen, models(lora=RED, bare=GREEN), CONFIG, 7, {})
+    result = evaluate(TEMPLATES, PERSON, seen, models(lora=RED, base=GREEN), CONFIG, 7, {})
     names = list(seen.aligned)
     splits = seen.faces["split"].tolist()
     manifest = {"sha256": names, "source_name": names, "width": 64, "height": 64, "rights_id": "test"}
@@ -34,7 +34,7 @@ def outputs() -> dict[str, Any]:
         "faces": seen.faces,
         "align_sheet": contact_sheet(seen.aligned.values(), splits, 2, 64),
         "captions": pd.DataFrame({"sha256": names, "machine": "photo of a test_woman woman"}),
-        "loss": pd.DataFrame({"step": steps, "loss": 1 / steps, "learning_rate": 1e-4}),
+        "loss": pd.DataFrame({"step": steps, "train_loss": 1 / steps, "learning_rate": 1e-4}),
         "evaluation_images": result.evaluation_images,
         "scores": result.scores,
         "metrics": result.metrics,

@@ -35,7 +35,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for role in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
         monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@example.com")
-    (folder / "metrics.json.source").write_text('{"identity": {"gain": 0.5, "ratio": 0.8}}')
+    (folder / "metrics.json.source").write_text(
+        '{"identity": {"gain_over_base": 0.5, "ratio_to_ceiling": 0.8}}'
+    )
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
     for command in ("git init --quiet", "dvc init --quiet", "dvc repro --quiet"):
         call(folder, command)
@@ -64,15 +66,15 @@ def reproduced(folder: Path, *stages: str) -> tuple[bool, str]:
 def test_equal_hashes_are_identical_and_a_moved_metric_is_told() -> None:
     before = {"train": {"lora": "a"}, "evaluate": {"m.json": "b", "grid.png": "c"}, "record": {}}
     now = {"train": {"lora": "a"}, "evaluate": {"m.json": "x", "grid.png": "c"}, "record": {}}
-    old = {"m.json": {"identity": {"gain": 0.5}, "images": 3, "same": 1, "champion": True}}
-    new = {"m.json": {"identity": {"gain": 0.75}, "images": 5, "same": 1, "champion": False}}
+    old = {"m.json": {"identity": {"gain_over_base": 0.5}, "num_images": 3, "same": 1, "champion": True}}
+    new = {"m.json": {"identity": {"gain_over_base": 0.75}, "num_images": 5, "same": 1, "champion": False}}
     assert list(compare(before, now, old, new)) == [
         StageComparison("train", 1, (), ()),
         StageComparison(
             "evaluate",
             2,
             ("m.json",),
-            (MetricChange("images", 3.0, 5.0), MetricChange("identity.gain", 0.5, 0.75)),
+            (MetricChange("num_images", 3.0, 5.0), MetricChange("identity.gain_over_base", 0.5, 0.75)),
         ),
         StageComparison("record", 0, (), ()),
     ]
@@ -97,13 +99,15 @@ def test_what_is_committed_is_reproduced_without_touching_the_repository(reposit
 @pytest.mark.slow
 def test_a_difference_names_stage_output_and_metric(repository: Path) -> None:
     # committed without a rerun: the lock no longer tells the truth
-    (repository / "metrics.json.source").write_text('{"identity": {"gain": 0.4, "ratio": 0.8}}')
+    (repository / "metrics.json.source").write_text(
+        '{"identity": {"gain_over_base": 0.4, "ratio_to_ceiling": 0.8}}'
+    )
     commit(repository)
     same, shown = reproduced(repository)
     assert not same
     assert shown.count("identical") == 1
     assert "differs: metrics.json" in shown
-    assert "identity.gain: 0.5 -> 0.4 (-0.1)" in shown
+    assert "identity.gain_over_base: 0.5 -> 0.4 (-0.1)" in shown
     same, shown = reproduced(repository, "stable")
     assert same and "metrics" not in shown
 

@@ -103,13 +103,13 @@ def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path:
     assert scores["name"].tolist() == list(images)
     assert {image.size for image in images.values()} == {(SIZE, SIZE)}
     # one trigger, one seed: what differs is the LoRA
-    assert images["lora/0000"].tobytes() != images["bare_trigger/0000"].tobytes()
+    assert images["lora/0000"].tobytes() != images["base_trigger/0000"].tobytes()
     marks = images["lora/0000"].info["text"]
     assert marks["synthetic"] == "true" and len(marks["lora"]) == 64
     assert marks["prompt"] == "photo of a test_woman woman, smiling, beach background"
-    assert "lora" not in images["bare/0000"].info["text"]
-    assert "oval face" in images["bare/0000"].info["text"]["prompt"]
-    assert metrics["images"] + metrics["rejected"] == 8
+    assert "lora" not in images["base/0000"].info["text"]
+    assert "oval face" in images["base/0000"].info["text"]["prompt"]
+    assert metrics["num_images"] + metrics["num_filtered"] == 8
     assert list(plot.columns) == ["prompt", "variant", "identity"]
     assert grid.mode == "RGB" and marks["lora"] in report
 

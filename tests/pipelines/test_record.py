@@ -61,7 +61,7 @@ def test_stages_from_the_cache_get_a_child_and_the_parent_the_figures(tmp_path: 
     train = children["train_lora"]
     assert train.data.tags["source"] == "cache"
     assert json.loads(train.data.tags["outs"]) == {"data/06_models/valentina_moreau/lora": "abc.dir"}
-    assert train.data.metrics["mean_loss_last_50"] == 0.12
+    assert train.data.metrics["train_loss_mean_last_50"] == 0.12
     assert train.data.params["train_lora.rank"] == "8"
     whole = client.get_run(run.run_id)
     assert whole.data.metrics["identity.lora.mean"] == 0.7

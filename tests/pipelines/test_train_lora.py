@@ -104,8 +104,8 @@ def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Pat
     result = trained(tmp_path, sample_every=2, eval_every=1)
     assert sorted(result.files) == [LORA_FILE, KOHYA]
     assert result.loss["step"].tolist() == result.looks["step"].tolist() == [1, 2]
-    gap = result.looks["held_out_loss"] - result.looks["training_loss"]
-    np.testing.assert_allclose(result.looks["overfitting"], gap)
+    gap = result.looks["val_loss"] - result.looks["train_loss_fixed_noise"]
+    np.testing.assert_allclose(result.looks["generalization_gap"], gap)
     assert result.figures["steps"] == 2
     assert result.figures["trainable_parameters"] > 0
     assert result.class_images == {}
@@ -177,8 +177,8 @@ def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_alon
         trained(tmp_path, aligned_masks=masks)
         for masks in ({}, dict.fromkeys(names, white), dict.fromkeys(names, black))
     )
-    assert plain.loss.equals(whole.loss) and (plain.loss["loss"] > 0).all()
-    assert (nothing.loss["loss"] == 0).all()
+    assert plain.loss.equals(whole.loss) and (plain.loss["train_loss"] > 0).all()
+    assert (nothing.loss["train_loss"] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,14 @@ def test_the_first_champion_needs_only_the_gates() -> None:
 @pytest.mark.parametrize(
     ("gate", "changes"),
     [
-        ("identity_gain", {"identity": packages.metrics(gain=0.29)["identity"]}),
-        ("identity_ratio", {"identity": packages.metrics(ratio=0.79)["identity"]}),
-        ("face_found", {"face_found": {"lora": packages.figure(0.89), "bare": packages.figure(0.9)}}),
-        ("clip_t_drop", {"clip_t": {"drop": 0.11}}),
-        ("memorised", {"memorisation": {"share_memorised": 0.11}}),
+        ("identity_gain", {"identity": packages.metrics(gain_over_base=0.29)["identity"]}),
+        ("identity_ratio", {"identity": packages.metrics(ratio_to_ceiling=0.79)["identity"]}),
+        (
+            "face_detection_rate",
+            {"face_detection_rate": {"lora": packages.figure(0.89), "base": packages.figure(0.9)}},
+        ),
+        ("clip_t_drop", {"clip_t": {"relative_drop": 0.11}}),
+        ("memorization_rate", {"memorization": {"rate": 0.11}}),
     ],
 )
 def test_one_gate_that_fails_is_enough_to_stay_a_candidate(gate: str, changes: dict[str, Any]) -> None:
@@ -47,7 +50,10 @@ def test_one_gate_that_fails_is_enough_to_stay_a_candidate(gate: str, changes: d
 
 
 def test_a_figure_exactly_on_its_limit_passes() -> None:
-    on_the_limit = candidate(identity=packages.metrics(gain=0.3, ratio=0.8)["identity"], clip_t={"drop": 0.1})
+    on_the_limit = candidate(
+        identity=packages.metrics(gain_over_base=0.3, ratio_to_ceiling=0.8)["identity"],
+        clip_t={"relative_drop": 0.1},
+    )
     assert decide(on_the_limit, None, CFG)["status"] == "champion"
 
 
@@ -61,7 +67,7 @@ def test_a_champion_is_beaten_only_beyond_both_intervals() -> None:
 
 
 def test_a_champion_is_not_beaten_by_one_that_fails_a_gate() -> None:
-    decision = decide(candidate(memorisation={"share_memorised": 0.5}), champion(0.1), CFG)
+    decision = decide(candidate(memorization={"rate": 0.5}), champion(0.1), CFG)
     assert decision["status"] == "candidate"
 
 

@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 
 from valentina_pipeline.training.early_stopping import best_step, should_stop
 
-LOSSES = {50: {"held_out_loss": 0.3}, 100: {"held_out_loss": 0.2}, 150: {"held_out_loss": 0.2}}
+LOSSES = {50: {"val_loss": 0.3}, 100: {"val_loss": 0.2}, 150: {"val_loss": 0.2}}
 DRAWN = {
     10: {"identity": 0.1, "clip_t": 0.6},
-    15: {"held_out_loss": 0.1},
+    15: {"val_loss": 0.1},
     20: {"identity": 0.7, "clip_t": 0.56},
     30: {"identity": 0.9, "clip_t": 0.5},  # likeness paid for with the prompt
 }
@@ -25,7 +25,7 @@ def test_the_best_look_is_by_the_stated_rule() -> None:
 def test_a_run_has_had_enough_after_so_many_looks_without_a_better_one(
     losses: list[float], patience: int
 ) -> None:
-    looks = {step: {"held_out_loss": loss} for step, loss in enumerate(losses)}
+    looks = {step: {"val_loss": loss} for step, loss in enumerate(losses)}
     since = len(losses) - 1 - losses.index(min(losses))
     assert should_stop(looks, "val_loss", patience) == (since >= patience)
     assert not should_stop(looks, "val_loss", 0)

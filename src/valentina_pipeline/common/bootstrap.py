@@ -14,12 +14,12 @@ class Interval:
     """Mean and its confidence interval."""
 
     mean: float
-    low: float
-    high: float
+    ci_low: float
+    ci_high: float
 
     def plain(self) -> dict[str, float]:
-        """Return a mapping for JSON: mean, low, high."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
+        """Return a mapping for JSON: mean, ci_low, ci_high."""
+        return {"mean": self.mean, "ci_low": self.ci_low, "ci_high": self.ci_high}
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class TrainConfig(StrictConfig):
     sample_every: int = Field(ge=0, description="steps between sample grids; 0: never")
     sample_inference_steps: int = Field(ge=1, le=1000, description="sampler steps")
     sample_guidance_scale: float = Field(ge=0, le=30, description="scale of classifier-free guidance")
-    eval_every: int = Field(ge=0, description="steps between evaluations of the held-out loss; 0: never")
+    eval_every: int = Field(ge=0, description="steps between evaluations of the validation loss; 0: never")
     image_eval_every: int = Field(
         default=0,
         ge=0,

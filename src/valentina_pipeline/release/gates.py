@@ -23,7 +23,7 @@ class Champion:
     Attributes:
         content_hash: hash of its LoRA and base model.
         base_hash: hash of its base model.
-        identity: mean, low and high of its LoRA's identity.
+        identity: mean, ci_low and ci_high of its LoRA's identity.
     """
 
     content_hash: str
@@ -78,17 +78,17 @@ def gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> dict[str, Gate]:
         return Gate(words, round(value, DECIMALS), round(limit, DECIMALS), at_least)
 
     identity = metrics["identity"]
-    copied = metrics["memorisation"]["share_memorised"]
+    copied = metrics["memorization"]["rate"]
     return {
         "identity_gain": gate("Identity gained over the base model with the full description",
-                              identity["gain"], cfg.min_identity_gain, True),
+                              identity["gain_over_base"], cfg.min_identity_gain, True),
         "identity_ratio": gate("Identity as a share of the real-against-real ceiling",
-                               identity["ratio"], cfg.min_identity_ratio, True),
-        "face_found": gate("The share of images with a face",
-                           metrics["face_found"]["lora"]["mean"], cfg.min_face_detection_rate, True),
+                               identity["ratio_to_ceiling"], cfg.min_identity_ratio, True),
+        "face_detection_rate": gate("The share of images with a face",
+                           metrics["face_detection_rate"]["lora"]["mean"], cfg.min_face_detection_rate, True),
         "clip_t_drop": gate("Relative drop in prompt adherence (CLIP-T) from the base model",
-                            metrics["clip_t"]["drop"], cfg.max_clip_t_drop, False),
-        "memorised": gate("The share of images that copy a training image",
+                            metrics["clip_t"]["relative_drop"], cfg.max_clip_t_drop, False),
+        "memorization_rate": gate("The share of images that copy a training image",
                           copied, cfg.max_memorization_rate, False),
     }  # fmt: skip
 
@@ -150,7 +150,7 @@ def _compare_with_champion(
     own, other = (
         _round_interval(side) for side in (candidate.metrics["identity"]["lora"], champion.identity)
     )
-    wins = own["low"] > other["high"]
+    wins = own["ci_low"] > other["ci_high"]
     reason = (
         f"Identity {_interval(own)} {'lies' if wins else 'does not lie'} beyond the present champion's "
         f"{_interval(other)}."
@@ -159,8 +159,8 @@ def _compare_with_champion(
 
 
 def _round_interval(figure: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(figure[name], DECIMALS) for name in ("mean", "low", "high")}
+    return {name: round(figure[name], DECIMALS) for name in ("mean", "ci_low", "ci_high")}
 
 
 def _interval(figure: Mapping[str, float]) -> str:
-    return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+    return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"

@@ -61,27 +61,27 @@ def _figures(parts: "PackageContents") -> str:
 Not measured: neither identity, prompt adherence nor memorization. The LoRA came without reference images, so
 generated images are not compared with anything.
 """
-    identity, copied = m["identity"], m["memorisation"]
+    identity, copied = m["identity"], m["memorization"]
     rows = [
         ("Identity: the LoRA", interval(identity["lora"])),
-        ("Identity: the base model with the full description", interval(identity["bare"])),
+        ("Identity: the base model with the full description", interval(identity["base"])),
         ("Identity: ceiling, real against real", interval(identity["ceiling"])),
         ("Identity: floor, somebody else", interval(identity["floor"])),
-        ("Identity gained over the base model", f"{identity['gain']:.3f}"),
-        ("Identity as a share of the ceiling", f"{identity['ratio']:.3f}"),
-        ("Face detected: the LoRA", interval(m["face_found"]["lora"])),
-        ("Face detected: the base model", interval(m["face_found"]["bare"])),
+        ("Identity gained over the base model", f"{identity['gain_over_base']:.3f}"),
+        ("Identity as a share of the ceiling", f"{identity['ratio_to_ceiling']:.3f}"),
+        ("Face detected: the LoRA", interval(m["face_detection_rate"]["lora"])),
+        ("Face detected: the base model", interval(m["face_detection_rate"]["base"])),
         ("Prompt adherence (CLIP-T): the LoRA", interval(m["clip_t"]["lora"])),
-        ("Prompt adherence (CLIP-T): the base model", interval(m["clip_t"]["bare"])),
+        ("Prompt adherence (CLIP-T): the base model", interval(m["clip_t"]["base"])),
         ("Similarity to the portraits (CLIP-I): the LoRA", interval(m["clip_i"]["lora"])),
         ("Diversity: the LoRA", interval(m["diversity"]["lora"])),
-        ("Share of images that copy a training image", f"{copied['share_memorised']:.3f}"),
+        ("Share of images that copy a training image", f"{copied['rate']:.3f}"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     cfg = parts.evaluate
     return f"""## Metrics
 
-Measured on {m["images"]} images of prompts that training never saw ({cfg.num_inference_steps} steps,
+Measured on {m["num_images"]} images of prompts that training never saw ({cfg.num_inference_steps} steps,
 guidance {cfg.guidance_scale:g}, {cfg.num_images_per_prompt} seeds a prompt); means with 95% bootstrap
 intervals. Identity is the cosine of face embeddings (`{parts.base.face_embedder.kind}`) to held-out
 portraits; CLIP is `{parts.base.clip.path}`. Metrics of another embedder cannot be compared with these.
@@ -95,7 +95,7 @@ portraits; CLIP is `{parts.base.clip.path}`. Metrics of another embedder cannot 
 def interval(figure: Mapping[str, float] | float) -> str:
     """Return "0.700 (0.650 to 0.750)", or the number alone if there is no interval."""
     if isinstance(figure, Mapping):
-        return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+        return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
     return f"{figure:.3f}"
 
 
@@ -119,7 +119,7 @@ Unknown: the LoRA was made elsewhere, and this package has no record of its trai
 
 {rights["training"]} images; {rights["held_out"]} more were held out for evaluation. The manifest of both
 has the sha256 `{rights["manifest_sha256"]}`. {trained["trainable_parameters"]:,} trainable parameters,
-mean loss of the last 50 steps {trained["mean_loss_last_50"]:.4f}.
+mean loss of the last 50 steps {trained["train_loss_mean_last_50"]:.4f}.
 
 | setting | value |
 |---|---|

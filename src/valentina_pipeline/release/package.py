@@ -118,7 +118,7 @@ def identity(
         "portraits": len(vectors),
         "ceiling": ceiling,
         "gate": round(gates["identity_ratio"]["limit"] * ceiling, 6),
-        "face_detection_rate": gates["face_found"]["limit"],
+        "face_detection_rate": gates["face_detection_rate"]["limit"],
     }
 
 

@@ -14,7 +14,7 @@ class TrainingCallbacks:
     Attributes:
         log: called after each step with loss, learning_rate, steps_per_second and any evaluation metrics.
         sample: called with the pipeline and its trained weights every `sample_every` steps.
-        looks: pairs of an interval in steps and an evaluation that returns metrics, such as held-out loss,
+        looks: pairs of an interval in steps and an evaluation that returns metrics, such as val_loss,
             identity and CLIP-T.
     """
 

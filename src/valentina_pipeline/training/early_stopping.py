@@ -14,13 +14,11 @@ MIN_CLIP_T_SHARE = 0.9
 def best_step(looks: Looks, best_metric: BestMetric) -> int | None:
     """Return the best step, or None to use the last one.
 
-    "val_loss" selects the lowest held-out loss. "identity" selects the highest identity among the evaluations
+    "val_loss" selects the lowest. "identity" selects the highest identity among the evaluations
     with at least 90 % of the first evaluation's CLIP-T. Ties go to the earlier step.
     """
     if best_metric == "val_loss":
-        losses = {
-            step: metrics["held_out_loss"] for step, metrics in looks.items() if "held_out_loss" in metrics
-        }
+        losses = {step: metrics["val_loss"] for step, metrics in looks.items() if "val_loss" in metrics}
         return min(losses, key=lambda step: (losses[step], step), default=None)
     if best_metric == "identity":
         scored = {step: metrics for step, metrics in sorted(looks.items()) if "identity" in metrics}
@@ -35,5 +33,5 @@ def should_stop(looks: Looks, best_metric: BestMetric, patience: int) -> bool:
     best = best_step(looks, best_metric)
     if not patience or best is None:
         return False
-    metric = {"val_loss": "held_out_loss", "identity": "identity"}[best_metric]
+    metric = best_metric
     return sum(step > best for step, metrics in looks.items() if metric in metrics) >= patience

@@ -56,15 +56,17 @@ def run(
 
 
 def test_identity_is_the_mean_cosine_to_the_held_out_portraits() -> None:
-    identity = run(lora=RED, bare=GREEN, bare_trigger=BLUE, floor=BLUE).metrics["identity"]
+    identity = run(lora=RED, base=GREEN, base_trigger=BLUE, floor=BLUE).metrics["identity"]
 
     assert identity["lora"]["mean"] == pytest.approx((1 + 0.6) / 2, abs=0.01)
-    assert identity["bare"]["mean"] == pytest.approx((0 + 0.8) / 2, abs=0.01)
-    assert identity["bare_trigger"]["mean"] == identity["floor"]["mean"] == 0
+    assert identity["base"]["mean"] == pytest.approx((0 + 0.8) / 2, abs=0.01)
+    assert identity["base_trigger"]["mean"] == identity["floor"]["mean"] == 0
     # train: 0.8 each; held out against the other held out: 0.6 each
     assert identity["ceiling"]["mean"] == pytest.approx((0.8 + 0.8 + 0.6 + 0.6) / 4, abs=0.01)
-    assert identity["gain"] == pytest.approx(identity["lora"]["mean"] - identity["bare"]["mean"])
-    assert identity["ratio"] == pytest.approx(identity["lora"]["mean"] / identity["ceiling"]["mean"])
+    assert identity["gain_over_base"] == pytest.approx(identity["lora"]["mean"] - identity["base"]["mean"])
+    assert identity["ratio_to_ceiling"] == pytest.approx(
+        identity["lora"]["mean"] / identity["ceiling"]["mean"]
+    )
 
 
 def test_a_single_held_out_portrait_is_no_ceiling_to_itself() -> None:
@@ -74,29 +76,29 @@ def test_a_single_held_out_portrait_is_no_ceiling_to_itself() -> None:
 
 
 def test_an_image_without_a_sure_face_has_no_identity_and_counts_in_face_found() -> None:
-    result = run(lora=RED, bare=GREY, bare_trigger=BLACK)
+    result = run(lora=RED, base=GREY, base_trigger=BLACK)
     scores = result.scores
     by = {variant: scores[scores["variant"] == variant] for variant in VARIANTS}
 
-    assert result.metrics["face_found"]["lora"]["mean"] == 1
-    assert result.metrics["face_found"]["bare"]["mean"] == 0
-    assert by["bare"]["identity"].isna().all() and by["bare_trigger"]["identity"].isna().all()
-    assert by["bare"]["face_probability"].eq(DOUBTFUL).all()
-    assert by["bare_trigger"]["face_probability"].eq(0).all()
-    assert result.metrics["identity"]["bare"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert result.metrics["face_detection_rate"]["lora"]["mean"] == 1
+    assert result.metrics["face_detection_rate"]["base"]["mean"] == 0
+    assert by["base"]["identity"].isna().all() and by["base_trigger"]["identity"].isna().all()
+    assert by["base"]["face_probability"].eq(DOUBTFUL).all()
+    assert by["base_trigger"]["face_probability"].eq(0).all()
+    assert result.metrics["identity"]["base"] == {"mean": 0.0, "ci_low": 0.0, "ci_high": 0.0}
     assert set(result.identity_plot["variant"]) == {"lora"}
 
 
 def test_clip_t_asks_for_the_same_words_of_all_variants() -> None:
-    watched = models(lora=GREEN, bare=RED)
+    watched = models(lora=GREEN, base=RED)
     clip = ColourClip()
     watched = replace(watched, judges=replace(watched.judges, clip=clip))
     metrics = evaluate(TEMPLATES, PERSON, TWO_AND_TWO, watched, CONFIG, 7, {}).metrics
 
     assert clip.asked == [prompt.text("woman") for prompt in parse(TEMPLATES)]
-    assert metrics["clip_t"]["bare"]["mean"] == pytest.approx(1)
+    assert metrics["clip_t"]["base"]["mean"] == pytest.approx(1)
     assert metrics["clip_t"]["lora"]["mean"] == pytest.approx(0)
-    assert metrics["clip_t"]["drop"] == pytest.approx(1)
+    assert metrics["clip_t"]["relative_drop"] == pytest.approx(1)
 
 
 def test_diversity_is_the_distance_between_images_of_one_prompt() -> None:
@@ -108,7 +110,7 @@ def test_diversity_is_the_distance_between_images_of_one_prompt() -> None:
     )
 
     assert result.metrics["diversity"]["lora"]["mean"] == pytest.approx(1)
-    assert result.metrics["diversity"]["bare"]["mean"] == pytest.approx(0)
+    assert result.metrics["diversity"]["base"]["mean"] == pytest.approx(0)
 
 
 def test_a_copy_of_a_training_portrait_is_memorised_and_a_likeness_in_content_alone_is_not() -> None:
@@ -129,7 +131,7 @@ def test_a_copy_of_a_training_portrait_is_memorised_and_a_likeness_in_content_al
     planned = plan_images(parse(TEMPLATES), PERSON, 2, 1)[:2]
     scores = score_images(zip(planned, [noise(0), noise(9)], strict=True), "woman", real, looking).scores
 
-    assert scores["memorised"].tolist() == [True, False]
+    assert scores["memorized"].tolist() == [True, False]
     assert scores["nearest_training"].tolist() == [1.0, 1.0]
     assert scores["nearest_name"].tolist() == ["a", "a"]
 
@@ -148,7 +150,7 @@ def test_every_image_has_one_row_of_scores_and_every_figure_is_finite() -> None:
 
     assert list(result.scores.columns) == list(SCORE_COLUMNS)
     assert result.scores["name"].tolist() == list(result.evaluation_images)
-    assert result.metrics["images"] == len(result.scores) == 3 * (2 + 2 + 1 + 1)
+    assert result.metrics["num_images"] == len(result.scores) == 3 * (2 + 2 + 1 + 1)
     assert all(math.isfinite(value) for value in _numbers(result.metrics))
     assert list(result.identity_plot.columns) == ["prompt", "variant", "identity"]
 
@@ -160,16 +162,16 @@ def test_the_same_inputs_give_the_same_figures_and_another_seed_other_intervals(
     assert compute_metrics(measured, real, 300, seed=1) == again
     other = compute_metrics(measured, real, 300, seed=2)
     assert other["identity"]["lora"]["mean"] == again["identity"]["lora"]["mean"]
-    assert other["identity"]["lora"]["low"] != again["identity"]["lora"]["low"]
+    assert other["identity"]["lora"]["ci_low"] != again["identity"]["lora"]["ci_low"]
 
 
 def test_gain_is_compared_prompt_by_prompt() -> None:
     """Both sides vary much, in step: the difference hardly does."""
     identity = compute_metrics(*_spread(), resamples=500, seed=1)["identity"]
 
-    assert identity["gain"] == pytest.approx(0.3)
-    assert identity["gain_high"] - identity["gain_low"] < 1e-9
-    assert identity["lora"]["high"] - identity["lora"]["low"] > 0.1
+    assert identity["gain_over_base"] == pytest.approx(0.3)
+    assert identity["gain_over_base_ci_high"] - identity["gain_over_base_ci_low"] < 1e-9
+    assert identity["lora"]["ci_high"] - identity["lora"]["ci_low"] > 0.1
 
 
 def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
@@ -179,7 +181,7 @@ def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
     for trial in range(100):
         values = np.repeat(rng.normal(size=20), 2)  # images of one prompt are alike
         found = Bootstrap.over(groups.tolist(), 200, trial).interval(values, groups.tolist())
-        hits += found.low <= 0 <= found.high
+        hits += found.ci_low <= 0 <= found.ci_high
 
     assert 84 <= hits <= 99
 
@@ -190,7 +192,7 @@ def test_a_bootstrap_without_groups_is_refused() -> None:
 
 
 def test_refused_images_are_left_out_and_counted() -> None:
-    drawing = models(lora=RED, bare=GREEN)
+    drawing = models(lora=RED, base=GREEN)
     result = evaluate(
         TEMPLATES,
         PERSON,
@@ -201,7 +203,7 @@ def test_refused_images_are_left_out_and_counted() -> None:
         {},
     )
 
-    assert result.metrics["rejected"] == 6
+    assert result.metrics["num_filtered"] == 6
     assert not any(name.startswith("lora/") for name in result.evaluation_images)
     assert result.metrics["identity"]["lora"]["mean"] == 0
     assert "lora/0000, too red" in result.report
@@ -223,7 +225,7 @@ def test_a_prompt_that_was_trained_on_is_left_out_and_reported() -> None:
     trained = replace(TWO_AND_TWO, captions={**TWO_AND_TWO.captions, name: said})
     result = run(trained, lora=RED)
 
-    assert result.metrics["images"] == 2 * (2 + 2 + 1 + 1)
+    assert result.metrics["num_images"] == 2 * (2 + 2 + 1 + 1)
     assert not result.scores["prompt"].str.startswith("serious").any()
     assert "it is a training caption" in result.report
     with pytest.raises(InvalidPromptsError, match="every prompt is a training caption"):
@@ -263,7 +265,7 @@ def test_portraits_left_out_by_align_take_no_part() -> None:
 def _spread() -> tuple[ScoredImages, Portraits]:
     """Scores that differ from prompt to prompt by much more than from bare base to LoRA."""
     planned = plan_images(parse([f"photo of {{subject}}, scene {i}" for i in range(9)]), PERSON, 2, 1)
-    offset = {"lora": 0.4, "bare": 0.1, "bare_trigger": 0.0, "floor": 0.0}
+    offset = {"lora": 0.4, "base": 0.1, "base_trigger": 0.0, "floor": 0.0}
     scores = pd.DataFrame(
         {
             "identity": [take.prompt.number / 20 + offset[take.variant] for take in planned],
@@ -271,7 +273,7 @@ def _spread() -> tuple[ScoredImages, Portraits]:
             "clip_t": 0.3,
             "clip_i": 0.5,
             "nearest_training": 0.5,
-            "memorised": False,
+            "memorized": False,
         }
     )
     content = _unit(np.random.default_rng(0).normal(size=(len(planned), 4)))

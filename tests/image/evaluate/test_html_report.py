@@ -35,7 +35,7 @@ class Outline(HTMLParser):
 
 def result(**changes: object) -> Evaluation:
     person = PERSON.model_copy(update=changes)
-    drawing = models(lora=RED, bare=GREEN)
+    drawing = models(lora=RED, base=GREEN)
     return evaluate(
         TEMPLATES, person, known([RED, RED], [RED, GREEN]), drawing, CONFIG, 7, {"base": "a <base>"}
     )
@@ -58,7 +58,7 @@ def test_the_report_shows_figures_images_captions_and_settings() -> None:
     text = " ".join(outline.text)
 
     identity = evaluation.metrics["identity"]["lora"]
-    assert f"{identity['mean']:.3f} ({identity['low']:.3f} to {identity['high']:.3f})" in text
+    assert f"{identity['mean']:.3f} ({identity['ci_low']:.3f} to {identity['ci_high']:.3f})" in text
     assert "01 smiling, red dress, beach" in text
     assert "a photo" in text
     assert "a <base>" in text
@@ -91,7 +91,7 @@ def test_the_grid_has_a_column_a_prompt_and_rows_of_portrait_lora_and_bare_base(
 
 def test_more_prompts_than_columns_make_a_second_band_and_refused_images_an_empty_cell() -> None:
     many = [f"photo of {{subject}}, scene {number}" for number in range(COLUMNS + 1)]
-    drawing = models(lora=RED, bare=GREEN)
+    drawing = models(lora=RED, base=GREEN)
     refusing = replace(drawing, unsafe=lambda image: "red" if image.getpixel((0, 0)) == RED else None)
     page = evaluate(many, PERSON, known([RED, RED], [RED, GREEN]), refusing, CONFIG, 7, {}).grid
 
@@ -104,7 +104,7 @@ def test_more_prompts_than_columns_make_a_second_band_and_refused_images_an_empt
 
 @pytest.mark.parametrize("colour", [RED, GREEN])
 def test_axis_and_marks_stay_inside_the_plot(colour: tuple[int, int, int]) -> None:
-    drawing = models(lora=colour, bare=GREEN)
+    drawing = models(lora=colour, base=GREEN)
     page = evaluate(TEMPLATES, PERSON, known([RED, RED], [RED, RED]), drawing, CONFIG, 7, {}).report
     svg = page[page.index("<svg") : page.index("</svg>")]
 

@@ -31,8 +31,8 @@ def test_a_prompt_reads_like_a_caption_of_training() -> None:
 def test_the_bare_base_gets_the_description_and_the_floor_does_not() -> None:
     assert subjects(PERSON) == {
         "lora": TRAINED,
-        "bare": "woman, oval face, green eyes",
-        "bare_trigger": TRAINED,
+        "base": "woman, oval face, green eyes",
+        "base_trigger": TRAINED,
         "floor": "woman",
     }
     assert set(subjects(PERSON)) == set(VARIANTS)
@@ -73,7 +73,7 @@ def test_variants_share_seeds_and_numbers() -> None:
         for variant in VARIANTS
     }
 
-    assert seeds["lora"] == seeds["bare"]
+    assert seeds["lora"] == seeds["base"]
     assert len(set(seeds["lora"].values())) == 6
     for variant in set(VARIANTS) - set(MAIN_VARIANTS):
         assert len(seeds[variant]) == 3

@@ -425,7 +425,7 @@ def test_a_run_that_gets_worse_stops_early_and_ends_at_its_best_look(tmp_path: P
         max_steps=12, learning_rate=3.0, eval_every=1, best_metric="val_loss", early_stopping_patience=2
     )
     came = json.loads(run(tmp_path, cfg)["run"])
-    looks = {int(step): figures["held_out_loss"] for step, figures in came["looks"].items()}
+    looks = {int(step): figures["val_loss"] for step, figures in came["looks"].items()}
     best = min(looks, key=lambda step: looks[step])
     assert len(came["losses"]) == best + 2 < 12
 

@@ -12,7 +12,7 @@ COLUMNS = 6
 CELL = 256
 """Cell size in pixels: 128 px images appear at twice their size, larger ones are reduced."""
 
-ROWS = {"lora": "LoRA", "bare": "base model, described"}
+ROWS = {"lora": "LoRA", "base": "base model, described"}
 
 
 def grid(

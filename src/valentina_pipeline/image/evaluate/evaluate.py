@@ -90,7 +90,7 @@ def evaluate(
     """Measure a LoRA against its base model.
 
     Prompts that occur as training captions and images that the content filter rejects are excluded and
-    reported; the metrics `images` and `rejected` count the images.
+    reported; the metrics `num_images` and `num_filtered` count the images.
 
     Args:
         templates: the prompts, see prompts.parse.
@@ -115,7 +115,7 @@ def evaluate(
     shown = [(take, images[take.name]) for take in planned if take.name in images]
     tracked = track_progress(shown, "measure", len(shown))
     measured = score_images(tracked, person.class_word, real, models.judges)
-    metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "rejected": len(refused)}
+    metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "num_filtered": len(refused)}
     notes = [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
     notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in refused.items()]
     page = ReportData(

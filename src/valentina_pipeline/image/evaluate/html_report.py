@@ -21,8 +21,8 @@ NUM_PAIRS = 8
 
 SHORT = {
     "lora": "LoRA",
-    "bare": "base model, described",
-    "bare_trigger": "base model, trigger",
+    "base": "base model, described",
+    "base_trigger": "base model, trigger",
     "floor": "base model, class word",
 }
 IDENTITY_ROWS = {
@@ -83,23 +83,24 @@ def report(content: ReportData) -> str:
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:
-    identity, memorised = metrics["identity"], metrics["memorisation"]["share_memorised"]
+    identity, memorized = metrics["identity"], metrics["memorization"]["rate"]
     return (
-        f"Measured on {metrics['images']} images of scenes outside the training set. The LoRA’s faces "
-        f"reach an identity of {_span(identity['lora'])}: {identity['gain']:+.2f} against the base model "
-        f"with the full description, {identity['ratio']:.0%} of the value of real portraits. "
-        f"{memorised:.0%} of its images copy a training portrait. Intervals contain 95% of the bootstrap "
+        f"Measured on {metrics['num_images']} images of scenes outside the training set. The LoRA’s faces "
+        f"reach an identity of {_span(identity['lora'])}: {identity['gain_over_base']:+.2f} against "
+        "the base model with the full description, "
+        f"{identity['ratio_to_ceiling']:.0%} of the value of real portraits. "
+        f"{memorized:.0%} of its images copy a training portrait. Intervals contain 95% of the bootstrap "
         "resamples."
     )
 
 
 def _span(figure: Mapping[str, float]) -> str:
-    return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+    return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
 
 
 def _identity(content: ReportData) -> str:
     rows = [(words, content.metrics["identity"][name], name) for name, words in IDENTITY_ROWS.items()]
-    start = floor(min(0.0, *(figure["low"] for _, figure, _ in rows)) * 5) / 5  # a whole fifth
+    start = floor(min(0.0, *(figure["ci_low"] for _, figure, _ in rows)) * 5) / 5  # a whole fifth
     height = PLOT_ROW * len(rows) + 34
 
     def x(value: float) -> str:
@@ -112,7 +113,7 @@ def _identity(content: ReportData) -> str:
     ]
     for index, (words, figure, name) in enumerate(rows):
         y = PLOT_ROW * index + 22
-        low, middle, high = (x(figure[bound]) for bound in ("low", "mean", "high"))
+        low, middle, high = (x(figure[bound]) for bound in ("ci_low", "mean", "ci_high"))
         parts.append(
             f'<g class="{name}">'
             f'<text x="{PLOT_LEFT - 14}" y="{y + 5}" text-anchor="end">{escape(words)}</text>'
@@ -130,21 +131,21 @@ def _identity(content: ReportData) -> str:
 
 def _metrics(content: ReportData) -> str:
     metrics = content.metrics
-    drop = f"{metrics['clip_t']['drop']:.1%}"
-    copied = metrics["memorisation"]
+    drop = f"{metrics['clip_t']['relative_drop']:.1%}"
+    copied = metrics["memorization"]
     rows = {
-        "Images with a face": ("face_found", "MTCNN probability of 0.9 or more"),
+        "Images with a face": ("face_detection_rate", "MTCNN probability of 0.9 or more"),
         "CLIP-T": ("clip_t", f"similarity of image and prompt; the LoRA’s drop is {drop}"),
         "CLIP-I": ("clip_i", "similarity to the held-out portraits, scene included"),
         "Diversity": ("diversity", "CLIP-I distance between images of one prompt"),
     }
     lines = [
-        [name, _span(metrics[key]["lora"]), _span(metrics[key]["bare"]), escape(words)]
+        [name, _span(metrics[key]["lora"]), _span(metrics[key]["base"]), escape(words)]
         for name, (key, words) in rows.items()
     ]
     limits = f"over {copied['threshold']:.3f} in content and {copied['layout_threshold']:.3f} in layout"
     copies = f"closer to a training portrait than real portraits are to each other: {limits}"
-    lines.append(["Memorized", f"{copied['share_memorised']:.1%}", "", copies])
+    lines.append(["Memorized", f"{copied['rate']:.1%}", "", copies])
     return _table(["", "LoRA", "base model, described", "meaning"], lines)
 
 
@@ -171,7 +172,7 @@ def _by_prompt(content: ReportData) -> str:
     for prompt, rows in _prompts(content.measured):
         by = {v: [row for row in rows if row["variant"] == v] for v in VARIANTS}
         identity = [_mean(row["identity"] for row in by[variant]) for variant in VARIANTS]
-        clip_t = [_mean(row["clip_t"] for row in by[variant]) for variant in ("lora", "bare")]
+        clip_t = [_mean(row["clip_t"] for row in by[variant]) for variant in ("lora", "base")]
         nearest = _mean(row["nearest_training"] for row in by["lora"])
         lines.append([escape(prompt.label), *identity, *clip_t, nearest])
     header = [
@@ -187,11 +188,11 @@ def _by_prompt(content: ReportData) -> str:
 def _nearest(content: ReportData) -> str:
     scores = content.measured.scores
     own = scores[scores["variant"] == "lora"].sort_values(
-        ["memorised", "nearest_training", "name"], ascending=[False, False, True]
+        ["memorized", "nearest_training", "name"], ascending=[False, False, True]
     )
     pairs = []
     for row in own.head(NUM_PAIRS).to_dict("records"):
-        verdict = "a copy" if row["memorised"] else "not a copy"
+        verdict = "a copy" if row["memorized"] else "not a copy"
         figures = f"content {row['nearest_training']:.3f}, layout {row['nearest_layout']:.3f}: {verdict}"
         drawn = _picture(content.images[row["name"]], row["name"], figures, "lora")
         trained = _picture(content.aligned[row["nearest_name"]], "trained on", row["nearest_name"][:12])
@@ -259,9 +260,9 @@ def _mean(values: Iterable[float]) -> str:
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #faf9f6; --ink: #26262a; --soft: #6d6a66; --line: #d6d3cc;
-  --lora: #b4532a; --real: #2f7d62; --bare: #5b6f9c; }
+  --lora: #b4532a; --real: #2f7d62; --base: #5b6f9c; }
 @media (prefers-color-scheme: dark) { :root { --paper: #1b1b1e; --ink: #e8e6e1; --soft: #a09c96;
-  --line: #3c3b3f; --lora: #e08a5f; --real: #6cc3a2; --bare: #93a7d6; } }
+  --line: #3c3b3f; --lora: #e08a5f; --real: #6cc3a2; --base: #93a7d6; } }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { margin: 0; font-size: 2rem; } h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem; }
@@ -270,7 +271,7 @@ p, ul { max-width: 46rem; } .small, figcaption, th, ul { color: var(--soft); fon
 .note { border-left: 3px solid var(--lora); padding-left: .75rem; }
 svg { width: 100%; max-width: 720px; font-size: 14px; fill: currentColor; }
 .rule { stroke: var(--line); } .tick { fill: var(--soft); font-size: 12px; }
-.bar { stroke-width: 4; stroke-linecap: round; stroke: var(--bare); } circle { fill: var(--bare); }
+.bar { stroke-width: 4; stroke-linecap: round; stroke: var(--base); } circle { fill: var(--base); }
 .lora .bar { stroke: var(--lora); } .lora circle { fill: var(--lora); }
 .ceiling .bar { stroke: var(--real); } .ceiling circle { fill: var(--real); }
 .strip { display: flex; flex-wrap: wrap; gap: .75rem; } .pair { display: flex; gap: .25rem; }

@@ -5,8 +5,8 @@ the ceiling, real portraits measured the same way, and the floor, the base model
 person (class word and scene, no description). The floor is generated because a real base model comes without
 portraits of other people; its definition is the same for every base model.
 
-Identity is averaged over images that show a face. Their share is a separate metric (`face_found`) with its
-own gate, so that a missing face neither counts twice nor goes unnoticed.
+Identity is averaged over images that show a face. Their share is a separate metric (`face_detection_rate`)
+with its own gate, so that a missing face neither counts twice nor goes unnoticed.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from valentina_pipeline.image.faces.similarity import FACE_PROBABILITY
 if TYPE_CHECKING:
     import pandas as pd
 
-COMPARED = ("lora", "bare")
+COMPARED = ("lora", "base")
 
 
 def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, seed: int) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
         seed: seed of the resampling.
 
     Returns:
-        A JSON mapping: identity, face_found, clip_t, clip_i, diversity, memorisation, images.
+        A JSON mapping: identity, face_detection_rate, clip_t, clip_i, diversity, memorization, num_images.
     """
     sides = {variant: VariantScores.of(measured, variant) for variant in VARIANTS}
     boot = Bootstrap.over([take.prompt.number for take in measured.takes], resamples, seed)
@@ -48,16 +48,16 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
         return {v: boot.interval(sides[v].column(column), sides[v].numbers).plain() for v in COMPARED}
 
     clip_t = mean("clip_t")
-    lora, bare = clip_t["lora"]["mean"], clip_t["bare"]["mean"]
-    drop = (bare - lora) / _nonzero(abs(bare))  # relative, also for a negative cosine
+    lora, base = clip_t["lora"]["mean"], clip_t["base"]["mean"]
+    drop = (base - lora) / _nonzero(abs(base))  # relative, also for a negative cosine
     return {
         "identity": _identity(sides, real, boot, seed),
-        "face_found": mean("face_found"),
-        "clip_t": {**clip_t, "drop": float(drop)},
+        "face_detection_rate": mean("face_detection_rate"),
+        "clip_t": {**clip_t, "relative_drop": float(drop)},
         "clip_i": mean("clip_i"),
         "diversity": {v: boot.interval(*sides[v].diversity()).plain() for v in COMPARED},
-        "memorisation": _memorization(sides["lora"], real),
-        "images": len(measured.takes),
+        "memorization": _memorization(sides["lora"], real),
+        "num_images": len(measured.takes),
     }
 
 
@@ -71,21 +71,21 @@ def _identity(
     portraits = range(len(best))
     among_real = Bootstrap.over(portraits, len(boot.draws), seed)
     identity["ceiling"] = among_real.interval(best, portraits)
-    lora, bare = (boot.means(*samples[variant]) for variant in COMPARED)
+    lora, base = (boot.means(*samples[variant]) for variant in COMPARED)
     top = _nonzero(identity["ceiling"].mean)
-    gain = interval(identity["lora"].mean - identity["bare"].mean, lora - bare)
+    gain = interval(identity["lora"].mean - identity["base"].mean, lora - base)
     ratio = interval(float(identity["lora"].mean / top), lora / _nonzero(among_real.means(best, portraits)))
     plain = {name: estimate.plain() for name, estimate in identity.items()}
-    return {**plain, **_flatten("gain", gain), **_flatten("ratio", ratio)}
+    return {**plain, **_flatten("gain_over_base", gain), **_flatten("ratio_to_ceiling", ratio)}
 
 
 def _memorization(lora: "VariantScores", real: Portraits) -> dict[str, float]:
     """Return the similarity of the LoRA's images to its training images, with thresholds; 0 if none."""
-    near, copied = lora.column("nearest_training"), lora.column("memorised")
+    near, copied = lora.column("nearest_training"), lora.column("memorized")
     content, layout = copy_limits(real)
     return {
         "nearest_mean": float(near.mean()) if near.size else 0.0,
-        "share_memorised": float(copied.mean()) if copied.size else 0.0,
+        "rate": float(copied.mean()) if copied.size else 0.0,
         "threshold": content,
         "layout_threshold": layout,
     }
@@ -113,8 +113,8 @@ class VariantScores:
         return cls(measured.scores.iloc[rows], measured.content[rows], numbers)
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column as float64 (n,); `face_found` is 1 where a face was found."""
-        if name == "face_found":
+        """Return a column as float64 (n,); `face_detection_rate` is 1 where a face was found."""
+        if name == "face_detection_rate":
             return (self.scores["face_probability"] >= FACE_PROBABILITY).to_numpy(np.float64)
         return self.scores[name].to_numpy(np.float64)
 
@@ -132,7 +132,7 @@ class VariantScores:
 
 
 def _flatten(name: str, figure: Interval) -> dict[str, float]:
-    return {name: figure.mean, f"{name}_low": figure.low, f"{name}_high": figure.high}
+    return {name: figure.mean, f"{name}_ci_low": figure.ci_low, f"{name}_ci_high": figure.ci_high}
 
 
 def _nonzero(value: Any) -> Any:

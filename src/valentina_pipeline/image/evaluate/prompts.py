@@ -11,13 +11,13 @@ SUBJECT = "{subject}"
 
 VARIANTS: Mapping[str, str] = {
     "lora": "LoRA, prompted with trigger and class word",
-    "bare": "base model, prompted with the full description",
-    "bare_trigger": "base model, prompted with trigger and class word",
+    "base": "base model, prompted with the full description",
+    "base_trigger": "base model, prompted with trigger and class word",
     "floor": "base model, prompted with the class word alone: an unspecified person",
 }
 """Compared variants, in the order of generation and display."""
 
-MAIN_VARIANTS = ("lora", "bare")
+MAIN_VARIANTS = ("lora", "base")
 """Variants generated with every seed; the others only give the scale and use each prompt's first seed."""
 
 
@@ -99,7 +99,7 @@ def subjects(person: Concept) -> dict[str, str]:
     """Return the subject of each variant, without article."""
     trained = f"{person.trigger} {person.class_word}"
     described = f"{person.class_word}, {person.description}"
-    return {"lora": trained, "bare": described, "bare_trigger": trained, "floor": person.class_word}
+    return {"lora": trained, "base": described, "base_trigger": trained, "floor": person.class_word}
 
 
 def split_seen(

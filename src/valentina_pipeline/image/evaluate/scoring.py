@@ -32,7 +32,7 @@ SCORE_COLUMNS = (
     "nearest_training",
     "nearest_layout",
     "nearest_name",
-    "memorised",
+    "memorized",
 )
 
 
@@ -192,7 +192,7 @@ def _nearest(
         "nearest_training": float(in_content[nearest]),
         "nearest_layout": float(in_layout[nearest]),
         "nearest_name": real.names[real.training[nearest]],
-        "memorised": bool(((in_content > limits[0]) & (in_layout > limits[1])).any()),
+        "memorized": bool(((in_content > limits[0]) & (in_layout > limits[1])).any()),
     }
 
 

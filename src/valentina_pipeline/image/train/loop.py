@@ -93,7 +93,7 @@ def train(
             metrics = _run_evaluations(trainer, watch, step, run, cfg)
             if processes.first:
                 rate = max(group["lr"] for group in trainer.optimizer.param_groups)
-                progress = {"loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
+                progress = {"train_loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
                 watch.log({**progress, **metrics}, step)
             show(step, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")
             best = best_step(run.looks, cfg.best_metric)

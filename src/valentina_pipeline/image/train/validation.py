@@ -20,19 +20,19 @@ NUM_TIMESTEPS = 8
 def validation_losses(
     base: BaseModel, held_out: EncodedDataset, training: EncodedDataset, seed: int
 ) -> dict[str, float]:
-    """Return held_out_loss, training_loss on as many training images, and overfitting, their difference.
+    """Return val_loss, train_loss_fixed_noise on as many training images, and their generalization_gap.
 
-    The training loss of a step varies with its timesteps and noise more than with progress. These losses
-    vary with the weights alone.
+    The gap is the first minus the second. The training loss of a step varies with its timesteps and noise
+    more than with progress. These losses vary with the weights alone.
     """
     count = len(held_out.latents)
-    held_out_loss, training_loss = (
+    val_loss, train_loss_fixed_noise = (
         fixed_noise_loss(base, data, seed, count) for data in (held_out, training)
     )
     return {
-        "held_out_loss": held_out_loss,
-        "training_loss": training_loss,
-        "overfitting": held_out_loss - training_loss,
+        "val_loss": val_loss,
+        "train_loss_fixed_noise": train_loss_fixed_noise,
+        "generalization_gap": val_loss - train_loss_fixed_noise,
     }
 
 

@@ -83,24 +83,28 @@ def table(name: str, base: str, metrics: Mapping[str, Any], decision: Mapping[st
     """Return the main metrics as a table, each with its 95% interval."""
     from rich.table import Table
 
-    identity, found, clip = metrics["identity"], metrics["face_found"], metrics["clip_t"]
-    copied = metrics["memorisation"]["share_memorised"]
+    identity, found, clip = metrics["identity"], metrics["face_detection_rate"], metrics["clip_t"]
+    copied = metrics["memorization"]["rate"]
     shown = Table("metric", "LoRA", "base model", title=f"{name} on {base}", title_justify="left")
-    shown.add_row("identity", _interval(identity["lora"]), _interval(identity["bare"]))
+    shown.add_row("identity", _interval(identity["lora"]), _interval(identity["base"]))
     shown.add_row(
         "  ceiling (real portraits), floor (other people)",
         _interval(identity["ceiling"]),
         _interval(identity["floor"]),
     )
-    shown.add_row("  gain, and share of the ceiling", f"{identity['gain']:+.3f}", f"{identity['ratio']:.1%}")
-    shown.add_row("face found", _interval(found["lora"]), _interval(found["bare"]))
-    shown.add_row("prompt followed (CLIP-T)", _interval(clip["lora"]), _interval(clip["bare"]))
+    shown.add_row(
+        "  gain, and share of the ceiling",
+        f"{identity['gain_over_base']:+.3f}",
+        f"{identity['ratio_to_ceiling']:.1%}",
+    )
+    shown.add_row("face found", _interval(found["lora"]), _interval(found["base"]))
+    shown.add_row("prompt followed (CLIP-T)", _interval(clip["lora"]), _interval(clip["base"]))
     shown.add_row(
         "similarity to portraits (CLIP-I)",
         _interval(metrics["clip_i"]["lora"]),
-        _of(metrics["clip_i"], "bare"),
+        _of(metrics["clip_i"], "base"),
     )
-    shown.add_row("diversity", _interval(metrics["diversity"]["lora"]), _of(metrics["diversity"], "bare"))
+    shown.add_row("diversity", _interval(metrics["diversity"]["lora"]), _of(metrics["diversity"], "base"))
     shown.add_row("memorized", f"{copied:.1%}", "")
     good = decision["status"] == "champion"
     shown.add_section()
@@ -132,5 +136,5 @@ def _of(figures: Mapping[str, Any], variant: str) -> str:
 
 def _interval(figure: Mapping[str, float] | float) -> str:
     if isinstance(figure, Mapping):
-        return f"{figure['mean']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+        return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
     return f"{figure:.3f}"

@@ -47,7 +47,7 @@ LIBRARIES = ("diffusers", "peft", "torch", "transformers")
 CACHE = "data/04_feature/cache"
 """Cache of latents, embedded captions and class images; `rm -r` of it costs time and nothing else."""
 
-LOOK_COLUMNS = ["step", "held_out_loss", "training_loss", "overfitting"]
+LOOK_COLUMNS = ["step", "val_loss", "train_loss_fixed_noise", "generalization_gap"]
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def train_adapter(
 
     Returns:
         The files by name; the images trained on or held out (sha256, source_name, rights_id, split); the
-        loss curve [step, loss, learning_rate]; the validation curve [step, held_out_loss, training_loss,
-        overfitting, ...]; the run's metrics; and the class images.
+        loss curve [step, train_loss, learning_rate]; the validation curve [step, val_loss,
+        train_loss_fixed_noise, generalization_gap, ...]; the run's metrics; and the class images.
 
     Raises:
         NoTrainingImagesError: no image is left, one has no caption, or its record does not allow training.
@@ -368,7 +368,7 @@ def _loss_curve(run: "TrainState", cfg: TrainConfig) -> "pd.DataFrame":
 
     steps = range(1, len(run.losses) + 1)
     rates = [cfg.learning_rate * lr_multiplier(step - 1, cfg) for step in steps]
-    return pd.DataFrame({"step": steps, "loss": run.losses, "learning_rate": rates})
+    return pd.DataFrame({"step": steps, "train_loss": run.losses, "learning_rate": rates})
 
 
 def _validation_curve(run: "TrainState") -> "pd.DataFrame":
@@ -382,11 +382,11 @@ def _validation_curve(run: "TrainState") -> "pd.DataFrame":
 def _train_metrics(run: "TrainState", trainable: "Trainable", files: dict[str, bytes]) -> dict[str, float]:
     names = [name for name in trainable.weights if trainable.rates[name] > 0]
     last = run.losses[-50:]
-    losses = {"final_loss": last[-1], "mean_loss_last_50": sum(last) / len(last)} if last else {}
+    losses = {"train_loss_last": last[-1], "train_loss_mean_last_50": sum(last) / len(last)} if last else {}
     return {
         "steps": len(run.losses),
         **losses,
         "trainable_parameters": sum(trainable.weights[name].numel() for name in names),
-        "file_bytes": max(map(len, files.values())),
+        "adapter_bytes": max(map(len, files.values())),
         **(run.looks[max(run.looks)] if run.looks else {}),
     }
