@@ -79,7 +79,7 @@ def run(
         base, learned = made(cfg, family)
         worded = [replace(sample, caption=learned.expand_trigger(sample.caption)) for sample in samples()]
         data = encode_samples(base, worded, cfg.face_loss_weight, cfg.background_loss_weight)
-        looks = [(cfg.eval_every, lambda: validation_losses(base, data, data, 9))]
-        seen = TrainingCallbacks(looks=looks, **watch)  # type: ignore[arg-type]
+        evaluators = [(cfg.eval_every, lambda: validation_losses(base, data, data, 9))]
+        seen = TrainingCallbacks(evaluators=evaluators, **watch)  # type: ignore[arg-type]
         came = train(base, learned, data, cfg, 9, Checkpoints(folder), seen, processes)
     return {**learned.files(NOTES), "run": json.dumps(asdict(came)).encode()}

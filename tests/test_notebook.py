@@ -32,13 +32,13 @@ def outputs() -> dict[str, Any]:
         "rejections": pd.DataFrame({"source_name": ["a"], "reason": ["unreadable"], "detail": [""]}),
         "aligned": seen.aligned,
         "faces": seen.faces,
-        "align_sheet": contact_sheet(seen.aligned.values(), splits, 2, 64),
+        "alignment_overview": contact_sheet(seen.aligned.values(), splits, 2, 64),
         "captions": pd.DataFrame({"sha256": names, "machine": "photo of a test_woman woman"}),
-        "loss": pd.DataFrame({"step": steps, "train_loss": 1 / steps, "learning_rate": 1e-4}),
+        "train_loss": pd.DataFrame({"step": steps, "train_loss": 1 / steps, "learning_rate": 1e-4}),
         "evaluation_images": result.evaluation_images,
-        "scores": result.scores,
+        "image_scores": result.image_scores,
         "metrics": result.metrics,
-        "grid": result.grid,
+        "comparison_grid": result.comparison_grid,
     }
 
 
@@ -66,7 +66,7 @@ def test_the_notebook_reads_what_the_pipeline_saved(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_notebook_runs_on_the_projects_own_outputs(root: Path) -> None:
-    if not list(root.glob("data/07_model_output/*/scores.csv")):
+    if not list(root.glob("data/07_model_output/*/image_scores.csv")):
         pytest.skip("`dvc repro` has not run here: the test above covers the notebook on made-up outputs")
     assert "copies count from" in run(root)
 

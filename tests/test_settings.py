@@ -152,8 +152,10 @@ def test_an_unknown_pipeline_is_answered_with_those_there_are(project: Path) -> 
 def test_kedro_dvc_writes_and_its_check_shows_what_is_stale(project: Path) -> None:
     assert "dvc.yaml written" in kedro(project, "dvc").stdout
     catalog = project / "conf/base/catalog.yml"
-    catalog.write_text(catalog.read_text().replace("${_concept}/grid.png", "${_concept}/images.png"))
+    catalog.write_text(
+        catalog.read_text().replace("${_concept}/comparison_grid.png", "${_concept}/images.png")
+    )
     stale = kedro(project, "dvc", "--check")
     assert stale.returncode == 1
-    assert "-    - data/08_reporting/${item.concept}/grid.png" in stale.stdout
+    assert "-    - data/08_reporting/${item.concept}/comparison_grid.png" in stale.stdout
     assert "+    - data/08_reporting/${item.concept}/images.png" in stale.stdout

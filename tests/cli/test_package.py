@@ -65,7 +65,7 @@ def test_a_base_and_a_lora_become_a_package_that_draws_and_says_what_is_not_meas
     card = (root / "out/MODEL_CARD.md").read_text("utf-8")
     assert "Not measured: neither identity" in card
     assert "| ada-2026 | Ada |" in card
-    assert "grid.png" not in card
+    assert "comparison_grid.png" not in card
     for name in ("metrics", "identity"):
         assert json.loads((root / f"out/{name}.json").read_text()) == {"status": "not measured"}
     workflow = json.loads((root / "out/comfyui.json").read_text())

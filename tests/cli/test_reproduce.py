@@ -64,8 +64,8 @@ def reproduced(folder: Path, *stages: str) -> tuple[bool, str]:
 
 
 def test_equal_hashes_are_identical_and_a_moved_metric_is_told() -> None:
-    before = {"train": {"lora": "a"}, "evaluate": {"m.json": "b", "grid.png": "c"}, "record": {}}
-    now = {"train": {"lora": "a"}, "evaluate": {"m.json": "x", "grid.png": "c"}, "record": {}}
+    before = {"train": {"lora": "a"}, "evaluate": {"m.json": "b", "comparison_grid.png": "c"}, "record": {}}
+    now = {"train": {"lora": "a"}, "evaluate": {"m.json": "x", "comparison_grid.png": "c"}, "record": {}}
     old = {"m.json": {"identity": {"gain_over_base": 0.5}, "num_images": 3, "same": 1, "champion": True}}
     new = {"m.json": {"identity": {"gain_over_base": 0.75}, "num_images": 5, "same": 1, "champion": False}}
     assert list(compare(before, now, old, new)) == [

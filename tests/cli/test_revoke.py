@@ -26,7 +26,7 @@ def rights(record: str) -> bytes:
 def lock(number: int) -> str:
     outs = {
         "ingest@ada": ("data/02_intermediate/ada/manifest.parquet", f"{number:032x}"),
-        "train_lora@ada": ("data/06_models/ada/used_pictures.parquet", f"{number + 100:032x}"),
+        "train_lora@ada": ("data/06_models/ada/training_images.parquet", f"{number + 100:032x}"),
         "publish@ada": ("data/06_models/ada/package", f"{'c' * 32}.dir"),
     }
     return yaml.safe_dump(

@@ -76,7 +76,10 @@ def test_names_of_files_that_are_compared_are_no_formulas(tmp_path: Path) -> Non
     assert cells(tmp_path / "consistency.csv")[4:] == ["'=1+1.png", "hers", "0.5", "'-"]
 
 
-@pytest.mark.parametrize("name", ["rejections", "descriptions", "scores", "loss", "looks", "identity_plot"])
+@pytest.mark.parametrize(
+    "name",
+    ["rejections", "caption_fields", "image_scores", "train_loss", "validation_curve", "identity_plot"],
+)
 def test_every_table_of_the_catalog_is_such_a_table(root: Path, name: str) -> None:
     import yaml
 

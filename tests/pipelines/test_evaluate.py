@@ -69,9 +69,9 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
         "captions": pd.DataFrame(
             {"sha256": names, "caption": "photo of a test_woman woman, laughing", "rejected": False}
         ),
-        "weights": place / "tiny" / "weights",
+        "tiny_weights": place / "tiny" / "weights",
         "prompts": PROMPTS,
-        "used_pictures": pd.DataFrame({"rights_id": ["ours"]}),
+        "training_images": pd.DataFrame({"rights_id": ["ours"]}),
         "rights": (RIGHTS,),
         "concept": CONCEPT,
         "base": base,

@@ -72,16 +72,16 @@ def test_stages_from_the_cache_get_a_child_and_the_parent_the_figures(tmp_path: 
 def test_recording_again_changes_nothing(tmp_path: Path, client: Any) -> None:
     reporting = tmp_path / "data/08_reporting" / NAME
     reporting.mkdir(parents=True)
-    Image.new("RGB", (2, 2)).save(reporting / "grid.png")
+    Image.new("RGB", (2, 2)).save(reporting / "comparison_grid.png")
     for _ in range(2):
         run = parent(tmp_path)
         recorded(tmp_path)
     assert len(client.search_runs([run.experiment_id])) == 1 + len(STAGE_NAMES)
     assert len(client.get_metric_history(run.run_id, "identity.lora.mean")) == 1
     shown = client.list_artifacts(run.run_id, "images")
-    assert sorted((each.path[:18], each.path[-4:]) for each in shown) == [
-        ("images/grid+step+0", ".png"),
-        ("images/grid+step+0", "webp"),
+    assert sorted((each.path[:29], each.path[-4:]) for each in shown) == [
+        ("images/comparison_grid+step+0", ".png"),
+        ("images/comparison_grid+step+0", "webp"),
     ]
     assert client.get_run(run.run_id).info.status == "FINISHED"
 

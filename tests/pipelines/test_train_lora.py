@@ -40,7 +40,7 @@ class Result:
     files: dict[str, bytes]
     used: pd.DataFrame
     loss: pd.DataFrame
-    looks: pd.DataFrame
+    validation_curve: pd.DataFrame
     figures: dict[str, float]
     class_images: dict[str, Image.Image]
 
@@ -72,8 +72,8 @@ def trained(root: Path, **changes: Any) -> Result:
             }
         ),
         "rights": (OWN, GARDEN),
-        "weights": root / "tiny/weights",
-        "extras": root / "data/05_model_input/vee",
+        "tiny_weights": root / "tiny/weights",
+        "extra_training_data": root / "data/05_model_input/vee",
         "concept": concept,
         "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
         "ingest": {**stage("ingest"), "min_side": 64},
@@ -103,16 +103,16 @@ def garden(root: Path) -> Path:
 def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
     result = trained(tmp_path, sample_every=2, eval_every=1)
     assert sorted(result.files) == [LORA_FILE, KOHYA]
-    assert result.loss["step"].tolist() == result.looks["step"].tolist() == [1, 2]
-    gap = result.looks["val_loss"] - result.looks["train_loss_fixed_noise"]
-    np.testing.assert_allclose(result.looks["generalization_gap"], gap)
+    assert result.loss["step"].tolist() == result.validation_curve["step"].tolist() == [1, 2]
+    gap = result.validation_curve["val_loss"] - result.validation_curve["train_loss_fixed_noise"]
+    np.testing.assert_allclose(result.validation_curve["generalization_gap"], gap)
     assert result.figures["steps"] == 2
     assert result.figures["trainable_parameters"] > 0
     assert result.class_images == {}
     assert metadata(result.files, tmp_path)["rights"] == '["own: Acme, CC0-1.0"]'
     assert not (tmp_path / "data/06_models/vee/checkpoints").exists()
     assert trained(tmp_path, sample_every=2, eval_every=1).files == result.files  # from the cache
-    assert trained(tmp_path / "other").looks.empty
+    assert trained(tmp_path / "other").validation_curve.empty
 
 
 def test_a_record_that_ended_after_ingest_stops_the_run(tmp_path: Path) -> None:

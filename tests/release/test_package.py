@@ -60,8 +60,8 @@ def parts(tmp_path: Path) -> PackageContents:
         train_metrics=packages.train_metrics(),
         decision={**packages.DECISION, "reasons": ["It is good."]},
         faces=packages.faces(),
-        used_pictures=packages.manifest(),
-        grid=b"png",
+        training_images=packages.manifest(),
+        comparison_grid=b"png",
         engines={},
         scenes={"beach": Scene("travel", "beach background")},
         embedder=str(embedder),
@@ -89,7 +89,7 @@ def test_it_holds_all_that_serves_the_character(parts: PackageContents) -> None:
         "concept.json",
         "decision.json",
         "faces.safetensors",
-        "grid.png",
+        "comparison_grid.png",
         "identity.json",
         "lora/pytorch_lora_weights.safetensors",
         "lora/valentina_moreau.kohya.safetensors",
@@ -108,8 +108,8 @@ def test_every_file_has_its_sum(parts: PackageContents) -> None:
 
 
 def test_the_same_parts_give_the_same_bytes_in_any_order(parts: PackageContents) -> None:
-    shuffled = parts.used_pictures.sample(frac=1, random_state=1)
-    assert build(replace(parts, used_pictures=shuffled)) == build(parts)
+    shuffled = parts.training_images.sample(frac=1, random_state=1)
+    assert build(replace(parts, training_images=shuffled)) == build(parts)
 
 
 def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(
@@ -177,12 +177,12 @@ def test_standard_is_what_the_figures_were_measured_with(parts: PackageContents)
 
 
 def test_rights_are_summed_up_by_record(parts: PackageContents) -> None:
-    summary = rights_summary(parts.rights, parts.used_pictures)
+    summary = rights_summary(parts.rights, parts.training_images)
     assert (len(summary["images"]), summary["training"], summary["held_out"]) == (6, 4, 2)
     (record,) = summary["records"]
     assert (record["id"], record["images"]) == ("valentina-moreau-2024", 6)
     assert record["uses"] == ["training", "generation", "publication"]
-    fewer = rights_summary(parts.rights, parts.used_pictures.iloc[1:])
+    fewer = rights_summary(parts.rights, parts.training_images.iloc[1:])
     assert fewer["manifest_sha256"] != summary["manifest_sha256"]
 
 

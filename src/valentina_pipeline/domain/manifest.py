@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 TRAIN, HELD_OUT = "train", "held_out"
 
-TABLES = ("manifest", "faces", "captions", "descriptions")
+TABLES = ("manifest", "faces", "captions", "caption_fields")
 INCLUSIONS = (
     ("manifest", "images", "ingest"),
     ("manifest", "faces", "align"),
     ("faces", "manifest", "align"),
     ("kept faces", "aligned", "align"),
     ("kept faces", "captions", "caption"),
-    ("kept faces", "descriptions", "caption"),
+    ("kept faces", "caption_fields", "caption"),
 )
 """Outputs of stages: (part, whole that contains it, stage to rerun where it does not)."""
 
@@ -33,7 +33,7 @@ def check_same_run(inputs: Mapping[str, Any]) -> None:
 
     Args:
         inputs: inputs by their catalog names: `images` and `aligned` by sha256, and the tables `manifest`,
-            `faces`, `captions` and `descriptions` with a column sha256. Others are ignored.
+            `faces`, `captions` and `caption_fields` with a column sha256. Others are ignored.
 
     Raises:
         StaleInputError: an input lacks images of an earlier stage, or has images that this stage lacks.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TABLES = {
     "ingest": "data/02_intermediate/{concept}/manifest.parquet",
-    "train_lora": "data/06_models/{concept}/used_pictures.parquet",
+    "train_lora": "data/06_models/{concept}/training_images.parquet",
 }
 """Stage -> its table of images and their rights records: ingested images, and training images of a LoRA."""
 

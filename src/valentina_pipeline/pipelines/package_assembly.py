@@ -35,10 +35,10 @@ class PackageInputs:
         metrics: evaluate's metrics; None, like the next three, for a LoRA without training images.
         train_metrics: train_lora's metrics.
         faces: align's rows with identity vectors.
-        used_pictures: sha256, rights_id and split of each training and held-out image.
+        training_images: sha256, rights_id and split of each training and held-out image.
         rights: the concept's records.
-        weights: tiny/weights; a base's relative path counts from the project's folder, two above.
-        grid: evaluate's comparison grid, if any.
+        tiny_weights: tiny/weights; a base's relative path counts from the project's folder, two above.
+        comparison_grid: evaluate's comparison grid, if any.
         scenes: the scene library: category -> name -> words.
         concept: see Concept.
         base: see BaseConfig.
@@ -51,10 +51,10 @@ class PackageInputs:
     metrics: dict[str, Any] | None
     train_metrics: dict[str, Any] | None
     faces: "pd.DataFrame | None"
-    used_pictures: "pd.DataFrame | None"
+    training_images: "pd.DataFrame | None"
     rights: tuple[RightsRecord, ...]
-    weights: Path
-    grid: "Image.Image | None"
+    tiny_weights: Path
+    comparison_grid: "Image.Image | None"
     scenes: dict[str, Any]
     concept: dict[str, Any]
     base: dict[str, Any]
@@ -65,7 +65,7 @@ class PackageInputs:
     @property
     def root(self) -> Path:
         """The project's folder."""
-        return self.weights.parent.parent
+        return self.tiny_weights.parent.parent
 
 
 def content_identity(inputs: PackageInputs) -> tuple[str, str]:
@@ -113,8 +113,8 @@ def assemble_package(inputs: PackageInputs, decision: Mapping[str, Any]) -> dict
             train_metrics=inputs.train_metrics,
             decision=decision,
             faces=inputs.faces,
-            used_pictures=inputs.used_pictures,
-            grid=None if inputs.grid is None else png.encode(inputs.grid),
+            training_images=inputs.training_images,
+            comparison_grid=None if inputs.comparison_grid is None else png.encode(inputs.comparison_grid),
             engines=export_engines(inputs, base, publish) if publish.engines else {},
             scenes=_check_scenes(parse_scenes(inputs.scenes), inputs.concept["name"]),
             embedder=resolve_path(base.face_embedder.path, inputs.root),

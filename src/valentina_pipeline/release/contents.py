@@ -30,15 +30,15 @@ class PackageContents:
         controlnets: kind of control image -> folder of its ControlNet.
         lora: train_lora's output folder, flat.
         train: training parameters; None for a LoRA that was made elsewhere, as are metrics, train_metrics,
-            faces, used_pictures and grid.
+            faces, training_images and comparison_grid.
         evaluate: evaluation parameters.
         publish: default preset and engines.
         metrics: evaluate's metrics.
         train_metrics: train_lora's metrics.
         decision: the result of release/gates.py.
         faces: align's rows: identity vector, kept and split of each portrait.
-        used_pictures: sha256, rights_id and split of each training and held-out image.
-        grid: PNG bytes of the comparison grid: the LoRA beside the base model.
+        training_images: sha256, rights_id and split of each training and held-out image.
+        comparison_grid: PNG bytes of the comparison grid: the LoRA beside the base model.
         engines: relative path -> file: exports for engines besides torch.
         scenes: the scene library.
         embedder: path of the face embedder's weights, or a name that its loader resolves.
@@ -60,8 +60,8 @@ class PackageContents:
     train_metrics: Mapping[str, Any] | None
     decision: Mapping[str, Any]
     faces: "pd.DataFrame | None"
-    used_pictures: "pd.DataFrame | None"
-    grid: bytes | None
+    training_images: "pd.DataFrame | None"
+    comparison_grid: bytes | None
     engines: Mapping[str, Path]
     scenes: Mapping[str, Scene]
     embedder: str

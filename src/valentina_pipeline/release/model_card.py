@@ -49,7 +49,7 @@ A LoRA of {character.name}, an adult virtual character, for the base model `{par
 ({parts.base.license}; sha256 of its weights `{parts.base_hash}`).
 Write `{character.trigger} {character.class_word}` in the prompt to generate the character.
 
-{"" if parts.grid is None else "![The LoRA beside the base model](grid.png)"}
+{"" if parts.comparison_grid is None else "![The LoRA beside the base model](comparison_grid.png)"}
 """
 
 

@@ -51,7 +51,7 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
     lora = {f"lora/{file.name}": file for file in sorted(parts.lora.iterdir()) if _is_content(file)}
     if not lora:
         raise ValueError(f"{parts.lora} contains no LoRA: run train_lora again")
-    rights = rights_summary(parts.rights, parts.used_pictures)
+    rights = rights_summary(parts.rights, parts.training_images)
     written: dict[str, bytes | Path] = {
         "concept.json": _json(_concept_json(parts, lora)),
         "base.json": _json({**parts.base.model_dump(), "sha256": parts.base_hash}),
@@ -59,12 +59,12 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
         "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
         **_external_tool_files(parts, lora),
         "scenes.json": _json([{"name": name, **asdict(scene)} for name, scene in parts.scenes.items()]),
-        "identity.json": _json(identity(parts.faces, parts.used_pictures, parts.metrics, parts.decision)),
+        "identity.json": _json(identity(parts.faces, parts.training_images, parts.metrics, parts.decision)),
         "metrics.json": _json(UNMEASURED if parts.metrics is None else parts.metrics),
         "decision.json": _json(parts.decision),
         "MODEL_CARD.md": card(parts, rights).encode(),
         "LICENSE": license_notice(parts.rights, parts.base, parts.publish.engines).encode(),
-        **({} if parts.grid is None else {"grid.png": parts.grid}),
+        **({} if parts.comparison_grid is None else {"comparison_grid.png": parts.comparison_grid}),
     }
     networks = _merge_files(
         bundle_base(parts.base, parts.base_folder),

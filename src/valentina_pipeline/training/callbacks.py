@@ -14,10 +14,10 @@ class TrainingCallbacks:
     Attributes:
         log: called after each step with loss, learning_rate, steps_per_second and any evaluation metrics.
         sample: called with the pipeline and its trained weights every `sample_every` steps.
-        looks: pairs of an interval in steps and an evaluation that returns metrics, such as val_loss,
+        evaluators: pairs of an interval in steps and an evaluation that returns metrics, such as val_loss,
             identity and CLIP-T.
     """
 
     log: Callable[[Metrics, int], None] = lambda metrics, step: None
     sample: Callable[[int, Any], None] = lambda step, pipe: None
-    looks: Sequence[tuple[int, Callable[[], Metrics]]] = ()
+    evaluators: Sequence[tuple[int, Callable[[], Metrics]]] = ()

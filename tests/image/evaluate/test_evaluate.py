@@ -77,7 +77,7 @@ def test_a_single_held_out_portrait_is_no_ceiling_to_itself() -> None:
 
 def test_an_image_without_a_sure_face_has_no_identity_and_counts_in_face_found() -> None:
     result = run(lora=RED, base=GREY, base_trigger=BLACK)
-    scores = result.scores
+    scores = result.image_scores
     by = {variant: scores[scores["variant"] == variant] for variant in VARIANTS}
 
     assert result.metrics["face_detection_rate"]["lora"]["mean"] == 1
@@ -148,9 +148,9 @@ def test_copies_are_judged_against_how_alike_real_portraits_are() -> None:
 def test_every_image_has_one_row_of_scores_and_every_figure_is_finite() -> None:
     result = run(lora=RED)
 
-    assert list(result.scores.columns) == list(SCORE_COLUMNS)
-    assert result.scores["name"].tolist() == list(result.evaluation_images)
-    assert result.metrics["num_images"] == len(result.scores) == 3 * (2 + 2 + 1 + 1)
+    assert list(result.image_scores.columns) == list(SCORE_COLUMNS)
+    assert result.image_scores["name"].tolist() == list(result.evaluation_images)
+    assert result.metrics["num_images"] == len(result.image_scores) == 3 * (2 + 2 + 1 + 1)
     assert all(math.isfinite(value) for value in _numbers(result.metrics))
     assert list(result.identity_plot.columns) == ["prompt", "variant", "identity"]
 
@@ -226,7 +226,7 @@ def test_a_prompt_that_was_trained_on_is_left_out_and_reported() -> None:
     result = run(trained, lora=RED)
 
     assert result.metrics["num_images"] == 2 * (2 + 2 + 1 + 1)
-    assert not result.scores["prompt"].str.startswith("serious").any()
+    assert not result.image_scores["prompt"].str.startswith("serious").any()
     assert "it is a training caption" in result.report
     with pytest.raises(InvalidPromptsError, match="every prompt is a training caption"):
         run(trained, TEMPLATES[1:2])
@@ -237,7 +237,7 @@ def test_a_caption_of_a_held_out_portrait_was_not_trained_on() -> None:
     said = parse(TEMPLATES)[1].text("test_woman woman")
     result = run(replace(TWO_AND_TWO, captions={**TWO_AND_TWO.captions, name: said}), lora=RED)
 
-    assert result.scores["prompt"].nunique() == len(TEMPLATES)
+    assert result.image_scores["prompt"].nunique() == len(TEMPLATES)
 
 
 def test_a_prompt_that_the_word_policy_refuses_is_named() -> None:

@@ -70,7 +70,7 @@ def test_the_same_evaluation_gives_the_same_bytes() -> None:
     first, second = result(), result()
 
     assert first.report == second.report
-    assert first.grid.tobytes() == second.grid.tobytes()
+    assert first.comparison_grid.tobytes() == second.comparison_grid.tobytes()
 
 
 def test_names_are_escaped() -> None:
@@ -81,7 +81,7 @@ def test_names_are_escaped() -> None:
 
 
 def test_the_grid_has_a_column_a_prompt_and_rows_of_portrait_lora_and_bare_base() -> None:
-    page = result().grid
+    page = result().comparison_grid
 
     assert page.width == 12 + 3 * (CELL + 12)
     step = (page.height - 12) // 3
@@ -93,7 +93,7 @@ def test_more_prompts_than_columns_make_a_second_band_and_refused_images_an_empt
     many = [f"photo of {{subject}}, scene {number}" for number in range(COLUMNS + 1)]
     drawing = models(lora=RED, base=GREEN)
     refusing = replace(drawing, unsafe=lambda image: "red" if image.getpixel((0, 0)) == RED else None)
-    page = evaluate(many, PERSON, known([RED, RED], [RED, GREEN]), refusing, CONFIG, 7, {}).grid
+    page = evaluate(many, PERSON, known([RED, RED], [RED, GREEN]), refusing, CONFIG, 7, {}).comparison_grid
 
     step = (page.height - 12) // 6
     middle = 12 + CELL // 2

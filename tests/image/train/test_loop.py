@@ -414,7 +414,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_accumulation(tmp_path:
     alone = run(tmp_path / "alone", config(gradient_accumulation_steps=2, eval_every=2))
     shared, single = (json.loads(files["run"]) for files in (both, alone))
     np.testing.assert_allclose(shared["losses"], single["losses"], rtol=1e-5)
-    assert shared["looks"].keys() == single["looks"].keys()
+    assert shared["eval_metrics"].keys() == single["eval_metrics"].keys()
     weights = [load(files["pytorch_lora_weights.safetensors"]) for files in (both, alone)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], rtol=1e-3, atol=1e-5)
@@ -425,8 +425,8 @@ def test_a_run_that_gets_worse_stops_early_and_ends_at_its_best_look(tmp_path: P
         max_steps=12, learning_rate=3.0, eval_every=1, best_metric="val_loss", early_stopping_patience=2
     )
     came = json.loads(run(tmp_path, cfg)["run"])
-    looks = {int(step): figures["val_loss"] for step, figures in came["looks"].items()}
-    best = min(looks, key=lambda step: looks[step])
+    val_losses = {int(step): figures["val_loss"] for step, figures in came["eval_metrics"].items()}
+    best = min(val_losses, key=lambda step: val_losses[step])
     assert len(came["losses"]) == best + 2 < 12
 
 

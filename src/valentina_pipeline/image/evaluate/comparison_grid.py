@@ -15,7 +15,7 @@ CELL = 256
 ROWS = {"lora": "LoRA", "base": "base model, described"}
 
 
-def grid(
+def comparison_grid(
     measured: ScoredImages, images: Mapping[str, Image.Image], references: Sequence[Image.Image]
 ) -> Image.Image:
     """Lay out each prompt's first image of LoRA and base model below a held-out portrait.

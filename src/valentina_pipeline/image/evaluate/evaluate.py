@@ -10,7 +10,7 @@ from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import TRAIN
-from valentina_pipeline.image.evaluate.comparison_grid import grid
+from valentina_pipeline.image.evaluate.comparison_grid import comparison_grid
 from valentina_pipeline.image.evaluate.html_report import ReportData, report
 from valentina_pipeline.image.evaluate.metrics import compute_metrics
 from valentina_pipeline.image.evaluate.prompts import (
@@ -71,10 +71,10 @@ class Evaluation:
     """The stage's outputs, by their names in the catalog."""
 
     evaluation_images: Mapping[str, Image.Image]
-    scores: "pd.DataFrame"
+    image_scores: "pd.DataFrame"
     metrics: dict[str, Any]
     identity_plot: "pd.DataFrame"
-    grid: Image.Image
+    comparison_grid: Image.Image
     report: str
 
 
@@ -124,10 +124,10 @@ def evaluate(
     references = [known.aligned[real.names[row]] for row in real.references]
     return Evaluation(
         evaluation_images=images,
-        scores=measured.scores,
+        image_scores=measured.scores,
         metrics=metrics,
         identity_plot=_plot(measured),
-        grid=grid(measured, images, references),
+        comparison_grid=comparison_grid(measured, images, references),
         report=report(page),
     )
 

@@ -81,7 +81,7 @@ def train(
         logger.info("resuming from step %d: %s", step, checkpoints.last_path())
     with _progress(cfg.max_steps, step, processes.first) as show, stop_on_signal() as stop:
         while step < cfg.max_steps and not should_stop(
-            run.looks, cfg.best_metric, cfg.early_stopping_patience
+            run.eval_metrics, cfg.best_metric, cfg.early_stopping_patience
         ):
             began = time.perf_counter()
             with _refuse_divergence(step + 1, checkpoints):
@@ -96,7 +96,7 @@ def train(
                 progress = {"train_loss": loss, "learning_rate": rate, "steps_per_second": 1 / seconds}
                 watch.log({**progress, **metrics}, step)
             show(step, f"loss {loss:.4f}, {1 / seconds:.2f} steps/s")
-            best = best_step(run.looks, cfg.best_metric)
+            best = best_step(run.eval_metrics, cfg.best_metric)
             due = step % cfg.save_every == 0 and step < cfg.max_steps
             if processes.first and (stop_requested or due or best == step):
                 with _refuse_divergence(step, checkpoints):
@@ -105,7 +105,7 @@ def train(
                 raise TrainingInterrupted(
                     f"stopped after step {step} of {cfg.max_steps}: `dvc repro` resumes it"
                 )
-    best = best_step(run.looks, cfg.best_metric)
+    best = best_step(run.eval_metrics, cfg.best_metric)
     if best is not None:
         processes.wait()  # until the main process has written it
         trainer.restore(checkpoints.read(best))
@@ -133,7 +133,7 @@ def _texts(
 def _run_evaluations(
     trainer: Trainer, watch: TrainingCallbacks, step: int, run: TrainState, cfg: TrainConfig
 ) -> Metrics:
-    evaluations = [evaluation for every, evaluation in watch.looks if every and step % every == 0]
+    evaluations = [evaluation for every, evaluation in watch.evaluators if every and step % every == 0]
     sample_due = bool(cfg.sample_every) and step % cfg.sample_every == 0
     if not evaluations and not sample_due:
         return {}
@@ -146,7 +146,7 @@ def _run_evaluations(
     with trainer.eval_mode():
         metrics = trainer.processes.broadcast(evaluate)
     if metrics:
-        run.looks[step] = metrics
+        run.eval_metrics[step] = metrics
     return metrics
 
 

@@ -32,12 +32,12 @@ class TrainState:
 
     Attributes:
         losses: loss of each step.
-        looks: evaluation metrics by step.
+        eval_metrics: evaluation metrics by step.
         micro: micro-batch size in images; smaller than the batch after the memory was full. 0 is unset.
     """
 
     losses: list[float] = field(default_factory=list)
-    looks: dict[int, dict[str, float]] = field(default_factory=dict)
+    eval_metrics: dict[int, dict[str, float]] = field(default_factory=dict)
     micro: int = 0
 
 
@@ -176,7 +176,7 @@ class Trainer:
         self.scaler.load_state_dict(state.facts["scaler"])
         saved = state.facts["run"]
         return TrainState(
-            list(saved["losses"]), {int(k): v for k, v in saved["looks"].items()}, saved["micro"]
+            list(saved["losses"]), {int(k): v for k, v in saved["eval_metrics"].items()}, saved["micro"]
         )
 
     def _names(self) -> list[str]:

@@ -19,7 +19,7 @@ def align_portraits(
     images: "Mapping[str, Image.Image]",
     masks: "Mapping[str, Image.Image]",
     manifest: "pd.DataFrame",
-    weights: Path,
+    tiny_weights: Path,
     align: dict[str, Any],
     face_embedder: dict[str, Any],
 ) -> "tuple[Portraits, pd.DataFrame, Image.Image, Iterator[tuple[str, Image.Image]]]":
@@ -29,12 +29,12 @@ def align_portraits(
         images: images by sha256.
         masks: masks of some of them, of the same size, by the image's sha256.
         manifest: see domain/manifest.py.
-        weights: tiny/weights; an embedder's relative path counts from the project's folder, two above.
+        tiny_weights: tiny/weights; an embedder's relative path counts from the project's folder, two above.
         align: see AlignConfig.
         face_embedder: see FaceEmbedderConfig.
 
     Returns:
-        aligned, faces, align_sheet, aligned_masks.
+        aligned, faces, alignment_overview, aligned_masks.
     """
     from functools import partial
 
@@ -45,7 +45,7 @@ def align_portraits(
 
     cfg = parse_config(AlignConfig, align, "align")
     embedder = parse_config(FaceEmbedderConfig, face_embedder, "base.face_embedder")
-    root = weights.parent.parent
+    root = tiny_weights.parent.parent
     sources, hashes = (_by_sha256(manifest, name) for name in ("source_name", "phash"))
     # the tiny embedder is always a file of the project; others may be names that their loaders resolve
     path = str(root / embedder.path) if embedder.kind == "tiny" else resolve_path(embedder.path, root)

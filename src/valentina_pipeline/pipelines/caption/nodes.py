@@ -39,7 +39,7 @@ def caption_portraits(
         caption: see CaptionConfig.
 
     Returns:
-        captions: sha256, source_name, machine; descriptions: sha256 and the fields of
+        captions: sha256, source_name, machine; caption_fields: sha256 and the fields of
         image/caption/description.py, without identity traits except the subject. Both sorted by sha256.
     """
     import pandas as pd
@@ -96,7 +96,7 @@ def describe_dataset(
     manifest: "pd.DataFrame",
     rejections: "pd.DataFrame",
     captions: "pd.DataFrame",
-    descriptions: "pd.DataFrame",
+    caption_fields: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     concept: dict[str, Any],
 ) -> dict[str, bytes]:
@@ -108,7 +108,7 @@ def describe_dataset(
         manifest: see domain/manifest.py.
         rejections: ingest's table of rejected images.
         captions: sha256, caption, rejected.
-        descriptions: sha256 and the fields of each portrait.
+        caption_fields: sha256 and the fields of each portrait.
         rights: the concept's records.
         concept: see Concept.
 
@@ -119,7 +119,7 @@ def describe_dataset(
 
     character = parse_config(Concept, concept, "concept")
     faces = apply_review(faces, captions)
-    dataset_aspects = aspects(faces, manifest, descriptions)
+    dataset_aspects = aspects(faces, manifest, caption_fields)
     for aspect in dataset_aspects:
         for advice in aspect.advice():
             logger.info("%s: %s", aspect.name, advice)

@@ -12,7 +12,7 @@ def create_pipeline(**_: object) -> Pipeline:
             node(
                 nodes.caption_portraits,
                 inputs=["aligned", "faces", "manifest", "params:concept", "params:caption"],
-                outputs=["captions", "descriptions"],
+                outputs=["captions", "caption_fields"],
                 name="caption",
             ),
             node(
@@ -23,7 +23,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "manifest",
                     "rejections",
                     "captions",
-                    "descriptions",
+                    "caption_fields",
                     "rights",
                     "params:concept",
                 ],

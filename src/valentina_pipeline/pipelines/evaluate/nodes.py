@@ -33,9 +33,9 @@ def evaluate_adapter(
     aligned: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
-    weights: Path,
+    tiny_weights: Path,
     prompts: list[str],
-    used_pictures: "pd.DataFrame",
+    training_images: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
     concept: dict[str, Any],
     base: dict[str, Any],
@@ -50,9 +50,9 @@ def evaluate_adapter(
         aligned: portraits by sha256.
         faces: align's rows.
         captions: sha256, caption, rejected.
-        weights: tiny/weights; a base's relative path counts from the project's folder, two above.
+        tiny_weights: tiny/weights; a base's relative path counts from the project's folder, two above.
         prompts: templates with {subject}.
-        used_pictures: train_lora's rows; their rights records must allow generation today.
+        training_images: train_lora's rows; their rights records must allow generation today.
         rights: the concept's records.
         concept: see Concept.
         base: see BaseConfig.
@@ -61,7 +61,7 @@ def evaluate_adapter(
         num_threads: threads of torch; another number rounds differently.
 
     Returns:
-        evaluation_images, scores, metrics, identity_plot, grid, report.
+        evaluation_images, image_scores, metrics, identity_plot, comparison_grid, report.
 
     Raises:
         NotAllowedError: a rights record of the training images does not allow generation.
@@ -73,12 +73,12 @@ def evaluate_adapter(
     from valentina_pipeline.image.models.scorers import load_scorers
     from valentina_pipeline.image.safety.content_filter import ContentFilter
 
-    require_use(rights, set(used_pictures["rights_id"]), "generation", clock.today())
+    require_use(rights, set(training_images["rights_id"]), "generation", clock.today())
     character = parse_config(Concept, concept, "concept")
     base_config = parse_config(BaseConfig, base, "base")
     cfg = parse_config(EvaluateConfig, evaluate, "evaluate")
     use_threads(num_threads)
-    root = weights.parent.parent
+    root = tiny_weights.parent.parent
     model = load_base(base_config, root)
     hashes = _hashes(base_config, model, lora)
     generate = image_generator(model, lora, cfg, base_config.resolution, hashes)
@@ -90,10 +90,10 @@ def evaluate_adapter(
     result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
     return (
         result.evaluation_images,
-        result.scores,
+        result.image_scores,
         result.metrics,
         result.identity_plot,
-        result.grid,
+        result.comparison_grid,
         result.report,
     )
 

@@ -16,9 +16,9 @@ def create_pipeline(**_: object) -> Pipeline:
                     "aligned",
                     "faces",
                     "captions",
-                    "weights",
+                    "tiny_weights",
                     "prompts",
-                    "used_pictures",
+                    "training_images",
                     "rights",
                     "params:concept",
                     "params:base",
@@ -26,7 +26,14 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:seed",
                     "params:num_threads",
                 ],
-                outputs=["evaluation_images", "scores", "metrics", "identity_plot", "grid", "report"],
+                outputs=[
+                    "evaluation_images",
+                    "image_scores",
+                    "metrics",
+                    "identity_plot",
+                    "comparison_grid",
+                    "report",
+                ],
                 name="evaluate",
             )
         ]

@@ -17,10 +17,10 @@ def publish_package(
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
     faces: "pd.DataFrame",
-    used_pictures: "pd.DataFrame",
+    training_images: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
-    weights: Path,
-    grid: "Image.Image",
+    tiny_weights: Path,
+    comparison_grid: "Image.Image",
     scenes: dict[str, Any],
     concept: dict[str, Any],
     base: dict[str, Any],
@@ -37,7 +37,7 @@ def publish_package(
         MissingModelError: the base model is not on this machine.
     """
     inputs = PackageInputs(
-        lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
+        lora, metrics, train_metrics, faces, training_images, rights, tiny_weights, comparison_grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     return assemble_package(inputs, decision)

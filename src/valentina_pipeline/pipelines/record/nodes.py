@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHEETS = ("aligned.png", "grid.png")
+SHEETS = ("alignment_overview.png", "comparison_grid.png")
 
 
 def record_run(

@@ -27,10 +27,10 @@ def register_candidate(
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
     faces: "pd.DataFrame",
-    used_pictures: "pd.DataFrame",
+    training_images: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
-    weights: Path,
-    grid: "Image.Image",
+    tiny_weights: Path,
+    comparison_grid: "Image.Image",
     scenes: dict[str, Any],
     concept: dict[str, Any],
     base: dict[str, Any],
@@ -57,7 +57,7 @@ def register_candidate(
     from valentina_pipeline.release.gates import CHAMPION, Candidate, decide
 
     inputs = PackageInputs(
-        lora, metrics, train_metrics, faces, used_pictures, rights, weights, grid, scenes,
+        lora, metrics, train_metrics, faces, training_images, rights, tiny_weights, comparison_grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     content, base_hash = content_identity(inputs)

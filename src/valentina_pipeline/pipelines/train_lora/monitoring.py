@@ -72,7 +72,9 @@ def watch(
             (cfg.image_eval_every, _image_evaluator(generate, chosen, character.trigger, faces, scorers))
         )
     return TrainingCallbacks(
-        log=current_tracker().log, sample=_sample_grid(generate, prompts, model.resolution), looks=evaluators
+        log=current_tracker().log,
+        sample=_sample_grid(generate, prompts, model.resolution),
+        evaluators=evaluators,
     )
 
 

@@ -47,7 +47,7 @@ LIBRARIES = ("diffusers", "peft", "torch", "transformers")
 CACHE = "data/04_feature/cache"
 """Cache of latents, embedded captions and class images; `rm -r` of it costs time and nothing else."""
 
-LOOK_COLUMNS = ["step", "val_loss", "train_loss_fixed_noise", "generalization_gap"]
+VALIDATION_COLUMNS = ["step", "val_loss", "train_loss_fixed_noise", "generalization_gap"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Job:
         cfg: the stage's effective parameters.
         model: the base model as configured.
         root: the project's folder.
-        extras: data/05_model_input/<concept>.
+        extra_training_data: data/05_model_input/<concept>.
         seed: seed of every random draw.
         num_threads: threads of torch.
         unsafe: returns why an image is unsafe, or None.
@@ -69,7 +69,7 @@ class _Job:
     cfg: TrainConfig
     model: BaseConfig
     root: Path
-    extras: Path
+    extra_training_data: Path
     seed: int
     num_threads: int
     unsafe: "Callable[[Image.Image], str | None]"
@@ -99,8 +99,8 @@ def train_adapter(
     captions: "pd.DataFrame",
     manifest: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
-    weights: Path,
-    extras: Path,
+    tiny_weights: Path,
+    extra_training_data: Path,
     concept: dict[str, Any],
     base: dict[str, Any],
     ingest: dict[str, Any],
@@ -117,8 +117,8 @@ def train_adapter(
         captions: sha256, caption, rejected.
         manifest: see domain/manifest.py.
         rights: the concept's records.
-        weights: tiny/weights; a base's relative path counts from two folders above.
-        extras: data/05_model_input/<concept>: extra data and LoRAs to start from.
+        tiny_weights: tiny/weights; a base's relative path counts from two folders above.
+        extra_training_data: data/05_model_input/<concept>: extra data and LoRAs to start from.
         concept: see Concept.
         base: see BaseConfig.
         ingest: see IngestConfig; its limits apply to the extra data.
@@ -144,11 +144,11 @@ def train_adapter(
         from valentina_pipeline.image.safety.content_filter import ContentFilter
         from valentina_pipeline.training.distributed import Processes
 
-    model, root = parse_config(BaseConfig, base, "base"), weights.parent.parent
+    model, root = parse_config(BaseConfig, base, "base"), tiny_weights.parent.parent
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     training_images.check_rights(manifest, rights, clock.today())
     faces = apply_review(faces, captions)
-    job = _Job(character, cfg, model, root, extras, seed, num_threads, unsafe)
+    job = _Job(character, cfg, model, root, extra_training_data, seed, num_threads, unsafe)
     own, held_out = _portrait_samples(aligned, aligned_masks, faces, captions)
     selection = _select(job, own, held_out, manifest, faces, rights, ingest)
     return _train(job, selection, faces, rights, processes)
@@ -195,7 +195,7 @@ def _select(
 
     limits = parse_config(IngestConfig, ingest, "ingest")
     extra, rows = training_images.extra_samples(
-        job.extras, job.cfg.extra_datasets, limits, rights, job.unsafe
+        job.extra_training_data, job.cfg.extra_datasets, limits, rights, job.unsafe
     )
     training_images.refuse_captions([*own, *held_out, *extra], job.concept.name)
     kept = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
@@ -219,7 +219,7 @@ def _train(
     from valentina_pipeline.training.encoding_cache import Cache
 
     character, cfg, side = job.concept, job.cfg, job.model.resolution
-    start = _init_path(job.extras, cfg.init_from)
+    start = _init_path(job.extra_training_data, cfg.init_from)
     with reproducible(job.num_threads):
         with _log_duration("the base is loaded"):
             base = load_base(job.model, job.root, cfg.precision, cfg.quantize)
@@ -330,10 +330,10 @@ def _numeric_inputs(base: "BaseModel", cfg: TrainConfig, num_threads: int) -> di
     }
 
 
-def _init_path(extras: Path, name: str) -> Path | None:
+def _init_path(extra_training_data: Path, name: str) -> Path | None:
     if not name:
         return None
-    path = training_images.inside(extras, name)
+    path = training_images.inside(extra_training_data, name)
     if not path.is_dir() and (not path.is_file() or path.suffix != ".safetensors"):
         raise training_images.InvalidExtraDataError(
             f"train_lora.init_from: {path} must be a .safetensors file, or a folder in peft's layout"
@@ -374,9 +374,9 @@ def _loss_curve(run: "TrainState", cfg: TrainConfig) -> "pd.DataFrame":
 def _validation_curve(run: "TrainState") -> "pd.DataFrame":
     import pandas as pd
 
-    rows = [{"step": step, **run.looks[step]} for step in sorted(run.looks)]
-    further = {column for row in rows for column in row} - set(LOOK_COLUMNS)
-    return pd.DataFrame(rows, columns=[*LOOK_COLUMNS, *sorted(further)])
+    rows = [{"step": step, **run.eval_metrics[step]} for step in sorted(run.eval_metrics)]
+    further = {column for row in rows for column in row} - set(VALIDATION_COLUMNS)
+    return pd.DataFrame(rows, columns=[*VALIDATION_COLUMNS, *sorted(further)])
 
 
 def _train_metrics(run: "TrainState", trainable: "Trainable", files: dict[str, bytes]) -> dict[str, float]:
@@ -388,5 +388,5 @@ def _train_metrics(run: "TrainState", trainable: "Trainable", files: dict[str, b
         **losses,
         "trainable_parameters": sum(trainable.weights[name].numel() for name in names),
         "adapter_bytes": max(map(len, files.values())),
-        **(run.looks[max(run.looks)] if run.looks else {}),
+        **(run.eval_metrics[max(run.eval_metrics)] if run.eval_metrics else {}),
     }

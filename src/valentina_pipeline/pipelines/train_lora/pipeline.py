@@ -18,8 +18,8 @@ def create_pipeline(**_: object) -> Pipeline:
                     "captions",
                     "manifest",
                     "rights",
-                    "weights",
-                    "extras",
+                    "tiny_weights",
+                    "extra_training_data",
                     "params:concept",
                     "params:base",
                     "params:ingest",
@@ -27,7 +27,14 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:seed",
                     "params:num_threads",
                 ],
-                outputs=["lora", "used_pictures", "loss", "looks", "train_metrics", "class_images"],
+                outputs=[
+                    "lora",
+                    "training_images",
+                    "train_loss",
+                    "validation_curve",
+                    "train_metrics",
+                    "class_images",
+                ],
                 name="train_lora",
             )
         ]

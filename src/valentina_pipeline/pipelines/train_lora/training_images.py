@@ -109,7 +109,7 @@ def check_rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord], today
 
 
 def extra_samples(
-    extras: Path,
+    extra_training_data: Path,
     settings_by_folder: Mapping[str, ExtraDatasetConfig],
     limits: IngestConfig,
     rights: Sequence[RightsRecord],
@@ -121,7 +121,7 @@ def extra_samples(
     were chosen one by one.
 
     Args:
-        extras: data/05_model_input/<concept>; data/05_model_input/README.md describes the folders.
+        extra_training_data: folder of the concept, see data/05_model_input/README.md.
         settings_by_folder: settings of each folder by its name.
         limits: ingest's limits; images may be half as large.
         rights: the concept's records; only records that name the folder ("garden/*") count.
@@ -137,7 +137,7 @@ def extra_samples(
 
     samples, used = [], []
     for name, settings in sorted(settings_by_folder.items()):
-        folder = inside(extras, name)
+        folder = inside(extra_training_data, name)
         place = LocalFolder(folder)
         try:
             files = sorted_out(place.entries())
