@@ -53,7 +53,7 @@ def table(package: Path, faces: Path, pictures: int, output: Path | None) -> str
     studio = InferenceEngine(about, root=ROOT, controls={"canny": network})
     judges = load_scorers(about.base, ROOT)
     rows = pd.read_parquet(faces)
-    known = np.stack(list(rows[rows["kept"] & (rows["split"] == "held_out")]["embedding"]))
+    known = np.stack(list(rows[rows["accepted"] & (rows["split"] == "held_out")]["embedding"]))
     with tempfile.TemporaryDirectory() as cache:
         people = dataset.load(range(HELD_OUT, HELD_OUT + pictures), 1, 7, Path(cache))
     shown = [Image.fromarray(pixels) for pixels in people.pixels]

@@ -85,7 +85,7 @@ def known(train: Sequence[tuple[int, int, int]], held_out: Sequence[tuple[int, i
         {
             "sha256": names,
             "embedding": list(vectors([plain(colour) for colour in colours])),
-            "kept": True,
+            "accepted": True,
             "split": ["train"] * len(train) + ["held_out"] * len(held_out),
         }
     )

@@ -88,7 +88,7 @@ def base() -> dict[str, Any]:
 
 def faces() -> pd.DataFrame:
     """Align's rows of the same pictures, each face the same."""
-    return manifest().assign(kept=True, embedding=[np.full(128, 128**-0.5)] * 6)
+    return manifest().assign(accepted=True, embedding=[np.full(128, 128**-0.5)] * 6)
 
 
 def grid() -> Image.Image:

@@ -141,7 +141,7 @@ def test_the_embedded_models_are_there(root: Path) -> None:
     assert find_missing_models(params, root) == []
 
 
-FACES = pd.DataFrame({"sha256": ["a", "b", "c"], "kept": [True, True, False]})
+FACES = pd.DataFrame({"sha256": ["a", "b", "c"], "accepted": [True, True, False]})
 WHOLE: dict[str, Any] = {
     "manifest": pd.DataFrame({"sha256": ["a", "b", "c"]}),
     "faces": FACES,
@@ -155,8 +155,11 @@ WHOLE: dict[str, Any] = {
     [
         ({"manifest": pd.DataFrame({"sha256": ["a", "b"]})}, "faces and manifest .* stage align"),
         ({"manifest": pd.DataFrame({"sha256": list("abcd")})}, "manifest and faces .* stage align"),
-        ({"aligned": {"a": None}}, "kept faces and aligned .* lacks 1 of 2 images, such as b.* stage align"),
-        ({"captions": pd.DataFrame({"sha256": ["a"]})}, "kept faces and captions .* stage caption"),
+        (
+            {"aligned": {"a": None}},
+            "accepted faces and aligned .* lacks 1 of 2 images, such as b.* stage align",
+        ),
+        ({"captions": pd.DataFrame({"sha256": ["a"]})}, "accepted faces and captions .* stage caption"),
     ],
 )
 def test_inputs_of_different_runs_are_named(stale: dict[str, Any], message: str) -> None:

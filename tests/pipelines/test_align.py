@@ -37,7 +37,7 @@ def test_aligned_portraits_faces_and_sheet_are_the_same_again(weights: Path, tmp
     aligned, faces, sheet, masks = align_portraits(images, {}, MANIFEST, weights, ALIGN, TINY)
     again = align_portraits(images, {}, MANIFEST, weights, ALIGN, TINY)
 
-    assert list(aligned) == ["a", "b"] and faces["kept"].all() and not list(masks)
+    assert list(aligned) == ["a", "b"] and faces["accepted"].all() and not list(masks)
     assert np.isclose([np.linalg.norm(e) for e in faces["embedding"]], 1, atol=1e-5).all()
     assert np.array_equal(np.asarray(sheet), np.asarray(again[2]))
     for number, frame in enumerate((faces, again[1])):

@@ -8,7 +8,9 @@ from valentina_pipeline.image.caption import captioners
 from valentina_pipeline.image.caption.description import Description
 from valentina_pipeline.pipelines.caption.nodes import caption_portraits
 
-FACES = pd.DataFrame({"sha256": ["c", "a", "b"], "kept": [True, True, False], "background_removed": False})
+FACES = pd.DataFrame(
+    {"sha256": ["c", "a", "b"], "accepted": [True, True, False], "background_removed": False}
+)
 MANIFEST = pd.DataFrame(
     {
         "sha256": ["a", "b", "c"],

@@ -61,7 +61,7 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
             {
                 "sha256": names,
                 "embedding": list(vectors),
-                "kept": True,
+                "accepted": True,
                 "reason": "",
                 "split": ["train", "train", "held_out", "held_out"],
             }

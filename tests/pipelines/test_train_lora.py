@@ -61,7 +61,7 @@ def trained(root: Path, **changes: Any) -> Result:
         "aligned": images,
         "aligned_masks": {},
         "faces": pd.DataFrame([FACE] * 3, columns=["x0", "y0", "x1", "y1"]).assign(
-            sha256=names, kept=True, reason="", split=["train", "train", "held_out"]
+            sha256=names, accepted=True, reason="", split=["train", "train", "held_out"]
         ),
         "captions": pd.DataFrame({"sha256": names, "caption": "photo of vee woman", "rejected": False}),
         "manifest": pd.DataFrame(

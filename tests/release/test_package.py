@@ -128,7 +128,7 @@ def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of
     parts: PackageContents,
 ) -> None:
     vectors = np.eye(6, 4)
-    faces = parts.faces.assign(embedding=list(vectors), kept=[True, True, False, True, True, True])
+    faces = parts.faces.assign(embedding=list(vectors), accepted=[True, True, False, True, True, True])
     faces.loc[2, "split"] = "held_out"  # and left out: it takes no part
     said = json.loads(content(build(replace(parts, faces=faces))["identity.json"]))
     assert said == {

@@ -24,8 +24,8 @@ def dataset(tmp_path: Path) -> Dataset:
             "probability": [0.99, 0.98, 0.5],
             **{name: [10.0 + index, 12.0, float("nan")] for index, name in enumerate((*BOX, *LANDMARKS))},
             "yaw": [-3.0, 20.0, float("nan")],
-            "outlier_distance": [0.1, 0.2, float("nan")],
-            "kept": [True, True, False],
+            "identity_distance": [0.1, 0.2, float("nan")],
+            "accepted": [True, True, False],
             "reason": ["", "", "no face"],
             "split": ["train", "held_out", ""],
         }

@@ -34,7 +34,7 @@ def test_every_picture_is_shown_with_box_and_scores_those_left_out_last(client: 
     assert [a["sha256"], b["sha256"], c["sha256"]] == [A, B, C]
     assert (a["box"], len(a["landmarks"]), a["scores"]["yaw, degrees"]) == ([10, 11, 12, 13], 10, -3)
     assert "JPEG quality" not in a["scores"] and b["scores"]["JPEG quality"] == 92
-    assert (c["kept"], c["reason"], c["box"]) == (False, "no face", [])
+    assert (c["reviewable"], c["reason"], c["box"]) == (False, "no face", [])
 
 
 def test_no_other_site_can_frame_the_page(client: TestClient) -> None:

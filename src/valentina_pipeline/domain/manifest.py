@@ -15,9 +15,9 @@ INCLUSIONS = (
     ("manifest", "images", "ingest"),
     ("manifest", "faces", "align"),
     ("faces", "manifest", "align"),
-    ("kept faces", "aligned", "align"),
-    ("kept faces", "captions", "caption"),
-    ("kept faces", "caption_fields", "caption"),
+    ("accepted faces", "aligned", "align"),
+    ("accepted faces", "captions", "caption"),
+    ("accepted faces", "caption_fields", "caption"),
 )
 """Outputs of stages: (part, whole that contains it, stage to rerun where it does not)."""
 
@@ -41,7 +41,7 @@ def check_same_run(inputs: Mapping[str, Any]) -> None:
     names = {table: set(inputs[table]["sha256"]) for table in TABLES if table in inputs}
     names |= {folder: set(inputs[folder]) for folder in ("images", "aligned") if folder in inputs}
     if "faces" in inputs:
-        names["kept faces"] = set(inputs["faces"].loc[inputs["faces"]["kept"].astype(bool), "sha256"])
+        names["accepted faces"] = set(inputs["faces"].loc[inputs["faces"]["accepted"].astype(bool), "sha256"])
     for part, whole, stage in INCLUSIONS:
         if lacking := names.get(part, set()) - names.get(whole, names.get(part, set())):
             raise StaleInputError(
@@ -63,18 +63,18 @@ def select_held_out(hashes: Iterable[str]) -> frozenset[str]:
 
 
 def assign_splits(faces: "pd.DataFrame") -> "pd.DataFrame":
-    """Return align's rows with their split; the split of portraits that are not kept is "".
+    """Return align's rows with their split; the split of portraits that are not accepted is "".
 
-    Only kept portraits are split, so that rejections never empty one side.
+    Only accepted portraits are split, so that rejections never empty one side.
     """
-    kept = faces["kept"].astype(bool)
-    held_out = select_held_out(faces.loc[kept, "sha256"])
+    accepted = faces["accepted"].astype(bool)
+    held_out = select_held_out(faces.loc[accepted, "sha256"])
     split = [HELD_OUT if name in held_out else TRAIN for name in faces["sha256"]]
-    return faces.assign(split=[side if used else "" for side, used in zip(split, kept, strict=True)])
+    return faces.assign(split=[side if used else "" for side, used in zip(split, accepted, strict=True)])
 
 
 def apply_review(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
-    """Return align's rows without portraits that a person rejected (kept is False), split again.
+    """Return align's rows without portraits that a person rejected (accepted is False), split again.
 
     Args:
         faces: align's rows.
@@ -85,7 +85,7 @@ def apply_review(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFra
         return faces
     return assign_splits(
         faces.assign(
-            kept=faces["kept"].astype(bool) & ~rejected,
+            accepted=faces["accepted"].astype(bool) & ~rejected,
             reason=faces["reason"].where(~rejected, "rejected in the review"),
         )
     )
@@ -127,8 +127,10 @@ def _schema() -> "DataFrameSchema":
             "phash": Column(str, Check.str_matches(r"^[0-9a-f]{16}$"), description="perceptual hash"),
             "sharpness": Column(float, Check.ge(0), description="variance of the Laplacian"),
             "brightness": Column(float, share, description="mean luminance"),
-            "clipped": Column(float, share, description="share of black or white pixels outside plain areas"),
-            "white": Column(float, share, description="the white part of clipped"),
+            "clipped_fraction": Column(
+                float, share, description="share of black or white pixels outside plain areas"
+            ),
+            "white": Column(float, share, description="the white part of clipped_fraction"),
             "without_white": Column(float, share, description="mean luminance without plain white areas"),
             "without_black": Column(float, share, description="mean luminance without plain black areas"),
             "noise": Column(float, Check.ge(0), description="standard deviation in 8-bit levels"),
@@ -139,7 +141,7 @@ def _schema() -> "DataFrameSchema":
                 coerce=True,
                 description="quality of JPEG source files",
             ),
-            "letters": Column(
+            "overlay_letters": Column(
                 float,
                 Check.ge(0),
                 nullable=True,

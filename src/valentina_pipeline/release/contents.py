@@ -36,7 +36,7 @@ class PackageContents:
         metrics: evaluate's metrics.
         train_metrics: train_lora's metrics.
         decision: the result of release/gates.py.
-        faces: align's rows: identity vector, kept and split of each portrait.
+        faces: align's rows: identity vector, accepted and split of each portrait.
         training_images: sha256, rights_id and split of each training and held-out image.
         comparison_grid: PNG bytes of the comparison grid: the LoRA beside the base model.
         engines: relative path -> file: exports for engines besides torch.

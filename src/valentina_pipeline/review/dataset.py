@@ -13,11 +13,11 @@ from valentina_pipeline.integrations import captions
 
 SCORES = {
     "probability": "face probability",
-    "outlier_distance": "distance to the median face",
+    "identity_distance": "distance to the median face",
     "yaw": "yaw, degrees",
     "pitch": "pitch, degrees",
-    "misfit": "landmark error",
-    "contrast": "landmark contrast",
+    "landmark_error": "landmark error",
+    "landmark_contrast": "landmark contrast",
     "sharpness": "sharpness",
     "brightness": "brightness",
     "noise": "noise",
@@ -69,10 +69,10 @@ class Dataset:
         faces, manifest = map(pd.read_parquet, files)
         table = captions.read(self.captions)
         captions_by_hash = table.set_index("sha256")
-        superseded = captions.find_superseded(table, set(faces.loc[faces["kept"], "sha256"]))
+        superseded = captions.find_superseded(table, set(faces.loc[faces["accepted"], "sha256"]))
         rows = faces.merge(manifest, on="sha256").to_dict("records")
         entries = [self._entry(row, captions_by_hash, superseded) for row in rows]
-        return sorted(entries, key=lambda row: (not row["kept"], row["source_name"]))
+        return sorted(entries, key=lambda row: (not row["reviewable"], row["source_name"]))
 
     def edit(self, sha256: str, before: dict[str, str], after: dict[str, str], editor: str) -> None:
         """Change the caption or the verdict of a portrait; see captions.edit."""
@@ -88,7 +88,7 @@ class Dataset:
         edits = {}
         for row in self.portraits():
             caption = row["human"] or row["machine"]
-            if not row["kept"] or find not in caption:
+            if not row["reviewable"] or find not in caption:
                 continue
             changed = " ".join(caption.replace(find, replacement).split())
             if not changed:
@@ -107,18 +107,18 @@ class Dataset:
             captions_by_hash.loc[sha256].to_dict() if has_caption else dict.fromkeys(captions.COLUMNS[1:], "")
         )
         scores = {name: row[column] for column, name in SCORES.items() if _is_number(row.get(column))}
-        kept = bool(row["kept"]) and has_caption
+        reviewable = bool(row["accepted"]) and has_caption
         return {
             "sha256": sha256,
             "source_name": row["source_name"],
             "split": row["split"],
-            "kept": kept,
-            "reason": row["reason"] or ("" if kept else "no caption yet"),
-            "box": [row[name] for name in BOX] if kept else [],
-            "landmarks": [row[name] for name in LANDMARKS] if kept else [],
+            "reviewable": reviewable,
+            "reason": row["reason"] or ("" if reviewable else "no caption yet"),
+            "box": [row[name] for name in BOX] if reviewable else [],
+            "landmarks": [row[name] for name in LANDMARKS] if reviewable else [],
             "scores": {name: round(float(value), 3) for name, value in scores.items()},
             **{name: fields[name] for name in ("machine", "human", "verdict", "editor", "edited")},
-            "changed": kept and fields["seen"] not in ("", self._portrait_hash(sha256)),
+            "changed": reviewable and fields["seen"] not in ("", self._portrait_hash(sha256)),
             "former": captions_by_hash.loc[superseded[sha256], "human"] if sha256 in superseded else "",
         }
 

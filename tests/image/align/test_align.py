@@ -122,8 +122,8 @@ def test_a_stranger_is_an_outlier_and_the_others_are_not() -> None:
         judged[6].reason
         == "identity outlier: distance 1.01, at most 0.5 (align.max_identity_distance) is required"
     )
-    assert judged[6].outlier_distance > 0.9 > 0.1 > max(a.outlier_distance for a in judged[:6])
-    assert math.isnan(judged[7].outlier_distance)
+    assert judged[6].identity_distance > 0.9 > 0.1 > max(a.identity_distance for a in judged[:6])
+    assert math.isnan(judged[7].identity_distance)
 
 
 def test_portraits_are_cut_and_everything_else_has_its_reason() -> None:
@@ -137,10 +137,10 @@ def test_portraits_are_cut_and_everything_else_has_its_reason() -> None:
 
     assert list(frame.columns) == list(FACE_COLUMNS)
     assert frame["reason"].str.partition(":")[0].tolist() == ["", "", "", "two faces", "no face"]
-    assert list(portraits) == ["a", "b", "c"] and list(frame["kept"]) == [True, True, True, False, False]
+    assert list(portraits) == ["a", "b", "c"] and list(frame["accepted"]) == [True, True, True, False, False]
     assert list(frame["split"]) == ["held_out", "train", "train", "", ""]
     assert sheet.width > sheet.height > 200
-    for row in frame[frame["kept"]].to_dict("records"):
+    for row in frame[frame["accepted"]].to_dict("records"):
         image = portraits[str(row["sha256"])]
         assert image.size == (128, 128) and abs(row["ly0"] - row["ly1"]) < 0.05  # level
         (again,) = detect_faces([image])[0]
@@ -171,7 +171,7 @@ def test_without_a_held_out_portrait_there_is_nothing_to_measure_against() -> No
 
 def test_whatever_is_left_out_a_fifth_of_the_portraits_is_held_out() -> None:
     names = [f"{i:02d}" for i in range(20)]
-    frame = pd.DataFrame({"sha256": names, "kept": [i >= 10 for i in range(20)], "reason": ""})
+    frame = pd.DataFrame({"sha256": names, "accepted": [i >= 10 for i in range(20)], "reason": ""})
     divided_once = assign_splits(frame)
     assert divided_once.loc[divided_once["split"] == "held_out", "sha256"].tolist() == ["10", "11"]
     assert (divided_once["split"] == "").sum() == 10 and (divided_once["split"] == "train").sum() == 8
@@ -195,7 +195,7 @@ def test_a_face_of_which_only_mtcnn_is_sure_is_no_persons(monkeypatch: pytest.Mo
         sys.modules[align.__module__], "person_score", lambda image, face: 0.9 if face.box[0] < 256 else 0.4
     )
     _, frame, _ = align({"a": both}, {"a": "a.png"}, CFG, Colours(), each=map)
-    assert frame["kept"].all()
+    assert frame["accepted"].all()
 
 
 @pytest.mark.parametrize(("index", "woman"), [(0, 0), (1, 1), (5, 0)])
@@ -228,11 +228,11 @@ def test_a_face_that_is_none_to_learn_from_is_left_out_with_the_figure() -> None
     [
         ({"max_yaw": 20}, "turned away: yaw"),
         ({"max_pitch": 10}, "looks up or down: pitch"),
-        ({"max_landmark_error": 0.001}, "no whole face: misfit"),
+        ({"max_landmark_error": 0.001}, "no whole face: landmark error"),
     ],
 )
 def test_each_limit_of_the_pose_leaves_out_what_is_beyond_it(limits: dict[str, float], said: str) -> None:
-    pose = Pose(yaw=-30, pitch=15, roll=0, misfit=0.05)
+    pose = Pose(yaw=-30, pitch=15, roll=0, landmark_error=0.05)
     assert rejection_reason(face((0, 0, 200, 200)), pose, 0.5, CFG) == ""
     assert rejection_reason(face((0, 0, 200, 200)), pose, 0.5, CFG.model_copy(update=limits)).startswith(said)
 

@@ -24,13 +24,13 @@ def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
 def test_the_pose_of_a_turned_head_is_found(yaw: float, pitch: float, roll: float) -> None:
     found = head_pose(turned(yaw, pitch, roll))
     assert (found.yaw, found.pitch, found.roll) == pytest.approx((yaw, pitch, roll), abs=0.1)
-    assert found.misfit < 0.001
+    assert found.landmark_error < 0.001
 
 
 def test_landmarks_that_are_no_heads_do_not_fit() -> None:
     points = turned(0, 0, 0)
     points[3] += [40, -60]  # a corner of the mouth at the cheek
-    assert head_pose(points).misfit > 0.1
+    assert head_pose(points).landmark_error > 0.1
 
 
 def test_yaw_and_pitch_follow_the_camera_in_rendered_portraits() -> None:
@@ -45,13 +45,13 @@ def test_yaw_and_pitch_follow_the_camera_in_rendered_portraits() -> None:
         return Pose(
             *(
                 float(np.mean([getattr(p, name) for p in poses]))
-                for name in ("yaw", "pitch", "roll", "misfit")
+                for name in ("yaw", "pitch", "roll", "landmark_error")
             )
         )
 
     left, right, up, down = seen(-28, 0), seen(28, 0), seen(0, 18), seen(0, -18)
     assert left.yaw < -15 < 15 < right.yaw and up.pitch < -5 < 5 < down.pitch
-    assert max(pose.misfit for pose in (left, right, up, down)) < 0.1
+    assert max(pose.landmark_error for pose in (left, right, up, down)) < 0.1
 
 
 def test_where_nothing_is_to_be_seen_at_a_landmark_there_is_no_contrast() -> None:

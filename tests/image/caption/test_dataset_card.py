@@ -20,7 +20,7 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
             "yaw": YAWS,
             "pitch": [0.0, 20, -20, 0, 0, 0],
             "face_share": [0.5, 0.3, 0.3, 0.15, 0.05, 0.3],
-            "kept": [True] * 5 + [False],
+            "accepted": [True] * 5 + [False],
             "reason": [""] * 5 + ["turned away: yaw -60 degrees"],
             "split": ["train"] * 4 + ["held_out"] * 2,
         }

@@ -257,7 +257,7 @@ def test_without_portraits_on_both_sides_nothing_is_measured(
 
 def test_portraits_left_out_by_align_take_no_part() -> None:
     some = known([RED, BLUE], [RED])
-    faces = some.faces.assign(kept=[True, False, True])
+    faces = some.faces.assign(accepted=[True, False, True])
 
     assert portraits(some.aligned, faces, ColourClip()).names == tuple(faces["sha256"][[0, 2]])
 

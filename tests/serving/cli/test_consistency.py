@@ -25,7 +25,7 @@ def hers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = load_face_embedder("tiny", packages.ROOT / "tiny/weights/faces.safetensors")
     pictures = [portraits.picture(number) for number in range(6)]
     crops = [face_crop(one, detect_faces([one])[0][0], network.size) for one in pictures]
-    faces = packages.manifest().assign(kept=True, embedding=list(network.embed(crops)))
+    faces = packages.manifest().assign(accepted=True, embedding=list(network.embed(crops)))
     FileFolder(filepath=str(place / "package")).save(
         publish_package(decision=packages.DECISION, **packages.inputs(place, faces=faces))
     )

@@ -169,9 +169,9 @@ def rejection_reason(face: Face, pose: Pose, contrast: float, cfg: AlignConfig) 
         (abs(pose.yaw) > cfg.max_yaw, "turned away", f"yaw {pose.yaw:.0f} degrees", "max_yaw"),
         (abs(pose.pitch) > cfg.max_pitch, "looks up or down", f"pitch {pose.pitch:.0f} degrees", "max_pitch"),
         (
-            pose.misfit > cfg.max_landmark_error,
+            pose.landmark_error > cfg.max_landmark_error,
             "no whole face",
-            f"misfit {pose.misfit:.2f}",
+            f"landmark error {pose.landmark_error:.2f}",
             "max_landmark_error",
         ),
         (
@@ -244,7 +244,7 @@ def _with_distance(aligned: Aligned, middle: np.ndarray, limit: float) -> Aligne
     distance = round(1 - float(aligned.embedding.astype(np.float64) @ middle), 6)
     required = f"at most {limit:g} (align.max_identity_distance) is required"
     reason = f"identity outlier: distance {distance:.2f}, {required}" if distance > limit else ""
-    return replace(aligned, outlier_distance=distance, reason=reason)
+    return replace(aligned, identity_distance=distance, reason=reason)
 
 
 def _locate(
@@ -280,11 +280,11 @@ def _row(aligned: Aligned) -> list[object]:
     face = aligned.face
     values = [float("nan")] * 15 if face is None else [face.probability, *face.box, *face.landmarks.ravel()]
     pose = aligned.pose
-    values += [float("nan")] * 3 if pose is None else [pose.yaw, pose.pitch, pose.misfit]
-    values += [aligned.contrast, aligned.face_share]
+    values += [float("nan")] * 3 if pose is None else [pose.yaw, pose.pitch, pose.landmark_error]
+    values += [aligned.landmark_contrast, aligned.face_share]
     embedding = np.zeros(0, np.float32) if aligned.embedding is None else aligned.embedding
-    kept = not aligned.reason
-    return [aligned.name, *values, embedding, aligned.outlier_distance, kept, aligned.reason]
+    accepted = not aligned.reason
+    return [aligned.name, *values, embedding, aligned.identity_distance, accepted, aligned.reason]
 
 
 def _log_result(judged: Sequence[Aligned], sources: Mapping[str, str]) -> None:

@@ -24,14 +24,14 @@ class Pose:
         yaw: degrees, positive where the head is turned to the viewer's right.
         pitch: degrees, positive where it looks down.
         roll: degrees, positive where it leans to the viewer's right.
-        misfit: mean distance of the landmarks to the model's in this pose, as a share of the distance from
-            eyes to mouth; large if they are not a face's.
+        landmark_error: mean distance of the landmarks to the model's in this pose, as a share of the distance
+            from eyes to mouth; large if they are not a face's.
     """
 
     yaw: float
     pitch: float
     roll: float
-    misfit: float
+    landmark_error: float
 
 
 def head_pose(landmarks: np.ndarray) -> Pose:

@@ -35,7 +35,7 @@ def render_overview(
     """Return the contact sheet: rejected images first, then faces by decreasing distance to the median."""
 
     def doubt(aligned: Aligned) -> tuple[bool, float, str]:
-        return not aligned.reason, -float(np.nan_to_num(aligned.outlier_distance)), aligned.name
+        return not aligned.reason, -float(np.nan_to_num(aligned.identity_distance)), aligned.name
 
     shown = sorted(judged, key=doubt)[:MAX_CELLS]
     cells = (_annotate(aligned, images[aligned.name], size) for aligned in shown)
@@ -49,7 +49,9 @@ def _label(aligned: Aligned, file: str) -> str:
     reason = aligned.reason.replace(": ", ":\n", 1).replace(", at ", ",\nat ", 1)
     if aligned.face is None:
         return f"{name}\nleft out: {reason}"
-    verdict = f"left out: {reason}" if aligned.reason else f"kept, distance {aligned.outlier_distance:.2f}"
+    verdict = (
+        f"left out: {reason}" if aligned.reason else f"accepted, distance {aligned.identity_distance:.2f}"
+    )
     return f"{name}\nface {aligned.face.probability:.3f}, {verdict}"
 
 

@@ -20,12 +20,12 @@ FACE_COLUMNS = (
     *(f"l{axis}{index}" for index in range(5) for axis in "xy"),
     "yaw",
     "pitch",
-    "misfit",
-    "contrast",
+    "landmark_error",
+    "landmark_contrast",
     "face_share",
     "embedding",
-    "outlier_distance",
-    "kept",
+    "identity_distance",
+    "accepted",
     "reason",
     "split",
     "background_removed",
@@ -41,10 +41,10 @@ class Aligned:
         face: in pixels of the portrait; None without a single main face.
         crop: the part of the image that the portrait shows.
         pose: head pose.
-        contrast: see `head_pose.landmark_contrast`.
+        landmark_contrast: see `head_pose.landmark_contrast`.
         face_share: height of the face as a share of the image's.
         embedding: float32 (d,), norm 1.
-        outlier_distance: 1 - cosine to the median embedding.
+        identity_distance: 1 - cosine to the median embedding.
         reason: reason for rejection, or "".
     """
 
@@ -53,7 +53,7 @@ class Aligned:
     face: Face | None = None
     crop: Crop | None = None
     pose: Pose | None = None
-    contrast: float = float("nan")
+    landmark_contrast: float = float("nan")
     face_share: float = float("nan")
     embedding: np.ndarray | None = None
-    outlier_distance: float = float("nan")
+    identity_distance: float = float("nan")

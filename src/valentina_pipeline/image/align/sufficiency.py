@@ -44,7 +44,7 @@ def check_portraits(faces: "pd.DataFrame", sources: Mapping[str, str]) -> None:
     for split, purpose in ((TRAIN, "training"), (HELD_OUT, "evaluation")):
         if split in set(faces["split"]):
             continue
-        left_out = faces[~faces["kept"].astype(bool)]
+        left_out = faces[~faces["accepted"].astype(bool)]
         files = defaultdict(list)
         for name, reason in zip(left_out["sha256"], left_out["reason"], strict=True):
             files[reason.partition(":")[0]].append(

@@ -95,7 +95,7 @@ def aspects(faces: "pd.DataFrame", manifest: "pd.DataFrame", descriptions: "pd.D
         manifest: see domain/manifest.py.
         descriptions: sha256 and the fields of image/caption/description.py.
     """
-    table = faces[faces["kept"].astype(bool)].merge(manifest, on="sha256")
+    table = faces[faces["accepted"].astype(bool)].merge(manifest, on="sha256")
     table = table.merge(descriptions, on="sha256", how="left").set_index("sha256").sort_index()
     shares = table["face_share"].map(lambda share: _lookup(FRAMINGS, share))
     light = table["brightness"].map(lambda mean: _lookup(LIGHTS, mean))
@@ -184,11 +184,11 @@ def _front_matter(person: Concept, rights: Sequence[RightsRecord]) -> str:
 
 
 def _summary(manifest: "pd.DataFrame", faces: "pd.DataFrame") -> str:
-    kept = faces[faces["kept"].astype(bool)]
-    train, held_out = ((kept["split"] == split).sum() for split in (TRAIN, HELD_OUT))
+    accepted = faces[faces["accepted"].astype(bool)]
+    train, held_out = ((accepted["split"] == split).sum() for split in (TRAIN, HELD_OUT))
     sides = manifest[["width", "height"]].min(axis=1)
     return (
-        f"{len(kept)} portraits of one adult character: {train} for training, {held_out} held out for "
+        f"{len(accepted)} portraits of one adult character: {train} for training, {held_out} held out for "
         f"evaluation. {int(manifest['synthetic'].sum())} of the {len(manifest)} accepted images are "
         f"synthetic. Their shorter sides are {sides.min()} to {sides.max()} pixels long.\n"
     )
@@ -211,7 +211,7 @@ def _aspect(aspect: Aspect) -> str:
 
 
 def _excluded(faces: "pd.DataFrame", rejections: "pd.DataFrame") -> str:
-    by_align = faces.loc[~faces["kept"].astype(bool), "reason"].str.split(":").str[0]
+    by_align = faces.loc[~faces["accepted"].astype(bool), "reason"].str.split(":").str[0]
     counts = {
         stage: reasons.value_counts().sort_index().to_dict()
         for stage, reasons in (("ingest", rejections["reason"]), ("align", by_align))

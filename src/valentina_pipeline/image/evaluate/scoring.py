@@ -89,21 +89,21 @@ def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: C
 
     Args:
         aligned: portraits by sha256.
-        faces: the table of faces from align, with embedding, kept and split.
+        faces: the table of faces from align, with embedding, accepted and split.
         clip: the CLIP model of CLIP-I.
 
     Raises:
         NothingToMeasureError: no portrait is held out, or none is for training.
     """
-    kept = faces[faces["kept"].astype(bool)].sort_values("sha256")
-    trained = (kept["split"] == TRAIN).to_numpy(dtype=bool)
+    accepted = faces[faces["accepted"].astype(bool)].sort_values("sha256")
+    trained = (accepted["split"] == TRAIN).to_numpy(dtype=bool)
     if trained.all() or not trained.any():
         missing = "held out" if trained.all() else "for training"
         raise NothingToMeasureError(
-            f"none of {len(kept)} aligned portraits is {missing}: add portraits to the source"
+            f"none of {len(accepted)} aligned portraits is {missing}: add portraits to the source"
         )
-    names = tuple(kept["sha256"])
-    identity = np.stack([np.asarray(e, np.float64) for e in kept["embedding"]])
+    names = tuple(accepted["sha256"])
+    identity = np.stack([np.asarray(e, np.float64) for e in accepted["embedding"]])
     content = np.concatenate([clip.images([aligned[name]]) for name in names]).astype(np.float64)
     return Portraits(
         names, identity, content, np.stack([layout_vector(aligned[name]) for name in names]), trained

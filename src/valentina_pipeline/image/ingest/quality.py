@@ -34,24 +34,25 @@ class Quality:
     Attributes:
         sharpness: variance of the Laplacian of the luminance in 8-bit levels (Pech-Pacheco et al. 2000).
         brightness: mean luminance in [0, 1].
-        clipped: share of pixels that are black or white, plain backgrounds (paper, a studio wall) excluded.
-        white: the white part of `clipped`.
+        clipped_fraction: share of pixels that are black or white; plain backgrounds, such as paper or
+            a studio wall, are excluded.
+        white: the white part of `clipped_fraction`.
         without_white: mean luminance outside plain white, in [0, 1].
         without_black: mean luminance outside plain black, in [0, 1].
         noise: standard deviation in 8-bit levels (Immerkaer 1996).
         jpeg_quality: libjpeg's scale, in [1, 100]; None for other formats.
-        letters: number of readable letters (image/ingest/text_overlay.py); None if not counted.
+        overlay_letters: number of readable letters (image/ingest/text_overlay.py); None if not counted.
     """
 
     sharpness: float
     brightness: float
-    clipped: float
+    clipped_fraction: float
     white: float
     without_white: float
     without_black: float
     noise: float
     jpeg_quality: float | None
-    letters: int | None
+    overlay_letters: int | None
 
 
 def measure_quality(
@@ -78,13 +79,13 @@ def measure_quality(
     return Quality(
         sharpness=round(float(cv2.Laplacian(small, cv2.CV_32F).var()), 3),
         brightness=round(float(gray.mean()) / 255, 4),
-        clipped=round(float(np.mean(lost_white | lost_black)), 4),
+        clipped_fraction=round(float(np.mean(lost_white | lost_black)), 4),
         white=round(float(np.mean(lost_white)), 4),
         without_white=round(_mean(gray, ~white) / 255, 4),
         without_black=round(_mean(gray, ~black) / 255, 4),
         noise=round(_noise(small), 3),
         jpeg_quality=_jpeg_quality(tables) if tables else None,
-        letters=count_overlay_letters(image) if read_letters else None,
+        overlay_letters=count_overlay_letters(image) if read_letters else None,
     )
 
 
@@ -95,10 +96,16 @@ def check(quality: Quality, limits: IngestConfig) -> None:
         ("sharpness", "blurred", limits.min_sharpness, None, "min_sharpness"),
         ("without_black", "badly exposed", darkest, None, "brightness_range"),
         ("without_white", "badly exposed", None, brightest, "brightness_range"),
-        ("clipped", "badly exposed", None, limits.max_clipped_fraction, "max_clipped_fraction"),
+        ("clipped_fraction", "badly exposed", None, limits.max_clipped_fraction, "max_clipped_fraction"),
         ("noise", "noisy", None, limits.max_noise, "max_noise"),
         ("jpeg_quality", "compressed too much", limits.min_jpeg_quality, None, "min_jpeg_quality"),
-        ("letters", "writing over the picture", None, limits.max_overlay_letters, "max_overlay_letters"),
+        (
+            "overlay_letters",
+            "writing over the picture",
+            None,
+            limits.max_overlay_letters,
+            "max_overlay_letters",
+        ),
     ):
         value = metrics[name]
         if value is not None and minimum is not None and value < minimum:
@@ -110,11 +117,14 @@ def check(quality: Quality, limits: IngestConfig) -> None:
 
 
 def _describe(name: str, quality: Quality) -> str:
-    black = quality.clipped - quality.white
+    black = quality.clipped_fraction - quality.white
     words = {
         "without_black": "too dark, brightness",
         "without_white": "too bright, brightness",
-        "clipped": f"{quality.white:.0%} burnt-out white and {black:.0%} black without detail, clipped",
+        "clipped_fraction": (
+            f"{quality.white:.0%} burnt-out white and {black:.0%} black without detail, clipped"
+        ),
+        "overlay_letters": "letters",
     }
     return words.get(name, name)
 

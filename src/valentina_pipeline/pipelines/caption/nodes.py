@@ -33,7 +33,7 @@ def caption_portraits(
 
     Args:
         aligned: portraits by sha256.
-        faces: align's rows; kept rows are captioned.
+        faces: align's rows; accepted rows are captioned.
         manifest: see domain/manifest.py; its attributes are used.
         concept: see Concept.
         caption: see CaptionConfig.
@@ -56,7 +56,7 @@ def caption_portraits(
     cfg = parse_config(CaptionConfig, caption, "caption")
     character = parse_config(Concept, concept, "concept")
     known = manifest.set_index("sha256")
-    names = sorted(faces.loc[faces["kept"], "sha256"])
+    names = sorted(faces.loc[faces["accepted"], "sha256"])
     attributes = {name: json.loads(known.loc[name, "attributes"]) for name in names}
     excluded = {*character.caption_excluded_words, character.trigger, *character.class_word.split()}
     given = {name: known.loc[name, "caption"] for name in names if known.loc[name, "caption"]}

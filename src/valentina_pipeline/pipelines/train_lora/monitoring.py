@@ -86,7 +86,9 @@ def _image_evaluator(
     from valentina_pipeline.image.train.validation import image_metrics
 
     words = [prompt.replace(f"{trigger} ", "") for prompt in prompts]
-    known = np.stack(faces.loc[faces["kept"].astype(bool) & (faces["split"] == TRAIN), "embedding"].to_list())
+    known = np.stack(
+        faces.loc[faces["accepted"].astype(bool) & (faces["split"] == TRAIN), "embedding"].to_list()
+    )
     return lambda: image_metrics(generate(prompts), words, known, scorers)
 
 

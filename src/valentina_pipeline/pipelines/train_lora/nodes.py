@@ -111,9 +111,9 @@ def train_adapter(
     """Train by the configured method on a concept's training images; an interrupted run resumes.
 
     Args:
-        aligned: images of kept faces by sha256, all of one size.
+        aligned: images of accepted faces by sha256, all of one size.
         aligned_masks: masks of some of them, of the same size: only white areas are learned.
-        faces: align's rows with the face boxes; kept rows of the split "train" are trained on.
+        faces: align's rows with the face boxes; accepted rows of the split "train" are trained on.
         captions: sha256, caption, rejected.
         manifest: see domain/manifest.py.
         rights: the concept's records.
@@ -198,8 +198,8 @@ def _select(
         job.extra_training_data, job.cfg.extra_datasets, limits, rights, job.unsafe
     )
     training_images.refuse_captions([*own, *held_out, *extra], job.concept.name)
-    kept = manifest.merge(faces.loc[faces["kept"], ["sha256", "split"]], on="sha256")
-    own_rows = kept[list(training_images.TRAINING_IMAGE_COLUMNS)].to_dict("records")
+    accepted = manifest.merge(faces.loc[faces["accepted"], ["sha256", "split"]], on="sha256")
+    own_rows = accepted[list(training_images.TRAINING_IMAGE_COLUMNS)].to_dict("records")
     table = pd.DataFrame([*own_rows, *rows], columns=list(training_images.TRAINING_IMAGE_COLUMNS))
     return _Selection(own, held_out, extra, table)
 

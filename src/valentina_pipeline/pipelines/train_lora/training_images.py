@@ -46,7 +46,7 @@ def training_samples(
     captions: "pd.DataFrame",
     split: str,
 ) -> "list[Sample]":
-    """Return the samples of the kept portraits of a split, sorted by sha256.
+    """Return the samples of the accepted portraits of a split, sorted by sha256.
 
     Raises:
         NoTrainingImagesError: one has no caption.
@@ -56,7 +56,7 @@ def training_samples(
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
     sides = (faces[side].astype(float) for side in ("x0", "y0", "x1", "y1"))
     boxes = dict(zip(faces["sha256"], zip(*sides, strict=True), strict=True))
-    names = sorted(faces.loc[faces["kept"] & (faces["split"] == split), "sha256"])
+    names = sorted(faces.loc[faces["accepted"] & (faces["split"] == split), "sha256"])
     for name in names:
         if not words.get(name):
             raise NoTrainingImagesError(f"image {name} has no caption: run the stage caption again")
