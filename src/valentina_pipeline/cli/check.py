@@ -121,7 +121,7 @@ def _check_sources(concept: Concept, limits: IngestConfig, root: Path) -> Iterat
     for place in places:
         if place == "renderer":
             complete = bool(concept.renderer_parameters)
-            text = "renderer" if complete else "renderer needs `identity` values"
+            text = "renderer" if complete else "renderer needs `renderer_parameters`"
             yield Finding("source", text, not complete)
         elif "://" in place:
             yield Finding("source", f"{place} is read only by the stage ingest")

@@ -341,11 +341,11 @@ def test_a_scene_does_not_depend_on_how_many_there_are_and_they_cover_every_word
 def test_an_identity_left_open_is_the_average_womans() -> None:
     words = {"eye_color": "brown", "hair_color": "black", "skin_tone": "tan", "parting": "middle"}
     assert identity(words).jaw == 0.5
-    with pytest.raises(InvalidIdentityError, match=r"identity\.jaw must be in"):
+    with pytest.raises(InvalidIdentityError, match=r"renderer_parameters\.jaw must be in"):
         identity({**words, "jaw": 2})
-    with pytest.raises(InvalidIdentityError, match=r"identity\.eye_color must be one of .*pink"):
+    with pytest.raises(InvalidIdentityError, match=r"renderer_parameters\.eye_color must be one of .*pink"):
         identity({**words, "eye_color": "pink"})
-    with pytest.raises(InvalidIdentityError, match=r"identity\.horns is unknown"):
+    with pytest.raises(InvalidIdentityError, match=r"renderer_parameters\.horns is unknown"):
         identity({**words, "horns": 2})
 
 

@@ -49,7 +49,7 @@ from valentina_pipeline.training.lr_schedules import lr_multiplier
 def test_training_lowers_the_loss_on_what_it_sees(family: str, changes: dict, tmp_path: Path) -> None:
     cfg = config(max_steps=24, learning_rate=1e-2, save_every=100, **changes)
     logged: list[float] = []
-    files = run(tmp_path, cfg, family, log=lambda metrics, step: logged.append(metrics["loss"]))
+    files = run(tmp_path, cfg, family, log=lambda metrics, step: logged.append(metrics["train_loss"]))
     losses = json.loads(files["run"])["losses"]
     assert losses == logged
     still = {"learning_rate": 1e-12, "text_encoder_lr": cfg.text_encoder_lr * 1e-12}

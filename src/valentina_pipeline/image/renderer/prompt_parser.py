@@ -50,17 +50,17 @@ def identity(parameters: Mapping[str, str | float]) -> Identity:
     }
     if unknown := sorted(set(parameters) - set(names) - set(GEOMETRY)):
         raise InvalidIdentityError(
-            f"identity.{unknown[0]} is unknown; allowed are {', '.join((*names, *GEOMETRY))}"
+            f"renderer_parameters.{unknown[0]} is unknown; allowed are {', '.join((*names, *GEOMETRY))}"
         )
     for key, allowed in names.items():
         if parameters.get(key) not in allowed:
             raise InvalidIdentityError(
-                f"identity.{key} must be one of {', '.join(allowed)} (got {parameters.get(key)!r})"
+                f"renderer_parameters.{key} must be one of {', '.join(allowed)} (got {parameters.get(key)!r})"
             )
     measures = {key: parameters.get(key, 0.5) for key in GEOMETRY}
     for key, value in measures.items():
         if isinstance(value, str) or not 0 <= value <= 1:
-            raise InvalidIdentityError(f"identity.{key} must be in [0, 1] (got {value!r})")
+            raise InvalidIdentityError(f"renderer_parameters.{key} must be in [0, 1] (got {value!r})")
     merged: dict[str, Any] = {**measures, **{key: parameters[key] for key in names}}
     return Identity(**merged)
 

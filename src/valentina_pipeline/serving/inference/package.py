@@ -82,7 +82,7 @@ class PackageInfo:
         terms: the terms of the rights records that cover it, as published.
         presets: by name.
         default_preset: one of their names.
-        renderer: the renderer's parameters of the character; {} for a character of another source.
+        renderer_parameters: the renderer's parameters of the character; {} for a character of another source.
         scenes: the scene library, by name.
         identity: the reference for faces; None where nothing was measured.
     """
@@ -97,7 +97,7 @@ class PackageInfo:
     terms: tuple[Terms, ...]
     presets: Mapping[str, Preset]
     default_preset: str
-    renderer: Mapping[str, str | float]
+    renderer_parameters: Mapping[str, str | float]
     scenes: Mapping[str, Scene]
     identity: Identity | None
 
@@ -155,7 +155,7 @@ def read(folder: Path, root: Path | None = None) -> PackageInfo:
             terms=tuple(Terms.model_validate(record) for record in rights["records"]),
             presets={name: Preset(**preset) for name, preset in presets["presets"].items()},
             default_preset=presets["default"],
-            renderer=concept.get("renderer", {}),
+            renderer_parameters=concept.get("renderer_parameters", {}),
             scenes={scene["name"]: Scene(scene["category"], scene["words"]) for scene in scenes},
             identity=None
             if identity == UNMEASURED

@@ -26,11 +26,11 @@ class PreviewRenderer:
     def __init__(self, about: PackageInfo) -> None:
         from valentina_pipeline.image import renderer
 
-        if not about.renderer:
+        if not about.renderer_parameters:
             raise InvalidPackageError(
                 f"{about.name} has no parameters for the renderer: the images came from another source"
             )
-        self._character = renderer.identity(about.renderer)
+        self._character = renderer.identity(about.renderer_parameters)
 
     def draw(
         self, requests: Sequence[ImageSpec], size: tuple[int, int], settings: dict[str, Any]
