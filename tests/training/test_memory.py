@@ -37,6 +37,18 @@ def test_pieces_are_halved_until_they_fit_and_one_that_does_not_fit_says_what_wo
         assert words in str(caught.value)
 
 
+def test_memory_is_saved_before_pieces_become_smaller() -> None:
+    tried, saved = [], [True]
+
+    def part(micro: int) -> None:
+        tried.append(micro)
+        if micro > 2:
+            raise torch.OutOfMemoryError("full")
+
+    assert find_executable_batch_size(part, 4, {}, lambda: bool(saved) and saved.pop()) == 2
+    assert tried == [4, 4, 2]
+
+
 def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
     def broken(micro: int) -> None:
         raise RuntimeError("shapes do not fit")
@@ -46,7 +58,7 @@ def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
 
 
 def test_a_run_that_lacks_memory_goes_on_in_smaller_pieces_and_learns_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg = config(batch_size=3)
     expected = run(tmp_path / "whole", cfg)
@@ -59,6 +71,7 @@ def test_a_run_that_lacks_memory_goes_on_in_smaller_pieces_and_learns_the_same(
 
     monkeypatch.setattr(loss.DiffusionLoss, "__call__", short_of_memory)
     files = run(tmp_path / "short", cfg)
+    assert "gradient checkpointing is on" in caplog.text
     assert json.loads(files["run"])["micro"] == 1
     assert json.loads(expected["run"])["micro"] == 3
     losses = [json.loads(each["run"])["losses"] for each in (files, expected)]

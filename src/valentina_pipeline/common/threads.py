@@ -1,9 +1,14 @@
 """Number of threads, and settings for reproducible results."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -30,7 +35,7 @@ def reproducible(threads: int) -> Iterator[None]:
     fill_before = deterministic.fill_uninitialized_memory
     deterministic.fill_uninitialized_memory = False  # saves 5 % of each step
     torch.set_num_threads(threads)
-    # on GPUs some backward passes have no deterministic kernel: only warn there
+    # on GPUs some operations have no deterministic kernel: only warn there
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     try:
         yield
@@ -38,6 +43,35 @@ def reproducible(threads: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
         deterministic.fill_uninitialized_memory = fill_before
+
+
+class DeterministicKernels:
+    """Runs computations with deterministic kernels only, until an operation has none; GPUs lack some.
+
+    torch's attention has a deterministic backward pass, but uses it only without `warn_only`.
+    """
+
+    def __init__(self) -> None:
+        self._strict = True
+
+    def run(self, compute: Callable[[], Result]) -> Result:
+        """Return what `compute` returns; outside `reproducible`, kernels are as they are."""
+        import torch
+
+        if not self._strict or not torch.are_deterministic_algorithms_enabled():
+            return compute()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        try:
+            torch.use_deterministic_algorithms(True)
+            return compute()
+        except RuntimeError as err:
+            if "does not have a deterministic implementation" not in str(err):
+                raise
+            logger.warning("a repeated run may round differently: %s", str(err).split(",")[0])
+            self._strict = False
+        finally:
+            torch.use_deterministic_algorithms(True, warn_only=warn_only)
+        return compute()
 
 
 def processor_kind(device: str) -> str:

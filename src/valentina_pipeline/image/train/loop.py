@@ -152,8 +152,7 @@ def _run_evaluations(
 
 def configure_for_training(base: BaseModel, cfg: TrainConfig) -> None:
     """Set gradient checkpointing, fused LoRA layers and compilation, and switch to training mode."""
-    checkpointing = cfg.gradient_checkpointing
-    if base.device.type == "cuda" if checkpointing == "auto" else checkpointing:
+    if cfg.gradient_checkpointing is True:  # "auto" turns it on when the memory is full
         base.unet.enable_gradient_checkpointing()
     for network in (base.unet, *base.text_encoders.values()):
         use_fused_linear(network)

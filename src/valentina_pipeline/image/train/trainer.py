@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from valentina_pipeline.common.threads import DeterministicKernels
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.image.models.base_model import BaseModel
 from valentina_pipeline.image.train.bucketing import batch_indices
@@ -58,6 +60,7 @@ class Trainer:
     peaks: list[float]
     mean: dict[str, Tensor]
     scaler: torch.amp.GradScaler
+    kernels: DeterministicKernels = field(default_factory=DeterministicKernels)
 
     @classmethod
     def of(
@@ -111,7 +114,11 @@ class Trainer:
                 total.add_(loss.detach())
 
         networks = {"unet": self.base.unet, "vae": self.base.vae, **self.base.text_encoders}
-        run.micro = find_executable_batch_size(gradients, run.micro or cfg.batch_size, networks)
+
+        def fit(micro: int) -> int:
+            return find_executable_batch_size(gradients, micro, networks, self._save_memory)
+
+        run.micro = self.kernels.run(partial(fit, run.micro or cfg.batch_size))
         self.processes.average(w.grad for w in self.weights.values() if w.grad is not None)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.weights.values(), cfg.max_grad_norm)
@@ -178,6 +185,14 @@ class Trainer:
         return TrainState(
             list(saved["losses"]), {int(k): v for k, v in saved["eval_metrics"].items()}, saved["micro"]
         )
+
+    def _save_memory(self) -> bool:
+        """Turn gradient checkpointing on where the parameters leave it open; return False if it stays."""
+        unet = self.base.unet
+        if self.loss.cfg.gradient_checkpointing != "auto" or unet.is_gradient_checkpointing:
+            return False
+        unet.enable_gradient_checkpointing()
+        return True
 
     def _names(self) -> list[str]:
         """Return the names of the optimizer's parameters, in its order."""
