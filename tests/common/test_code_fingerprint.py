@@ -85,6 +85,7 @@ def test_the_closure_has_lazy_imports_named_modules_and_lists_and_nothing_else(s
     [
         ("config.py", '"""A docstring."""\n\ndef f():  # a comment\n    """Return 1."""\n\n    return (1)\n'),
         ("domain/base.py", 'class Base:\n    """A base."""\n\n    X = 1\n    """A constant."""\n'),
+        ("domain/__init__.py", f'"""{PACKAGE}.image.unused is named in words only."""\nfrom . import base\n'),
         ("image/data/words.txt", "# another comment\n\na word\n"),
         ("image/unused.py", "X = 2\n"),
         ("image/typed.py", "X = 2\n"),

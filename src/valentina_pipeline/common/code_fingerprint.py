@@ -51,21 +51,41 @@ def import_closure(*modules: str, src: Path = SRC) -> list[Path]:
 
 
 @lru_cache(maxsize=1024)
+def _syntax_tree(file: Path) -> ast.AST:
+    """Return a module's syntax tree without docstrings; callers must not change it."""
+    return _strip_docstrings(ast.parse(file.read_bytes()))
+
+
+@lru_cache(maxsize=1024)
 def _file_hash(file: Path) -> str:
     if file.suffix == ".py":
-        content = ast.dump(_WordStripper().visit(ast.parse(file.read_bytes())))
+        content = ast.dump(_syntax_tree(file))
     else:
         lines = (line.partition("#")[0].strip() for line in file.read_text("utf-8").splitlines())
         content = "\n".join(filter(None, lines))
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-class _WordStripper(ast.NodeTransformer):
-    """Removes docstrings and other string statements."""
+def _strip_docstrings(tree: ast.Module) -> ast.Module:
+    """Remove docstrings and other string statements from a tree, in place; expressions hold none."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            statements = getattr(node, name, None)
+            if isinstance(statements, list):
+                kept = [each for each in statements if not _is_text(each)]
+                setattr(node, name, kept)
+                todo.extend(kept)
+    return tree
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if is_text else node
+
+def _is_text(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -73,7 +93,7 @@ def _imports(file: Path, src: Path) -> frozenset[str]:
     """Return the full names that a file may import: modules, and names inside modules."""
     if file.suffix != ".py":
         return frozenset()
-    return frozenset(_imported_names(ast.parse(file.read_bytes()), file.relative_to(src).parent.parts))
+    return frozenset(_imported_names(_syntax_tree(file), file.relative_to(src).parent.parts))
 
 
 def _imported_names(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
@@ -95,7 +115,7 @@ def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
     while todo:
         node = todo.pop()
         yield node
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             todo.extend(node.orelse)
         else:
             todo.extend(ast.iter_child_nodes(node))
