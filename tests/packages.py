@@ -21,7 +21,7 @@ DECISION = {
     "status": "champion",
     "reasons": [],
     "content_hash": "c" * 64,
-    "gates": {"identity_ratio": {"limit": 0.8}, "face_detection_rate": {"limit": 0.9}},
+    "gates": {"identity.ratio_to_ceiling": {"min": 0.8}, "face_detection_rate.lora.mean": {"min": 0.9}},
 }
 IDENTITY = {"mean": 0.7, "ci_low": 0.66, "ci_high": 0.74}
 

@@ -90,12 +90,7 @@ def test_every_base_in_the_file_is_complete(params, bases, concept, base: str) -
         ("train_lora", "precision", "fp8", "train_lora.precision: Input should be"),
         ("align", "resolution", 100, "align.resolution: Input should be a multiple of 8"),
         ("caption", "captioner", "poet", "caption.captioner: Input should be"),
-        (
-            "register",
-            "min_face_detection_rate",
-            1.5,
-            "register.min_face_detection_rate: Input should be less",
-        ),
+        ("register", "gates", {"memorization.rate": {"most": 1}}, "register.gates.memorization.rate.most"),
     ],
 )
 def test_an_unknown_key_or_a_value_out_of_range_is_named(

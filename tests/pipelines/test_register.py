@@ -85,5 +85,5 @@ def test_a_fresh_clone_repeats_the_decision_in_git(
 
 def test_stricter_gates_decide_anew(root: Path) -> None:
     assert registered(root)["status"] == "champion"
-    strict = {**packages.stage("register"), "min_identity_gain": 0.5}
+    strict = {"gates": {"identity.gain_over_base": {"min": 0.5}}}
     assert registered(root, register=strict)["status"] == "candidate"

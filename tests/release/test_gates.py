@@ -6,7 +6,7 @@ import pytest
 
 import packages
 from valentina_pipeline.config.register import RegisterConfig
-from valentina_pipeline.release.gates import Candidate, Champion, decide
+from valentina_pipeline.release.gates import Candidate, Champion, UnknownMetricError, decide
 
 CFG = RegisterConfig(**packages.stage("register"))
 BASE = "b" * 64
@@ -25,20 +25,20 @@ def test_the_first_champion_needs_only_the_gates() -> None:
     assert decision["status"] == "champion"
     assert decision["compared_with"] is None
     assert decision["reasons"][-1] == "There is no champion yet: passing the gates is enough."
-    assert decision["gates"]["identity_gain"] == {"value": 0.45, "limit": 0.3, "passed": True}
+    assert decision["gates"]["identity.gain_over_base"] == {"value": 0.45, "min": 0.3, "passed": True}
 
 
 @pytest.mark.parametrize(
     ("gate", "changes"),
     [
-        ("identity_gain", {"identity": packages.metrics(gain_over_base=0.29)["identity"]}),
-        ("identity_ratio", {"identity": packages.metrics(ratio_to_ceiling=0.79)["identity"]}),
+        ("identity.gain_over_base", {"identity": packages.metrics(gain_over_base=0.29)["identity"]}),
+        ("identity.ratio_to_ceiling", {"identity": packages.metrics(ratio_to_ceiling=0.79)["identity"]}),
         (
-            "face_detection_rate",
+            "face_detection_rate.lora.mean",
             {"face_detection_rate": {"lora": packages.figure(0.89), "base": packages.figure(0.9)}},
         ),
-        ("clip_t_drop", {"clip_t": {"relative_drop": 0.11}}),
-        ("memorization_rate", {"memorization": {"rate": 0.11}}),
+        ("clip_t.relative_drop", {"clip_t": {"relative_drop": 0.11}}),
+        ("memorization.rate", {"memorization": {"rate": 0.11}}),
     ],
 )
 def test_one_gate_that_fails_is_enough_to_stay_a_candidate(gate: str, changes: dict[str, Any]) -> None:
@@ -47,6 +47,37 @@ def test_one_gate_that_fails_is_enough_to_stay_a_candidate(gate: str, changes: d
     assert [name for name, each in decision["gates"].items() if not each["passed"]] == [gate]
     (reason,) = (reason for reason in decision["reasons"] if "fails" in reason)
     assert f"{decision['gates'][gate]['value']:.3f}" in reason
+
+
+def test_given_gates_change_add_to_and_remove_the_default_ones() -> None:
+    given = {
+        "identity.gain_over_base": {"min": 0.5},
+        "diversity.lora.mean": {"max": 0.9},
+        "clip_t.relative_drop": {},
+    }
+    cfg = RegisterConfig.model_validate({"gates": given})
+    assert RegisterConfig.model_validate(cfg.model_dump(mode="json")) == cfg
+    decision = decide(candidate(diversity={"lora": packages.figure(0.2)}), None, cfg)
+    assert list(decision["gates"]) == [
+        "identity.gain_over_base",
+        "identity.ratio_to_ceiling",
+        "face_detection_rate.lora.mean",
+        "memorization.rate",
+        "diversity.lora.mean",
+    ]
+    assert decision["gates"]["diversity.lora.mean"] == {"value": 0.2, "max": 0.9, "passed": True}
+    assert (
+        "The metric diversity.lora.mean is 0.200 and passes: it must be at most 0.900." in decision["reasons"]
+    )
+    assert decision["status"] == "candidate"
+
+
+def test_a_gate_on_an_unknown_metric_says_which_there_are() -> None:
+    cfg = RegisterConfig.model_validate({"gates": {"identity.gane": {"min": 0.5}}})
+    with pytest.raises(
+        UnknownMetricError, match=r"identity\.gane is not a metric .*identity\.gain_over_base"
+    ):
+        decide(candidate(), None, cfg)
 
 
 def test_a_figure_exactly_on_its_limit_passes() -> None:
@@ -89,6 +120,6 @@ def test_the_same_content_gets_its_recorded_decision_again() -> None:
 
 def test_a_recorded_decision_counts_only_for_its_content_and_gates() -> None:
     recorded = decide(candidate(), None, CFG)
-    strict = CFG.model_copy(update={"min_identity_gain": 0.5})
+    strict = RegisterConfig.model_validate({"gates": {"identity.gain_over_base": {"min": 0.5}}})
     assert decide(candidate(), None, strict, recorded)["status"] == "candidate"
     assert decide(candidate("newer"), champion(0.9), CFG, recorded)["status"] == "candidate"

@@ -1,29 +1,46 @@
 """Parameters of the stage `register`."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
 
 from valentina_pipeline.config.validation import StrictConfig
+
+GATES: dict[str, dict[str, float]] = {
+    "identity.gain_over_base": {"min": 0.3},
+    "identity.ratio_to_ceiling": {"min": 0.8},
+    "face_detection_rate.lora.mean": {"min": 0.9},
+    "clip_t.relative_drop": {"max": 0.1},
+    "memorization.rate": {"max": 0.1},
+}
+"""Default threshold of each metric, by its path in metrics.json."""
+
+
+class GateConfig(StrictConfig):
+    """Threshold of a metric; neither min nor max removes the gate."""
+
+    min: float | None = Field(default=None, description="smallest value that passes")
+    max: float | None = Field(default=None, description="largest value that passes")
+
+    @model_validator(mode="after")
+    def _one_side(self) -> "GateConfig":
+        if self.min is not None and self.max is not None:
+            raise ValueError("needs min or max, not both")
+        return self
 
 
 class RegisterConfig(StrictConfig):
     """Gates that a candidate must pass to become champion."""
 
-    min_identity_gain: float = Field(
-        default=0.3,
-        ge=-2,
-        le=2,
-        description="over the base model with the character's full description, in cosine similarity",
+    gates: dict[str, GateConfig] = Field(
+        default={},
+        validate_default=True,
+        description="thresholds by the metric's path in metrics.json; they change or add to the default: "
+        + ", ".join(f"{name} {side} {value}" for name, gate in GATES.items() for side, value in gate.items())
+        + "; {} as a threshold removes a gate",
     )
-    min_identity_ratio: float = Field(
-        default=0.8, ge=0, le=2, description="relative to the ceiling that real portraits reach"
-    )
-    min_face_detection_rate: float = Field(
-        default=0.9, ge=0, le=1, description="share of images with a detected face"
-    )
-    max_clip_t_drop: float = Field(default=0.1, ge=0, le=1, description="relative to the base model")
-    max_memorization_rate: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="share of images closer to a training image than portraits are to each other",
-    )
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _add_defaults(cls, given: Any) -> Any:
+        return {**GATES, **given} if isinstance(given, dict) else given

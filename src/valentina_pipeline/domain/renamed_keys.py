@@ -79,7 +79,13 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
         "guidance": "guidance_scale",
         "bootstrap": "bootstrap_resamples",
     },
-    "register": {"min_face_found": "min_face_detection_rate", "max_memorised": "max_memorization_rate"},
+    "register": {
+        "min_identity_gain": "gates: {identity.gain_over_base: {min: ...}}",
+        "min_identity_ratio": "gates: {identity.ratio_to_ceiling: {min: ...}}",
+        "min_face_found": "gates: {face_detection_rate.lora.mean: {min: ...}}",
+        "max_clip_t_drop": "gates: {clip_t.relative_drop: {max: ...}}",
+        "max_memorised": "gates: {memorization.rate: {max: ...}}",
+    },
 }
 """Section of a configuration file -> former key -> present key; "" is the top level of params.yaml."""
 

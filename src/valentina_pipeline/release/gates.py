@@ -4,11 +4,11 @@ Every gate must pass: identity, prompt adherence and memorization together. Iden
 that copies its training images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from valentina_pipeline.config.register import RegisterConfig
+from valentina_pipeline.config.register import GateConfig, RegisterConfig
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
@@ -46,51 +46,80 @@ class Candidate:
     metrics: Mapping[str, Any]
 
 
+WORDS = {
+    "identity.gain_over_base": "Identity gained over the base model with the full description",
+    "identity.ratio_to_ceiling": "Identity as a share of the real-against-real ceiling",
+    "face_detection_rate.lora.mean": "The share of images with a face",
+    "clip_t.relative_drop": "Relative drop in prompt adherence (CLIP-T) from the base model",
+    "memorization.rate": "The share of images that copy a training image",
+}
+"""Descriptions of metrics by path; another metric is described by its path."""
+
+
 @dataclass(frozen=True)
 class Gate:
-    """A metric and the threshold that it must meet."""
+    """A metric and the threshold that it must meet.
 
-    words: str
+    Attributes:
+        metric: path in metrics.json.
+        value: value of the metric.
+        threshold: its configured threshold, with min or max.
+    """
+
+    metric: str
     value: float
-    limit: float
-    at_least: bool
+    threshold: GateConfig
 
     @property
     def passed(self) -> bool:
         """True if the metric meets the threshold; a value equal to it passes."""
-        return self.value >= self.limit if self.at_least else self.value <= self.limit
+        low, high = self.threshold.min, self.threshold.max
+        return (low is None or self.value >= low) and (high is None or self.value <= high)
+
+    def verdict(self) -> dict[str, float | bool]:
+        """Return the value, the threshold and the result as JSON values."""
+        return {"value": self.value, **self.threshold.model_dump(exclude_none=True), "passed": self.passed}
 
     def sentence(self) -> str:
         """Return the verdict as a sentence with value and threshold."""
+        words = WORDS.get(self.metric, f"The metric {self.metric}")
         verb = "passes" if self.passed else "fails"
-        side = "at least" if self.at_least else "at most"
-        return f"{self.words} is {self.value:.3f} and {verb}: it must be {side} {self.limit:.3f}."
+        low, high = self.threshold.min, self.threshold.max
+        bound = f"at least {low:.3f}" if low is not None else f"at most {high:.3f}"
+        return f"{words} is {self.value:.3f} and {verb}: it must be {bound}."
 
 
-def gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> dict[str, Gate]:
-    """Return the gates by name.
+class UnknownMetricError(ValueError):
+    """A gate names a metric that the evaluation does not have."""
+
+
+def measure_gates(metrics: Mapping[str, Any], cfg: RegisterConfig) -> list[Gate]:
+    """Return the gates with the values of their metrics.
 
     Raises:
-        KeyError: a metric is missing.
+        UnknownMetricError: a gate's metric is not in `metrics`, or is not a number.
     """
+    numbers = dict(_flatten(metrics))
+    gates = []
+    for metric, threshold in cfg.gates.items():
+        if threshold.min is None and threshold.max is None:
+            continue
+        if metric not in numbers:
+            raise UnknownMetricError(
+                f"register.gates: {metric} is not a metric of the evaluation; must be one of "
+                f"{', '.join(sorted(numbers))}"
+            )
+        gates.append(Gate(metric, round(numbers[metric], DECIMALS), threshold))
+    return gates
 
-    def gate(words: str, value: float, limit: float, at_least: bool) -> Gate:
-        return Gate(words, round(value, DECIMALS), round(limit, DECIMALS), at_least)
 
-    identity = metrics["identity"]
-    copied = metrics["memorization"]["rate"]
-    return {
-        "identity_gain": gate("Identity gained over the base model with the full description",
-                              identity["gain_over_base"], cfg.min_identity_gain, True),
-        "identity_ratio": gate("Identity as a share of the real-against-real ceiling",
-                               identity["ratio_to_ceiling"], cfg.min_identity_ratio, True),
-        "face_detection_rate": gate("The share of images with a face",
-                           metrics["face_detection_rate"]["lora"]["mean"], cfg.min_face_detection_rate, True),
-        "clip_t_drop": gate("Relative drop in prompt adherence (CLIP-T) from the base model",
-                            metrics["clip_t"]["relative_drop"], cfg.max_clip_t_drop, False),
-        "memorization_rate": gate("The share of images that copy a training image",
-                          copied, cfg.max_memorization_rate, False),
-    }  # fmt: skip
+def _flatten(metrics: Mapping[str, Any], parents: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
+    """Yield the path and value of each number."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, (*parents, name))
+        elif isinstance(value, int | float):
+            yield ".".join((*parents, name)), value
 
 
 def decide(
@@ -108,24 +137,27 @@ def decide(
     Args:
         candidate: the LoRA to decide on.
         champion: the present champion, or None.
-        cfg: the gates' thresholds.
+        cfg: the gates.
         recorded: an earlier decision. It is returned unchanged if it was made on the same content with the
             same gates, so that a rerun does not compare a champion with itself.
 
     Returns:
-        status ("champion" or "candidate"), reasons (sentences), gates (name -> value, limit, passed),
+        status ("champion" or "candidate"), reasons (sentences), gates (metric -> value, min or max, passed),
         compared_with (content_hash and identity, or None) and content_hash. Nothing in it depends on
         the time or on a run id.
+
+    Raises:
+        UnknownMetricError: a gate names a metric that the evaluation does not have.
     """
-    results = gates(candidate.metrics, cfg)
-    verdicts = {n: {"value": g.value, "limit": g.limit, "passed": g.passed} for n, g in results.items()}
+    gates = measure_gates(candidate.metrics, cfg)
+    verdicts = {gate.metric: gate.verdict() for gate in gates}
     if recorded and recorded["content_hash"] == candidate.content_hash and recorded["gates"] == verdicts:
         return dict(recorded)
-    held = all(gate.passed for gate in results.values())
+    held = all(gate.passed for gate in gates)
     wins, why, compared = _compare_with_champion(candidate, champion) if held else (False, [], None)
     return {
         "status": CHAMPION if held and wins else CANDIDATE,
-        "reasons": [*(gate.sentence() for gate in results.values()), *why],
+        "reasons": [*(gate.sentence() for gate in gates), *why],
         "gates": verdicts,
         "compared_with": compared,
         "content_hash": candidate.content_hash,

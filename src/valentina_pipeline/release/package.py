@@ -117,8 +117,8 @@ def identity(
         "mean": [round(sum(column) / len(vectors), 6) for column in zip(*vectors, strict=True)],
         "portraits": len(vectors),
         "ceiling": ceiling,
-        "gate": round(gates["identity_ratio"]["limit"] * ceiling, 6),
-        "face_detection_rate": gates["face_detection_rate"]["limit"],
+        "gate": round(gates.get("identity.ratio_to_ceiling", {}).get("min", 0.0) * ceiling, 6),
+        "face_detection_rate": gates.get("face_detection_rate.lora.mean", {}).get("min", 0.0),
     }
 
 
