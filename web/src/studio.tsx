@@ -41,7 +41,8 @@ export function Studio({ what, complain, tell }: StudioProps) {
   const [chosen, setChosen] = useState<Image[]>([]);
   const posted = useRef(new Map<string, Partial<Wanted>>()); // input images of jobs, which the server does not return
   const bares = useRef(new Map<string, string>()); // jobs of the base model, by the image that they are compared with
-  const busy = useRef(false);
+  const sending = useRef(Promise.resolve()); // requests go out one after the other
+  const unanswered = useRef<Wanted | null>(null);
   const stage = useRef<HTMLElement>(null);
   useEnds(jobs, tell);
 
@@ -52,18 +53,22 @@ export function Studio({ what, complain, tell }: StudioProps) {
     return job;
   }
 
-  async function submit() {
-    if (busy.current) return; // Enter can fire twice
-    busy.current = true;
+  function submit() {
+    if (unanswered.current === wanted) return; // Enter can fire twice
+    unanswered.current = wanted;
+    sending.current = sending.current.then(() => send(wanted));
+  }
+
+  async function send(request: Wanted) {
     setRefused(null);
     try {
-      await post(wanted);
+      await post(request);
       if (stage.current!.getBoundingClientRect().top > innerHeight / 2) stage.current!.scrollIntoView();
     } catch (err) {
       if (err instanceof Refused && err.status !== 401) setRefused(err);
       else complain(err);
     } finally {
-      busy.current = false;
+      if (unanswered.current === request) unanswered.current = null;
     }
   }
 
