@@ -1,16 +1,20 @@
 """Kedro's configuration loader: the catalog as usual, the parameters resolved from params.yaml."""
 
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from click import ClickException
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from valentina_pipeline.config.effective import resolve_params
 from valentina_pipeline.config.validation import InvalidParameterError
+
+PARAMS = "params.yaml"
 
 
 class ParameterUsageError(ClickException, InvalidParameterError):
@@ -69,13 +73,13 @@ def load_layers(root: Path, name: str | None = None) -> tuple[dict[str, Any], di
         ParameterUsageError: a file cannot be read, or the concept's file is not named after its trigger.
     """
     file = _concept_file(root / "conf/base/concepts", name or read_concepts(root)[0])
-    concept = _read(file)
+    concept = read_mapping(file)
     if concept.get("trigger") != file.stem:
         raise ParameterUsageError(
             f"concept.trigger: {concept.get('trigger')!r} must be the file's name, {file.stem!r}: all "
             "outputs of a concept are stored under it"
         )
-    return _read(root / "params.yaml"), _read(root / "conf/base/bases.yml"), concept
+    return read_mapping(root / PARAMS), read_mapping(root / "conf/base/bases.yml"), concept
 
 
 def read_concepts(root: Path) -> list[str]:
@@ -84,7 +88,7 @@ def read_concepts(root: Path) -> list[str]:
     Raises:
         ParameterUsageError: params.yaml lists no concept.
     """
-    match _read(root / "params.yaml").get("concepts"):
+    match read_mapping(root / PARAMS).get("concepts"):
         case [str(), *_] as concepts:
             return [str(concept) for concept in concepts]
     raise ParameterUsageError(
@@ -96,7 +100,8 @@ def _concept_file(folder: Path, name: object) -> Path:
     names = sorted(path.stem for path in folder.glob("*.yml"))
     if name not in names:
         raise ParameterUsageError(
-            f"concept: {name!r} has no file in {folder}; choose one of {', '.join(names)}"
+            f"concept: {name!r} has no file in {folder}; choose one of {', '.join(names)}, or create it with "
+            "`kedro new-concept`"
         )
     return folder / f"{name}.yml"
 
@@ -112,14 +117,22 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
     """Return a YAML file's mapping without interpretation: `${...}` and dates stay text."""
     try:
-        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        return parse_mapping(path.read_text("utf-8"), path)
     except FileNotFoundError as err:
         raise ParameterUsageError(f"{path} is missing: `git checkout -- {path.name}` restores it") from err
-    except (YAMLError, UnicodeDecodeError) as err:
+    except UnicodeDecodeError as err:
         raise ParameterUsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
+
+
+def parse_mapping(text: str, where: object) -> dict[str, Any]:
+    """Return the mapping of a YAML text, read as `read_mapping` does; `where` names it in messages."""
+    try:
+        loaded = OmegaConf.to_container(OmegaConf.load(StringIO(text)), resolve=False)
+    except (YAMLError, OmegaConfBaseException) as err:
+        raise ParameterUsageError(f"{where} is not YAML: {' '.join(str(err).split())}") from err
     if not isinstance(loaded, dict):
-        raise ParameterUsageError(f"{path} must be a mapping of names to values")
+        raise ParameterUsageError(f"{where} must be a mapping of names to values")
     return {str(key): value for key, value in loaded.items()}

@@ -48,7 +48,7 @@ def test_without_a_lock_there_is_nothing_to_reproduce(tmp_path: Path) -> None:
     assert "HEAD has no dvc.lock" in done.output
 
 
-@pytest.mark.parametrize("command", ["check", "dvc", "reproduce", "generate"])
+@pytest.mark.parametrize("command", ["check", "dvc", "new-concept", "reproduce", "generate"])
 def test_help_teaches(command: str, tmp_path: Path) -> None:
     assert len(kedro(tmp_path, command, "--help").output.splitlines()) > 8
 
@@ -101,7 +101,15 @@ def test_check_reports_a_concept_without_a_file(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("lora", "merge"), ("lora", "resize"), ("base", "single-file"), ("package",), ("dvc",)]
+    "command",
+    [
+        ("lora", "merge"),
+        ("lora", "resize"),
+        ("base", "single-file"),
+        ("new-concept",),
+        ("package",),
+        ("dvc",),
+    ],
 )
 def test_examples_in_helps_keep_their_lines(command: tuple[str, ...], tmp_path: Path) -> None:
     shown = kedro(tmp_path, *command, "--help").output

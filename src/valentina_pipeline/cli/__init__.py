@@ -18,6 +18,7 @@ LAZY = {
     "generate": "valentina_pipeline.serving.cli.generate.generate",
     "lineage": "valentina_pipeline.cli.rights.lineage",
     "lora": "valentina_pipeline.cli.lora.lora",
+    "new-concept": "valentina_pipeline.cli.new_concept.new_concept",
     "package": "valentina_pipeline.cli.package.package",
     "params": "valentina_pipeline.cli.params.params",
     "reproduce": "valentina_pipeline.cli.reproduce.reproduce",

@@ -93,16 +93,23 @@ def check_concept(params: Mapping[str, Any], root: Path) -> Iterator[Finding]:
     yield Finding("concept", f"{concept.name}, trigger {concept.trigger!r}, class {concept.class_word!r}")
     if warning := warn_of_word(concept.trigger):
         yield Finding("trigger", warning)
-    for folder in (root / parent / concept.trigger for parent in FOLDERS):
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            yield Finding("folder", f"{folder.relative_to(root)} created")
+    for folder in create_folders(root, concept.trigger):
+        yield Finding("folder", f"{folder} created")
     yield _check_rights(root / ledgers.PLACE / concept.trigger, root)
     yield from _check_sources(concept, parse_config(IngestConfig, params["ingest"], "ingest"), root)
     missing = find_missing_models(params, root)
     yield from (Finding("models", str(err), problem=True) for err in missing)
     if not missing:
         yield Finding("models", f"{params['base']['path']} and its scoring networks are on this machine")
+
+
+def create_folders(root: Path, trigger: str) -> list[Path]:
+    """Create a concept's missing folders below data/; return them relative to the project."""
+    folders = [Path(parent, trigger) for parent in FOLDERS]
+    missing = [folder for folder in folders if not (root / folder).is_dir()]
+    for folder in missing:
+        (root / folder).mkdir(parents=True)
+    return missing
 
 
 def _check_rights(folder: Path, root: Path) -> Finding:
