@@ -41,6 +41,7 @@ SAVED: dict[str, object] = {
     "json_file.JsonFile": {"a": 1},
     "tables.Csv": TABLE,
     "tables.ParquetFile": TABLE,
+    "tables.PlotCsv": TABLE,
     "text_file.TextFile": "new",
 }
 READ_ONLY = {"yaml.YAMLDataset", "folders.Folder", "rights.RightsLedgers"}

@@ -4,6 +4,7 @@ import pandas as pd
 from kedro.io import DatasetError
 
 from valentina_pipeline.datasets._base import _PathDataset, logger
+from valentina_pipeline.datasets.previews import TablePreview, preview_table
 from valentina_pipeline.integrations import captions
 
 
@@ -39,3 +40,7 @@ class ReviewedCsv(_PathDataset[pd.DataFrame, pd.DataFrame]):
                 new,
                 former,
             )
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """Return the first captions for `kedro viz`."""
+        return preview_table(self.load(), nrows)

@@ -9,11 +9,16 @@ from PIL import Image
 
 from valentina_pipeline.common import atomic_files
 from valentina_pipeline.datasets._base import NAME, _atomic_folder, _link_or_copy, _PathDataset
+from valentina_pipeline.datasets.previews import ImagePreview, preview_png
 from valentina_pipeline.image.io import png
+from valentina_pipeline.image.io.contact_sheet import contact_sheet
 
 Picture: TypeAlias = Image.Image | bytes | Path
 
 Pictures: TypeAlias = Mapping[str, Picture] | Iterable[tuple[str, Picture]]
+
+PREVIEW_COLUMNS, PREVIEW_CELL = 4, 160
+"""Images per row of a preview, and the side of each in pixels."""
 
 
 class Images(Mapping[str, Image.Image]):
@@ -74,6 +79,15 @@ class ImageFolder(_PathDataset[Pictures, Images]):
                 else:
                     file.write_bytes(picture if isinstance(picture, bytes) else png.encode(picture))
 
+    def preview(self, num_images: int = 12) -> ImagePreview:
+        """Return a contact sheet of the first images for `kedro viz`."""
+        images = self.load()
+        names = list(images)[:num_images]
+        if not names:
+            raise DatasetError(f"{self._path} is empty: there is nothing to show")
+        shown = contact_sheet((images[name] for name in names), names, PREVIEW_COLUMNS, PREVIEW_CELL)
+        return preview_png(png.encode(shown))
+
 
 class ImageFile(_PathDataset[Image.Image, Image.Image]):
     """One PNG file."""
@@ -85,3 +99,7 @@ class ImageFile(_PathDataset[Image.Image, Image.Image]):
     def save(self, data: Image.Image) -> None:
         """Write the image with the PNG texts in its `info["text"]`."""
         atomic_files.replace(self._path, png.encode(data))
+
+    def preview(self) -> ImagePreview:
+        """Return the image for `kedro viz`."""
+        return preview_png(self._require_path().read_bytes())

@@ -6,6 +6,7 @@ from typing import Any
 
 from valentina_pipeline.common import atomic_files
 from valentina_pipeline.datasets._base import _PathDataset, _round_floats
+from valentina_pipeline.datasets.previews import JSONPreview
 
 
 class JsonFile(_PathDataset[Mapping[str, Any], dict[str, Any]]):
@@ -20,3 +21,7 @@ class JsonFile(_PathDataset[Mapping[str, Any], dict[str, Any]]):
         """Write the object; a number that is not finite raises DatasetError with its key."""
         text = json.dumps(_round_floats(data, self._path.name), indent=2, sort_keys=True, ensure_ascii=False)
         atomic_files.replace(self._path, f"{text}\n".encode())
+
+    def preview(self) -> JSONPreview:
+        """Return the object for `kedro viz`."""
+        return JSONPreview(json.dumps(self.load()))

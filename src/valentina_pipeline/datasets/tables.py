@@ -9,11 +9,12 @@ from kedro_datasets.pandas import ParquetDataset
 
 from valentina_pipeline.common import atomic_files
 from valentina_pipeline.datasets._base import _PathDataset
+from valentina_pipeline.datasets.previews import PlotlyPreview, TablePreview, preview_plot, preview_table
 from valentina_pipeline.integrations import tables
 
 
-class Csv(_PathDataset[pd.DataFrame, pd.DataFrame]):
-    """A table as CSV without an index; texts cannot act as spreadsheet formulas: integrations/tables.py.
+class _CsvFile(_PathDataset[pd.DataFrame, pd.DataFrame]):
+    """Base of CSV tables without an index; texts cannot act as formulas: integrations/tables.py.
 
     Args:
         filepath: see `_PathDataset`.
@@ -34,6 +35,22 @@ class Csv(_PathDataset[pd.DataFrame, pd.DataFrame]):
         atomic_files.replace(self._path, tables.to_csv(data))
 
 
+class Csv(_CsvFile):
+    """A table as CSV."""
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """Return the first rows for `kedro viz`."""
+        return preview_table(self.load(), nrows)
+
+
+class PlotCsv(_CsvFile):
+    """A table as CSV that DVC and `kedro viz` plot by the axes in its `metadata.dvc`."""
+
+    def preview(self) -> PlotlyPreview:
+        """Return the plot for `kedro viz`."""
+        return preview_plot(self.load(), (self.metadata or {})["dvc"])
+
+
 class ParquetFile(ParquetDataset):
     """Kedro's Parquet table, replaced atomically: writing in place could change DVC's cache through links."""
 
@@ -42,3 +59,7 @@ class ParquetFile(ParquetDataset):
         content = io.BytesIO()
         data.to_parquet(content, **self._save_args)
         atomic_files.replace(Path(self._filepath), content.getvalue())
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """Return the first rows for `kedro viz`, which cannot show the arrays of Kedro's own preview."""
+        return preview_table(self.load(), nrows)
