@@ -14,12 +14,19 @@ from kedro.runner import SequentialRunner
 from stores import empty_store
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.datasets.json_file import JsonFile
+from valentina_pipeline.datasets.tables import ParquetFile
 from valentina_pipeline.hooks import InputHooks, TrackingHooks
 from valentina_pipeline.image.models.requirements import find_missing_models
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.tracking import NullTracker, current_tracker
 
-PARAMS = {"concept": {"trigger": "anna", "source": "renderer"}, "seed": 1, "evaluate": {"steps": 9}}
+PARAMS = {
+    "base_name": "tiny",
+    "concept": {"trigger": "anna", "source": "renderer"},
+    "seed": 1,
+    "train_lora": {"method": "lora", "rank": 8, "max_steps": 500},
+    "evaluate": {"steps": 9},
+}
 
 
 @pytest.fixture
@@ -40,6 +47,7 @@ def run(root: Path, *nodes: Any) -> None:
             "parameters": MemoryDataset(PARAMS),
             "params:evaluate": MemoryDataset(PARAMS["evaluate"]),
             "metrics": report,
+            "training_images": ParquetFile(filepath=str(root / "training_images.parquet")),
         }
     )
     pipeline = Pipeline(list(nodes))
@@ -85,6 +93,15 @@ def test_stages_in_several_processes_share_a_parent(tmp_path: Path, client: Any)
     run(tmp_path, stage(name="align"))
     assert len([each for each in runs(client) if "inputs" in each.data.tags]) == 1
     assert len([each for each in runs(client) if "stage" in each.data.tags]) == 2
+
+
+def test_the_images_of_a_training_are_on_its_page_before_the_next_stage(tmp_path: Path, client: Any) -> None:
+    def train(params: dict[str, Any]) -> pd.DataFrame:
+        return pd.DataFrame({"sha256": ["a"], "split": ["train"]})
+
+    run(tmp_path, node(train, inputs="params:evaluate", outputs="training_images", name="train_lora"))
+    for tracked in runs(client):
+        assert [used.dataset.name for used in tracked.inputs.dataset_inputs] == ["anna training images"]
 
 
 def test_a_stage_that_fails_is_failed_in_both_runs(tmp_path: Path, client: Any) -> None:

@@ -118,6 +118,12 @@ def test_a_sheet_is_shown_whole_and_a_folder_of_images_as_a_sheet(tmp_path: Path
         assert image.getpixel((30, 20)) == (255, 0, 0)
 
 
+def test_an_empty_folder_of_images_shows_nothing(tmp_path: Path) -> None:
+    folder = ImageFolder(filepath=str(tmp_path / "masks"))
+    folder.save({})
+    assert shown(folder) == ("ImagePreview", "")
+
+
 def test_metrics_are_shown_as_json(tmp_path: Path) -> None:
     metrics = JsonFile(filepath=str(tmp_path / "metrics.json"))
     metrics.save({"identity": 0.7})

@@ -111,7 +111,7 @@ class TrackingHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Log metrics files as metrics, and files in ARTIFACT_FOLDER as artifacts."""
+        """Log metrics files as metrics, files in ARTIFACT_FOLDER as artifacts, and the training images."""
         if self._catalog is None:
             return
         dataset = self._catalog.get(dataset_name)
@@ -121,6 +121,9 @@ class TrackingHooks:
         path = Path(str(dataset._describe().get("filepath", "")))
         if path.is_file() and path.is_relative_to(self._root / ARTIFACT_FOLDER):
             current_tracker().file(path)
+        parent = mlflow.parent()
+        if dataset_name == "training_images" and parent is not None:
+            _never_fail(lambda: parent.log_training_images(data))
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -137,7 +140,7 @@ class TrackingHooks:
         params = self._catalog.load("parameters")
         concept, commit = params["concept"]["trigger"], run_inputs.commit(self._root)
         inputs = run_inputs.inputs_hash(self._root, params)
-        mlflow.open_parent(self._root, concept, inputs, params, str(commit or ""))
+        mlflow.open_parent(self._root, concept, inputs, params, commit)
 
 
 def _close(status: str) -> None:

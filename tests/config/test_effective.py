@@ -78,7 +78,8 @@ def test_zero_is_a_choice(params, bases, concept) -> None:
 @pytest.mark.parametrize("base", ["tiny", "sdxl", "sd15"])
 def test_every_base_in_the_file_is_complete(params, bases, concept, base: str) -> None:
     made = resolve_params(params | {"base": base}, bases, concept)
-    assert set(made) == {"concept", "base", "seed", "num_threads", *STAGES}
+    assert set(made) == {"concept", "base_name", "base", "seed", "num_threads", *STAGES}
+    assert made["base_name"] == base
     assert made["base"]["resolution"] == made["align"]["resolution"]
 
 

@@ -6,17 +6,38 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
+from mlflow.data.dataset_source_registry import get_dataset_source_from_json
+from mlflow.types import Schema
+from mlflow.utils import mlflow_tags
 from PIL import Image
 
 from stores import empty_store
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.flavors import model_files
 from valentina_pipeline.integrations.registry import Registry
+from valentina_pipeline.integrations.run_description import name_run, read_commit, training_dataset
+from valentina_pipeline.integrations.run_inputs import Commit
 from valentina_pipeline.integrations.tracking import NullTracker, current_tracker, set_tracker
 
-PARAMS = {"seed": 1, "num_threads": 2, "train_lora": {"rank": 8}, "concept": {"rights": ["a"]}}
+PARAMS = {
+    "base_name": "tiny",
+    "seed": 1,
+    "num_threads": 2,
+    "train_lora": {"method": "lora", "rank": 8, "max_steps": 500},
+    "concept": {"trigger": "anna", "rights": ["a"]},
+}
+COMMIT = Commit("c0ffee", dirty=False)
+IMAGES = pd.DataFrame(
+    {
+        "sha256": ["a" * 64, "b" * 64, "c" * 64],
+        "source_name": ["1.png", "2.png", "3.png"],
+        "rights_id": ["shoot"] * 3,
+        "split": ["train", "held_out", "train"],
+    }
+)
 
 
 @pytest.fixture
@@ -26,7 +47,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def opened(root: Path, inputs: str = "abc") -> mlflow.Parent:
-    return mlflow.open_parent(root, "anna", inputs, PARAMS, "c0ffee")
+    return mlflow.open_parent(root, "anna", inputs, PARAMS, COMMIT)
 
 
 def runs(client: Any, **tags: str) -> list[Any]:
@@ -50,12 +71,80 @@ def test_one_set_of_inputs_has_one_parent_from_whichever_process(tmp_path: Path,
     assert opened(tmp_path, "other inputs").run_id != first
     (run,) = runs(client, inputs="abc")
     assert run.data.params == {
+        "base_name": "tiny",
         "seed": "1",
         "num_threads": "2",
+        "train_lora.method": "lora",
         "train_lora.rank": "8",
+        "train_lora.max_steps": "500",
+        "concept.trigger": "anna",
         "concept.rights": '["a"]',
     }
-    assert run.data.tags["git_commit"] == "c0ffee"
+
+
+def test_the_name_source_and_commit_are_where_mlflow_s_pages_read_them(tmp_path: Path, client: Any) -> None:
+    parent = mlflow.open_parent(tmp_path, "anna", "1f2e3d4c5b", PARAMS, Commit("c0ffee", dirty=True))
+    parent.open_stage("train_lora", "c0de")
+    parent.add_cached("evaluate")
+    mlflow.close_stage(mlflow.FINISHED)
+    found = {run.info.run_name: run.data.tags for run in runs(client)}
+    assert {name: tags[mlflow_tags.MLFLOW_SOURCE_NAME] for name, tags in found.items()} == {
+        "lora r8 500 steps tiny · 1f2e3d4c": "dvc.yaml",
+        "train_lora · 1f2e3d4c": "kedro run --pipelines train_lora",
+        "evaluate · 1f2e3d4c": "DVC cache",
+    }
+    for tags in found.values():
+        assert tags[mlflow_tags.MLFLOW_SOURCE_TYPE] == "LOCAL"
+        assert tags[mlflow_tags.MLFLOW_GIT_COMMIT] == "c0ffee"
+        assert tags[mlflow_tags.MLFLOW_GIT_DIRTY] == "true"
+        assert str(read_commit(tags)) == "c0ffee-dirty"
+
+
+def test_without_git_a_run_has_a_source_and_no_commit(tmp_path: Path, client: Any) -> None:
+    mlflow.open_parent(tmp_path, "anna", "abc", PARAMS)
+    (run,) = runs(client)
+    assert run.data.tags[mlflow_tags.MLFLOW_SOURCE_NAME] == "dvc.yaml"
+    assert read_commit(run.data.tags) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("lokr", "lokr r8 500 steps tiny"), ("full", "full 500 steps tiny"),
+     ("textual_inversion", "textual_inversion 500 steps tiny")],
+)  # fmt: skip
+def test_a_run_is_named_after_its_settings(method: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = PARAMS | {"train_lora": {"method": method, "rank": 8, "max_steps": 500}}
+    assert name_run(params, "1f2e3d4c5b") == f"{name} · 1f2e3d4c"
+    monkeypatch.setenv("DVC_EXP_NAME", "lokr-1")
+    assert name_run(params, "1f2e3d4c5b") == f"{name} · 1f2e3d4c · lokr-1"
+
+
+def test_the_training_images_are_a_dataset_of_the_run_and_its_training(tmp_path: Path, client: Any) -> None:
+    parent = opened(tmp_path)
+    parent.add_cached("evaluate")
+    parent.add_cached("train_lora")
+    for _ in range(2):
+        parent.log_training_images(IMAGES)
+    logged = {run.data.tags.get("stage", "parent"): run.inputs.dataset_inputs for run in runs(client)}
+    assert logged["evaluate"] == []
+    (ours,), (training,) = logged["parent"], logged["train_lora"]
+    assert ours.dataset == training.dataset
+    assert ours.dataset.name == "anna training images"
+    assert json.loads(ours.dataset.profile) == {"num_rows": 3, "train": 2, "held_out": 1}
+    assert [(tag.key, tag.value) for tag in ours.tags] == [(mlflow_tags.MLFLOW_DATASET_CONTEXT, "training")]
+    schema = json.dumps(json.loads(ours.dataset.schema)["mlflow_colspec"])
+    assert Schema.from_json(schema).input_names() == list(IMAGES)
+    source = get_dataset_source_from_json(ours.dataset.source, ours.dataset.source_type)
+    assert source.uri == "data/06_models/anna/training_images.parquet"
+
+
+def test_a_dataset_is_the_same_for_the_same_images_in_the_same_splits() -> None:
+    def digest(table: pd.DataFrame) -> str:
+        return str(training_dataset("anna", table).dataset.digest)
+
+    assert digest(IMAGES[::-1].assign(source_name="renamed.png")) == digest(IMAGES)
+    assert digest(IMAGES.assign(split="train")) != digest(IMAGES)
+    assert digest(IMAGES[:2]) != digest(IMAGES)
 
 
 def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path, client: Any) -> None:
@@ -72,7 +161,13 @@ def test_a_stage_is_a_child_with_its_params_metrics_and_artifacts(tmp_path: Path
     assert isinstance(current_tracker(), NullTracker)
     (run,) = runs(client, stage="train_lora")
     assert run.data.tags["mlflow.parentRunId"] == parent.run_id
-    assert run.data.params == {"train_lora.rank": "8", "seed": "1", "num_threads": "2"}
+    assert run.data.params == {
+        "train_lora.method": "lora",
+        "train_lora.rank": "8",
+        "train_lora.max_steps": "500",
+        "seed": "1",
+        "num_threads": "2",
+    }
     assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [1.0, 0.5]
     assert {a.path for a in client.list_artifacts(run.info.run_id)} == {"images", "report.html"}
     assert {a.path[:21] for a in client.list_artifacts(run.info.run_id, "images")} == {
@@ -130,7 +225,7 @@ def test_a_cached_stage_gets_a_child_and_logging_again_changes_nothing(tmp_path:
         parent.log("evaluate", {"identity": 0.7}, {"outs": "{}"})
         parent.log(None, {"identity": 0.7}, {"decision": "champion"})
     mlflow.close_parent(mlflow.FINISHED)
-    (child,), (run,) = runs(client, source="cache"), runs(client, inputs="abc")
+    (child,), (run,) = runs(client, stage="evaluate"), runs(client, inputs="abc")
     assert child.info.status == run.info.status == "FINISHED"
     assert child.data.tags["outs"] == "{}"
     for each in (child, run):

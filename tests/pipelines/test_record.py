@@ -33,6 +33,7 @@ def recorded(root: Path) -> None:
     record_run(
         metrics=packages.metrics(),
         train_metrics=packages.train_metrics(),
+        training_images=packages.manifest(),
         decision=DECISION,
         package=package,
         concept=packages.concept(),
@@ -41,7 +42,9 @@ def recorded(root: Path) -> None:
 
 
 def parent(root: Path) -> mlflow.Parent:
-    return mlflow.open_parent(root, NAME, "abc", {"seed": 1, "train_lora": {"rank": 8}})
+    train = {"method": "lora", "rank": 8, "max_steps": 500}
+    params = {"base_name": "tiny", "seed": 1, "train_lora": train, "concept": packages.concept()}
+    return mlflow.open_parent(root, NAME, "abc", params)
 
 
 def test_stages_from_the_cache_get_a_child_and_the_parent_the_figures(tmp_path: Path, client: Any) -> None:
@@ -57,15 +60,17 @@ def test_stages_from_the_cache_get_a_child_and_the_parent_the_figures(tmp_path: 
     recorded(tmp_path)  # without a parent: prints only
     children = parent(tmp_path).children()
     assert set(children) == set(STAGE_NAMES)
-    assert children["evaluate"].data.tags["source"] == "run"
+    assert children["evaluate"].data.tags["mlflow.source.name"] == "kedro run --pipelines evaluate"
     train = children["train_lora"]
-    assert train.data.tags["source"] == "cache"
+    assert train.data.tags["mlflow.source.name"] == "DVC cache"
     assert json.loads(train.data.tags["outs"]) == {"data/06_models/valentina_moreau/lora": "abc.dir"}
     assert train.data.metrics["train_loss_mean_last_50"] == 0.12
     assert train.data.params["train_lora.rank"] == "8"
     whole = client.get_run(run.run_id)
     assert whole.data.metrics["identity.lora.mean"] == 0.7
     assert whole.data.tags["decision"] == "candidate"
+    for tracked in (whole, train):
+        assert [used.dataset.name for used in tracked.inputs.dataset_inputs] == [f"{NAME} training images"]
     assert [each.path for each in client.list_artifacts(run.run_id)] == ["report.html"]
 
 
@@ -78,6 +83,7 @@ def test_recording_again_changes_nothing(tmp_path: Path, client: Any) -> None:
         recorded(tmp_path)
     assert len(client.search_runs([run.experiment_id])) == 1 + len(STAGE_NAMES)
     assert len(client.get_metric_history(run.run_id, "identity.lora.mean")) == 1
+    assert len(client.get_run(run.run_id).inputs.dataset_inputs) == 1
     shown = client.list_artifacts(run.run_id, "images")
     assert sorted((each.path[:29], each.path[-4:]) for each in shown) == [
         ("images/comparison_grid+step+0", ".png"),

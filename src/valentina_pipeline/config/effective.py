@@ -60,7 +60,7 @@ def resolve_params(
     """Overlay base, concept and user choices, validate them, and return plain parameters.
 
     Returns:
-        `concept`, `base`, `seed`, `num_threads` and a dict for each stage of `STAGES`.
+        `concept`, `base_name`, `base`, `seed`, `num_threads` and a dict for each stage of `STAGES`.
 
     Raises:
         InvalidParameterError: a key is unknown, missing or out of range.
@@ -90,6 +90,7 @@ def resolve_params(
         )
     return {
         "concept": character.model_dump(mode="json"),
+        "base_name": choice.base,
         "base": base.model_dump(),
         "seed": choice.seed,
         "num_threads": choice.num_threads,

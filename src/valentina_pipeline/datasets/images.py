@@ -80,11 +80,11 @@ class ImageFolder(_PathDataset[Pictures, Images]):
                     file.write_bytes(picture if isinstance(picture, bytes) else png.encode(picture))
 
     def preview(self, num_images: int = 12) -> ImagePreview:
-        """Return a contact sheet of the first images for `kedro viz`."""
+        """Return a contact sheet of the first images for `kedro viz`; "" without images."""
         images = self.load()
         names = list(images)[:num_images]
-        if not names:
-            raise DatasetError(f"{self._path} is empty: there is nothing to show")
+        if not names:  # optional images, such as masks
+            return ImagePreview("")
         shown = contact_sheet((images[name] for name in names), names, PREVIEW_COLUMNS, PREVIEW_CELL)
         return preview_png(png.encode(shown))
 

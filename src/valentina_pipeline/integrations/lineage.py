@@ -20,6 +20,7 @@ import yaml
 from valentina_pipeline.domain import naming
 from valentina_pipeline.integrations import mlflow, registry
 from valentina_pipeline.integrations.registry import Version
+from valentina_pipeline.integrations.run_description import TRAINING_IMAGES, read_commit
 from valentina_pipeline.integrations.run_inputs import run_command
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 TABLES = {
     "ingest": "data/02_intermediate/{concept}/manifest.parquet",
-    "train_lora": "data/06_models/{concept}/training_images.parquet",
+    "train_lora": TRAINING_IMAGES,
 }
 """Stage -> its table of images and their rights records: ingested images, and training images of a LoRA."""
 
@@ -262,6 +263,5 @@ def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:
 
 def _trained(run: Any) -> Trained:
     tags = run.data.tags
-    return Trained(
-        tags.get("concept", ""), run.info.run_id, run.info.run_name or "", tags.get("git_commit", "")
-    )
+    commit = str(read_commit(tags) or "")
+    return Trained(tags.get("concept", ""), run.info.run_id, run.info.run_name or "", commit)

@@ -14,12 +14,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.integrations.run_description import (
+    CACHE_SOURCE,
+    PARENT_SOURCE,
+    name_run,
+    name_stage,
+    source_tags,
+    stage_source,
+    training_dataset,
+)
 from valentina_pipeline.integrations.tracking import set_tracker
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from PIL import Image
+
+    from valentina_pipeline.integrations.run_inputs import Commit
 
 logger = logging.getLogger(__name__)
 
@@ -96,15 +108,17 @@ class Parent:
     Attributes:
         client: of MLflow.
         run_id: of the parent.
+        inputs: hash of everything that the result depends on.
         params: the effective parameters.
-        commit: of git, "" if unknown.
+        commit: of git, None if unknown.
     """
 
     client: "MlflowClient"
     run_id: str
     experiment_id: str
+    inputs: str
     params: Mapping[str, Any]
-    commit: str = ""
+    commit: "Commit | None" = None
 
     def open_stage(self, stage: str, code: str) -> None:
         """Open the child run of a stage. An unfinished one is resumed, a finished one is superseded.
@@ -120,7 +134,7 @@ class Parent:
         else:
             if former is not None:
                 self.client.set_tag(former.info.run_id, "superseded", "true")
-            run_id = self._create(stage, "run")
+            run_id = self._create(stage, stage_source(stage))
         self.client.set_tag(run_id, "code_sha256", code)
         _stage = _LiveRun(self.client, run_id)
         set_tracker(_stage)
@@ -134,7 +148,7 @@ class Parent:
 
     def add_cached(self, stage: str) -> None:
         """Add the child run of a stage that did not run because DVC's cache had its outputs."""
-        run_id = self._create(stage, "cache")
+        run_id = self._create(stage, CACHE_SOURCE)
         self.client.set_terminated(run_id, FINISHED)
 
     def log(self, stage: str | None, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
@@ -146,6 +160,17 @@ class Parent:
             {name: value for name, value in metrics.items() if known.get(name) != value}, tags, now
         )
         self.client.log_batch(run.info.run_id, metrics=entities[0], tags=entities[1])
+
+    def log_training_images(self, table: "pd.DataFrame") -> None:
+        """Log the training images as the dataset of this run and of its training. It is idempotent.
+
+        Args:
+            table: see `training_dataset`.
+        """
+        dataset = training_dataset(self.params["concept"]["trigger"], table)
+        training = self.children().get("train_lora")
+        for run_id in [self.run_id, *([training.info.run_id] if training else [])]:
+            self.client.log_inputs(run_id, [dataset])
 
     def files(self, paths: Sequence[Path]) -> None:
         """Log files to the parent; PNGs as images, once each, so that MLflow's charts compare them."""
@@ -167,8 +192,9 @@ class Parent:
         self.client.set_terminated(self.run_id, status)
 
     def _create(self, stage: str, source: str) -> str:
-        tags = {PARENT: self.run_id, "stage": stage, "source": source, "git_commit": self.commit}
-        run = self.client.create_run(self.experiment_id, tags=tags, run_name=stage)
+        tags = {PARENT: self.run_id, "stage": stage, **source_tags(source, self.commit)}
+        name = name_stage(stage, self.inputs)
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
         stage_params = {
             name: self.params[name] for name in (stage, "seed", "num_threads") if name in self.params
         }
@@ -190,7 +216,9 @@ def parent() -> Parent | None:
     return _parent
 
 
-def open_parent(root: Path, concept: str, inputs: str, params: Mapping[str, Any], commit: str = "") -> Parent:
+def open_parent(
+    root: Path, concept: str, inputs: str, params: Mapping[str, Any], commit: "Commit | None" = None
+) -> Parent:
     """Open the run of these inputs: the existing one, else a new one.
 
     Args:
@@ -198,7 +226,7 @@ def open_parent(root: Path, concept: str, inputs: str, params: Mapping[str, Any]
         concept: the experiment's name.
         inputs: hash of everything that the result depends on.
         params: the effective parameters; logged to a new run.
-        commit: of git; stored as a tag.
+        commit: of git; stored in MLflow's tags.
 
     Raises:
         mlflow.exceptions.MlflowException: the store does not respond.
@@ -212,12 +240,13 @@ def open_parent(root: Path, concept: str, inputs: str, params: Mapping[str, Any]
         store.update_run(run.info.run_id, status=RUNNING)
     else:
         tags = {"inputs": inputs, "concept": concept}
-        run = store.create_run(experiment_id, tags=tags, run_name=_name(inputs))
+        run = store.create_run(experiment_id, tags=tags, run_name=name_run(params, inputs))
         _log_params(store, run.info.run_id, flatten(params))
-    for name, value in {"git_commit": commit, "dvc_experiment": os.environ.get("DVC_EXP_NAME", "")}.items():
-        if value:
-            store.set_tag(run.info.run_id, name, value)
-    _parent = Parent(store, run.info.run_id, experiment_id, params, commit)
+    tags = source_tags(PARENT_SOURCE, commit)
+    if dvc_experiment := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc_experiment"] = dvc_experiment
+    store.log_batch(run.info.run_id, tags=_entities({}, tags, 0)[1])
+    _parent = Parent(store, run.info.run_id, experiment_id, inputs, params, commit)
     return _parent
 
 
@@ -306,10 +335,6 @@ def experiment(store: "MlflowClient", root: Path, name: str) -> str:
     local = not os.environ.get("MLFLOW_TRACKING_URI")
     location = (_home(root) / "mlruns" / name).as_uri() if local else None  # else the server decides
     return store.create_experiment(name, artifact_location=location)
-
-
-def _name(inputs: str) -> str:
-    return os.environ.get("DVC_EXP_NAME") or inputs[:8]
 
 
 def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, Any]) -> None:

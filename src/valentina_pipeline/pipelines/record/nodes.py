@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from valentina_pipeline.domain.concept import STAGE_NAMES
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ SHEETS = ("alignment_overview.png", "comparison_grid.png")
 def record_run(
     metrics: dict[str, Any],
     train_metrics: dict[str, Any],
+    training_images: "pd.DataFrame",
     decision: dict[str, Any],
     package: Path,
     concept: dict[str, Any],
@@ -31,6 +33,7 @@ def record_run(
     Args:
         metrics: evaluate's metrics.
         train_metrics: train_lora's metrics.
+        training_images: train_lora's table of images.
         decision: register's decision.
         package: publish's folder: data/06_models/<concept>/package of the project.
         concept: see Concept.
@@ -41,7 +44,7 @@ def record_run(
     root, trigger = package.parents[3], concept["trigger"]
     figures = {"train_lora": train_metrics, "evaluate": metrics}
     try:
-        complete(root, trigger, figures, decision)
+        complete(root, trigger, figures, training_images, decision)
     except (
         Exception
     ) as err:  # the outputs are on disk already: a store that is unreachable must not fail the run
@@ -52,9 +55,13 @@ def record_run(
 
 
 def complete(
-    root: Path, trigger: str, figures: Mapping[str, Mapping[str, Any]], decision: Mapping[str, Any]
+    root: Path,
+    trigger: str,
+    figures: Mapping[str, Mapping[str, Any]],
+    training_images: "pd.DataFrame",
+    decision: Mapping[str, Any],
 ) -> None:
-    """Give each stage a child run with its outputs, and the parent run the metrics to compare runs by."""
+    """Give each stage a child run with its outputs, and the parent run all that runs are compared by."""
     from valentina_pipeline.integrations.mlflow import FINISHED, close_parent, flatten_metrics, parent
     from valentina_pipeline.integrations.run_inputs import locked_outputs
 
@@ -67,6 +74,7 @@ def complete(
             run.add_cached(stage)
         outs = {"outs": json.dumps(outputs[stage])} if stage in outputs else {}
         run.log(stage, flatten_metrics(figures.get(stage, {})), outs)
+    run.log_training_images(training_images)
     together = {**flatten_metrics(figures["evaluate"]), **flatten_metrics({"train": figures["train_lora"]})}
     tags = {
         "decision": decision["status"],

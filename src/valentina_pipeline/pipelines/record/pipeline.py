@@ -11,7 +11,15 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.record_run,
-                inputs=["metrics", "train_metrics", "decision", "package", "params:concept", "params:base"],
+                inputs=[
+                    "metrics",
+                    "train_metrics",
+                    "training_images",
+                    "decision",
+                    "package",
+                    "params:concept",
+                    "params:base",
+                ],
                 outputs=None,
                 name="record",
             )
