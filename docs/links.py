@@ -1,4 +1,4 @@
-"""Hook of mkdocs: a link to a file outside docs/ becomes the file's path, since the site does not contain it."""
+"""Hook of mkdocs: links to files outside docs/ become paths, since the site does not contain the files."""
 
 import re
 from typing import Any
