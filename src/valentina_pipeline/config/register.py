@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_serializer, model_validator
 
 from valentina_pipeline.config.validation import StrictConfig
 
@@ -27,6 +27,11 @@ class GateConfig(StrictConfig):
         if self.min is not None and self.max is not None:
             raise ValueError("needs min or max, not both")
         return self
+
+    @model_serializer
+    def _given(self) -> dict[str, float]:
+        sides = {"min": self.min, "max": self.max}
+        return {side: value for side, value in sides.items() if value is not None}
 
 
 class RegisterConfig(StrictConfig):

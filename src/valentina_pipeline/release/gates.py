@@ -78,7 +78,7 @@ class Gate:
 
     def verdict(self) -> dict[str, float | bool]:
         """Return the value, the threshold and the result as JSON values."""
-        return {"value": self.value, **self.threshold.model_dump(exclude_none=True), "passed": self.passed}
+        return {"value": self.value, **self.threshold.model_dump(), "passed": self.passed}
 
     def sentence(self) -> str:
         """Return the verdict as a sentence with value and threshold."""
