@@ -159,7 +159,7 @@ def test_killed_at_a_dozen_moments_it_completes_with_the_same_hashes(
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=moments.uniform(1, 20))
         process.kill()
-        process.communicate(timeout=60)  # a stage that outlived its `dvc repro` would hold its output open
+        process.communicate(timeout=600)  # a stage that outlived its `dvc repro` would hold its output open
         mend(folder)
     run(folder, "dvc", "repro")
     assert outputs(folder) == outputs(built[0])
