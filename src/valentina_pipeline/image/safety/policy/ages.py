@@ -109,16 +109,26 @@ def is_age_word(word: str) -> bool:
 
 def _digits(tokens: Sequence[Token], words: Words) -> list[str]:
     """Return the words with numbers as digits, and "twenty one" as 99."""
-    said: list[str] = []
+    return [word for _, word in _placed(tokens, words)]
+
+
+def with_digits(tokens: Sequence[Token]) -> list[tuple[int, str]]:
+    """Return the words with numbers as digits, and "twenty one" as 99, each with its token's place."""
+    return _placed(tokens, _words())
+
+
+def _placed(tokens: Sequence[Token], words: Words) -> list[tuple[int, str]]:
+    said: list[tuple[int, str]] = []
     dix = False
-    for token in tokens:
+    for at, token in enumerate(tokens):
         form = next((f for f in _said(token) if f in words.numbers or f in words.tens), _latin(token))
+        last = said[-1][1] if said else ""
         if form in words.tens:
-            said.append(TENS)
+            said.append((at, TENS))
         elif dix and form in FRENCH:
-            said[-1] = FRENCH[form]
-        elif said[-1:] != [TENS] or (form not in words.numbers and form not in AND):
-            said.append(str(words.numbers.get(form, form)))
+            said[-1] = (said[-1][0], FRENCH[form])
+        elif last != TENS or (form not in words.numbers and form not in AND):
+            said.append((at, str(words.numbers.get(form, form))))
         dix = form == "dix"
     return said
 

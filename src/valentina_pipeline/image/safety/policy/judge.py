@@ -9,7 +9,7 @@ picture of one alone), `girl`, `young`, `self` (the character as a child), `adul
 import re
 from collections.abc import Sequence
 
-from valentina_pipeline.image.safety.policy import ages
+from valentina_pipeline.image.safety.policy import ages, classifier
 from valentina_pipeline.image.safety.policy.lexicon import Found, lexicon
 from valentina_pipeline.image.safety.policy.lists import words
 from valentina_pipeline.image.safety.policy.text import PART, Token, fold, read, unreadable
@@ -61,7 +61,7 @@ def refuse_prompt(text: str) -> None:
     """
     for negated in NEGATED.findall(text):
         refuse_negative(negated)
-    tokens = _read(NEGATED.sub(" ", text))
+    tokens = read_tokens(NEGATED.sub(" ", text))
     found = list(lexicon().find(tokens))
     kinds = {each.kind for each in found}
     age = ages.minor_age(tokens)
@@ -74,6 +74,8 @@ def refuse_prompt(text: str) -> None:
     if "swap" in kinds:
         raise UnsafePromptError(SWAP)
     if kinds & SUGGESTIVE and (minor or ("young" in kinds and kinds & (SUGGESTIVE - {"swim", "touch"}))):
+        raise UnsafePromptError(SUGGESTIVE_MINOR)
+    if kinds & SUGGESTIVE and classifier.minor_phrase(tokens, found):
         raise UnsafePromptError(SUGGESTIVE_MINOR)
     if ("allure" in kinds and kinds & BARE) or {"scant", "bed"} <= kinds:
         raise UnsafePromptError(SEXUAL)
@@ -91,7 +93,7 @@ def refuse_negative(text: str) -> None:
     """
     for wanted in NEGATED.findall(text):
         refuse_prompt(wanted)
-    tokens = _read(NEGATED.sub(" ", text))
+    tokens = read_tokens(NEGATED.sub(" ", text))
     for phrase in _phrases(tokens):
         kinds = {each.kind for each in lexicon().find(phrase)}
         minor = kinds & MINORS or ages.minor_age(phrase)
@@ -106,7 +108,8 @@ def refuse_negative(text: str) -> None:
         raise UnsafePromptError("a negative prompt that takes all clothes away asks for none")
 
 
-def _read(text: str) -> list[Token]:
+def read_tokens(text: str) -> list[Token]:
+    """Return the words of a prompt as the lists read them."""
     lists = lexicon()
     text = re.sub(r"<\s*(?=1?\d\b)", " under ", re.sub(r"18\s*\+", " overeighteen ", fold(text)))
     return read(text, lambda word, met: lists.knows(word, met) or ages.is_age_word(word))

@@ -73,7 +73,7 @@ class Lexicon:
         self._stems: dict[str, list[tuple[str, tuple[_Word, ...]]]] = defaultdict(list)
         inside: dict[str, list[str]] = defaultdict(list)
         for language, text in texts.items():
-            for kind, entry in _entries(text):
+            for kind, entry in entries(text):
                 if kind == SPOKEN:
                     self._spoken[entry].add(language)
                 else:
@@ -210,7 +210,8 @@ def _end(tokens: Sequence[Token], at: int, places: Sequence[_Word]) -> int | Non
     return None
 
 
-def _entries(text: str) -> Iterator[tuple[str, str]]:
+def entries(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the kind and the folded text of each entry of a list."""
     kind = ""
     for line in text.splitlines():
         line = line.partition("#")[0].strip()
