@@ -26,7 +26,7 @@ class ProjectConfigLoader(OmegaConfigLoader):
 
     They come from params.yaml at the project's root, overridden by `--params`; from the base model's entry in
     conf/base/bases.yml; and from one file of conf/base/concepts/. Environments are not used: a parameter file
-    there would silently override `dvc exp run -S`.
+    in an environment's folder would silently override `dvc exp run -S`.
 
     The concept is the runtime parameter `concept`, or the first of params.yaml's `concepts`. The catalog's
     `${runtime_params:concept}` has its value in both cases.

@@ -11,7 +11,7 @@ BASES = "conf/base/bases.yml"
 
 
 def chosen_base(root: Path, name: str) -> dict[str, Any]:
-    """Return an entry of bases.yml; for a folder in diffusers' layout, its family's entry with that path.
+    """Return an entry of bases.yml; for a model's folder, the family's entry with `path` set to the folder.
 
     Raises:
         ClickException: `name` is neither.

@@ -96,7 +96,7 @@ def locate_source(root: Path, trigger: str, place: str) -> Location:
 
 
 def check_answer(key: str, value: Any) -> Any:
-    """Return a value as its field of the concept or of the record has it.
+    """Return the value as validated and converted by the field `key` of Concept or RightsRecord.
 
     Raises:
         NewConceptError: the field does not allow the value.
@@ -125,7 +125,7 @@ def render_identity(trigger: str) -> tuple[dict[str, str | float], str]:
 
 
 def implied_by_renderer(trigger: str) -> dict[str, Any]:
-    """Return the answers that follow from the renderer as the source."""
+    """Return the answers that are not asked for if the renderer is the source."""
     parameters, description = render_identity(trigger)
     return {
         "class_word": "woman",

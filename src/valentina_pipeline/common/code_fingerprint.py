@@ -36,7 +36,8 @@ def import_closure(*modules: str, src: Path = SRC) -> list[Path]:
     """Return the files of this package that the modules can import or read, sorted.
 
     Imports are read from the syntax tree, so that imports inside functions count and nothing runs. Imports
-    for type checkers only do not count. A module named in a string, such as a loader, counts as imported.
+    for type checkers only do not count. A module named in a string, such as MLflow's `loader_module`, counts
+    as imported.
     Text files in the folder `data` next to a module are part of its code.
     """
     todo = [file for module in modules for file in _module_files(module, src)]
@@ -67,7 +68,7 @@ def _file_hash(file: Path) -> str:
 
 
 def _strip_docstrings(tree: ast.Module) -> ast.Module:
-    """Remove docstrings and other string statements from a tree, in place; expressions hold none."""
+    """Remove docstrings and other string statements from a tree, in place; expressions hold no statements."""
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()

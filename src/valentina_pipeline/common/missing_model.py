@@ -1,4 +1,4 @@
-"""Locations of models, and the error for a missing one. Nothing is downloaded implicitly."""
+"""Whether a model is on this machine, and the error if not. Nothing is downloaded implicitly."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ class MissingModelError(RuntimeError):
     """A model's weights are not on this machine; the message gives its license and how to get it."""
 
     def __init__(self, model: str, license: str, download_instructions: str) -> None:
-        super().__init__(model, license, download_instructions)  # worker processes pickle the error with them
+        super().__init__(model, license, download_instructions)  # pickle rebuilds the error from these
         self.model = model
         self.license = license
         self.download_instructions = download_instructions
@@ -32,7 +32,7 @@ def missing_hub_model(kind: str, model: str, license: str, key: str) -> MissingM
     """Return the error for a missing or incomplete hub model or folder.
 
     Args:
-        kind: task of the model, such as "the upscaler".
+        kind: use of the model in messages, such as "the upscaler".
         model: hub id or folder.
         license: license of the model.
         key: parameter that names the model, such as "ingest.upscale_model".

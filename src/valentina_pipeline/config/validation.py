@@ -23,11 +23,12 @@ class StrictConfig(BaseModel):
 def parse_config(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
     """Return `values` as `model`; raise InvalidParameterError, which names each wrong key as `where.key`.
 
-    The message of a former key is its present name.
+    For a former key it says `renamed to` and the present key.
     """
     try:
         return model.model_validate(dict(values))
     except ValidationError as err:
+        # bases.NAME.model: its former keys are listed under "base"
         section = "base" if where.endswith(".model") else where
         problems = "; ".join(
             f"{'.'.join([where, *map(str, error['loc'])]).strip('.')}: {describe_error(section, error)}"

@@ -19,7 +19,7 @@ Saved = TypeVar("Saved")
 Loaded = TypeVar("Loaded")
 
 NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-"""An image's name: no suffix, at most one subfolder."""
+"""Name of an image: letters, digits, `_`, `.` and `-`, with at most one subfolder; files add `.png`."""
 
 
 class _PathDataset(AbstractDataset[Saved, Loaded]):
@@ -27,7 +27,7 @@ class _PathDataset(AbstractDataset[Saved, Loaded]):
 
     Args:
         filepath: the file or folder; Kedro makes it absolute.
-        metadata: unused here; its key `dvc` configures how DVC stores the path.
+        metadata: the catalog entry's `metadata`; its key `dvc` sets DVC's storage and plots' axes.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:

@@ -25,11 +25,11 @@ def preview_table(table: pd.DataFrame, nrows: int) -> TablePreview:
 
 
 def preview_plot(table: pd.DataFrame, axes: Mapping[str, Any]) -> PlotlyPreview:
-    """Return a Plotly figure of one column over another.
+    """Return a Plotly figure of one column against another.
 
     Args:
         table: with the columns of the axes.
-        axes: `metadata.dvc` of a DVC plot: `x`, `y`, and optionally `title` and `template`.
+        axes: the catalog entry's `metadata.dvc`: `x`, `y`, and optionally `title` and `template`.
     """
     x, y = axes["x"], axes["y"]
     points = json.loads(table[[x, y]].to_json(orient="split"))["data"]

@@ -29,14 +29,14 @@ class StaleInputError(ValueError):
 
 
 def check_same_run(inputs: Mapping[str, Any]) -> None:
-    """Check that a stage's inputs contain the same images.
+    """Check that each input holds all images of the inputs that were made from it, see INCLUSIONS.
 
     Args:
         inputs: inputs by their catalog names: `images` and `aligned` by sha256, and the tables `manifest`,
             `faces`, `captions` and `caption_fields` with a column sha256. Others are ignored.
 
     Raises:
-        StaleInputError: an input lacks images of an earlier stage, or has images that this stage lacks.
+        StaleInputError: an input lacks images that another input has.
     """
     names = {table: set(inputs[table]["sha256"]) for table in TABLES if table in inputs}
     names |= {folder: set(inputs[folder]) for folder in ("images", "aligned") if folder in inputs}
@@ -74,7 +74,9 @@ def assign_splits(faces: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def apply_review(faces: "pd.DataFrame", captions: "pd.DataFrame") -> "pd.DataFrame":
-    """Return align's rows without portraits that a person rejected (accepted is False), split again.
+    """Return align's rows, split again, in which portraits that a person rejected are not accepted.
+
+    Without such portraits the rows are unchanged.
 
     Args:
         faces: align's rows.

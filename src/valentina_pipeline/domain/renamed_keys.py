@@ -91,7 +91,7 @@ RENAMED_KEYS: Mapping[str, Mapping[str, str]] = {
 
 
 def describe_error(section: str, error: Mapping[str, Any]) -> str:
-    """Return the message of one pydantic error; for a former key it is the present name.
+    """Return the message of one pydantic error; for a former key it is `renamed to` and the present key.
 
     Args:
         section: a key of RENAMED_KEYS, or any other text.

@@ -1,7 +1,7 @@
 """Decision whether a candidate becomes champion: a pure function of its and the champion's metrics.
 
 Every gate must pass: identity, prompt adherence and memorization together. Identity alone rewards a LoRA
-that copies its training images.
+that copies its training images. The default thresholds are in config/register.py.
 """
 
 from collections.abc import Iterator, Mapping

@@ -9,15 +9,15 @@ CYCLE_START = 1 / 25
 """Share of the peak learning rate at which one_cycle starts (default of fastai and torch)."""
 
 CYCLE_RISE = 0.3
-"""Share of the steps in which the learning rate of one_cycle rises."""
+"""Share of the steps after warm-up in which the learning rate of one_cycle rises."""
 
 
 def lr_multiplier(step: int, cfg: TrainConfig, span: Span = (0.0, 1.0)) -> float:
     """Return the learning rate multiplier at `step`, in [0, 1]; 0 outside the span.
 
     After a linear warm-up over `cfg.lr_warmup_steps`, the schedule is "constant", "cosine" (down to 0) or
-    "one_cycle" (Smith & Topin 2018). The latter rises from 1/25 over the first 30 % and then falls to 0,
-    both along a cosine.
+    "one_cycle" (Smith & Topin 2018). The latter rises from 1/25 over the first 30 % of the steps after
+    warm-up and then falls to 0, both along a cosine.
 
     Args:
         step: from 0.
