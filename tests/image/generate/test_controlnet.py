@@ -120,7 +120,7 @@ def test_the_tiny_world_s_own_network_keeps_to_the_edges_that_it_is_shown() -> N
     bases = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text("utf-8"))
     chosen = BaseConfig.model_validate(bases["tiny"]["model"])
     base = load_base(chosen, ROOT)
-    network = load(ROOT / chosen.controls["canny"], "controlnet", base.unet)
+    network = load(ROOT / chosen.controlnets["canny"], "controlnet", base.unet)
     kept: dict[float, list[float]] = {0.0: [], 1.0: []}
     for number in range(4):
         lines = edges(portraits.picture(number, size=128))
