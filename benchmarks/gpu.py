@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,9 +29,6 @@ import yaml
 from PIL import Image
 from torch import nn
 from train_step import CAPTION, RANK, ours, plain, random_base
-
-SECTIONS = {"train": 300, "generate": 220, "quantized": 120, "tiny": 80}
-"""Sections and their limits in seconds."""
 
 CUDA = torch.cuda.is_available()
 
@@ -43,38 +40,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sections", nargs="*", default=list(SECTIONS), help="default: all")
+    parser.add_argument("sections", nargs="*", help=f"{', '.join(SECTIONS)}; default: all")
     parser.add_argument("--small", action="store_true", help="an eighth of the width, 64 px, few steps")
     parser.add_argument(
         "--peak-tflops", type=float, default=989.0, help="of the GPU: 989 is an H100's or H200's"
     )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if unknown := set(args.sections) - set(SECTIONS):
+        parser.error(f"{', '.join(sorted(unknown))}: must be one of {', '.join(SECTIONS)}")
     if args.inside:
-        {"train": measure_train, "generate": measure_generate, "quantized": measure_quantized,
-         "tiny": measure_tiny}[args.sections[0]](args)  # fmt: skip
+        SECTIONS[args.sections[0]].measure(args)
         sys.exit(1 if FAILED else 0)
     if not CUDA and not args.small:
         parser.error("there is no GPU here: --small runs the same program on a CPU")
     card = torch.cuda.get_device_name() if CUDA else "CPU"
-    print(f"{card}, torch {torch.__version__}, {sum(SECTIONS.values()) // 60} minutes at most", flush=True)
-    sys.exit(1 if [name for name in args.sections if not _run_section(name)] else 0)
+    minutes = sum(section.seconds for section in SECTIONS.values()) // 60
+    print(f"{card}, torch {torch.__version__}, {minutes} minutes at most", flush=True)
+    sys.exit(1 if [name for name in args.sections or SECTIONS if not _run_section(name)] else 0)
 
 
 def _run_section(name: str) -> bool:
     """Run a section in a process of its own; return True if all of it worked."""
-    if name not in SECTIONS:
-        raise SystemExit(f"{name}: must be one of {', '.join(SECTIONS)}")
     print(f"\n{name}", flush=True)
     options = [option for option in sys.argv[1:] if option not in SECTIONS]
     began = time.perf_counter()
-    limit = None if "--small" in options else SECTIONS[name]
+    limit = None if "--small" in options else SECTIONS[name].seconds
     try:
         status = subprocess.run(
             [sys.executable, "-u", __file__, name, *options, "--inside"], timeout=limit
         ).returncode
     except subprocess.TimeoutExpired:
-        print(f"stopped at its limit of {SECTIONS[name]} s")
+        print(f"stopped at its limit of {limit} s")
         status = 1
     print(f"{name} took {time.perf_counter() - began:.0f} s", flush=True)
     return status == 0
@@ -287,6 +284,21 @@ def _generate_ours(pipe: Any, batch: int, steps: int, side: int, seed: int) -> l
 
     specs = [ImageSpec(CAPTION, seed * batch + slot) for slot in range(batch)]
     return generate_images(pipe, specs, steps, 6.0, side, batch)
+
+
+class Section(NamedTuple):
+    """Measurement and its limit in seconds on a GPU."""
+
+    measure: Callable[[argparse.Namespace], None]
+    seconds: int
+
+
+SECTIONS = {
+    "train": Section(measure_train, 300),
+    "generate": Section(measure_generate, 220),
+    "quantized": Section(measure_quantized, 120),
+    "tiny": Section(measure_tiny, 80),
+}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from yaml import YAMLError
 from valentina_pipeline.config.effective import resolve_params
 from valentina_pipeline.config.validation import InvalidParameterError
 
-PARAMS = "params.yaml"
+PARAMS, BASES, CONCEPTS = "params.yaml", "conf/base/bases.yml", "conf/base/concepts"
 
 
 class ParameterUsageError(ClickException, InvalidParameterError):
@@ -72,14 +72,14 @@ def load_layers(root: Path, name: str | None = None) -> tuple[dict[str, Any], di
     Raises:
         ParameterUsageError: a file cannot be read, or the concept's file is not named after its trigger.
     """
-    file = _concept_file(root / "conf/base/concepts", name or read_concepts(root)[0])
+    file = _concept_file(root / CONCEPTS, name or read_concepts(root)[0])
     concept = read_mapping(file)
     if concept.get("trigger") != file.stem:
         raise ParameterUsageError(
             f"concept.trigger: {concept.get('trigger')!r} must be the file's name, {file.stem!r}: all "
             "outputs of a concept are stored under it"
         )
-    return read_mapping(root / PARAMS), read_mapping(root / "conf/base/bases.yml"), concept
+    return read_mapping(root / PARAMS), read_mapping(root / BASES), concept
 
 
 def read_concepts(root: Path) -> list[str]:

@@ -20,15 +20,15 @@ from kedro.pipeline import Pipeline
 
 from valentina_pipeline.common import atomic_files
 from valentina_pipeline.common.code_fingerprint import PACKAGE, fingerprint, pipeline_module
-from valentina_pipeline.config_loader import ProjectConfigLoader
+from valentina_pipeline.config_loader import BASES, CONCEPTS, ProjectConfigLoader
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.pipeline_registry import PIPELINES, register_pipelines
 
 ITEM = "${item.concept}"
 HEADER = "# Written by `kedro dvc` from the pipelines and conf/base/catalog.yml: change those, then run it.\n"
 FINGERPRINTS = "code_fingerprints.json"
-CATALOG, BASES = "conf/base/catalog.yml", "conf/base/bases.yml"
-CONCEPT = f"conf/base/concepts/{ITEM}.yml"
+CATALOG = "conf/base/catalog.yml"
+CONCEPT = f"{CONCEPTS}/{ITEM}.yml"
 
 KINDS = ("outs", "metrics", "plots")
 OUT_KEYS = {"cache", "persist", "push", "remote"}

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from kedro.framework.startup import ProjectMetadata
 
-BASES = "conf/base/bases.yml"
+from valentina_pipeline.config_loader import BASES
 
 
 def chosen_base(root: Path, name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from valentina_pipeline.common import atomic_files
 from valentina_pipeline.config.effective import resolve_params
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.validation import parse_config
-from valentina_pipeline.config_loader import PARAMS, parse_mapping, read_mapping
+from valentina_pipeline.config_loader import BASES, CONCEPTS, PARAMS, parse_mapping, read_mapping
 from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
 from valentina_pipeline.domain.rights import USES, RightsRecord, Use, parse_records
@@ -26,7 +26,7 @@ from valentina_pipeline.integrations import ledgers
 from valentina_pipeline.integrations.sources import VIDEOS, source
 
 RENDERER = "renderer"
-CONCEPTS, BASES, RAW = "conf/base/concepts", "conf/base/bases.yml", "data/01_raw"
+RAW = "data/01_raw"
 
 NEEDED_USES: tuple[Use, ...] = ("training", "generation")
 """Uses without which `dvc repro` fails: train_lora trains, evaluate generates."""

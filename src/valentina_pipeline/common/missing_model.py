@@ -1,4 +1,4 @@
-"""Whether a model is on this machine, and the error if not. Nothing is downloaded implicitly."""
+"""Find models on this machine, and raise an error for a missing one; nothing is downloaded implicitly."""
 
 from pathlib import Path
 
