@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from valentina_pipeline.common.confidence_intervals import format_interval
 from valentina_pipeline.config.register import GateConfig, RegisterConfig
 
 CHAMPION, CANDIDATE = "champion", "candidate"
@@ -184,15 +185,11 @@ def _compare_with_champion(
     )
     wins = own["ci_low"] > other["ci_high"]
     reason = (
-        f"Identity {_interval(own)} {'lies' if wins else 'does not lie'} beyond the present champion's "
-        f"{_interval(other)}."
+        f"Identity {format_interval(own)} {'lies' if wins else 'does not lie'} beyond the present champion's "
+        f"{format_interval(other)}."
     )
     return wins, [reason], {"content_hash": champion.content_hash, "identity": other}
 
 
 def _round_interval(figure: Mapping[str, float]) -> dict[str, float]:
     return {name: round(figure[name], DECIMALS) for name in ("mean", "ci_low", "ci_high")}
-
-
-def _interval(figure: Mapping[str, float]) -> str:
-    return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"

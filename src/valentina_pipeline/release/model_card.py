@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.common.confidence_intervals import format_interval
 from valentina_pipeline.release import external_tools
 
 if TYPE_CHECKING:
@@ -63,18 +64,18 @@ generated images are not compared with anything.
 """
     identity, copied = m["identity"], m["memorization"]
     rows = [
-        ("Identity: the LoRA", interval(identity["lora"])),
-        ("Identity: the base model with the full description", interval(identity["base"])),
-        ("Identity: ceiling, real against real", interval(identity["ceiling"])),
-        ("Identity: floor, somebody else", interval(identity["floor"])),
+        ("Identity: the LoRA", format_interval(identity["lora"])),
+        ("Identity: the base model with the full description", format_interval(identity["base"])),
+        ("Identity: ceiling, real against real", format_interval(identity["ceiling"])),
+        ("Identity: floor, somebody else", format_interval(identity["floor"])),
         ("Identity gained over the base model", f"{identity['gain_over_base']:.3f}"),
         ("Identity as a share of the ceiling", f"{identity['ratio_to_ceiling']:.3f}"),
-        ("Face detected: the LoRA", interval(m["face_detection_rate"]["lora"])),
-        ("Face detected: the base model", interval(m["face_detection_rate"]["base"])),
-        ("Prompt adherence (CLIP-T): the LoRA", interval(m["clip_t"]["lora"])),
-        ("Prompt adherence (CLIP-T): the base model", interval(m["clip_t"]["base"])),
-        ("Similarity to the portraits (CLIP-I): the LoRA", interval(m["clip_i"]["lora"])),
-        ("Diversity: the LoRA", interval(m["diversity"]["lora"])),
+        ("Face detected: the LoRA", format_interval(m["face_detection_rate"]["lora"])),
+        ("Face detected: the base model", format_interval(m["face_detection_rate"]["base"])),
+        ("Prompt adherence (CLIP-T): the LoRA", format_interval(m["clip_t"]["lora"])),
+        ("Prompt adherence (CLIP-T): the base model", format_interval(m["clip_t"]["base"])),
+        ("Similarity to the portraits (CLIP-I): the LoRA", format_interval(m["clip_i"]["lora"])),
+        ("Diversity: the LoRA", format_interval(m["diversity"]["lora"])),
         ("Share of images that copy a training image", f"{copied['rate']:.3f}"),
     ]
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
@@ -90,13 +91,6 @@ portraits; CLIP is `{parts.base.clip.path}`. Metrics of another embedder cannot 
 |---|---|
 {table}
 """
-
-
-def interval(figure: Mapping[str, float] | float) -> str:
-    """Return "0.700 (0.650 to 0.750)", or the number alone if there is no interval."""
-    if isinstance(figure, Mapping):
-        return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
-    return f"{figure:.3f}"
 
 
 def _decision(decision: Mapping[str, Any]) -> str:

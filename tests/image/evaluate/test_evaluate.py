@@ -24,7 +24,7 @@ from judges import (
     plain,
 )
 from portraits import noise
-from valentina_pipeline.common.bootstrap import Bootstrap
+from valentina_pipeline.common.confidence_intervals import Bootstrap
 from valentina_pipeline.image.evaluate.evaluate import CharacterData, Evaluation, EvaluationModels, evaluate
 from valentina_pipeline.image.evaluate.metrics import compute_metrics
 from valentina_pipeline.image.evaluate.prompts import (
@@ -180,7 +180,7 @@ def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
     hits = 0
     for trial in range(100):
         values = np.repeat(rng.normal(size=20), 2)  # images of one prompt are alike
-        found = Bootstrap.over(groups.tolist(), 200, trial).interval(values, groups.tolist())
+        found = Bootstrap.draw(groups.tolist(), 200, trial).mean_with_interval(values, groups.tolist())
         hits += found.ci_low <= 0 <= found.ci_high
 
     assert 84 <= hits <= 99
@@ -188,7 +188,7 @@ def test_an_interval_covers_the_mean_about_as_often_as_it_says() -> None:
 
 def test_a_bootstrap_without_groups_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one group"):
-        Bootstrap.over([], 100, 0)
+        Bootstrap.draw([], 100, 0)
 
 
 def test_refused_images_are_left_out_and_counted() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from valentina_pipeline.common.confidence_intervals import format_interval
 from valentina_pipeline.image.evaluate.prompts import VARIANTS, Prompt
 from valentina_pipeline.image.evaluate.scoring import Portraits, ScoredImages
 
@@ -86,16 +87,12 @@ def _summary(metrics: Mapping[str, Any]) -> str:
     identity, memorized = metrics["identity"], metrics["memorization"]["rate"]
     return (
         f"Measured on {metrics['num_images']} images of scenes outside the training set. The LoRA’s faces "
-        f"reach an identity of {_span(identity['lora'])}: {identity['gain_over_base']:+.2f} against "
-        "the base model with the full description, "
+        f"reach an identity of {format_interval(identity['lora'])}: {identity['gain_over_base']:+.2f} "
+        "against the base model with the full description, "
         f"{identity['ratio_to_ceiling']:.0%} of the value of real portraits. "
         f"{memorized:.0%} of its images copy a training portrait. Intervals contain 95% of the bootstrap "
         "resamples."
     )
-
-
-def _span(figure: Mapping[str, float]) -> str:
-    return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
 
 
 def _identity(content: ReportData) -> str:
@@ -140,7 +137,7 @@ def _metrics(content: ReportData) -> str:
         "Diversity": ("diversity", "CLIP-I distance between images of one prompt"),
     }
     lines = [
-        [name, _span(metrics[key]["lora"]), _span(metrics[key]["base"]), escape(words)]
+        [name, format_interval(metrics[key]["lora"]), format_interval(metrics[key]["base"]), escape(words)]
         for name, (key, words) in rows.items()
     ]
     limits = f"over {copied['threshold']:.3f} in content and {copied['layout_threshold']:.3f} in layout"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from valentina_pipeline.common.bootstrap import Bootstrap, Interval, interval
+from valentina_pipeline.common.confidence_intervals import Bootstrap, Interval, percentile_interval
 from valentina_pipeline.image.evaluate.prompts import VARIANTS
 from valentina_pipeline.image.evaluate.scoring import Portraits, ScoredImages, ceiling, copy_limits
 from valentina_pipeline.image.faces.similarity import FACE_PROBABILITY
@@ -42,10 +42,12 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
         A JSON mapping: identity, face_detection_rate, clip_t, clip_i, diversity, memorization, num_images.
     """
     sides = {variant: VariantScores.of(measured, variant) for variant in VARIANTS}
-    boot = Bootstrap.over([take.prompt.number for take in measured.takes], resamples, seed)
+    boot = Bootstrap.draw([take.prompt.number for take in measured.takes], resamples, seed)
 
     def mean(column: str) -> dict[str, Any]:
-        return {v: boot.interval(sides[v].column(column), sides[v].numbers).plain() for v in COMPARED}
+        return {
+            v: boot.mean_with_interval(sides[v].column(column), sides[v].numbers).as_json() for v in COMPARED
+        }
 
     clip_t = mean("clip_t")
     lora, base = clip_t["lora"]["mean"], clip_t["base"]["mean"]
@@ -55,7 +57,7 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
         "face_detection_rate": mean("face_detection_rate"),
         "clip_t": {**clip_t, "relative_drop": float(drop)},
         "clip_i": mean("clip_i"),
-        "diversity": {v: boot.interval(*sides[v].diversity()).plain() for v in COMPARED},
+        "diversity": {v: boot.mean_with_interval(*sides[v].diversity()).as_json() for v in COMPARED},
         "memorization": _memorization(sides["lora"], real),
         "num_images": len(measured.takes),
     }
@@ -66,16 +68,18 @@ def _identity(
 ) -> dict[str, Any]:
     """Return each variant's identity and the ceiling, and the LoRA's gain and ratio with their intervals."""
     samples = {variant: (side.column("identity"), side.numbers) for variant, side in sides.items()}
-    identity = {variant: boot.interval(*sample) for variant, sample in samples.items()}
+    identity = {variant: boot.mean_with_interval(*sample) for variant, sample in samples.items()}
     best = ceiling(real)
     portraits = range(len(best))
-    among_real = Bootstrap.over(portraits, len(boot.draws), seed)
-    identity["ceiling"] = among_real.interval(best, portraits)
-    lora, base = (boot.means(*samples[variant]) for variant in COMPARED)
+    among_real = Bootstrap.draw(portraits, len(boot.draws), seed)
+    identity["ceiling"] = among_real.mean_with_interval(best, portraits)
+    lora, base = (boot.resample_means(*samples[variant]) for variant in COMPARED)
     top = _nonzero(identity["ceiling"].mean)
-    gain = interval(identity["lora"].mean - identity["base"].mean, lora - base)
-    ratio = interval(float(identity["lora"].mean / top), lora / _nonzero(among_real.means(best, portraits)))
-    plain = {name: estimate.plain() for name, estimate in identity.items()}
+    gain = percentile_interval(identity["lora"].mean - identity["base"].mean, lora - base)
+    ratio = percentile_interval(
+        float(identity["lora"].mean / top), lora / _nonzero(among_real.resample_means(best, portraits))
+    )
+    plain = {name: estimate.as_json() for name, estimate in identity.items()}
     return {**plain, **_flatten("gain_over_base", gain), **_flatten("ratio_to_ceiling", ratio)}
 
 

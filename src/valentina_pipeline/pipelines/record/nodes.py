@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.common.confidence_intervals import format_interval
 from valentina_pipeline.domain.concept import STAGE_NAMES
 
 if TYPE_CHECKING:
@@ -94,25 +95,27 @@ def table(name: str, base: str, metrics: Mapping[str, Any], decision: Mapping[st
     identity, found, clip = metrics["identity"], metrics["face_detection_rate"], metrics["clip_t"]
     copied = metrics["memorization"]["rate"]
     shown = Table("metric", "LoRA", "base model", title=f"{name} on {base}", title_justify="left")
-    shown.add_row("identity", _interval(identity["lora"]), _interval(identity["base"]))
+    shown.add_row("identity", format_interval(identity["lora"]), format_interval(identity["base"]))
     shown.add_row(
         "  ceiling (real portraits), floor (other people)",
-        _interval(identity["ceiling"]),
-        _interval(identity["floor"]),
+        format_interval(identity["ceiling"]),
+        format_interval(identity["floor"]),
     )
     shown.add_row(
         "  gain, and share of the ceiling",
         f"{identity['gain_over_base']:+.3f}",
         f"{identity['ratio_to_ceiling']:.1%}",
     )
-    shown.add_row("face found", _interval(found["lora"]), _interval(found["base"]))
-    shown.add_row("prompt followed (CLIP-T)", _interval(clip["lora"]), _interval(clip["base"]))
+    shown.add_row("face found", format_interval(found["lora"]), format_interval(found["base"]))
+    shown.add_row("prompt followed (CLIP-T)", format_interval(clip["lora"]), format_interval(clip["base"]))
     shown.add_row(
         "similarity to portraits (CLIP-I)",
-        _interval(metrics["clip_i"]["lora"]),
+        format_interval(metrics["clip_i"]["lora"]),
         _of(metrics["clip_i"], "base"),
     )
-    shown.add_row("diversity", _interval(metrics["diversity"]["lora"]), _of(metrics["diversity"], "base"))
+    shown.add_row(
+        "diversity", format_interval(metrics["diversity"]["lora"]), _of(metrics["diversity"], "base")
+    )
     shown.add_row("memorized", f"{copied:.1%}", "")
     good = decision["status"] == "champion"
     shown.add_section()
@@ -139,10 +142,4 @@ def where_next(root: Path, trigger: str, package: Path) -> str:
 
 
 def _of(figures: Mapping[str, Any], variant: str) -> str:
-    return _interval(figures[variant]) if variant in figures else ""
-
-
-def _interval(figure: Mapping[str, float] | float) -> str:
-    if isinstance(figure, Mapping):
-        return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
-    return f"{figure:.3f}"
+    return format_interval(figures[variant]) if variant in figures else ""

@@ -1,6 +1,6 @@
 """Means with bootstrap confidence intervals (Efron 1979; percentile method)."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ class Interval:
     ci_low: float
     ci_high: float
 
-    def plain(self) -> dict[str, float]:
+    def as_json(self) -> dict[str, float]:
         """Return a mapping for JSON: mean, ci_low, ci_high."""
         return {"mean": self.mean, "ci_low": self.ci_low, "ci_high": self.ci_high}
 
@@ -38,7 +38,7 @@ class Bootstrap:
     draws: np.ndarray
 
     @classmethod
-    def over(cls, groups: Sequence[Hashable], resamples: int, seed: int) -> "Bootstrap":
+    def draw(cls, groups: Sequence[Hashable], resamples: int, seed: int) -> "Bootstrap":
         """Draw `resamples` resamples of the distinct groups, in order of first occurrence."""
         distinct = tuple(dict.fromkeys(groups))
         if not distinct:
@@ -46,7 +46,7 @@ class Bootstrap:
         rng = np.random.default_rng(seed)
         return cls(distinct, rng.integers(len(distinct), size=(resamples, len(distinct))))
 
-    def means(self, values: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+    def resample_means(self, values: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
         """Return the mean of each resample.
 
         Args:
@@ -66,15 +66,15 @@ class Bootstrap:
         total = sums[self.draws].sum(axis=1)
         return np.divide(total, drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
 
-    def interval(self, values: np.ndarray, groups: Sequence[Hashable]) -> Interval:
+    def mean_with_interval(self, values: np.ndarray, groups: Sequence[Hashable]) -> Interval:
         """Return the mean of all values with its interval; 0 for all three if there are no values."""
         present = values[~np.isnan(values)]
         if not present.size:
             return Interval(0.0, 0.0, 0.0)
-        return interval(float(present.mean()), self.means(values, groups))
+        return percentile_interval(float(present.mean()), self.resample_means(values, groups))
 
 
-def interval(mean: float, resampled: np.ndarray) -> Interval:
+def percentile_interval(mean: float, resampled: np.ndarray) -> Interval:
     """Return a metric with the percentile interval of its resamples, NaN excluded."""
     present = resampled[~np.isnan(resampled)]
     if not present.size:
@@ -82,3 +82,8 @@ def interval(mean: float, resampled: np.ndarray) -> Interval:
     tail = (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.quantile(present, [tail, 1 - tail])
     return Interval(mean, float(low), float(high))
+
+
+def format_interval(figure: Mapping[str, float]) -> str:
+    """Return the text of an `Interval.as_json()`, such as "0.700 (0.650 to 0.750)"."""
+    return f"{figure['mean']:.3f} ({figure['ci_low']:.3f} to {figure['ci_high']:.3f})"
