@@ -280,7 +280,7 @@ def _generate_plain(pipe: Any, batch: int, steps: int, side: int, seed: int) -> 
 
 
 def _generate_ours(pipe: Any, batch: int, steps: int, side: int, seed: int) -> list[Image.Image]:
-    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 
     specs = [ImageSpec(CAPTION, seed * batch + slot) for slot in range(batch)]
     return generate_images(pipe, specs, steps, 6.0, side, batch)

@@ -103,7 +103,7 @@ def main() -> None:
 
 def drawn(package: Path, count: int) -> list[Image.Image]:
     """Return drawings without the mark, as the studio draws them."""
-    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
     from valentina_pipeline.image.lora.loading import load_pipeline
     from valentina_pipeline.image.models.base_model import load_base
     from valentina_pipeline.serving.inference.package import read
@@ -179,7 +179,7 @@ def cost(images: Sequence[Image.Image]) -> str:
 
 def seen(before: Sequence[Image.Image], after: Sequence[Image.Image]) -> str:
     """Say what the face embedder and the content filter see of the mark."""
-    from valentina_pipeline.image.faces.crop import face_crop
+    from valentina_pipeline.image.faces.canonical_crop import face_crop
     from valentina_pipeline.image.faces.detection import detect_faces
     from valentina_pipeline.image.faces.embedding import load_face_embedder
     from valentina_pipeline.image.safety.content_filter import ContentFilter

@@ -228,11 +228,11 @@ def test_nothing_outside_its_folder_trains_along(name: str, tmp_path: Path) -> N
 
 
 def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from valentina_pipeline.image.generate import sampling
+    from valentina_pipeline.image.generate import generate
 
     drawn: list[object] = []
-    real = sampling.generate_images
-    monkeypatch.setattr(sampling, "generate_images", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
+    real = generate.generate_images
+    monkeypatch.setattr(generate, "generate_images", lambda *a, **k: drawn.append(a[1]) or real(*a, **k))
     first = trained(tmp_path, num_class_images=3, method="full", text_encoder_lr=0.0)
     assert len(drawn) == 3
     assert list(first.class_images) == ["00000", "00001", "00002"]

@@ -22,11 +22,11 @@ from valentina_pipeline.domain.base_files import base_files
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.release import external_tools
+from valentina_pipeline.release.contents import PackageContents
 from valentina_pipeline.release.model_card import card
 
 if TYPE_CHECKING:
     import pandas as pd
-from valentina_pipeline.release.contents import PackageContents
 
 LICENSES = Path(__file__).parent / "licenses"
 """Full texts by SPDX identifier, of licenses that require a copy."""

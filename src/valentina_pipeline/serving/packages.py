@@ -9,11 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from valentina_pipeline.serving.inference.package import PackageInfo
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from valentina_pipeline.serving.inference.package import PackageInfo
-
 
 PACKAGE = "data/06_models/{concept}/package"
 

@@ -12,9 +12,9 @@ from portraits import noise, picture
 from valentina_pipeline.config.align import AlignConfig
 from valentina_pipeline.domain.manifest import apply_review, assign_splits
 from valentina_pipeline.image.align.align import align, flag_outliers, main_face, rejection_reason
-from valentina_pipeline.image.align.crop import Crop, apply_crop, portrait_crop
 from valentina_pipeline.image.align.head_pose import Pose
 from valentina_pipeline.image.align.person import person_score
+from valentina_pipeline.image.align.portrait_crop import Crop, apply_crop, portrait_crop
 from valentina_pipeline.image.align.result import FACE_COLUMNS, Aligned
 from valentina_pipeline.image.align.sufficiency import TooFewPortraitsError, check_portraits
 from valentina_pipeline.image.faces.detection import Face, detect_faces

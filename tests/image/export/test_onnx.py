@@ -11,7 +11,7 @@ import pytest
 import loras
 import tiny_bases
 from valentina_pipeline.image.export import onnx
-from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.lora.formats import export_adapter
 from valentina_pipeline.image.lora.loading import load_pipeline
 from valentina_pipeline.image.models.base_model import BaseModel, load_base

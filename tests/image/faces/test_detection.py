@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from portraits import noise, picture
 from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.common.threads import one_thread
-from valentina_pipeline.image.faces.crop import CANONICAL, crop_matrix, face_crop
+from valentina_pipeline.image.faces.canonical_crop import CANONICAL, crop_matrix, face_crop
 from valentina_pipeline.image.faces.detection import Face, detect_faces
 from valentina_pipeline.image.faces.embedding import load_face_embedder
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny, to_network

@@ -7,8 +7,8 @@ from PIL import Image
 
 import tiny_bases
 from valentina_pipeline.image.generate.conditioning import embed, readings, spell
+from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.generate.prompt_weights import parse
-from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
 from valentina_pipeline.image.lora.textual_inversion import add_tokens
 from valentina_pipeline.image.models.base_model import BaseModel
 from valentina_pipeline.image.train.encoding import PromptEmbedCache, encode_prompt, tokenize

@@ -24,7 +24,7 @@ from runs import ROOT
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.image.generate.canny import edge_f1, edges
 from valentina_pipeline.image.generate.controlnet import Control, apply_controls, load
-from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.models.base_model import load_base
 
 SIZE = tiny_bases.SIZE

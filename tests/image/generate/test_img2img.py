@@ -12,8 +12,8 @@ import packages
 import tiny_bases
 from given import somebody
 from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.generate.img2img import MASK_BLUR_RADIUS, InitImage, skipped_steps
-from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.serving.inference.engine import _scheduler
 from valentina_pipeline.serving.inference.request import SCHEDULERS

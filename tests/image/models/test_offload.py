@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tiny_bases
-from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.models.offload import (
     Offload,
     Placement,

@@ -143,7 +143,7 @@ def test_drawing_samples_on_the_way_changes_nothing(tmp_path: Path) -> None:
     drawn: list[int] = []
 
     def sample(step: int, pipe: object) -> None:
-        from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+        from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 
         assert generate_images(pipe, [ImageSpec("v woman", 1)], 1, 2.0, tiny_bases.SIZE)
         drawn.append(step)

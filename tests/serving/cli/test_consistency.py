@@ -11,7 +11,7 @@ from PIL import Image
 import packages
 import portraits
 from valentina_pipeline.datasets.folders import FileFolder
-from valentina_pipeline.image.faces.crop import face_crop
+from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.faces.detection import detect_faces
 from valentina_pipeline.image.faces.embedding import load_face_embedder
 from valentina_pipeline.pipelines.publish.nodes import publish_package

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 import steering
 from given import SIDE, dunes, pictured, somebody
-from valentina_pipeline.image.faces.crop import face_crop
+from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.models import offload
 from valentina_pipeline.image.models.offload import Offload, Placement

@@ -9,7 +9,7 @@ from PIL import Image
 
 import portraits
 from valentina_pipeline.config.base_model import FaceEmbedderConfig
-from valentina_pipeline.image.faces.crop import face_crop
+from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.faces.detection import detect_faces
 from valentina_pipeline.image.faces.embedding import load_face_embedder
 from valentina_pipeline.serving.inference import identity

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from valentina_pipeline.image.generate.sampling import ImageSpec as One
-from valentina_pipeline.image.generate.sampling import request_metadata
+from valentina_pipeline.image.generate.generate import ImageSpec as One
+from valentina_pipeline.image.generate.generate import request_metadata
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.metadata import add_provenance
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError

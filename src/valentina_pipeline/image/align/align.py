@@ -14,18 +14,18 @@ from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
 from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.config.align import AlignConfig
 from valentina_pipeline.domain.manifest import assign_splits
-from valentina_pipeline.image.align.crop import Crop, apply_crop, portrait_crop, transform_face
 from valentina_pipeline.image.align.head_pose import Pose, head_pose, landmark_contrast
+from valentina_pipeline.image.align.overview import render_overview
 from valentina_pipeline.image.align.person import person_score
+from valentina_pipeline.image.align.portrait_crop import Crop, apply_crop, portrait_crop, transform_face
 from valentina_pipeline.image.align.result import FACE_COLUMNS, Aligned
-from valentina_pipeline.image.faces.crop import face_crop
+from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.faces.detection import Face, detect_faces
 from valentina_pipeline.image.faces.embedding import FaceEmbedder
 from valentina_pipeline.image.io.perceptual_hash import PerceptualHashIndex
 
 if TYPE_CHECKING:
     import pandas as pd
-from valentina_pipeline.image.align.overview import render_overview
 
 logger = logging.getLogger(__name__)
 

@@ -1,24 +1,13 @@
 """Contact sheet of aligned portraits."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from valentina_pipeline.image.align.crop import apply_crop
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-from PIL import ImageDraw
-
-from valentina_pipeline.image.io.contact_sheet import contact_sheet
-
-if TYPE_CHECKING:
-    pass
+from valentina_pipeline.image.align.portrait_crop import apply_crop
 from valentina_pipeline.image.align.result import Aligned
+from valentina_pipeline.image.io.contact_sheet import contact_sheet
 
 NUM_COLUMNS = 6
 

@@ -1,17 +1,12 @@
 """Result of alignment: one image with its faces, and the table of faces."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from valentina_pipeline.image.align.crop import Crop
 from valentina_pipeline.image.align.head_pose import Pose
+from valentina_pipeline.image.align.portrait_crop import Crop
 from valentina_pipeline.image.faces.detection import Face
-
-if TYPE_CHECKING:
-    pass
-
 
 FACE_COLUMNS = (
     "sha256",

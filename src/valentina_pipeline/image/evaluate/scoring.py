@@ -10,10 +10,10 @@ from PIL import Image
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.image.evaluate.prompts import PlannedImage
 from valentina_pipeline.image.faces.similarity import face_scores
+from valentina_pipeline.image.models.scorers import ContentScorer, Scorers
 
 if TYPE_CHECKING:
     import pandas as pd
-from valentina_pipeline.image.models.scorers import ContentScorer, Scorers
 
 LAYOUT_SIDE = 16
 """Side in pixels of the layout vector: pose, framing and colors remain, texture does not."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from valentina_pipeline.common.threads import one_thread
+
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
-from valentina_pipeline.common.threads import one_thread
 
 MAX_SIDE = 640
 """Pixels: larger images are reduced before detection; a main face stays far above MTCNN's minimum, 20 px."""

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.common.missing_model import MissingModelError
+from valentina_pipeline.common.threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
-from valentina_pipeline.common.threads import one_thread
 
 Kind = Literal["tiny", "facenet"]
 

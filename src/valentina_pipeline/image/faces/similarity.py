@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.image.faces.crop import face_crop
+from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.faces.detection import Face
 
 FACE_PROBABILITY = 0.9

@@ -1,1 +1,1 @@
-"""Generation: sampling, image to image, ControlNet."""
+"""Generation: text to image, image to image, ControlNet."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -10,9 +10,6 @@ from PIL import Image
 from valentina_pipeline.common.missing_model import resolve_path
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.image.faces.similarity import FaceJudge, Find
-
-if TYPE_CHECKING:
-    pass
 
 
 class ContentScorer(Protocol):

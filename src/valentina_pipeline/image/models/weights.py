@@ -5,15 +5,11 @@ import os
 import re
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.base_files import base_files
-
-if TYPE_CHECKING:
-    pass
 from valentina_pipeline.image.models.families import PIPELINES, SAVED_AS, TEXT_ENCODERS
 
 DOWNLOAD = "VALENTINA_DOWNLOAD"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from valentina_pipeline.image.generate.canny import edge_f1, edges
 from valentina_pipeline.image.generate.controlnet import Control, apply_controls
-from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.renderer.wording import caption_from_traits
 from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
 from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, train_network

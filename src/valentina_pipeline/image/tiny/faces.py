@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from valentina_pipeline.image.faces.crop import crop_matrix
+from valentina_pipeline.image.faces.canonical_crop import crop_matrix
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny, to_network
 from valentina_pipeline.image.tiny.dataset import SIZE, RenderedDataset
 from valentina_pipeline.image.tiny.trainer import DEVICE, Plan, train_network

@@ -123,7 +123,7 @@ def image_generator(
     """
     from itertools import groupby
 
-    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
     from valentina_pipeline.image.lora.loading import load_pipeline
 
     batch = max(1, min(8, MAX_BATCH_PIXELS // size**2))

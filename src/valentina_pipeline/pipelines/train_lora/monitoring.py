@@ -48,7 +48,7 @@ def watch(
         captions: captions; the first GRID_PROMPTS are the prompts of sample images.
         faces: align's rows.
     """
-    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
     from valentina_pipeline.image.models.scorers import load_scorers
     from valentina_pipeline.image.train.validation import validation_losses
     from valentina_pipeline.integrations.tracking import current_tracker

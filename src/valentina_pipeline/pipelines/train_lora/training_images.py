@@ -172,7 +172,7 @@ def class_images(
     Images that the content filter refuses are left out with a warning.
     """
     from valentina_pipeline.common.progress import track_progress
-    from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+    from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
     from valentina_pipeline.image.provenance.metadata import add_provenance
 
     prompt = photo_of(class_word)

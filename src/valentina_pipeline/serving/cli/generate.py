@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from valentina_pipeline.serving.inference.request import Engine, Scheduler
+from valentina_pipeline.serving.packages import open_package, signing_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from valentina_pipeline.image.generate.sampling import OnStep
+    from valentina_pipeline.image.generate.generate import OnStep
     from valentina_pipeline.serving.inference.engine import GenerationResult
     from valentina_pipeline.serving.inference.package import PackageInfo
     from valentina_pipeline.serving.inference.request import ResolvedRequest
     from valentina_pipeline.serving.marks.c2pa import Signer
-from valentina_pipeline.serving.packages import open_package, signing_folder
 
 
 @click.command()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from valentina_pipeline.image.generate.sampling import OnStep
+    from valentina_pipeline.image.generate.generate import OnStep
     from valentina_pipeline.image.models.base_model import BaseModel
 
 
@@ -231,7 +231,7 @@ class InferenceEngine:
         """Return a preview from the latents (c, h, w) of an unfinished image; None if it is unsafe."""
         import torch
 
-        from valentina_pipeline.image.generate.sampling import decode_latents
+        from valentina_pipeline.image.generate.generate import decode_latents
         from valentina_pipeline.image.provenance.watermark import add_watermark
 
         with torch.inference_mode():
@@ -247,7 +247,7 @@ class InferenceEngine:
             InputRefusedError: an input image is unsafe or shows the face of somebody else.
         """
         from valentina_pipeline.image.generate.controlnet import apply_controls
-        from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+        from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
         from valentina_pipeline.image.provenance.metadata import add_provenance
 
         size = (settings.width, settings.height)

@@ -5,8 +5,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from valentina_pipeline.image.generate.generate import ImageSpec, request_metadata
 from valentina_pipeline.image.generate.prompt_weights import plain
-from valentina_pipeline.image.generate.sampling import ImageSpec, request_metadata
 from valentina_pipeline.image.provenance.metadata import add_provenance
 from valentina_pipeline.serving.inference.package import InvalidPackageError, PackageInfo
 

@@ -1,23 +1,18 @@
 """Generate images from prompts, each with its own seed and with metadata that marks it as generated."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-from PIL import Image
-
-if TYPE_CHECKING:
-    pass
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 from valentina_pipeline.image.generate.img2img import InitImage, composite, prepare_latents
 from valentina_pipeline.image.generate.prompt_weights import Words, parse
 from valentina_pipeline.image.models.vae import decode
+from valentina_pipeline.image.provenance.metadata import add_provenance
 
 if TYPE_CHECKING:
     from torch import Tensor
-from valentina_pipeline.image.provenance.metadata import add_provenance
 
 OnStep = Callable[[int, "Tensor"], None]
 """Callback after each step of a batch: number of finished steps, and latents (n, c, h, w).

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import tiny_bases
-from valentina_pipeline.image.generate.sampling import ImageSpec, generate_images
+from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.metadata import SOURCE_TYPE, add_provenance
 

@@ -1,12 +1,8 @@
 """Crop faces to one canonical position and scale."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
-    pass
 from valentina_pipeline.image.faces.detection import Face
 from valentina_pipeline.image.faces.embedding import LEFT_EYE, LEFT_MOUTH, RIGHT_EYE, RIGHT_MOUTH
 
