@@ -15,7 +15,7 @@ from kedro.io import DatasetError
 from PIL import Image
 
 from valentina_pipeline.datasets.captions import ReviewedCsv
-from valentina_pipeline.datasets.folders import FileFolder, Folder
+from valentina_pipeline.datasets.folders import OutputFolder, SourceFolder
 from valentina_pipeline.datasets.images import ImageFile, ImageFolder
 from valentina_pipeline.datasets.json_file import JsonFile
 from valentina_pipeline.datasets.text_file import TextFile
@@ -35,7 +35,7 @@ def bytes_under(folder: Path) -> dict[str, bytes]:
 TABLE = pd.DataFrame({"sha256": ["a" * 64], "source_name": ["a.png"], "machine": ["photo"]})
 SAVED: dict[str, object] = {
     "captions.ReviewedCsv": TABLE,
-    "folders.FileFolder": {"file": b"new"},
+    "folders.OutputFolder": {"file": b"new"},
     "images.ImageFile": picture(1),
     "images.ImageFolder": {"file": picture(1)},
     "json_file.JsonFile": {"a": 1},
@@ -44,7 +44,7 @@ SAVED: dict[str, object] = {
     "tables.PlotCsv": TABLE,
     "text_file.TextFile": "new",
 }
-READ_ONLY = {"yaml.YAMLDataset", "folders.Folder", "rights.RightsLedgers"}
+READ_ONLY = {"yaml.YAMLDataset", "folders.SourceFolder", "rights.RightsLedgers"}
 
 
 def test_every_kind_of_dataset_is_tried_below(root: Path) -> None:
@@ -79,15 +79,15 @@ def test_nothing_is_written_through_a_link_into_dvc_s_cache(kind: str, link: Any
     assert not any(file.is_symlink() for file in written)
 
 
-class TestFolder:
+class TestSourceFolder:
     def test_it_loads_its_path_and_is_never_written(self, tmp_path: Path) -> None:
-        assert Folder(filepath=str(tmp_path)).load() == tmp_path
+        assert SourceFolder(filepath=str(tmp_path)).load() == tmp_path
         with pytest.raises(DatasetError, match="read-only source dataset"):
-            Folder(filepath=str(tmp_path)).save(tmp_path)
+            SourceFolder(filepath=str(tmp_path)).save(tmp_path)
 
     def test_a_missing_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="nowhere is not a folder"):
-            Folder(filepath=str(tmp_path / "nowhere")).load()
+            SourceFolder(filepath=str(tmp_path / "nowhere")).load()
 
 
 class TestImageFolder:
@@ -189,17 +189,17 @@ class TestFiles:
             JsonFile(filepath=str(tmp_path / "none.json")).load()
 
 
-class TestFileFolder:
+class TestOutputFolder:
     def test_it_holds_contents_and_copies_of_files(self, tmp_path: Path) -> None:
         source = tmp_path / "source"
         source.write_bytes(b"copied")
-        dataset = FileFolder(filepath=str(tmp_path / "package"))
+        dataset = OutputFolder(filepath=str(tmp_path / "package"))
         dataset.save({"a/b.txt": b"made", "c.bin": source})
         assert bytes_under(dataset.load()) == {"a/b.txt": b"made", "c.bin": b"copied"}
 
     @pytest.mark.parametrize("name", ["../a", "/etc/passwd", "", "a/../../b", "a\\..\\b", "./a"])
     def test_a_path_that_leaves_the_folder_is_refused(self, tmp_path: Path, name: str) -> None:
-        dataset = FileFolder(filepath=str(tmp_path / "package"))
+        dataset = OutputFolder(filepath=str(tmp_path / "package"))
         with pytest.raises(DatasetError, match="is not a plain relative path"):
             dataset.save({name: b""})
         assert list(tmp_path.iterdir()) == []

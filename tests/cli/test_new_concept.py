@@ -111,9 +111,9 @@ def test_a_rendered_character_is_complete_repeatable_and_added_with_all_comments
     assert problems(project, "mira_sol") == {"models"}
     assert "set in params.yaml" not in done.output
     text = (project / "conf/base/concepts/mira_sol.yml").read_text()
-    assert concept_files.render_identity("mira_sol") == concept_files.render_identity("mira_sol")
-    assert yaml.safe_load(text)["description"] == concept_files.render_identity("mira_sol")[1]
-    assert concept_files.render_identity("mira_sol") != concept_files.render_identity("ada_lind")
+    assert concept_files.invent_identity("mira_sol") == concept_files.invent_identity("mira_sol")
+    assert yaml.safe_load(text)["description"] == concept_files.invent_identity("mira_sol")[1]
+    assert concept_files.invent_identity("mira_sol") != concept_files.invent_identity("ada_lind")
 
 
 def test_traits_in_words_are_those_of_the_example(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_traits_in_words_are_those_of_the_example(project: Path, monkeypatch: py
     example = Concept.model_validate(load_layers(project, "valentina_moreau")[2])
     identity = renderer.identity(example.renderer_parameters)
     monkeypatch.setattr(renderer, "random_identity", lambda rng: identity)
-    parameters, words = concept_files.render_identity("any")
+    parameters, words = concept_files.invent_identity("any")
     assert (parameters, words) == (example.renderer_parameters, example.description)
     assert set(example.caption_excluded_words) <= set(concept_files.FIXED_TRAIT_WORDS)
 

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 import packages
-from valentina_pipeline.datasets.folders import FileFolder
+from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.domain.scene import InvalidScenesError
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 
@@ -65,7 +65,7 @@ def test_another_decision_is_another_package(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_fresh_process_without_this_project_draws_from_it(tmp_path: Path) -> None:
     folder = tmp_path / "package"
-    FileFolder(filepath=str(folder)).save(published(tmp_path))
+    OutputFolder(filepath=str(folder)).save(published(tmp_path))
     done = subprocess.run(
         [sys.executable, "-c", FRESH, str(folder)], cwd=tmp_path, capture_output=True, text=True
     )
@@ -80,7 +80,7 @@ def test_a_fresh_process_without_this_project_draws_from_it(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_mlflow_serves_it_and_refuses_what_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "package"
-    FileFolder(filepath=str(folder)).save(published(tmp_path))
+    OutputFolder(filepath=str(folder)).save(published(tmp_path))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

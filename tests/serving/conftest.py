@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 import packages
 import steering
 from programs import program
-from valentina_pipeline.datasets.folders import FileFolder
+from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 
 
@@ -28,7 +28,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs = packages.inputs(place)
     controls = {"canny": str(steering.controlnet("sdxl", 1))}
     inputs["base"] |= {"controlnets": controls}
-    FileFolder(filepath=str(place / "package")).save(publish_package(decision=packages.DECISION, **inputs))
+    OutputFolder(filepath=str(place / "package")).save(publish_package(decision=packages.DECISION, **inputs))
     return place / "package"
 
 

@@ -10,7 +10,7 @@ from kedro.framework.startup import ProjectMetadata
 from valentina_pipeline.config_loader import BASES
 
 
-def chosen_base(root: Path, name: str) -> dict[str, Any]:
+def find_base_entry(root: Path, name: str) -> dict[str, Any]:
     """Return an entry of bases.yml; for a model's folder, the family's entry with `path` set to the folder.
 
     Raises:
@@ -67,7 +67,7 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
     root = metadata.project_path
     if output.suffix != ".safetensors" or output.exists():
         raise click.ClickException(f"{output}: choose the name of a new .safetensors file")
-    config = parse_config(BaseConfig, chosen_base(root, name)["model"], f"{name}.model")
+    config = parse_config(BaseConfig, find_base_entry(root, name)["model"], f"{name}.model")
     try:
         model = load_base(config, root, "fp32")
         if model.folder.is_file():

@@ -110,7 +110,7 @@ def check_answer(key: str, value: Any) -> Any:
         raise NewConceptError(f"{key}: {err.errors()[0]['msg']}") from err
 
 
-def render_identity(trigger: str) -> tuple[dict[str, str | float], str]:
+def invent_identity(trigger: str) -> tuple[dict[str, str | float], str]:
     """Return the renderer's parameters of a fictional woman, fixed by the trigger, and traits in words."""
     import numpy as np
 
@@ -126,7 +126,7 @@ def render_identity(trigger: str) -> tuple[dict[str, str | float], str]:
 
 def implied_by_renderer(trigger: str) -> dict[str, Any]:
     """Return the answers that are not asked for if the renderer is the source."""
-    parameters, description = render_identity(trigger)
+    parameters, description = invent_identity(trigger)
     return {
         "class_word": "woman",
         "adult": True,
@@ -274,7 +274,7 @@ def write_files(root: Path, trigger: str, files: Mapping[Path, str], params: str
     Raises:
         NewConceptError: the concept exists.
     """
-    with atomic_files.alone(root / CONCEPTS):
+    with atomic_files.lock_folder(root / CONCEPTS):
         refuse_existing(root, trigger)
         try:
             for file, text in files.items():

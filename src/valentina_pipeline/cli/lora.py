@@ -99,7 +99,7 @@ def fuse(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float]
     \b
       kedro lora fuse fused ada.safetensors:0.8 --base sdxl
     """
-    from valentina_pipeline.cli.base import chosen_base
+    from valentina_pipeline.cli.base import find_base_entry
     from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.config.base_model import BaseConfig
     from valentina_pipeline.config.validation import parse_config
@@ -107,7 +107,7 @@ def fuse(metadata: ProjectMetadata, output: Path, parts: list[tuple[Path, float]
     from valentina_pipeline.image.models.base_model import load_base
 
     root = metadata.project_path
-    entry = chosen_base(root, name)
+    entry = find_base_entry(root, name)
     if output.exists():
         raise click.ClickException(f"{output} exists already: choose another folder")
     try:

@@ -55,11 +55,11 @@ def package(
     Nothing is trained or measured: the model card says "not measured", and generated images are not
     compared with anything. To build a wheel, as Kedro's command of this name does, use `uv build`.
     """
-    from valentina_pipeline.cli.base import chosen_base
+    from valentina_pipeline.cli.base import find_base_entry
     from valentina_pipeline.common.missing_model import MissingModelError
     from valentina_pipeline.config.base_model import BaseConfig
     from valentina_pipeline.config.validation import parse_config
-    from valentina_pipeline.datasets.folders import FileFolder
+    from valentina_pipeline.datasets.folders import OutputFolder
     from valentina_pipeline.domain import clock
     from valentina_pipeline.domain.rights import require_permission
     from valentina_pipeline.integrations import ledgers
@@ -68,7 +68,7 @@ def package(
     root = metadata.project_path
     if output.exists():
         raise click.ClickException(f"{output} exists already: choose another folder")
-    entry = chosen_base(root, base)
+    entry = find_base_entry(root, base)
     try:
         concept = _concept(trigger, class_word, name or trigger)
         records = ledgers.read(ledger) if ledger.is_dir() else ledgers.read_file(ledger)
@@ -76,7 +76,7 @@ def package(
         _check_fit(parse_config(BaseConfig, entry["model"], f"{base}.model"), root, lora)
         with TemporaryDirectory() as place:
             files = _files(root, entry, concept, record, _lora_folder(lora, trigger, Path(place)))
-            FileFolder(filepath=str(output)).save(files)
+            OutputFolder(filepath=str(output)).save(files)
         about = read(output)
     except (MissingModelError, ValueError, OSError) as err:
         raise click.ClickException(str(err)) from err

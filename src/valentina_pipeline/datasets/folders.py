@@ -9,7 +9,7 @@ from valentina_pipeline.common import atomic_files
 from valentina_pipeline.datasets._base import _atomic_folder, _PathDataset
 
 
-class Folder(_PathDataset[None, Path]):
+class SourceFolder(_PathDataset[None, Path]):
     """A read-only source folder: loads its path."""
 
     def load(self) -> Path:
@@ -23,8 +23,8 @@ class Folder(_PathDataset[None, Path]):
         raise DatasetError(f"{self._path} is a read-only source dataset")
 
 
-class FileFolder(_PathDataset[Mapping[str, bytes | Path], Path]):
-    """A folder of files: saves relative path -> content or file to copy, loads the folder's path."""
+class OutputFolder(_PathDataset[Mapping[str, bytes | Path], Path]):
+    """A folder that a stage writes: saves relative path -> content or file to copy; loads its path."""
 
     def load(self) -> Path:
         """Return the folder's path."""

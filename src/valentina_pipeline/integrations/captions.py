@@ -73,7 +73,7 @@ def merge_machine_captions(path: Path, machine: pd.DataFrame) -> None:
         path: the file; created where missing.
         machine: table with the columns `BY_MACHINE`.
     """
-    with atomic_files.alone(path.parent):
+    with atomic_files.lock_folder(path.parent):
         table = machine.reindex(columns=list(COLUMNS), fill_value="")
         if path.exists():
             before = read(path).set_index("sha256")
@@ -110,7 +110,7 @@ def edit(path: Path, edits: Mapping[str, Edit], editor: str) -> None:
         InvalidCaptionsError: a row is missing or has changed meanwhile.
     """
     about = {"editor": editor, "edited": datetime.now(UTC).isoformat(timespec="seconds")}
-    with atomic_files.alone(path.parent):
+    with atomic_files.lock_folder(path.parent):
         table = read(path).set_index("sha256")
         for sha256, change in edits.items():
             if sha256 not in table.index:

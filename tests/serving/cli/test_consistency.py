@@ -10,7 +10,7 @@ from PIL import Image
 
 import packages
 import portraits
-from valentina_pipeline.datasets.folders import FileFolder
+from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.faces.detection import detect_faces
 from valentina_pipeline.image.faces.embedding import load_face_embedder
@@ -26,7 +26,7 @@ def hers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = [portraits.picture(number) for number in range(6)]
     crops = [face_crop(one, detect_faces([one])[0][0], network.size) for one in pictures]
     faces = packages.manifest().assign(accepted=True, embedding=list(network.embed(crops)))
-    FileFolder(filepath=str(place / "package")).save(
+    OutputFolder(filepath=str(place / "package")).save(
         publish_package(decision=packages.DECISION, **packages.inputs(place, faces=faces))
     )
     return place / "package"

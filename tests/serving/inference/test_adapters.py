@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 import packages
-from valentina_pipeline.datasets.folders import FileFolder
+from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.image.lora.adapter import Kind
 from valentina_pipeline.image.models import offload
 from valentina_pipeline.image.models.offload import Offload, Placement
@@ -88,7 +88,7 @@ def test_loras_of_different_kinds_compose_and_weight_0_is_none(own: Kind, tmp_pa
     published = publish_package(
         decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
     )
-    FileFolder(filepath=str(tmp_path / "package")).save(published)
+    OutputFolder(filepath=str(tmp_path / "package")).save(published)
     studio = InferenceEngine.open(tmp_path / "package", lora_dir=tmp_path)
     alone, bare = drawn(studio), drawn(studio, valentina_moreau=0)
     assert far(alone, bare) > 30
@@ -110,7 +110,7 @@ def test_where_networks_wait_makes_no_difference(
     published = publish_package(
         decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
     )
-    FileFolder(filepath=str(tmp_path / "package")).save(published)
+    OutputFolder(filepath=str(tmp_path / "package")).save(published)
     weights: list[dict[str, float]] = [{}, {"one": 0.7}, {"one": 0.7, "two": 0.5}, {"three": 0.5}]
     weights.append({"valentina_moreau": 0})
     resident = InferenceEngine.open(tmp_path / "package", lora_dir=folder)

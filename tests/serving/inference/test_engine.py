@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageChops
 
 import packages
-from valentina_pipeline.datasets.folders import FileFolder
+from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.watermark import detect
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
@@ -249,6 +249,8 @@ def test_a_package_whose_rights_ended_or_are_for_something_else_draws_nothing(
 ) -> None:
     (record,) = packages.rights()
     inputs = packages.inputs(tmp_path, rights=(record.model_copy(update=changes),))
-    FileFolder(filepath=str(tmp_path / "package")).save(publish_package(decision=packages.DECISION, **inputs))
+    OutputFolder(filepath=str(tmp_path / "package")).save(
+        publish_package(decision=packages.DECISION, **inputs)
+    )
     with pytest.raises(InvalidPackageError, match=f"package {said}"):  # and not as another version's
         read(tmp_path / "package")

@@ -9,7 +9,7 @@ import pytest
 
 import packages
 from valentina_pipeline.common.missing_model import MissingModelError
-from valentina_pipeline.datasets.folders import FileFolder
+from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.image import renderer as portrait
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.metadata import RENDERED_TYPE, SOURCE_TYPE
@@ -42,7 +42,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package for every engine."""
     place = tmp_path_factory.mktemp("published")
     engines = {"publish": {"default_preset": "standard", "engines": ["onnx", "sd_cpp"]}}
-    FileFolder(filepath=str(place / "package")).save(
+    OutputFolder(filepath=str(place / "package")).save(
         publish_package(decision=packages.DECISION, **packages.inputs(place, **engines))
     )
     return place / "package"
@@ -138,7 +138,9 @@ def test_what_the_renderer_drew_says_so_everywhere(renderer: InferenceEngine, tm
 def test_a_character_of_another_source_has_no_renderer(package: Path, tmp_path: Path) -> None:
     changed = {**packages.concept(), "renderer_parameters": {}}
     inputs = packages.inputs(tmp_path, concept=changed)
-    FileFolder(filepath=str(tmp_path / "package")).save(publish_package(decision=packages.DECISION, **inputs))
+    OutputFolder(filepath=str(tmp_path / "package")).save(
+        publish_package(decision=packages.DECISION, **inputs)
+    )
     with pytest.raises(InvalidPackageError, match="has no parameters for the renderer"):
         InferenceEngine.open(tmp_path / "package", engine="renderer")
 

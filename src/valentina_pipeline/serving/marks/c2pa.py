@@ -80,7 +80,7 @@ class Signer:
 
         if not (folder / KEY).is_file():
             # of several starting processes only one creates the key
-            with atomic_files.alone(atomic_files.private(folder)):
+            with atomic_files.lock_folder(atomic_files.private(folder)):
                 if not (folder / KEY).is_file():
                     _create_key(folder)
         info = c2pa.C2paSignerInfo(
