@@ -1,6 +1,8 @@
 """The hook: runs around Kedro's nodes, and work that goes on when tracking does not."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,13 +14,16 @@ from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 
 from stores import empty_store
+from valentina_pipeline import dvc_yaml
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.datasets.json_file import JsonFile
 from valentina_pipeline.datasets.tables import ParquetFile
+from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.hooks import InputHooks, TrackingHooks
 from valentina_pipeline.image.models.requirements import find_missing_models
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.tracking import NullTracker, current_tracker
+from valentina_pipeline.pipeline_registry import register_pipelines
 
 PARAMS = {
     "base_name": "tiny",
@@ -86,6 +91,20 @@ def test_a_stage_is_tracked_with_params_figures_time_and_files(tmp_path: Path, c
     assert child.data.metrics["seconds"] >= 0
     assert [each.path for each in client.list_artifacts(child.info.run_id)] == ["metrics.json"]
     assert isinstance(current_tracker(), NullTracker)
+
+
+def test_a_stage_s_code_is_tagged_as_dvc_knows_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tagged: dict[str, str] = {}
+    parent = SimpleNamespace(open_stage=tagged.__setitem__)
+    monkeypatch.setattr(mlflow, "parent", lambda: parent)
+    loader = ProjectConfigLoader(root / "conf", base_env="base", default_run_env="base")
+    hooks = TrackingHooks()
+    hooks._catalog = DataCatalog.from_config(loader["catalog"])
+    for name in STAGE_NAMES:
+        for each in register_pipelines()[name].nodes:
+            hooks.before_node_run(each)
+    known = json.loads(dvc_yaml.fingerprints(root))
+    assert tagged == {name: known[name] for name in STAGE_NAMES}
 
 
 def test_stages_in_several_processes_share_a_parent(tmp_path: Path, client: Any) -> None:

@@ -101,7 +101,7 @@ class TrackingHooks:
         self._began = time.monotonic()
         parent = mlflow.parent()
         if parent is not None and node.name in STAGE_NAMES:
-            code = fingerprint(pipeline_module(node.name))
+            code = fingerprint(pipeline_module(node.name), *self._dataset_modules(node))
             _never_fail(lambda: parent.open_stage(node.name, code))
 
     @hook_impl
@@ -135,6 +135,10 @@ class TrackingHooks:
     def on_pipeline_error(self) -> None:
         """Close the child run and the parent run as failed."""
         _close(mlflow.FAILED)
+
+    def _dataset_modules(self, node: Node) -> set[str]:
+        """Return the modules of a node's dataset classes, which code_fingerprints.json counts as its code."""
+        return {type(self._catalog.get(name)).__module__ for name in (*node.inputs, *node.outputs)}
 
     def _open(self) -> None:
         params = self._catalog.load("parameters")

@@ -35,6 +35,7 @@ def root(tmp_path: Path) -> Path:
         "src/valentina_pipeline/pipelines/evaluate/pipeline.py": "import valentina_pipeline.x",
         "src/valentina_pipeline/x.py": "X = 1",
         "src/valentina_pipeline/unused.py": "X = 1",
+        "src/valentina_pipeline/datasets/tables.py": "X = 1",
         "tiny/weights/base/unet.safetensors": "weights",
         "data/01_raw/anna.dvc": "md5",
         "data/01_raw/anna/1.png": "picture",
@@ -74,14 +75,15 @@ def test_an_input_that_changes_is_another_set_of_inputs(root: Path, name: str) -
     assert inputs_hash(root, params()) != before
 
 
-def test_code_is_an_input_and_its_words_are_not(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x.py", "datasets/tables.py"])
+def test_code_is_an_input_and_its_words_are_not(root: Path, tmp_path: Path, name: str) -> None:
     before = inputs_hash(root, params())
     copy = shutil.copytree(root, tmp_path / "worded")
-    (copy / "src/valentina_pipeline/x.py").write_text('"""A docstring."""\n\nX = 1  # a comment\n')
+    (copy / "src/valentina_pipeline" / name).write_text('"""A docstring."""\n\nX = 1  # a comment\n')
     (copy / "src/valentina_pipeline/unused.py").write_text("X = 2\n")
     assert inputs_hash(copy, params()) == before
     copy = shutil.copytree(root, tmp_path / "changed")
-    (copy / "src/valentina_pipeline/x.py").write_text("X = 2")
+    (copy / "src/valentina_pipeline" / name).write_text("X = 2")
     assert inputs_hash(copy, params()) != before
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from valentina_pipeline.common.code_fingerprint import fingerprint, pipeline_module
+from valentina_pipeline.common.code_fingerprint import PACKAGE, fingerprint, pipeline_module
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.integrations import tables
@@ -61,7 +61,7 @@ def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
     """
     concept = params["concept"]
     digest = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode())
-    digest.update(fingerprint(*map(pipeline_module, STAGE_NAMES), src=root / "src").encode())
+    digest.update(fingerprint(*_code_modules(root / "src"), src=root / "src").encode())
     for file in files(root, (pattern.format(concept=concept["trigger"]) for pattern in INPUT_PATTERNS)):
         digest.update(f"{file.relative_to(root).as_posix()} {sha256(file)}\n".encode())
     source = concept["source"]
@@ -71,6 +71,12 @@ def inputs_hash(root: Path, params: Mapping[str, Any]) -> str:
     for sha, caption in _human_captions(root / CAPTIONS.format(concept=concept["trigger"])):
         digest.update(f"{sha} {caption}\n".encode())
     return digest.hexdigest()
+
+
+def _code_modules(src: Path) -> list[str]:
+    """Return the root modules of all stages' code: their pipelines, and the datasets of the catalog."""
+    datasets = (src / PACKAGE / "datasets").glob("*.py")
+    return [*map(pipeline_module, STAGE_NAMES), *(f"{PACKAGE}.datasets.{file.stem}" for file in datasets)]
 
 
 def files(root: Path, patterns: Iterable[str]) -> list[Path]:
