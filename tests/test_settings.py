@@ -115,6 +115,22 @@ def test_a_wrong_file_is_one_clear_message(
         loader(project)["parameters"]
 
 
+def test_the_command_that_a_missing_file_s_message_names_restores_it(project: Path) -> None:
+    bases = project / "conf/base/bases.yml"
+    for command in (
+        ["init"],
+        ["add", "conf"],
+        ["-c", "user.name=x", "-c", "user.email=x", "commit", "-m", "x"],
+    ):
+        subprocess.run(["git", "-C", project, *command], check=True, capture_output=True)
+    bases.unlink()
+    with pytest.raises(InvalidParameterError) as caught:
+        loader(project)["parameters"]
+    _, command, _ = str(caught.value).split("`")
+    subprocess.run(command.split(), cwd=project, check=True, capture_output=True)
+    assert bases.is_file()
+
+
 @pytest.mark.parametrize("name", ["../../../etc/passwd", {"name": "x"}])
 def test_a_concept_that_is_no_name_is_refused(project: Path, name: object) -> None:
     with pytest.raises(InvalidParameterError, match="has no file in"):

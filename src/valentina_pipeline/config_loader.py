@@ -122,7 +122,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         return parse_mapping(path.read_text("utf-8"), path)
     except FileNotFoundError as err:
-        raise ParameterUsageError(f"{path} is missing: `git checkout -- {path.name}` restores it") from err
+        raise ParameterUsageError(f"{path} is missing: `git checkout -- {path}` restores it") from err
     except UnicodeDecodeError as err:
         raise ParameterUsageError(f"{path} is not YAML: {' '.join(str(err).split())}") from err
 
