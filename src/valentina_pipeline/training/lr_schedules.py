@@ -30,13 +30,15 @@ def lr_multiplier(step: int, cfg: TrainConfig, span: Span = (0.0, 1.0)) -> float
     if step - first < cfg.lr_warmup_steps:
         return (step - first + 1) / cfg.lr_warmup_steps
     progress = (step - first - cfg.lr_warmup_steps) / max(1, end - first - cfg.lr_warmup_steps)
-    if cfg.lr_scheduler == "constant":
-        return 1.0
-    if cfg.lr_scheduler == "cosine":
-        return _cosine(1, 0, progress)
-    if progress < CYCLE_RISE:
-        return _cosine(CYCLE_START, 1, progress / CYCLE_RISE)
-    return _cosine(1, 0, (progress - CYCLE_RISE) / (1 - CYCLE_RISE))
+    match cfg.lr_scheduler:
+        case "constant":
+            return 1.0
+        case "cosine":
+            return _cosine(1, 0, progress)
+        case "one_cycle" if progress < CYCLE_RISE:
+            return _cosine(CYCLE_START, 1, progress / CYCLE_RISE)
+        case "one_cycle":
+            return _cosine(1, 0, (progress - CYCLE_RISE) / (1 - CYCLE_RISE))
 
 
 def _cosine(start: float, end: float, progress: float) -> float:

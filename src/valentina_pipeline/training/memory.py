@@ -1,4 +1,4 @@
-"""Handle full memory in training: less stored, then smaller micro-batches, then an error with advice."""
+"""Handle full memory in training: gradient checkpointing, smaller micro-batches, an error with advice."""
 
 import logging
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def find_executable_batch_size(
     part: Callable[[int], None],
     micro: int,
     networks: dict[str, nn.Module],
-    save_memory: Callable[[], bool] = lambda: False,
+    enable_checkpointing: Callable[[], bool] = lambda: False,
 ) -> int:
     """Call `part`, halving the micro-batch while the memory is full; return the micro-batch size that fits.
 
@@ -37,7 +37,7 @@ def find_executable_batch_size(
         part: computes all gradients of a step's batch anew, in micro-batches of the given size.
         micro: first micro-batch size to try, in images.
         networks: networks by name; the error message lists their sizes.
-        save_memory: reduces the memory of a micro-batch; returns False where it cannot.
+        enable_checkpointing: turns on gradient checkpointing; returns False where it stays as it is.
 
     Raises:
         OutOfMemoryError: the memory does not hold one image at a time.
@@ -49,7 +49,7 @@ def find_executable_batch_size(
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as err:
             if not _is_full(err):
                 raise
-            if save_memory():
+            if enable_checkpointing():
                 logger.warning("out of memory: gradient checkpointing is on, each step takes longer")
             elif micro == 1:
                 raise OutOfMemoryError(_message(networks)) from err

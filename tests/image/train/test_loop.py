@@ -34,7 +34,6 @@ from valentina_pipeline.training.checkpoints import Checkpoints, State
 from valentina_pipeline.training.distributed import Processes
 from valentina_pipeline.training.finite import NotFiniteError
 from valentina_pipeline.training.interrupts import TrainingInterrupted
-from valentina_pipeline.training.lr_schedules import lr_multiplier
 
 
 @pytest.mark.parametrize(
@@ -339,15 +338,6 @@ def test_a_mask_is_scaled_and_cut_with_its_picture() -> None:
     assert plain.mask is None and cut.mask is not None and cut.mask.size == cut.image.size
     shown = np.asarray(cut.image.convert("L")).astype(int) > 128
     assert np.array_equal(shown, np.asarray(cut.mask) > 128) and shown.any()
-
-
-def test_the_rate_warms_up_then_falls_to_nothing() -> None:
-    cfg = config(max_steps=100, lr_warmup_steps=10)
-    rates = [lr_multiplier(step, cfg) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[9] == rates[10] == 1
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(0, abs=0.001)
 
 
 def test_the_data_hash_changes_with_a_pixel_a_caption_and_a_face() -> None:
