@@ -15,6 +15,7 @@ import gzip
 import os
 import random
 import re
+import sys
 import textwrap
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,12 +29,14 @@ from time import perf_counter
 from typing import NamedTuple
 from unittest import mock
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # sums in one order
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix
 
+from prompt_samples import IN_BED, PROMPTS, read_sample
 from valentina_pipeline.image.safety.policy import ages, classifier, judge
 from valentina_pipeline.image.safety.policy.classifier import NUM_FEATURES, Word, features, windows
 from valentina_pipeline.image.safety.policy.lexicon import entries, lexicon
@@ -42,13 +45,7 @@ from valentina_pipeline.image.safety.policy.text import PART
 from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
 HERE = Path(__file__).parent
-PROMPTS = HERE.parent / "tests/image/safety/prompts"
 WEIGHTS = DATA / "classifier.txt"
-
-IN_BED = {
-    "en": "in bed", "pt": "na cama", "es": "en la cama", "de": "im Bett", "fr": "dans son lit",
-    "it": "a letto",
-}  # fmt: skip
 
 NUM_VARIANTS = 6
 """Texts of each template, at most."""
@@ -104,7 +101,7 @@ def texts(rng: random.Random) -> Iterator[Text]:
                 words = entry.replace("*", "").replace("...", "").split()
                 text = " ".join(rng.choice(word.split("|")) for word in words)
                 yield Text(text, language, kind in MINORS, 0.7 if kind in MINORS else 1.0)
-    for _, line in samples("innocent_dev.txt"):
+    for _, line in read_sample("innocent_dev.txt"):
         yield Text(line, "en", False, 2.0)
     common = common_words()
     slots, _ = templates("en")
@@ -138,17 +135,6 @@ def common_words() -> list[str]:
 def _of_minors(word: str) -> bool:
     kinds = {entry.kind for entry in lexicon().find(judge.read_tokens(word))}
     return ages.is_age_word(word) or not kinds.isdisjoint(MINORS)
-
-
-def samples(name: str) -> list[tuple[str, str]]:
-    """Return the section and the text of each line of a sample."""
-    found, section = [], ""
-    for line in (PROMPTS / name).read_text("utf-8").splitlines():
-        if re.fullmatch(r"\[[a-z]+ [a-z]+\]", line):
-            section = line.strip("[]")
-        elif line and not line.startswith("# "):
-            found.append((section, line))
-    return found
 
 
 @cache
@@ -211,7 +197,7 @@ def measure() -> None:
     print("sample, section: lines, refused by the lists, by both")
     for file in sorted(PROMPTS.glob("[ir]*_*.txt")):
         counts: dict[str, list[int]] = {}
-        for section, line in samples(file.name):
+        for section, line in read_sample(file.name):
             if not section.endswith("negative"):
                 text = f"{line}, {IN_BED[section[:2]]}" if section.endswith("age") else line
                 count = counts.setdefault(section, [0, 0, 0])
@@ -219,7 +205,7 @@ def measure() -> None:
                     count[at] += number
         for section, count in counts.items():
             print(f"{file.stem}, {section or 'innocent'}: {', '.join(map(str, count))}")
-    lines = [line for _, line in samples("innocent_blind.txt")][:300]
+    lines = [line for _, line in read_sample("innocent_blind.txt")][:300]
     plain = [", ".join(lines[at : at + 3]) for at in range(0, 300, 3)]
     for name, prompts in (("plain", plain), ("in bed", [f"{prompt}, in bed" for prompt in plain])):
         alone, both = (cost(prompts, lists_alone) for lists_alone in (True, False))

@@ -1,14 +1,13 @@
 """The word policy on a corpus: how many prompts pass that should not, and how many innocent ones do not."""
 
 import itertools
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import perf_counter
 
 import pytest
 
+from prompt_samples import IN_BED, read_sample
 from valentina_pipeline.common.code_fingerprint import import_closure
 from valentina_pipeline.image.safety.policy import classifier
 from valentina_pipeline.image.safety.policy.judge import (
@@ -20,15 +19,7 @@ from valentina_pipeline.image.safety.policy.judge import (
 from valentina_pipeline.image.safety.policy.lists import DATA
 from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
-CORPUS = Path(__file__).with_name("prompts")
-
 HALVES = ("dev", "kept", "blind")
-
-IN_BED = {
-    "en": "in bed", "pt": "na cama", "es": "en la cama", "de": "im Bett", "fr": "dans son lit",
-    "it": "a letto",
-}  # fmt: skip
-"""What is refused of minors and of nobody else."""
 
 SUBJECTS = (
     "a woman",
@@ -77,16 +68,6 @@ STYLES = (
 )
 
 
-def lines(name: str) -> list[tuple[str, str]]:
-    found, section = [], ""
-    for line in (CORPUS / name).read_text("utf-8").splitlines():
-        if re.fullmatch(r"\[[a-z]+ [a-z]+\]", line):
-            section = line.strip("[]")
-        elif line and not line.startswith("# "):
-            found.append((section, line))
-    return found
-
-
 def made() -> Iterator[str]:
     """Innocent prompts of every subject, clothes, place and style, in turns."""
     styles = itertools.cycle(STYLES)
@@ -106,7 +87,7 @@ def refused(prompt: str, *policies: Callable[[str], None]) -> str | None:
 def passes(name: str) -> dict[str, tuple[int, list[str]]]:
     """How many prompts each section has, and those that pass."""
     sections: dict[str, tuple[int, list[str]]] = {}
-    for section, prompt in lines(name):
+    for section, prompt in read_sample(name):
         policies = (refuse_negative, refuse_real_person) if section.endswith("negative") else ()
         if section.endswith("age"):
             prompt = f"{prompt}, {IN_BED[section[:2]]}"
@@ -131,14 +112,14 @@ def test_what_has_to_be_refused_passes_seldom(half: str) -> None:
 
 @pytest.mark.parametrize("half", HALVES)
 def test_real_people_are_seldom_missed(half: str) -> None:
-    written = [line for _, line in lines(f"people_{half}.txt")]
+    written = [line for _, line in read_sample(f"people_{half}.txt")]
     passed = [line for line in written if not refused(line, refuse_real_person)]
     assert len(passed) / len(written) <= 0.03, passed
 
 
 @pytest.mark.parametrize("half", HALVES)
 def test_innocent_prompts_are_seldom_refused(half: str) -> None:
-    innocent = [line for _, line in lines(f"innocent_{half}.txt")]
+    innocent = [line for _, line in read_sample(f"innocent_{half}.txt")]
     wrong = {line: reason for line in innocent if (reason := refused(line))}
     assert len(wrong) / len(innocent) <= 0.02, wrong
 
@@ -159,7 +140,7 @@ def test_ages_of_the_fourth_sample_pass_seldom() -> None:
 def test_the_classifier_refuses_two_innocent_prompts_of_the_fourth_sample_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    innocent = [line for _, line in lines("innocent_fourth.txt")]
+    innocent = [line for _, line in read_sample("innocent_fourth.txt")]
     wrong = {line for line in innocent if refused(line)}
     monkeypatch.setattr(classifier, "minor_phrase", lambda tokens, found: False)
     assert len([line for line in wrong if not refused(line)]) <= 2

@@ -54,7 +54,7 @@ class Words:
 def minor_age(tokens: Sequence[Token]) -> str | None:
     """Return how a text says that somebody is under 18, or None."""
     words = _words()
-    text = " ".join(_digits(tokens, words))
+    text = _text(tokens)
     for match in words.aged.finditer(text):
         if not _thing(text, match):
             return match[0]
@@ -73,7 +73,7 @@ def minor_hint(tokens: Sequence[Token]) -> str | None:
     In a plain scene it may mean something else: "barely 16", "en seconde", "Kl. 7", "no more than 12".
     """
     words = _words()
-    text = " ".join(_digits(tokens, words))
+    text = _text(tokens)
     said = (m for m in words.hints.finditer(text) if not (LASTED.fullmatch(m[0]) and _lasts(text, m)))
     match = next(said, None)
     return match[0] if match else _born(text, words.hinted_born)
@@ -107,33 +107,29 @@ def is_age_word(word: str) -> bool:
     return word in _words().numbers
 
 
-def _digits(tokens: Sequence[Token], words: Words) -> list[str]:
-    """Return the words with numbers as digits, and "twenty one" as 99."""
-    return [word for _, word in _placed(tokens, words)]
+def _text(tokens: Sequence[Token]) -> str:
+    return " ".join(word for _, word in numbers_as_digits(tokens))
 
 
-def with_digits(tokens: Sequence[Token]) -> list[tuple[int, str]]:
-    """Return the words with numbers as digits, and "twenty one" as 99, each with its token's place."""
-    return _placed(tokens, _words())
-
-
-def _placed(tokens: Sequence[Token], words: Words) -> list[tuple[int, str]]:
-    said: list[tuple[int, str]] = []
+def numbers_as_digits(tokens: Sequence[Token]) -> list[tuple[int, str]]:
+    """Return (place of its token, word) of each word: number words as digits, and "twenty one" as 99."""
+    words = _words()
+    read: list[tuple[int, str]] = []
     dix = False
     for at, token in enumerate(tokens):
-        form = next((f for f in _said(token) if f in words.numbers or f in words.tens), _latin(token))
-        last = said[-1][1] if said else ""
+        form = next((f for f in _readings(token) if f in words.numbers or f in words.tens), _latin(token))
+        last = read[-1][1] if read else ""
         if form in words.tens:
-            said.append((at, TENS))
+            read.append((at, TENS))
         elif dix and form in FRENCH:
-            said[-1] = (said[-1][0], FRENCH[form])
+            read[-1] = (read[-1][0], FRENCH[form])
         elif last != TENS or (form not in words.numbers and form not in AND):
-            said.append((at, str(words.numbers.get(form, form))))
+            read.append((at, str(words.numbers.get(form, form))))
         dix = form == "dix"
-    return said
+    return read
 
 
-def _said(token: Token) -> list[str]:
+def _readings(token: Token) -> list[str]:
     """Return what a word may be read as, but short ones of doubled letters: "trees" is no "tres"."""
     first = token.forms[0]
     plain = first.isascii() and first.isalpha()

@@ -81,7 +81,7 @@ def read_words(tokens: Sequence[Token], found: Sequence[Found]) -> list[Word]:
     for entry in found:
         if entry.kind in KINDS:
             kinds.setdefault(entry.start, set()).add(entry.kind)
-    words = ages.with_digits(tokens)
+    words = ages.numbers_as_digits(tokens)
     return [Word(_number_class(word), frozenset(kinds.get(at, ()))) for at, word in words]
 
 
