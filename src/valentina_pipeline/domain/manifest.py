@@ -132,9 +132,9 @@ def _schema() -> "DataFrameSchema":
             "clipped_fraction": Column(
                 float, share, description="share of black or white pixels outside plain areas"
             ),
-            "white": Column(float, share, description="the white part of clipped_fraction"),
-            "without_white": Column(float, share, description="mean luminance without plain white areas"),
-            "without_black": Column(float, share, description="mean luminance without plain black areas"),
+            "clipped_white_fraction": Column(float, share, description="the white part of clipped_fraction"),
+            "brightness_outside_white": Column(float, share, description="mean luminance"),
+            "brightness_outside_black": Column(float, share, description="mean luminance"),
             "noise": Column(float, Check.ge(0), description="standard deviation in 8-bit levels"),
             "jpeg_quality": Column(
                 float,

@@ -87,5 +87,10 @@ def test_a_page_with_nothing_on_it_is_badly_exposed(color: str) -> None:
 
 def test_a_photographs_figures_are_those_of_all_its_pixels() -> None:
     found, grey = measure_quality(photograph()), np.asarray(photograph().convert("L"))
-    assert found.brightness == found.without_white == found.without_black == round(grey.mean() / 255, 4)
+    assert (
+        found.brightness
+        == found.brightness_outside_white
+        == found.brightness_outside_black
+        == round(grey.mean() / 255, 4)
+    )
     assert found.clipped_fraction == round(float(((grey <= 5) | (grey >= 250)).mean()), 4)

@@ -36,9 +36,9 @@ class Quality:
         brightness: mean luminance in [0, 1].
         clipped_fraction: share of pixels that are black or white; plain backgrounds, such as paper or
             a studio wall, are excluded.
-        white: the white part of `clipped_fraction`.
-        without_white: mean luminance outside plain white, in [0, 1].
-        without_black: mean luminance outside plain black, in [0, 1].
+        clipped_white_fraction: the white part of `clipped_fraction`.
+        brightness_outside_white: mean luminance outside plain white, in [0, 1].
+        brightness_outside_black: mean luminance outside plain black, in [0, 1].
         noise: standard deviation in 8-bit levels (Immerkaer 1996).
         jpeg_quality: libjpeg's scale, in [1, 100]; None for other formats.
         overlay_letters: number of readable letters (image/ingest/text_overlay.py); None if not counted.
@@ -47,9 +47,9 @@ class Quality:
     sharpness: float
     brightness: float
     clipped_fraction: float
-    white: float
-    without_white: float
-    without_black: float
+    clipped_white_fraction: float
+    brightness_outside_white: float
+    brightness_outside_black: float
     noise: float
     jpeg_quality: float | None
     overlay_letters: int | None
@@ -80,9 +80,9 @@ def measure_quality(
         sharpness=round(float(cv2.Laplacian(small, cv2.CV_32F).var()), 3),
         brightness=round(float(gray.mean()) / 255, 4),
         clipped_fraction=round(float(np.mean(lost_white | lost_black)), 4),
-        white=round(float(np.mean(lost_white)), 4),
-        without_white=round(_mean(gray, ~white) / 255, 4),
-        without_black=round(_mean(gray, ~black) / 255, 4),
+        clipped_white_fraction=round(float(np.mean(lost_white)), 4),
+        brightness_outside_white=round(_mean(gray, ~white) / 255, 4),
+        brightness_outside_black=round(_mean(gray, ~black) / 255, 4),
         noise=round(_noise(small), 3),
         jpeg_quality=_jpeg_quality(tables) if tables else None,
         overlay_letters=count_overlay_letters(image) if read_letters else None,
@@ -94,8 +94,8 @@ def check(quality: Quality, limits: IngestConfig) -> None:
     metrics, (darkest, brightest) = asdict(quality), limits.brightness_range
     for name, reason, minimum, maximum, key in (
         ("sharpness", "blurred", limits.min_sharpness, None, "min_sharpness"),
-        ("without_black", "badly exposed", darkest, None, "brightness_range"),
-        ("without_white", "badly exposed", None, brightest, "brightness_range"),
+        ("brightness_outside_black", "badly exposed", darkest, None, "brightness_range"),
+        ("brightness_outside_white", "badly exposed", None, brightest, "brightness_range"),
         ("clipped_fraction", "badly exposed", None, limits.max_clipped_fraction, "max_clipped_fraction"),
         ("noise", "noisy", None, limits.max_noise, "max_noise"),
         ("jpeg_quality", "compressed too much", limits.min_jpeg_quality, None, "min_jpeg_quality"),
@@ -117,13 +117,12 @@ def check(quality: Quality, limits: IngestConfig) -> None:
 
 
 def _describe(name: str, quality: Quality) -> str:
-    black = quality.clipped_fraction - quality.white
+    white = quality.clipped_white_fraction
+    black = quality.clipped_fraction - white
     words = {
-        "without_black": "too dark, brightness",
-        "without_white": "too bright, brightness",
-        "clipped_fraction": (
-            f"{quality.white:.0%} burnt-out white and {black:.0%} black without detail, clipped"
-        ),
+        "brightness_outside_black": "too dark, brightness",
+        "brightness_outside_white": "too bright, brightness",
+        "clipped_fraction": (f"{white:.0%} burnt-out white and {black:.0%} black without detail, clipped"),
         "overlay_letters": "letters",
     }
     return words.get(name, name)
