@@ -73,7 +73,7 @@ def style(about: PackageInfo, folder: Path) -> bytes:
     train(base, learned, encode_samples(base, samples), cfg, 0, Checkpoints(folder / "checkpoints"))
     notes = AdapterMetadata(
         TRIGGER,
-        base_hash(base.folder),
+        base_hash(base.path),
         data_hash(samples),
         about.base.resolution,
         base.prediction_type,

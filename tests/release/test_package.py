@@ -49,7 +49,7 @@ def parts(tmp_path: Path) -> PackageContents:
         concept=Concept(**packages.concept()),
         rights=packages.rights(),
         base=BaseConfig(**BASE),
-        base_folder=base,
+        base_path=base,
         base_hash="b" * 64,
         controlnets={},
         lora=lora,

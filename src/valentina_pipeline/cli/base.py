@@ -70,8 +70,8 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
     config = parse_config(BaseConfig, find_base_entry(root, name)["model"], f"{name}.model")
     try:
         model = load_base(config, root, "fp32")
-        if model.folder.is_file():
-            raise ValueError(f"{model.folder} is already a single file: copy it")
+        if model.path.is_file():
+            raise ValueError(f"{model.path} is already a single file: copy it")
         output.parent.mkdir(parents=True, exist_ok=True)
         pipe = model.pipe.to("cpu", torch.float32 if full else torch.float16)
         with atomic_files.replacing(output) as partial:
@@ -79,5 +79,5 @@ def single_file(metadata: ProjectMetadata, name: str, output: Path, full: bool) 
     except (MissingModelError, ValueError, OSError) as err:
         raise click.ClickException(str(err)) from err
     click.echo(f"{output}: {output.stat().st_size / 1e6:,.0f} MB; ComfyUI looks for it in models/checkpoints")
-    if not checkpoint(config, model.folder).known:
+    if not checkpoint(config, model.path).known:
         click.echo("ComfyUI supports only the widths of SD 1.5 and SDXL: it cannot load this base", err=True)

@@ -74,10 +74,10 @@ def content_identity(inputs: PackageInputs) -> tuple[str, str]:
     Raises:
         MissingModelError: the base model is not on this machine.
     """
-    from valentina_pipeline.image.models.weights import base_folder, base_hash
+    from valentina_pipeline.image.models.weights import base_hash, find_base_weights
     from valentina_pipeline.release.package import content_hash
 
-    base = base_hash(base_folder(parse_config(BaseConfig, inputs.base, "base"), inputs.root))
+    base = base_hash(find_base_weights(parse_config(BaseConfig, inputs.base, "base"), inputs.root))
     return content_hash(inputs.lora, base), base
 
 
@@ -89,21 +89,21 @@ def assemble_package(inputs: PackageInputs, decision: Mapping[str, Any]) -> dict
     """
     from valentina_pipeline.common.missing_model import resolve_path
     from valentina_pipeline.image.io import png
-    from valentina_pipeline.image.models.weights import base_folder, base_hash
+    from valentina_pipeline.image.models.weights import base_hash, find_base_weights
     from valentina_pipeline.integrations.flavors import model_files
     from valentina_pipeline.release.contents import PackageContents
     from valentina_pipeline.release.package import build
 
     base = parse_config(BaseConfig, inputs.base, "base")
     publish = parse_config(PublishConfig, inputs.publish, "publish")
-    folder = base_folder(base, inputs.root)
+    weights = find_base_weights(base, inputs.root)
     return build(
         PackageContents(
             concept=parse_config(Concept, inputs.concept, "concept"),
             rights=inputs.rights,
             base=base,
-            base_folder=folder,
-            base_hash=base_hash(folder),
+            base_path=weights,
+            base_hash=base_hash(weights),
             controlnets={kind: inputs.root / path for kind, path in base.controlnets.items()},
             lora=inputs.lora,
             train=None if inputs.train is None else parse_config(TrainConfig, inputs.train, "train_lora"),

@@ -25,7 +25,7 @@ class PackageContents:
         concept: the character.
         rights: its records.
         base: the base model, as configured.
-        base_folder: the folder of its weights.
+        base_path: folder or file of its weights.
         base_hash: hash of its weights.
         controlnets: kind of control image -> folder of its ControlNet.
         lora: train_lora's output folder, flat.
@@ -49,7 +49,7 @@ class PackageContents:
     concept: Concept
     rights: tuple[RightsRecord, ...]
     base: BaseConfig
-    base_folder: Path
+    base_path: Path
     base_hash: str
     controlnets: Mapping[str, Path]
     lora: Path

@@ -136,7 +136,7 @@ def _rights(rights: Mapping[str, Any]) -> str:
 
 
 def _use(parts: "PackageContents") -> str:
-    character, base = parts.concept, external_tools.checkpoint(parts.base, parts.base_folder)
+    character, base = parts.concept, external_tools.checkpoint(parts.base, parts.base_path)
     return f"""## Use
 
     uv run kedro generate "smiling, wearing a red dress" --package .

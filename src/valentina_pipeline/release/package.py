@@ -67,7 +67,7 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
         **({} if parts.comparison_grid is None else {"comparison_grid.png": parts.comparison_grid}),
     }
     networks = _merge_files(
-        bundle_base(parts.base, parts.base_folder),
+        bundle_base(parts.base, parts.base_path),
         bundle_controlnets(parts.base, parts.controlnets),
         _bundle_embedder(parts.base, Path(parts.embedder)),
     )
@@ -208,7 +208,7 @@ def _external_tool_files(parts: PackageContents, lora: Mapping[str, Path]) -> di
     kohya = f"{parts.concept.trigger}.kohya.safetensors"
     adds_tokens = parts.train is not None and parts.train.method in NEW_TOKENS
     if f"lora/{kohya}" in lora and not adds_tokens:
-        base = external_tools.checkpoint(parts.base, parts.base_folder)
+        base = external_tools.checkpoint(parts.base, parts.base_path)
         files["comfyui.json"] = _json(external_tools.comfyui(image, base, kohya))
     if "sd_cpp" in parts.publish.engines:
         files["sd_cpp/README.md"] = external_tools.sd_cpp(image, "model.safetensors").encode()

@@ -63,12 +63,12 @@ def test_a_base_saved_from_a_pipeline_with_the_same_networks_loads(tmp_path: Pat
     index = json.loads((folder / "model_index.json").read_text())
     for name in ("StableDiffusionImg2ImgPipeline", "StableDiffusionControlNetInpaintPipeline"):
         (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
-        assert base_weights.base_folder(tiny_bases.config("sd15", folder), tmp_path) == folder
+        assert base_weights.find_base_weights(tiny_bases.config("sd15", folder), tmp_path) == folder
     assert type(base_model.load_base(tiny_bases.config("sd15", folder), tmp_path).pipe).__name__ == (
         "StableDiffusionPipeline"
     )
     with pytest.raises(ValueError, match="family sdxl needs StableDiffusionXLPipeline"):
-        base_weights.base_folder(tiny_bases.config("sdxl", folder), tmp_path)
+        base_weights.find_base_weights(tiny_bases.config("sdxl", folder), tmp_path)
 
 
 def test_a_base_for_inpainting_is_refused(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_base_for_inpainting_is_refused(tmp_path: Path) -> None:
     config = json.loads((folder / "unet/config.json").read_text())
     (folder / "unet/config.json").write_text(json.dumps(config | {"in_channels": 9}))
     with pytest.raises(ValueError, match="has 9 input and 4 output channels"):
-        base_weights.base_folder(tiny_bases.config("sd15", folder), tmp_path)
+        base_weights.find_base_weights(tiny_bases.config("sd15", folder), tmp_path)
 
 
 @pytest.mark.parametrize("half_alone", [False, True])
@@ -98,7 +98,7 @@ def test_a_download_fetches_one_copy_of_each_network(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     monkeypatch.setenv(base_weights.DOWNLOAD, "1")
-    assert base_weights.base_folder(tiny_bases.config("sd15", "somebody/a-model"), tmp_path) == local
+    assert base_weights.find_base_weights(tiny_bases.config("sd15", "somebody/a-model"), tmp_path) == local
     fetched = sorted(file.name for file in local.glob("*/*.safetensors"))
     assert len(fetched) == 3
     assert all((".fp16." in name) is half_alone for name in fetched)
@@ -198,7 +198,7 @@ def test_a_base_in_one_file_is_the_same_as_in_a_folder(family: str, tmp_path: Pa
             assert torch.equal(ours[key], tensor), (name, key)
     assert loaded.prediction_type == known.prediction_type
     content = (tmp_path / "base.safetensors").read_bytes()
-    assert base_weights.base_hash(loaded.folder) == hashlib.sha256(content).hexdigest()
+    assert base_weights.base_hash(loaded.path) == hashlib.sha256(content).hexdigest()
     other = {"sdxl": "sd15", "sd15": "sdxl"}[family]
     with pytest.raises(ValueError, match=f"is not a model of family {other}"):
         base_model.load_base(config.model_copy(update={"family": other}), tmp_path)

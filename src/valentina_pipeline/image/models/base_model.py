@@ -23,7 +23,7 @@ from valentina_pipeline.image.models.families import (
     Quantize,
     no_progress_bars,
 )
-from valentina_pipeline.image.models.weights import SETTINGS, _pipeline_folder, base_folder
+from valentina_pipeline.image.models.weights import SETTINGS, _pipeline_folder, find_base_weights
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class BaseModel:
 
     Attributes:
         family: "sdxl" (two text encoders, pooled text embeddings, time ids) or "sd15".
-        folder: folder, or the file of a single-file base model.
+        path: folder, or the file of a single-file base model.
         pipe: StableDiffusionXLPipeline or StableDiffusionPipeline.
         placement: placement of the networks in memory, if one was chosen.
         replaced: original weights by network, while fully trained ones replace them.
     """
 
     family: Family
-    folder: Path
+    path: Path
     pipe: Any
     placement: Placement | None = None
     replaced: "dict[str, dict[str, Tensor]]" = field(default_factory=dict)
@@ -119,10 +119,10 @@ def load_base(
     """
     import torch
 
-    folder = base_folder(base, root)
+    path = find_base_weights(base, root)
     with no_progress_bars():
-        load = _from_file if folder.is_file() else _from_folder
-        pipe = load(base, folder, root, precision, quantize)
+        load = _from_file if path.is_file() else _from_folder
+        pipe = load(base, path, root, precision, quantize)
     pipe.set_progress_bar_config(disable=True)
     for name in ("unet", "vae", *TEXT_ENCODERS[base.family]):
         getattr(pipe, name).requires_grad_(False).eval()
@@ -132,9 +132,7 @@ def load_base(
     device, free = ("cuda", torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else ("cpu", None)
     if not offload:
         pipe.to(device)
-    return BaseModel(
-        base.family, folder, pipe, place(pipe, device, base.resolution, free) if offload else None
-    )
+    return BaseModel(base.family, path, pipe, place(pipe, device, base.resolution, free) if offload else None)
 
 
 def _from_folder(base: BaseConfig, folder: Path, root: Path, precision: Any, quantize: Quantize) -> Any:

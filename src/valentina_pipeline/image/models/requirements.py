@@ -47,10 +47,10 @@ def _requirements(
     from valentina_pipeline.image.faces import embedding
     from valentina_pipeline.image.ingest import iqa, upscale
     from valentina_pipeline.image.models import clip
-    from valentina_pipeline.image.models.weights import base_folder
+    from valentina_pipeline.image.models.weights import find_base_weights
 
     embedder, scorer = base.face_embedder, base.clip
-    yield partial(base_folder, base, root)
+    yield partial(find_base_weights, base, root)
     yield partial(embedding.require_embedder, embedder.kind, resolve_path(embedder.path, root))
     yield partial(clip.require_clip, scorer.kind, resolve_path(scorer.path, root))
     if ingest.clip_iqa_model:

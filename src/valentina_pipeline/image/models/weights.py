@@ -25,7 +25,7 @@ UNUSED = ("*.fp16.*", "*.non_ema.*", "safety_checker/*", "vae_1_0/*")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
-def base_folder(base: BaseConfig, root: Path) -> Path:
+def find_base_weights(base: BaseConfig, root: Path) -> Path:
     """Return the folder of a base model's weights, or its file if it is a single one.
 
     Raises:
@@ -67,23 +67,23 @@ def _pipeline_folder(base: BaseConfig, root: Path, needed: tuple[str, ...]) -> P
     return folder
 
 
-def base_hash(folder: Path) -> str:
+def base_hash(path: Path) -> str:
     """Return the sha256 over the names and sha256 sums of a base model's weights.
 
     Only files that a pipeline loads count, see `base_files`. The hash of a single-file base model is the
     file's sha256. The result is cached per process.
     """
-    return _weights_hash(folder.resolve())
+    return _weights_hash(path.resolve())
 
 
 @lru_cache(maxsize=8)
-def _weights_hash(folder: Path) -> str:
-    if folder.is_file():
-        return sha256(folder)
-    files = base_files(folder)
+def _weights_hash(path: Path) -> str:
+    if path.is_file():
+        return sha256(path)
+    files = base_files(path)
     if not files:
-        raise FileNotFoundError(f"{folder} contains no weights of a base model, such as unet/*.safetensors")
-    lines = (f"{sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+        raise FileNotFoundError(f"{path} contains no weights of a base model, such as unet/*.safetensors")
+    lines = (f"{sha256(file)}  {file.relative_to(path).as_posix()}\n" for file in files)
     return sha256("".join(lines).encode())
 
 

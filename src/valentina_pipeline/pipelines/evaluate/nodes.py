@@ -104,7 +104,7 @@ def _hashes(base: BaseConfig, model: "BaseModel", lora: Path) -> dict[str, str]:
 
     return {
         "base": base.path,
-        "base_hash": base_hash(model.folder),
+        "base_hash": base_hash(model.path),
         "lora": sha256(primary_weights(lora.iterdir())),
     }
 

@@ -320,7 +320,7 @@ def _numeric_inputs(base: "BaseModel", cfg: TrainConfig, num_threads: int) -> di
 
     return {
         **{library: version(library) for library in LIBRARIES},
-        "base": base_hash(base.folder),
+        "base": base_hash(base.path),
         "code": fingerprint(loop.__name__, validation.__name__),
         "threads": str(num_threads),
         "device": str(base.device),

@@ -122,7 +122,7 @@ class InferenceEngine:
             self._lora_stack = LoraStack(self._base, about.trigger, self.shelf)
             self._control_models = ControlModels(self._base.unet, self.controls)
             self.device, self.memory = str(self._base.device), vars(self._base.placement)
-            self._checker = SafetyChecker.load_if_available(self._base.folder)
+            self._checker = SafetyChecker.load_if_available(self._base.path)
         elif engine == "onnx":
             self._pipe = _load_onnx_pipeline(about)
             self.device = self._pipe.unet.runs_on
@@ -312,9 +312,9 @@ def _load_base(about: PackageInfo, override: str | None, root: Path | None) -> "
     path = override or ("base" if about.base.bundle_in_package else about.base.path)
     parent = about.folder if about.base.bundle_in_package and not override else root or Path.cwd()
     model = load_base(about.base.model_copy(update={"path": path}), parent, offload=True)
-    if (found := base_hash(model.folder)) != about.base_hash:
+    if (found := base_hash(model.path)) != about.base_hash:
         raise InvalidPackageError(
-            f"{model.folder} holds other weights (sha256 {found[:12]}) than the base model that this LoRA "
+            f"{model.path} holds other weights (sha256 {found[:12]}) than the base model that this LoRA "
             f"was trained on ({about.base_hash[:12]}): to get that model, {about.base.download_instructions}"
         )
     return model
