@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,18 @@ from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from valentina_pipeline.common.code_fingerprint import fingerprint, pipeline_module
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.manifest import StaleInputError, check_same_run
-from valentina_pipeline.integrations import mlflow, run_inputs
+from valentina_pipeline.integrations import mlflow, stage_tracking
 from valentina_pipeline.integrations.tracking import current_tracker
 
 logger = logging.getLogger(__name__)
 
 PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl(2): the signal that this process receives when its parent ends."""
+
+MLFLOW_STAGES = {"register", "publish", "record"}
+"""Stages whose work uses MLflow; the others leave its slow import to another process."""
 
 ARTIFACT_FOLDER = "data/08_reporting"
 """Files that stages write to this folder become artifacts of their runs."""
@@ -80,6 +81,7 @@ class TrackingHooks:
     """Opens and closes MLflow runs around Kedro's nodes, which are named after the stages."""
 
     def __init__(self) -> None:
+        self._tracking: stage_tracking.OwnTracking | stage_tracking.TrackingProcess | None = None
         self._catalog: Any = None
         self._root = Path()
         self._began = 0.0
@@ -87,22 +89,23 @@ class TrackingHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: Any) -> None:
         """Open the parent run of these inputs if the run contains a stage of the project."""
-        if not {node.name for node in pipeline.nodes} & {*STAGE_NAMES, "record"}:
+        stages = {node.name for node in pipeline.nodes} & {*STAGE_NAMES, "record"}
+        if not stages:
             return
         if os.environ.get("RANK", "0") != "0":
             return  # in distributed training only the first process logs
         self._catalog, self._root = catalog, Path(run_params["project_path"])
-        atexit.register(_close, mlflow.KILLED)  # Ctrl-C raises no Exception, so Kedro calls no hook
-        _never_fail(self._open)
+        own = stages & MLFLOW_STAGES
+        self._tracking = stage_tracking.OwnTracking() if own else stage_tracking.TrackingProcess()
+        atexit.register(self._fail, mlflow.KILLED)  # Ctrl-C raises no Exception, so Kedro calls no hook
+        self._tracking.call(stage_tracking.open_run, self._root, catalog.load("parameters"))
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Open the stage's child run; `record` has none, since it completes the parent run."""
         self._began = time.monotonic()
-        parent = mlflow.parent()
-        if parent is not None and node.name in STAGE_NAMES:
-            code = fingerprint(pipeline_module(node.name), *self._dataset_modules(node))
-            _never_fail(lambda: parent.open_stage(node.name, code))
+        if self._tracking and node.name in STAGE_NAMES:
+            self._tracking.call(stage_tracking.open_stage, node.name, self._dataset_modules(node))
 
     @hook_impl
     def after_node_run(self) -> None:
@@ -112,7 +115,7 @@ class TrackingHooks:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Log metrics files as metrics, files in ARTIFACT_FOLDER as artifacts, and the training images."""
-        if self._catalog is None:
+        if self._tracking is None:
             return
         dataset = self._catalog.get(dataset_name)
         metadata = getattr(dataset, "metadata", None) or {}
@@ -121,42 +124,33 @@ class TrackingHooks:
         path = Path(str(dataset._describe().get("filepath", "")))
         if path.is_file() and path.is_relative_to(self._root / ARTIFACT_FOLDER):
             current_tracker().file(path)
-        parent = mlflow.parent()
-        if dataset_name == "training_images" and parent is not None:
-            _never_fail(lambda: parent.log_training_images(data))
+        if dataset_name == "training_images":
+            self._tracking.call(stage_tracking.log_training_images, data)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
         """Close the last stage's child run; the parent run stays open until `record` ends it."""
-        _never_fail(lambda: mlflow.close_stage(mlflow.FINISHED))
-        mlflow.forget()
+        if self._tracking:
+            self._tracking.call(stage_tracking.close_stage, mlflow.FINISHED)
+            self._end()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
         """Close the child run and the parent run as failed."""
-        _close(mlflow.FAILED)
+        self._fail(mlflow.FAILED)
 
     def _dataset_modules(self, node: Node) -> set[str]:
         """Return the modules of a node's dataset classes, which code_fingerprints.json counts as its code."""
         return {type(self._catalog.get(name)).__module__ for name in (*node.inputs, *node.outputs)}
 
-    def _open(self) -> None:
-        params = self._catalog.load("parameters")
-        concept, commit = params["concept"]["trigger"], run_inputs.commit(self._root)
-        inputs = run_inputs.inputs_hash(self._root, params)
-        mlflow.open_parent(self._root, concept, inputs, params, commit)
+    def _fail(self, status: str) -> None:
+        """Close the open child run and the open parent run, if any."""
+        if self._tracking:
+            self._tracking.call(stage_tracking.close_stage, status)
+            self._tracking.call(stage_tracking.close_run, status)
+            self._end()
 
-
-def _close(status: str) -> None:
-    """End the open child run and the open parent run."""
-    _never_fail(lambda: mlflow.close_stage(status))
-    _never_fail(lambda: mlflow.close_parent(status))
-
-
-def _never_fail(track: Callable[[], object]) -> None:
-    """Call a tracking function; on failure, warn and continue untracked."""
-    try:
-        track()
-    except Exception as err:  # a tracking error must never stop training
-        mlflow.forget()
-        logger.warning("MLflow does not answer; this run is not tracked: %s", err)
+    def _end(self) -> None:
+        ending, self._tracking = self._tracking, None
+        if ending:
+            ending.end()

@@ -63,11 +63,14 @@ class _LiveRun:
     _once: dict[str, float] = field(default_factory=dict)
     _written: float = 0.0
 
-    def log(self, metrics: Mapping[str, float], step: int | None) -> None:
-        """Log metrics; they are written with later ones, at the latest when the run ends."""
+    def log(self, metrics: Mapping[str, float], step: int | None, seconds: float | None = None) -> None:
+        """Log metrics; they are written with later ones, at the latest when the run ends.
+
+        `seconds` is their time, since 1970; None is now.
+        """
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        now = int((time.time() if seconds is None else seconds) * 1000)
         if step is None:  # stage and hook may log the same metric: write it once
             metrics = {name: value for name, value in metrics.items() if self._once.get(name) != value}
             self._once.update(metrics)
@@ -209,6 +212,11 @@ _stage: _LiveRun | None = None
 def stage_run() -> str | None:
     """Return the run id of the stage that this process tracks."""
     return None if _stage is None else _stage.run_id
+
+
+def live_run() -> _LiveRun | None:
+    """Return the child run that this process tracks."""
+    return _stage
 
 
 def parent() -> Parent | None:
