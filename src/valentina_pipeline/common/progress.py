@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
@@ -21,6 +19,8 @@ def track_progress(items: Iterable[Item], what: str, total: int, done: int = 0) 
         total: number of images, already processed ones included.
         done: number of images already processed.
     """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn(what),
         BarColumn(),

@@ -1,11 +1,9 @@
 """Datasets of tables."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from kedro_datasets.pandas import ParquetDataset
 
 from valentina_pipeline.common import atomic_files
 from valentina_pipeline.datasets._base import _PathDataset
@@ -51,15 +49,19 @@ class PlotCsv(_CsvFile):
         return preview_plot(self.load(), (self.metadata or {})["dvc"])
 
 
-class ParquetFile(ParquetDataset):
-    """Kedro's Parquet table, replaced atomically: writing in place could change DVC's cache through links."""
+class ParquetFile(_PathDataset[pd.DataFrame, pd.DataFrame]):
+    """A table as Parquet."""
+
+    def load(self) -> pd.DataFrame:
+        """Return the table."""
+        return pd.read_parquet(self._require_path())
 
     def save(self, data: pd.DataFrame) -> None:
-        """Replace the file by the table."""
+        """Write the table."""
         content = io.BytesIO()
-        data.to_parquet(content, **self._save_args)
-        atomic_files.replace(Path(self._filepath), content.getvalue())
+        data.to_parquet(content)
+        atomic_files.replace(self._path, content.getvalue())
 
     def preview(self, nrows: int = 5) -> TablePreview:
-        """Return the first rows for `kedro viz`, which cannot show the arrays of Kedro's own preview."""
+        """Return the first rows for `kedro viz`."""
         return preview_table(self.load(), nrows)
