@@ -22,6 +22,7 @@ from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.hooks import InputHooks, TrackingHooks
 from valentina_pipeline.image.models.requirements import find_missing_models
 from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.integrations.stage_tracking import OwnTracking
 from valentina_pipeline.integrations.tracking import NullTracker, current_tracker
 from valentina_pipeline.pipeline_registry import register_pipelines
 
@@ -100,6 +101,7 @@ def test_a_stage_s_code_is_tagged_as_dvc_knows_it(root: Path, monkeypatch: pytes
     loader = ProjectConfigLoader(root / "conf", base_env="base", default_run_env="base")
     hooks = TrackingHooks()
     hooks._catalog = DataCatalog.from_config(loader["catalog"])
+    hooks._tracking = OwnTracking()
     for name in STAGE_NAMES:
         for each in register_pipelines()[name].nodes:
             hooks.before_node_run(each)
