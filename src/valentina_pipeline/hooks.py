@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from valentina_pipeline.common.code_fingerprint import pipeline_module
 from valentina_pipeline.domain.concept import STAGE_NAMES
 from valentina_pipeline.domain.manifest import StaleInputError, check_same_run
 from valentina_pipeline.integrations import mlflow, stage_tracking
@@ -105,7 +107,7 @@ class TrackingHooks:
         """Open the stage's child run; `record` has none, since it completes the parent run."""
         self._began = time.monotonic()
         if self._tracking and node.name in STAGE_NAMES:
-            self._tracking.call(stage_tracking.open_stage, node.name, self._dataset_modules(node))
+            self._tracking.call(stage_tracking.open_stage, node.name, self._dataset_modules(node.name))
 
     @hook_impl
     def after_node_run(self) -> None:
@@ -139,9 +141,10 @@ class TrackingHooks:
         """Close the child run and the parent run as failed."""
         self._fail(mlflow.FAILED)
 
-    def _dataset_modules(self, node: Node) -> set[str]:
-        """Return the modules of a node's dataset classes, which code_fingerprints.json counts as its code."""
-        return {type(self._catalog.get(name)).__module__ for name in (*node.inputs, *node.outputs)}
+    def _dataset_modules(self, stage: str) -> set[str]:
+        """Return the modules of a stage's dataset classes, which count as its code in DVC, too."""
+        names = import_module(pipeline_module(stage)).create_pipeline().datasets()
+        return {type(self._catalog.get(name)).__module__ for name in names}
 
     def _fail(self, status: str) -> None:
         """Close the open child run and the open parent run, if any."""
