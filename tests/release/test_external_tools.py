@@ -10,9 +10,9 @@ import yaml
 import packages
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.release.external_tools import (
     PUBLISHED,
-    SAMPLERS,
     WIDTHS,
     Checkpoint,
     ExampleImage,

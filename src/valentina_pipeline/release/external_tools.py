@@ -9,20 +9,10 @@ from typing import Any
 
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.concept import Concept, photo_of
+from valentina_pipeline.domain.samplers import SAMPLERS
 
 SCENE = "smiling, wearing a red dress, beach background"
 SEED = 1
-
-SAMPLERS: Mapping[str, tuple[str, str, str, str]] = {
-    "default": ("euler", "normal", "euler", "discrete"),  # the scheduler that SDXL ships with
-    "euler": ("euler", "normal", "euler", "discrete"),
-    "euler_a": ("euler_ancestral", "normal", "euler_a", "discrete"),
-    "dpm++_2m": ("dpmpp_2m", "normal", "dpm++2m", "discrete"),
-    "dpm++_2m_karras": ("dpmpp_2m", "karras", "dpm++2m", "karras"),
-    "ddim": ("ddim", "ddim_uniform", "ddim_trailing", "discrete"),
-    "lcm": ("lcm", "sgm_uniform", "lcm", "lcm"),
-}
-"""This project's name -> ComfyUI's sampler and scheduler, stable-diffusion.cpp's method and scheduler."""
 
 PUBLISHED = {
     "stabilityai/stable-diffusion-xl-base-1.0": "sd_xl_base_1.0.safetensors",
@@ -87,7 +77,7 @@ class ExampleImage:
         steps: sampler steps.
         guidance_scale: scale of classifier-free guidance; 1 turns it off.
         size: width and height in pixels.
-        scheduler: a key of SAMPLERS.
+        scheduler: name of the sampler.
     """
 
     prompt: str
@@ -113,7 +103,7 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
         base: the base model.
         lora: name of the LoRA file in kohya's format; ComfyUI looks for it in models/loras.
     """
-    sampler, scheduler, *_ = SAMPLERS[image.scheduler]
+    sampler, scheduler = SAMPLERS[image.scheduler].comfyui
     model, clip, vae = ["2", 0], ["2", 1], ["1", 2]
     nodes: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("CheckpointLoaderSimple", base.location, {"ckpt_name": base.file}),
@@ -153,7 +143,7 @@ def comfyui(image: ExampleImage, base: Checkpoint, lora: str) -> dict[str, Any]:
 
 def sd_cpp(image: ExampleImage, file: str) -> str:
     """Return the README beside the single file for stable-diffusion.cpp, with the command to run."""
-    *_, method, scheduler = SAMPLERS[image.scheduler]
+    method, scheduler = SAMPLERS[image.scheduler].sd_cpp
     size = str(image.size)
     options = {
         "-m": file, "-p": image.prompt, "--steps": str(image.steps),

@@ -12,11 +12,11 @@ import packages
 import tiny_bases
 from given import somebody
 from valentina_pipeline.config.base_model import BaseConfig
+from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
 from valentina_pipeline.image.generate.img2img import MASK_BLUR_RADIUS, InitImage, skipped_steps
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.serving.inference.engine import _scheduler
-from valentina_pipeline.serving.inference.request import SCHEDULERS
 
 SIZE = 128
 ASKED = ImageSpec("photo of a woman, smiling, wearing a red dress, beach background", 3)
@@ -47,7 +47,7 @@ def test_the_stronger_the_less_of_the_start_is_left() -> None:
     assert apart(shown[2], anew) < apart(shown[0], anew)
 
 
-@pytest.mark.parametrize("name", ["default", *SCHEDULERS])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_begins_from_a_picture_in_the_middle_of_its_steps(name: str) -> None:
     steps: list[int] = []
     own = pipe().scheduler

@@ -14,6 +14,7 @@ from PIL import Image, ImageChops
 
 import packages
 from valentina_pipeline.datasets.folders import OutputFolder
+from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.watermark import detect
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
@@ -22,7 +23,7 @@ from valentina_pipeline.release.package import sha256sums
 from valentina_pipeline.serving.inference.engine import InferenceEngine
 from valentina_pipeline.serving.inference.package import InvalidPackageError, read
 from valentina_pipeline.serving.inference.pyfunc import Model, _load_pyfunc
-from valentina_pipeline.serving.inference.request import SCHEDULERS, GenerationRequest, from_png_text
+from valentina_pipeline.serving.inference.request import GenerationRequest, from_png_text
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_what_is_asked_for_beats_the_preset(studio: InferenceEngine) -> None:
     )
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", sorted(SAMPLERS.keys() - {"default"}))
 def test_every_sampler_draws_another_picture_than_the_base_s_own(
     studio: InferenceEngine, scheduler: str
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import psutil
 from fastapi import Body, Depends, FastAPI, Query, Request
 
+from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.serving.api import a1111_fields as fields
 from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.api.third_party import Caller, generate_images
@@ -157,8 +158,8 @@ def _add_lists(app: FastAPI, server: GenerationService, owner: Caller) -> None:
     def samplers(owner: Owner) -> list[dict[str, Any]]:
         """List the samplers."""
         return [
-            {"name": name, "aliases": [ours, *more], "options": {}}
-            for name, (ours, more) in fields.SAMPLERS.items()
+            {"name": sampler.a1111[0], "aliases": [name, *sampler.a1111[1:]], "options": {}}
+            for name, sampler in SAMPLERS.items()
         ]
 
     @app.get("/sdapi/v1/schedulers", tags=["compatible"])
@@ -238,7 +239,7 @@ def _info(job: Job, server: GenerationService, body: fields.Txt2Img, warnings: l
         "subseed_strength": 0,
         "width": settings.width,
         "height": settings.height,
-        "sampler_name": fields.name_of(settings.scheduler),
+        "sampler_name": SAMPLERS[settings.scheduler].a1111[0],
         "cfg_scale": settings.guidance_scale,
         "steps": settings.steps,
         "batch_size": body.batch_size,

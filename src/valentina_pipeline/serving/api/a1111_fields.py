@@ -9,23 +9,13 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 
+from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.image.io.decode import RejectedImageError
 from valentina_pipeline.serving.api.third_party import ClientModel, refuse, translate
 from valentina_pipeline.serving.inference.input_images import content
 from valentina_pipeline.serving.inference.package import PackageInfo
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 from valentina_pipeline.serving.inference.request import GenerationRequest
-
-SAMPLERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "Euler": ("euler", ("k_euler",)),
-    "Euler a": ("euler_a", ("k_euler_a", "k_euler_ancestral", "Euler ancestral")),
-    "DPM++ 2M": ("dpm++_2m", ("k_dpmpp_2m", "dpmpp_2m")),
-    "DPM++ 2M Karras": ("dpm++_2m_karras", ("k_dpmpp_2m_ka", "dpmpp_2m_karras")),
-    "DDIM": ("ddim", ("k_ddim",)),
-    "LCM": ("lcm", ("k_lcm",)),
-    "Automatic": ("default", ("automatic",)),
-}
-"""A1111's sampler -> ours, and its aliases; case does not matter."""
 
 SCHEDULERS = {"automatic": "Automatic", "uniform": "Uniform", "karras": "Karras"}
 """A1111's scheduler -> its label; all samplers use uniform steps except the Karras ones."""
@@ -137,9 +127,7 @@ def sampler(name: str, scheduler: str, field: str = "sampler_name") -> str | Non
         InvalidRequestError: the sampler is unknown, or does not support the scheduler.
     """
     known = {
-        _normalize_name(alias): ours
-        for full, (ours, more) in SAMPLERS.items()
-        for alias in (full, ours, *more)
+        _normalize_name(alias): ours for ours, sampler in SAMPLERS.items() for alias in (ours, *sampler.a1111)
     }
     labels = {
         _normalize_name(alias): _normalize_name(short)
@@ -151,7 +139,8 @@ def sampler(name: str, scheduler: str, field: str = "sampler_name") -> str | Non
             "scheduler", f"{scheduler!r} is not one of {', '.join(SCHEDULERS.values())}"
         )
     if name and _normalize_name(name) not in known:
-        raise InvalidRequestError(field, f"{name!r} is not one of {', '.join(SAMPLERS)}")
+        allowed = ", ".join(sampler.a1111[0] for sampler in SAMPLERS.values())
+        raise InvalidRequestError(field, f"{name!r} is not one of {allowed}")
     ours = known[_normalize_name(name)] if name else None
     schedule = labels.get(_normalize_name(scheduler), "automatic")
     if schedule == "karras" and ours not in ("dpm++_2m", "dpm++_2m_karras"):
@@ -238,16 +227,12 @@ def infotext(order: Any, seed: int, about: PackageInfo) -> str:
     """Return the generation parameters of an image as a text in A1111's format."""
     settings = order.settings
     negative = f"\nNegative prompt: {order.negative_prompt}" if order.negative_prompt else ""
+    sampler_name = SAMPLERS[settings.scheduler].a1111[0]
     return (
-        f"{order.prompt}{negative}\nSteps: {settings.steps}, Sampler: {name_of(settings.scheduler)}, "
+        f"{order.prompt}{negative}\nSteps: {settings.steps}, Sampler: {sampler_name}, "
         f"CFG scale: {settings.guidance_scale:g}, Seed: {seed}, Size: {settings.width}x{settings.height}, "
         f"Model hash: {about.base_hash[:10]}, Model: {about.trigger}"
     )
-
-
-def name_of(ours: str) -> str:
-    """Return A1111's name of our sampler."""
-    return next(name for name, (candidate, _) in SAMPLERS.items() if candidate == ours)
 
 
 def _checked(body: Txt2Img, about: PackageInfo) -> list[str]:

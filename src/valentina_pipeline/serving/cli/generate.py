@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from valentina_pipeline.serving.inference.request import Engine, Scheduler
+from valentina_pipeline.domain.samplers import SamplerName
+from valentina_pipeline.serving.inference.request import Engine
 from valentina_pipeline.serving.packages import open_package, signing_folder
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 @click.option("--guidance-scale", type=float, help="Guidance scale; overrides the preset.")
 @click.option("--width", type=int, help="Pixels.")
 @click.option("--height", type=int, help="Pixels.")
-@click.option("--scheduler", type=click.Choice(get_args(Scheduler)), help="Sampler; overrides the preset.")
+@click.option("--scheduler", type=click.Choice(get_args(SamplerName)), help="Sampler; overrides the preset.")
 @click.option(
     "--engine",
     type=click.Choice(get_args(Engine)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.image.safety.content_filter import ContentFilter
 from valentina_pipeline.image.safety.sd_safety_checker import SafetyChecker
 from valentina_pipeline.serving.inference.adapters import Adapter, read_adapters
@@ -22,7 +23,6 @@ from valentina_pipeline.serving.inference.lora_stack import LoraStack
 from valentina_pipeline.serving.inference.package import InvalidPackageError, PackageInfo, check_rights, read
 from valentina_pipeline.serving.inference.preview_renderer import PreviewRenderer
 from valentina_pipeline.serving.inference.request import (
-    SCHEDULERS,
     Engine,
     GenerationRequest,
     ResolvedRequest,
@@ -333,10 +333,10 @@ def _load_onnx_pipeline(about: PackageInfo) -> Any:
 
 
 def _scheduler(name: str, default: Any) -> Any:
-    """Return the sampler of `SCHEDULERS` by name, with the base model's noise schedule."""
+    """Return the sampler by its name, with the base model's noise schedule."""
     import diffusers
 
     if name == "default":
         return default
-    kind, settings = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(default.config, **settings)
+    sampler = SAMPLERS[name]
+    return getattr(diffusers, sampler.diffusers).from_config(default.config, **sampler.settings)

@@ -5,11 +5,12 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.domain.samplers import MAX_LCM_STEPS, SAMPLERS, SamplerName
 from valentina_pipeline.image.generate.img2img import is_blank, is_idle, skipped_steps
 from valentina_pipeline.image.io.decode import RejectedImageError
 from valentina_pipeline.image.io.png import decode
@@ -38,18 +39,6 @@ from valentina_pipeline.serving.inference.prompt_notation import (
 Engine = Literal["torch", "onnx", "renderer"]
 """Backend: diffusers' networks, their export for ONNX Runtime, or the renderer, which needs no network."""
 
-Scheduler = Literal["default", "euler", "euler_a", "dpm++_2m", "dpm++_2m_karras", "ddim", "lcm"]
-
-SCHEDULERS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
-    "dpm++_2m": ("DPMSolverMultistepScheduler", {}),
-    "dpm++_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # latents go beyond 1
-    "lcm": ("LCMScheduler", {}),
-}
-"""Name -> class in diffusers and its settings; "default" is the sampler that the base model ships with."""
-
 MAX_IMAGES = 64
 """Limit of one request: the worker process is busy until all of its images are done."""
 
@@ -58,9 +47,6 @@ MAX_PROMPT_CHARS = 4000
 
 MAX_LORAS = 16
 """Limit of one request, including the LoRAs of the character and of the scene."""
-
-MAX_LCM_STEPS = 50
-"""The number of steps of LCM's distillation."""
 
 DEFAULT_STRENGTH = 0.6
 """Strength of image-to-image where the request has none."""
@@ -101,7 +87,7 @@ class GenerationRequest(Strict):
     )
     width: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
     height: int | None = Field(default=None, ge=64, le=2048, multiple_of=8, description="pixels")
-    scheduler: Scheduler | None = Field(default=None, description="the sampler")
+    scheduler: SamplerName | None = Field(default=None, description="the sampler")
     loras: tuple[LoraUse, ...] = Field(
         default=(), max_length=MAX_LORAS, description="LoRAs, including the character's and the scene's"
     )
@@ -127,7 +113,7 @@ class Settings:
         guidance_scale: scale of classifier-free guidance.
         width: pixels.
         height: pixels.
-        scheduler: a `Scheduler`.
+        scheduler: name of the sampler.
         loras: (name, weight) of each LoRA, the character's own included, sorted.
         inputs: the input images and how they are used.
     """
@@ -223,7 +209,7 @@ def resolve_request(
         loras=tuple(sorted(weights.items())),
     )
     refuse_beyond(settings, about, engine)
-    if settings.scheduler not in get_args(Scheduler):
+    if settings.scheduler not in SAMPLERS:
         raise InvalidRequestError("preset", f"this version does not support the sampler {preset.scheduler!r}")
     if settings.scheduler == "lcm" and settings.steps > MAX_LCM_STEPS:
         raise InvalidRequestError("steps", f"must be at most {MAX_LCM_STEPS} with lcm (got {settings.steps})")
