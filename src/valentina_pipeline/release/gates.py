@@ -1,7 +1,7 @@
 """Decision whether a candidate becomes champion: a pure function of its and the champion's metrics.
 
 Every gate must pass: identity, prompt adherence and memorization together. Identity alone rewards a LoRA
-that copies its training images. The default thresholds are in config/register.py.
+that copies its training images. The default thresholds are in config/gates.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from valentina_pipeline.common.confidence_intervals import format_interval
-from valentina_pipeline.config.register import GateConfig, RegisterConfig
+from valentina_pipeline.config.gates import GateConfig
+from valentina_pipeline.config.register import RegisterConfig
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 
