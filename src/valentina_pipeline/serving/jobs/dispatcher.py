@@ -17,6 +17,7 @@ from valentina_pipeline.serving.jobs.job import Image, Job
 from valentina_pipeline.serving.jobs.metrics import Metrics
 from valentina_pipeline.serving.jobs.progress import Progress
 from valentina_pipeline.serving.jobs.quality_monitor import QualityMonitor
+from valentina_pipeline.serving.jobs.retention import Retention
 from valentina_pipeline.serving.jobs.store import JobStore
 from valentina_pipeline.serving.jobs.worker import (
     Batch,
@@ -36,12 +37,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
 """Seconds before a retry where the networks, the database or the disk failed."""
-
-CLEANUP_INTERVAL_SECONDS = 60.0
-"""Seconds between deletions of old jobs."""
-
-RETENTION_SECONDS = 24 * 3600.0
-"""Seconds for which jobs and images are kept after they end."""
 
 
 class Dispatcher:
@@ -88,6 +83,7 @@ class Dispatcher:
         self.batch_seconds = 5.0
         self._opening = opening
         self._gallery = ImageStore(folder)
+        self._retention = Retention(jobs, self._gallery)
         self._metrics = metrics
         self._max_images = batch_size if batching else lambda settings: 1
         self._fallback = fallback
@@ -102,7 +98,6 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._process: WorkerProcess | None = None
-        self._cleaned = 0.0
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -405,8 +400,4 @@ class Dispatcher:
         if now >= self._reclaimed + self.jobs.lease / 5:
             self._reclaimed = now
             self._metrics.jobs.labels("failed").inc(self.jobs.reclaim())
-        if now >= self._cleaned + CLEANUP_INTERVAL_SECONDS:
-            self._cleaned = now
-            for image in self.jobs.forget(RETENTION_SECONDS):
-                if image.file:
-                    self._gallery.remove(image.file)
+        self._retention.delete_old_jobs()
