@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from valentina_pipeline.image.generate.generate import OnStep
+    from valentina_pipeline.image.generate.generate import ImageSpec, OnStep
     from valentina_pipeline.image.models.base_model import BaseModel
 
 
@@ -66,6 +66,16 @@ class GenerationResult:
     blocked_reason: str
     identity: float | None
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Conditioning:
+    """Conditioning of a batch: its specifications with the same settings, input images and metadata."""
+
+    settings: Settings
+    specs: "list[ImageSpec]"
+    input_images: "dict[str, Image.Image]"
+    metadata: dict[str, Any]
 
 
 class InferenceEngine:
@@ -192,31 +202,99 @@ class InferenceEngine:
         check_rights(self.about, self._root)
         done: dict[tuple[int, int], GenerationResult] = {}
         for settings in dict.fromkeys(order.settings for order in orders):
-            rows = [
-                (row, seed)
+            images = [
+                (row, order, seed)
                 for row, order in enumerate(orders)
                 for seed in order.seeds
                 if order.settings == settings
             ]
-            try:
-                images = self._images([(orders[row], seed) for row, seed in rows], settings, on_step)
-            except InputRefusedError as err:
-                done |= {
-                    (row, seed): GenerationResult(None, orders[row], seed, str(err), None)
-                    for row, seed in rows
-                }
-                continue
-            for (row, seed), image in zip(rows, images, strict=True):
-                done[row, seed] = self._check_image(image, orders[row], seed)
+            results = self._generate_batch(settings, [(order, seed) for _, order, seed in images], on_step)
+            for (row, _, seed), result in zip(images, results, strict=True):
+                done[row, seed] = result
         return [[done[row, seed] for seed in order.seeds] for row, order in enumerate(orders)]
 
-    def _check_image(self, image: "Image.Image", order: ResolvedRequest, seed: int) -> GenerationResult:
+    def _generate_batch(
+        self,
+        settings: Settings,
+        order_seeds: Sequence[tuple[ResolvedRequest, int]],
+        on_step: "OnStep | None",
+    ) -> list[GenerationResult]:
+        """Return a result for each (order, seed); all orders have the same settings."""
+        try:
+            conditioning = self._prepare(settings, order_seeds)
+        except InputRefusedError as err:
+            return [GenerationResult(None, order, seed, str(err), None) for order, seed in order_seeds]
+        images = self._sample(conditioning, on_step)
+        return [
+            self._finish(image, order, seed) for image, (order, seed) in zip(images, order_seeds, strict=True)
+        ]
+
+    def _prepare(
+        self, settings: Settings, order_seeds: Sequence[tuple[ResolvedRequest, int]]
+    ) -> _Conditioning:
+        """Return everything that the images depend on, with input images that are checked.
+
+        Raises:
+            InputRefusedError: an input image is unsafe or shows the face of somebody else.
+        """
+        from valentina_pipeline.image.generate.generate import ImageSpec
+
+        input_images = open_images(order_seeds[0][0].pictures)
+        check_input_images(settings.inputs, input_images, self.about, self._filter, self._identity_scorer)
+        # the request may have been accepted for another engine
+        refuse_beyond(settings, self.about, self.engine)
+        specs = [
+            ImageSpec(order.prompt, seed, order.negative_prompt, weighted=True) for order, seed in order_seeds
+        ]
+        metadata = {
+            "base_sha256": self.about.base_hash,
+            "lora_sha256": self.about.lora_hash,
+            "width": settings.width,
+            "height": settings.height,
+            "scheduler": settings.scheduler,
+            "loras": settings.loras,
+            **({} if self.engine == "torch" else {"engine": self.engine}),
+            **settings.inputs.marks(),
+        }
+        return _Conditioning(settings, specs, input_images, metadata)
+
+    def _sample(self, conditioning: _Conditioning, on_step: "OnStep | None") -> "list[Image.Image]":
+        """Return the images of the specifications, in order."""
+        from valentina_pipeline.image.generate.controlnet import apply_controls
+        from valentina_pipeline.image.generate.generate import generate_images
+
+        settings, specs, metadata = conditioning.settings, conditioning.specs, conditioning.metadata
+        size = (settings.width, settings.height)
+        with self._lock:  # sampler and adapters are state of the shared pipeline
+            if self.engine == "renderer":
+                sampling = {"steps": settings.steps, "guidance_scale": settings.guidance_scale}
+                return self._renderer.draw(specs, size, {**sampling, **metadata})
+            controls = []
+            if self.engine == "torch":
+                self._lora_stack.compose(settings.loras)
+                controls = self._control_models.controls(settings.inputs, conditioning.input_images)
+            self._pipe.scheduler = _scheduler(settings.scheduler, self._base_scheduler)
+            with apply_controls(self._pipe.unet, controls):
+                return generate_images(
+                    self._pipe,
+                    specs,
+                    settings.steps,
+                    settings.guidance_scale,
+                    size,
+                    batch_size(settings),
+                    metadata,
+                    on_step,
+                    start(settings.inputs, conditioning.input_images),
+                )
+
+    def _finish(self, image: "Image.Image", order: ResolvedRequest, seed: int) -> GenerationResult:
         """Return the result of an image: filtered, watermarked and compared with the character."""
+        from valentina_pipeline.image.provenance.metadata import add_provenance
         from valentina_pipeline.image.provenance.watermark import add_watermark
 
         if reason := self._unsafe(image):  # before the watermark, which could change the result
             return GenerationResult(None, order, seed, reason, None)
-        marked = add_watermark(image)
+        marked = add_watermark(add_provenance(image, {"preset": order.preset}))
         identity = self._identity_scorer.score(marked) if self._identity_scorer else None
         return GenerationResult(
             marked, order, seed, "", identity, (RENDERER_WARNING,) if self.engine == "renderer" else ()
@@ -237,63 +315,6 @@ class InferenceEngine:
         with torch.inference_mode():
             image = next(decode_latents(self._pipe.vae, latents[None]))
         return None if self._unsafe(image) else add_watermark(image)
-
-    def _images(
-        self, order_seeds: Sequence[tuple[ResolvedRequest, int]], settings: Settings, on_step: "OnStep | None"
-    ) -> "list[Image.Image]":
-        """Return an image for each (order, seed); all orders have the same settings.
-
-        Raises:
-            InputRefusedError: an input image is unsafe or shows the face of somebody else.
-        """
-        from valentina_pipeline.image.generate.controlnet import apply_controls
-        from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
-        from valentina_pipeline.image.provenance.metadata import add_provenance
-
-        size = (settings.width, settings.height)
-        metadata = {
-            "base_sha256": self.about.base_hash,
-            "lora_sha256": self.about.lora_hash,
-            "width": settings.width,
-            "height": settings.height,
-            "scheduler": settings.scheduler,
-            "loras": settings.loras,
-            **({} if self.engine == "torch" else {"engine": self.engine}),
-            **settings.inputs.marks(),
-        }
-        pictures = open_images(order_seeds[0][0].pictures)
-        check_input_images(settings.inputs, pictures, self.about, self._filter, self._identity_scorer)
-        specs = [
-            ImageSpec(order.prompt, seed, order.negative_prompt, weighted=True) for order, seed in order_seeds
-        ]
-        # the request may have been accepted for another engine
-        refuse_beyond(settings, self.about, self.engine)
-        with self._lock:  # sampler and adapters are state of the shared pipeline
-            if self.engine == "renderer":
-                sampling = {"steps": settings.steps, "guidance_scale": settings.guidance_scale}
-                images = self._renderer.draw(specs, size, {**sampling, **metadata})
-            else:
-                controls = []
-                if self.engine == "torch":
-                    self._lora_stack.compose(settings.loras)
-                    controls = self._control_models.controls(settings.inputs, pictures)
-                self._pipe.scheduler = _scheduler(settings.scheduler, self._base_scheduler)
-                with apply_controls(self._pipe.unet, controls):
-                    images = generate_images(
-                        self._pipe,
-                        specs,
-                        settings.steps,
-                        settings.guidance_scale,
-                        size,
-                        batch_size(settings),
-                        metadata,
-                        on_step,
-                        start(settings.inputs, pictures),
-                    )
-        return [
-            add_provenance(image, {"preset": order.preset})
-            for (order, _), image in zip(order_seeds, images, strict=True)
-        ]
 
     def _unsafe(self, image: "Image.Image") -> str | None:
         """Return the reason why the image is unsafe, or None."""
