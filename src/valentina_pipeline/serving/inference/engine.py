@@ -1,6 +1,7 @@
 """Inference engine: load a package's networks once and generate images with several LoRAs at once."""
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -304,6 +305,20 @@ class InferenceEngine:
     def measures(self) -> bool:
         """True where images are compared with the character's portraits."""
         return self._identity_scorer is not None
+
+    def time_text_encoding(self) -> float:
+        """Return the seconds in which the torch engine encodes one prompt."""
+        import torch
+
+        began = time.perf_counter()
+        with torch.inference_mode():
+            self._pipe.encode_prompt(
+                self.about.trigger,
+                device=self._pipe.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+            )
+        return time.perf_counter() - began
 
     def preview(self, latents: "Tensor") -> "Image.Image | None":
         """Return a preview from the latents (c, h, w) of an unfinished image; None if it is unsafe."""

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 PHASES = ("torch", "diffusers", "networks")
 """Phases of a start: two imports, then the checks and networks of the package."""
 
+MAX_MEASURED_CORES = 4
+"""With more cores the last one is a small share, which noise would hide."""
+
 NUM_PREVIEWS = 4
 """Previews of a generation, where a client watches it."""
 
@@ -38,7 +41,8 @@ class WorkerConfig:
     """Configuration of the worker process: arguments of `InferenceEngine.open` and the signing folder.
 
     With `fallback_renderer`, the renderer is used where the networks cannot be loaded. With `compile`, torch
-    compiles the blocks of the U-Net. `num_threads` is the number of CPU threads; None is all but one.
+    compiles the blocks of the U-Net. `num_threads` is the number of CPU threads; None chooses it by
+    measurement.
     """
 
     package: Path
@@ -149,8 +153,8 @@ def work(server: Connection, opening: WorkerConfig) -> None:
         times = [time.monotonic()]
         import torch
 
-        # leave one core to the API
-        torch.set_num_threads(opening.num_threads or max(1, torch.get_num_threads() - 1))
+        num_cores = torch.get_num_threads()
+        torch.set_num_threads(opening.num_threads or max(1, num_cores - 1))
         times.append(time.monotonic())
         if opening.engine == "torch":
             import diffusers
@@ -161,6 +165,8 @@ def work(server: Connection, opening: WorkerConfig) -> None:
         times.append(time.monotonic())
         signer = Signer(opening.signing)
         engine = _open_engine(opening)
+        if opening.num_threads is None and engine.device == "cpu" and engine.engine == "torch":
+            torch.set_num_threads(_choose_num_threads(engine, num_cores))
         times.append(time.monotonic())
         spent = dict(zip(PHASES, (after - before for before, after in pairwise(times)), strict=True))
         server.send(Ready(engine.device, engine.engine, spent, engine.measures, engine.memory))
@@ -195,6 +201,28 @@ def _open_engine(opening: WorkerConfig) -> "InferenceEngine":
             raise
         logger.exception("the networks cannot be loaded: the renderer is used")
         return open_with("renderer")
+
+
+def _choose_num_threads(engine: "InferenceEngine", num_cores: int) -> int:
+    """Return all cores if the last one makes the networks faster, else leave it to the API.
+
+    Small networks gain nothing from it, because their threads mostly wait for each other.
+    """
+    import torch
+
+    if not 1 < num_cores <= MAX_MEASURED_CORES:
+        return max(1, num_cores - 1)
+    seconds = {}
+    for count in (num_cores - 1, num_cores):
+        torch.set_num_threads(count)
+        seconds[count] = min(engine.time_text_encoding() for _ in range(3))
+    ideal = (num_cores - 1) / num_cores
+    gains = seconds[num_cores] < seconds[num_cores - 1] * (1 + ideal) / 2
+    logger.info(
+        "text encoding takes %.0f ms with %d threads, %.0f ms with %d",
+        *(value for count in sorted(seconds) for value in (1000 * seconds[count], count)),
+    )
+    return num_cores if gains else num_cores - 1
 
 
 def _run_batch(server: Connection, engine: "InferenceEngine", signer: Signer, batch: Batch) -> BatchDone:
