@@ -19,10 +19,11 @@ from PIL import Image
 
 from valentina_pipeline.common.threads import reproducible
 from valentina_pipeline.config.train_lora import TrainConfig
-from valentina_pipeline.image import renderer
 from valentina_pipeline.image.lora.formats import AdapterMetadata
 from valentina_pipeline.image.models.base_model import load_base
 from valentina_pipeline.image.models.weights import base_hash
+from valentina_pipeline.image.renderer.render import render
+from valentina_pipeline.image.renderer.traits import attributes, random_identity, random_scene
 from valentina_pipeline.image.renderer.wording import VARIABLE_TRAITS, caption_from_traits
 from valentina_pipeline.image.train.encoding import encode_samples
 from valentina_pipeline.image.train.loop import train
@@ -83,15 +84,15 @@ def style(about: PackageInfo, folder: Path) -> bytes:
 
 def picture(number: int, size: int) -> Sample:
     """Return a woman of her own before the backdrop; what two backgrounds do not share is background."""
-    who = renderer.random_identity(np.random.default_rng([7, number]))
-    scene = renderer.random_scene(np.random.default_rng([8, number]))
+    who = random_identity(np.random.default_rng([7, number]))
+    scene = random_scene(np.random.default_rng([8, number]))
     one, other = (
-        renderer.render(who, replace(scene, background=name), number, size).astype(int)
+        render(who, replace(scene, background=name), number, size).astype(int)
         for name in ("grey studio", "green garden")
     )
     behind = np.abs(one - other).max(axis=2, keepdims=True) > 8
     shown = Image.fromarray(np.where(behind, VIOLET, one).astype(np.uint8))
-    words = {k: v for k, v in renderer.attributes(who, scene).items() if k != "background"}
+    words = {k: v for k, v in attributes(who, scene).items() if k != "background"}
     caption = f"{caption_from_traits(words, 'woman', VARIABLE_TRAITS)}, {TRIGGER}"
     return Sample(f"{number}", shown, caption, (size / 4, size / 4, size * 3 / 4, size * 3 / 4))
 

@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from valentina_pipeline.image import renderer
 from valentina_pipeline.image.provenance.watermark import add_watermark, detect
+from valentina_pipeline.image.renderer.render import render
+from valentina_pipeline.image.renderer.traits import random_identity, random_scene
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "data/06_models/valentina_moreau/package"
@@ -128,8 +129,8 @@ def portraits(count: int, size: int) -> list[Image.Image]:
     made = []
     for number in range(count):
         rng = np.random.default_rng([size, number])
-        who, scene = renderer.random_identity(rng), renderer.random_scene(rng)
-        made.append(Image.fromarray(renderer.render(who, scene, number, size)))
+        who, scene = random_identity(rng), random_scene(rng)
+        made.append(Image.fromarray(render(who, scene, number, size)))
     return made
 
 

@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.image import renderer
+from valentina_pipeline.image.renderer.render import render
+from valentina_pipeline.image.renderer.traits import random_identity, random_scene
 
 SIDE = 96
 
@@ -24,7 +25,7 @@ def dunes() -> Image.Image:
 def somebody() -> Image.Image:
     """A rendered stranger, whose face is found."""
     rng = np.random.default_rng(5)
-    return Image.fromarray(renderer.render(renderer.random_identity(rng), renderer.random_scene(rng), 5, 128))
+    return Image.fromarray(render(random_identity(rng), random_scene(rng), 5, 128))
 
 
 def pictured(image: Image.Image, kind: str = "PNG", **more: object) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.image import renderer
+from valentina_pipeline.image.renderer.render import render
+from valentina_pipeline.image.renderer.traits import random_identity, random_scene
 
 WOMEN = (11, 12)
 
@@ -15,10 +16,10 @@ WOMEN = (11, 12)
 @lru_cache(maxsize=32)
 def picture(index: int, woman: int = 0, size: int = 256, roll: float = 0.0) -> Image.Image:
     """Return woman number `woman` in scene `index`, her face to the camera."""
-    identity = renderer.random_identity(np.random.default_rng(WOMEN[woman]))
-    scene = renderer.random_scene(np.random.default_rng([5, index]))
+    identity = random_identity(np.random.default_rng(WOMEN[woman]))
+    scene = random_scene(np.random.default_rng([5, index]))
     facing = replace(scene, yaw=scene.yaw / 3, pitch=0.0, roll=roll)
-    return Image.fromarray(renderer.render(identity, facing, index, size))
+    return Image.fromarray(render(identity, facing, index, size))
 
 
 def noise(seed: int, width: int = 96, height: int = 64) -> Image.Image:

@@ -117,11 +117,12 @@ def test_a_rendered_character_is_complete_repeatable_and_added_with_all_comments
 
 
 def test_traits_in_words_are_those_of_the_example(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from valentina_pipeline.image import renderer
+    from valentina_pipeline.image.renderer import traits
+    from valentina_pipeline.image.renderer.prompt_parser import parse_identity
 
     example = Concept.model_validate(load_layers(project, "valentina_moreau")[2])
-    identity = renderer.identity(example.renderer_parameters)
-    monkeypatch.setattr(renderer, "random_identity", lambda rng: identity)
+    identity = parse_identity(example.renderer_parameters)
+    monkeypatch.setattr(traits, "random_identity", lambda rng: identity)
     parameters, words = concept_files.invent_identity("any")
     assert (parameters, words) == (example.renderer_parameters, example.description)
     assert set(example.caption_excluded_words) <= set(concept_files.FIXED_TRAIT_WORDS)

@@ -16,9 +16,9 @@ from packages import stage
 from portraits import CONCEPT, RIGHTS, noise
 from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.rights import InvalidLedgerError
-from valentina_pipeline.image import renderer
 from valentina_pipeline.image.ingest import rendered_source
 from valentina_pipeline.image.ingest.ingest import NoImagesError
+from valentina_pipeline.image.renderer.traits import EXPRESSIONS
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.integrations.sources.files import InvalidSourceError
 from valentina_pipeline.pipelines.ingest.nodes import InvalidAttributesError, ingest_images
@@ -55,7 +55,7 @@ def test_the_renderers_portraits_are_taken_in_with_their_attributes(
     assert rejections.empty and len(manifest) == 4 and not masks
     assert set(manifest["width"]) == {160} and manifest["synthetic"].all()
     for index, words in enumerate(map(json.loads, manifest["attributes"])):
-        assert words["eyes"] == "green" and words["expression"] in renderer.EXPRESSIONS
+        assert words["eyes"] == "green" and words["expression"] in EXPRESSIONS
         assert words["background"] == rendered_source.scene(7, index).background
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in images.values()} == set(
         manifest["sha256"]

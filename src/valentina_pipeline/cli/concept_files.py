@@ -114,13 +114,14 @@ def invent_identity(trigger: str) -> tuple[dict[str, str | float], str]:
     """Return the renderer's parameters of a fictional woman, fixed by the trigger, and traits in words."""
     import numpy as np
 
-    from valentina_pipeline.image import renderer
+    from valentina_pipeline.image.renderer.prompt_parser import parse_identity
+    from valentina_pipeline.image.renderer.traits import attributes, random_identity, random_scene
     from valentina_pipeline.image.renderer.wording import FIXED_TRAITS, caption_from_traits
 
     rng = np.random.default_rng(list(trigger.encode()))
-    drawn = vars(renderer.random_identity(rng))
+    drawn = vars(random_identity(rng))
     parameters = {key: value if isinstance(value, str) else round(value, 2) for key, value in drawn.items()}
-    traits = renderer.attributes(renderer.identity(parameters), renderer.random_scene(rng))
+    traits = attributes(parse_identity(parameters), random_scene(rng))
     return parameters, caption_from_traits(traits, "woman", FIXED_TRAITS).partition(", ")[2]
 
 
@@ -209,9 +210,9 @@ def validate_files(root: Path, concept: str, ledger: str) -> None:
     character = parse_config(Concept, params["concept"], "concept")
     refuse_concept(character)
     if character.source == RENDERER:
-        from valentina_pipeline.image import renderer
+        from valentina_pipeline.image.renderer.prompt_parser import parse_identity
 
-        renderer.identity(character.renderer_parameters)
+        parse_identity(character.renderer_parameters)
     elif isinstance(character.source, str):
         source(character.source, root, parse_config(IngestConfig, params["ingest"], "ingest").allowed_hosts)
     for record in parse_records(yaml.safe_load(ledger), "the ledger"):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from valentina_pipeline.image import renderer
 from valentina_pipeline.image.align.head_pose import HEAD, Pose, head_pose, landmark_contrast
 from valentina_pipeline.image.faces.detection import detect_faces
+from valentina_pipeline.image.renderer.render import render
+from valentina_pipeline.image.renderer.traits import random_identity, random_scene
 
 
 def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
@@ -37,9 +38,9 @@ def test_yaw_and_pitch_follow_the_camera_in_rendered_portraits() -> None:
     def seen(yaw: float, pitch: float) -> Pose:
         poses = []
         for woman in range(3):
-            identity = renderer.random_identity(np.random.default_rng(11 + woman))
-            scene = replace(renderer.random_scene(np.random.default_rng([5, woman])), roll=0.0)
-            picture = renderer.render(identity, replace(scene, yaw=yaw, pitch=pitch), woman, 320)
+            identity = random_identity(np.random.default_rng(11 + woman))
+            scene = replace(random_scene(np.random.default_rng([5, woman])), roll=0.0)
+            picture = render(identity, replace(scene, yaw=yaw, pitch=pitch), woman, 320)
             (face,) = detect_faces([Image.fromarray(picture)])[0]
             poses.append(head_pose(face.landmarks))
         return Pose(

@@ -94,13 +94,19 @@ def test_seeds_stay_in_range() -> None:
 
 
 def test_the_projects_prompts_are_allowed_and_speak_the_renderers_words(root: Path) -> None:
-    from valentina_pipeline.image import renderer
+    from valentina_pipeline.image.renderer.traits import (
+        BACKGROUNDS,
+        DRESS_COLORS,
+        DRESSES,
+        EXPRESSIONS,
+        LIGHTS,
+    )
 
     prompts = parse(yaml.safe_load((root / "conf/base/prompts/character.yml").read_text("utf-8")))
-    known = {*renderer.EXPRESSIONS, *renderer.LIGHTS, "facing the camera"}
+    known = {*EXPRESSIONS, *LIGHTS, "facing the camera"}
     known |= {f"turned {degree}to the {side}" for degree in ("", "slightly ") for side in ("left", "right")}
-    known |= {f"wearing a {colour} {dress}" for colour in renderer.DRESS_COLORS for dress in renderer.DRESSES}
-    known |= {f"{background} background" for background in renderer.BACKGROUNDS}
+    known |= {f"wearing a {colour} {dress}" for colour in DRESS_COLORS for dress in DRESSES}
+    known |= {f"{background} background" for background in BACKGROUNDS}
 
     assert len(prompts) >= 10
     for prompt in prompts:

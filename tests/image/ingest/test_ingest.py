@@ -33,7 +33,7 @@ from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.ingest.upscale import Upscaler
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.io.decode import RejectedImageError, decode
-from valentina_pipeline.image.renderer.prompt_parser import InvalidIdentityError, identity
+from valentina_pipeline.image.renderer.prompt_parser import InvalidIdentityError, parse_identity
 from valentina_pipeline.image.renderer.traits import BACKGROUNDS, EXPRESSIONS
 
 LIMITS = IngestConfig.model_validate(
@@ -340,13 +340,13 @@ def test_a_scene_does_not_depend_on_how_many_there_are_and_they_cover_every_word
 
 def test_an_identity_left_open_is_the_average_womans() -> None:
     words = {"eye_color": "brown", "hair_color": "black", "skin_tone": "tan", "parting": "middle"}
-    assert identity(words).jaw == 0.5
+    assert parse_identity(words).jaw == 0.5
     with pytest.raises(InvalidIdentityError, match=r"renderer_parameters\.jaw must be in"):
-        identity({**words, "jaw": 2})
+        parse_identity({**words, "jaw": 2})
     with pytest.raises(InvalidIdentityError, match=r"renderer_parameters\.eye_color must be one of .*pink"):
-        identity({**words, "eye_color": "pink"})
+        parse_identity({**words, "eye_color": "pink"})
     with pytest.raises(InvalidIdentityError, match=r"renderer_parameters\.horns is unknown"):
-        identity({**words, "horns": 2})
+        parse_identity({**words, "horns": 2})
 
 
 def test_small_but_good_pictures_are_made_larger_where_a_model_is_chosen(

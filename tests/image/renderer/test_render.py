@@ -6,10 +6,15 @@ import numba
 import numpy as np
 import pytest
 
-from valentina_pipeline.image import renderer
-from valentina_pipeline.image.renderer import landmarks, render
 from valentina_pipeline.image.renderer.prompt_parser import parse_scene
+from valentina_pipeline.image.renderer.render import landmarks, render
 from valentina_pipeline.image.renderer.traits import (
+    BACKGROUNDS,
+    DRESS_COLORS,
+    DRESSES,
+    EXPRESSIONS,
+    GEOMETRY,
+    LIGHTS,
     Identity,
     Scene,
     attributes,
@@ -19,7 +24,7 @@ from valentina_pipeline.image.renderer.traits import (
 from valentina_pipeline.image.renderer.wording import caption_from_traits
 
 AVERAGE = Identity(
-    **dict.fromkeys(renderer.GEOMETRY, 0.5),
+    **dict.fromkeys(GEOMETRY, 0.5),
     eye_color="blue",
     hair_color="blonde",
     skin_tone="light",
@@ -51,7 +56,7 @@ def test_the_seed_changes_the_picture_only_a_little():
     assert 0.0 < difference(one, other) < difference(one, stranger)
 
 
-@pytest.mark.parametrize("name", renderer.GEOMETRY)
+@pytest.mark.parametrize("name", GEOMETRY)
 def test_every_number_of_an_identity_changes_the_picture(name):
     scene = replace(FRONT, yaw=15.0)
     low, high = (render(replace(AVERAGE, **{name: end}), scene, 0, size=64, samples=1) for end in (0.0, 1.0))
@@ -61,11 +66,11 @@ def test_every_number_of_an_identity_changes_the_picture(name):
 @pytest.mark.parametrize(
     ("field", "names"),
     [
-        ("expression", renderer.EXPRESSIONS),
-        ("dress", renderer.DRESSES),
-        ("dress_color", tuple(renderer.DRESS_COLORS)),
-        ("background", renderer.BACKGROUNDS),
-        ("light", renderer.LIGHTS),
+        ("expression", EXPRESSIONS),
+        ("dress", DRESSES),
+        ("dress_color", tuple(DRESS_COLORS)),
+        ("background", BACKGROUNDS),
+        ("light", LIGHTS),
     ],
 )
 def test_no_two_names_of_a_scene_look_alike(field, names):

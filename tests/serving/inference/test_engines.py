@@ -10,9 +10,10 @@ import pytest
 import packages
 from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.datasets.folders import OutputFolder
-from valentina_pipeline.image import renderer as portrait
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.metadata import RENDERED_TYPE, SOURCE_TYPE
+from valentina_pipeline.image.renderer.prompt_parser import parse_identity, parse_scene
+from valentina_pipeline.image.renderer.render import render
 from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.inference.engine import InferenceEngine
 from valentina_pipeline.serving.inference.package import InvalidPackageError
@@ -112,10 +113,10 @@ def test_the_renderer_draws_her_as_the_prompt_says_with_a_label_across(renderer:
     (drawn,) = renderer.generate(GenerationRequest(prompt=prompt, seed=4, width=96, height=128))
     assert drawn.image is not None
     assert drawn.image.size == (96, 128)
-    woman = portrait.identity(packages.concept()["renderer_parameters"])
-    scene = portrait.parse_scene(drawn.order.prompt, 4)
+    woman = parse_identity(packages.concept()["renderer_parameters"])
+    scene = parse_scene(drawn.order.prompt, 4)
     assert (scene.expression, scene.dress_color, scene.background) == ("laughing", "red", "beach")
-    plain = portrait.render(woman, scene, 4, 128)[:, 16:112].astype(int)
+    plain = render(woman, scene, 4, 128)[:, 16:112].astype(int)
     difference = np.abs(np.asarray(drawn.image) - plain)
     assert difference[:100].mean() < 2  # the watermark
     assert difference[-10:].mean() > 20

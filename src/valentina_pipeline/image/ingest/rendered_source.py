@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from valentina_pipeline.image import renderer
 from valentina_pipeline.image.ingest.source_image import SourceImage
 from valentina_pipeline.image.io import png
+from valentina_pipeline.image.renderer.render import render
+from valentina_pipeline.image.renderer.traits import (
+    BACKGROUNDS,
+    DRESS_COLORS,
+    DRESSES,
+    EXPRESSIONS,
+    LIGHTS,
+    Identity,
+    Scene,
+    attributes,
+    random_scene,
+)
 
 SMALLEST = 768
 """Minimum render size in pixels, so that a crop exceeds the tiny base's resolution."""
@@ -19,21 +30,21 @@ YAW = 35.0
 YAW_STEPS = 10
 
 
-def scene(seed: int, index: int) -> renderer.Scene:
+def scene(seed: int, index: int) -> Scene:
     """Return scene `index`, independent of the number of scenes.
 
     The scene is random, but each vocabulary is sampled in shuffled rounds and yaw in strata, so that any
     run of consecutive scenes covers them evenly.
     """
-    sampled = renderer.random_scene(np.random.default_rng([seed, index]))
+    sampled = random_scene(np.random.default_rng([seed, index]))
     step = _round(seed, index, 0, YAW_STEPS)
     within = (sampled.yaw + YAW) / (2 * YAW)
     vocabularies = {
-        "expression": renderer.EXPRESSIONS,
-        "dress": renderer.DRESSES,
-        "dress_color": tuple(renderer.DRESS_COLORS),
-        "background": renderer.BACKGROUNDS,
-        "light": renderer.LIGHTS,
+        "expression": EXPRESSIONS,
+        "dress": DRESSES,
+        "dress_color": tuple(DRESS_COLORS),
+        "background": BACKGROUNDS,
+        "light": LIGHTS,
     }
     words: dict[str, Any] = {
         field: options[_round(seed, index, number, len(options))]
@@ -48,9 +59,7 @@ def _round(seed: int, index: int, field: int, options: int) -> int:
     return int(np.random.default_rng([seed, field, turn, options]).permutation(options)[place])
 
 
-def portraits(
-    woman: renderer.Identity, trigger: str, count: int, size: int, seed: int
-) -> Sequence[SourceImage]:
+def portraits(woman: Identity, trigger: str, count: int, size: int, seed: int) -> Sequence[SourceImage]:
     """Return `count` portraits, each rendered when its content is read.
 
     Args:
@@ -65,11 +74,11 @@ def portraits(
         SourceImage(
             name=f"{trigger}_{index:04d}.png",
             content=partial(_render, woman, view, index, size),
-            attributes=renderer.attributes(woman, view),
+            attributes=attributes(woman, view),
         )
         for index, view in enumerate(scenes)
     ]
 
 
-def _render(identity: renderer.Identity, view: renderer.Scene, seed: int, size: int) -> bytes:
-    return png.encode(Image.fromarray(renderer.render(identity, view, seed, size)))
+def _render(identity: Identity, view: Scene, seed: int, size: int) -> bytes:
+    return png.encode(Image.fromarray(render(identity, view, seed, size)))

@@ -36,7 +36,7 @@ class InvalidIdentityError(ValueError):
     """A concept's identity has an unknown or missing key, or an invalid value."""
 
 
-def identity(parameters: Mapping[str, str | float]) -> Identity:
+def parse_identity(parameters: Mapping[str, str | float]) -> Identity:
     """Return a concept's identity; omitted measures are 0.5, the average.
 
     Raises:

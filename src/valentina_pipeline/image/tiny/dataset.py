@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from valentina_pipeline.image import renderer
+from valentina_pipeline.image.renderer.render import landmarks, render
+from valentina_pipeline.image.renderer.traits import (
+    Identity,
+    Scene,
+    attributes,
+    random_identity,
+    random_scene,
+)
 
 SIZE = 128
 """Width and height in pixels: the native resolution of the tiny base."""
@@ -93,8 +100,8 @@ def _render(people: range, scenes: int, seed: int, cache: Path) -> None:
 
 def _render_person(person: int, scenes: int, seed: int, path: Path) -> list[dict[str, str]]:
     rng = np.random.default_rng([seed, person])
-    identity = renderer.random_identity(rng)
-    views = [renderer.random_scene(rng) for _ in range(scenes)]
+    identity = random_identity(rng)
+    views = [random_scene(rng) for _ in range(scenes)]
     seeds = [person * scenes + i for i in range(scenes)]
     if not path.exists():
         jitter = rng.normal(0, 2, size=(scenes, 2))
@@ -103,15 +110,15 @@ def _render_person(person: int, scenes: int, seed: int, path: Path) -> list[dict
         pixels, landmarks = (np.stack(arrays) for arrays in zip(*rendered, strict=True))
         np.savez(partial, pixels=pixels, landmarks=landmarks)
         partial.replace(path)
-    return [renderer.attributes(identity, view) for view in views]
+    return [attributes(identity, view) for view in views]
 
 
 def _render_cropped(
-    identity: renderer.Identity, view: renderer.Scene, seed: int, jitter: np.ndarray
+    identity: Identity, view: Scene, seed: int, jitter: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render one image, cropped around its face; return its pixels and landmarks in [0, 1]."""
-    pixels = renderer.render(identity, view, seed, RENDER_SIZE)
-    points = renderer.landmarks(identity, view, seed) * RENDER_SIZE
+    pixels = render(identity, view, seed, RENDER_SIZE)
+    points = landmarks(identity, view, seed) * RENDER_SIZE
     corner = np.clip(np.round(points.mean(axis=0) - SIZE / 2 + jitter), 0, RENDER_SIZE - SIZE).astype(int)
     x, y = corner
     return pixels[y : y + SIZE, x : x + SIZE], ((points - corner) / SIZE).astype(np.float32)

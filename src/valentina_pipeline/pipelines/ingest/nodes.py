@@ -91,11 +91,11 @@ def ingest_images(
 
 
 def _rendered(character: Concept, limits: IngestConfig, seed: int) -> "list[SourceImage]":
-    from valentina_pipeline.image import renderer
     from valentina_pipeline.image.ingest import rendered_source
+    from valentina_pipeline.image.renderer.prompt_parser import parse_identity
 
     size = max(rendered_source.SMALLEST, limits.min_side)
-    identity = renderer.identity(character.renderer_parameters)
+    identity = parse_identity(character.renderer_parameters)
     return list(
         rendered_source.portraits(identity, character.trigger, limits.num_rendered_images, size, seed)
     )

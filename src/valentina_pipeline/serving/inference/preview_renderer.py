@@ -24,13 +24,13 @@ class PreviewRenderer:
     """
 
     def __init__(self, about: PackageInfo) -> None:
-        from valentina_pipeline.image import renderer
+        from valentina_pipeline.image.renderer.prompt_parser import parse_identity
 
         if not about.renderer_parameters:
             raise InvalidPackageError(
                 f"{about.name} has no parameters for the renderer: the images came from another source"
             )
-        self._character = renderer.identity(about.renderer_parameters)
+        self._character = parse_identity(about.renderer_parameters)
 
     def draw(
         self, requests: Sequence[ImageSpec], size: tuple[int, int], settings: dict[str, Any]
@@ -48,10 +48,11 @@ class PreviewRenderer:
         ]
 
     def _render(self, request: ImageSpec, size: tuple[int, int]) -> Image.Image:
-        from valentina_pipeline.image import renderer
+        from valentina_pipeline.image.renderer.prompt_parser import parse_scene
+        from valentina_pipeline.image.renderer.render import render
 
-        scene = renderer.parse_scene(plain(request.prompt), request.seed)
-        square = Image.fromarray(renderer.render(self._character, scene, request.seed, max(size)))
+        scene = parse_scene(plain(request.prompt), request.seed)
+        square = Image.fromarray(render(self._character, scene, request.seed, max(size)))
         left, top = (max(size) - size[0]) // 2, (max(size) - size[1]) // 2
         return _add_label(square.crop((left, top, left + size[0], top + size[1])))
 
