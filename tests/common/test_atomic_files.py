@@ -31,6 +31,23 @@ def test_what_cannot_be_written_leaves_the_former_content_and_nothing_beside(tmp
     assert [file.read_text() for file in tmp_path.iterdir()] == ["former"]
 
 
+def test_a_durable_file_reaches_the_disk_before_its_name_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, bool]] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append((is_folder, (tmp_path / "one").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic_files.replace(tmp_path / "one", b"content", durable=True)
+    assert synced == [(False, False), (True, True)]
+    assert (tmp_path / "one").read_bytes() == b"content"
+
+
 def test_a_mode_is_a_file_s_from_the_first_byte_on(tmp_path: Path) -> None:
     former = os.umask(0o022)
     try:

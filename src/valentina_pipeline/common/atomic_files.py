@@ -9,19 +9,33 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 
-def replace(path: Path, content: bytes, mode: int = 0o666) -> None:
+def replace(path: Path, content: bytes, mode: int = 0o666, durable: bool = False) -> None:
     """Write a file atomically: no reader sees half of it, and several writers may run at once.
 
     Args:
         path: path of the file; its folder is created if necessary.
         content: content of the file.
         mode: permissions of the file, before the process's umask.
+        durable: return only once the file is on the disk, so that it survives a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # a rename is on the disk once its folder is
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

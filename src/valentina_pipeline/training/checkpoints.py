@@ -3,13 +3,13 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.common import atomic_files
 from valentina_pipeline.training.finite import NotFiniteError, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -59,12 +59,13 @@ class Checkpoints:
         from safetensors.torch import save
 
         refuse_not_finite(state.tensors, f"step {state.step}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(".*.partial"):  # of a killed run
+            leftover.unlink()
         content = save({name: tensor.detach().contiguous().cpu() for name, tensor in state.tensors.items()})
         facts = {"step": state.step, "sha256": hashlib.sha256(content).hexdigest(), "facts": state.facts}
         path = self._path(state.step)
-        _write(path, content)
-        _write(path.with_suffix(".json"), json.dumps(facts).encode())
+        atomic_files.replace(path, content, durable=True)
+        atomic_files.replace(path.with_suffix(".json"), json.dumps(facts).encode(), durable=True)
         for old in self._steps()[MAX_CHECKPOINTS:]:
             if old != keep:
                 self._remove(old)
@@ -118,17 +119,3 @@ class Checkpoints:
     def _remove(self, step: int) -> None:
         for suffix in (".json", ".safetensors"):  # the JSON file marks it as complete: remove it first
             self._path(step).with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename must reach the disk before the next file is written
-    finally:
-        os.close(folder)

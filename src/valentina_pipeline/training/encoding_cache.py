@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from valentina_pipeline.common import atomic_files
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,10 +43,7 @@ class Cache:
             return load(path.read_bytes())
         except (FileNotFoundError, SafetensorError):
             tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(save(tensors))
-        partial.replace(path)
+        atomic_files.replace(path, save(tensors))
         return tensors
 
     def image(self, of: str, draw: "Callable[[], list[Image.Image]]") -> "Image.Image":

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from valentina_pipeline.common import atomic_files
+
 
 @dataclass(frozen=True)
 class CachedImage:
@@ -47,12 +49,9 @@ class ResultCache:
     def keep(self, key: str, facts: dict[str, Any], content: bytes) -> CachedImage:
         """Write an image's file, named by `facts["sha256"]`, and store its outcome if `key` is not empty."""
         path = self._path(facts["sha256"])
-        path.parent.mkdir(exist_ok=True)
         # do not rewrite a duplicate's file: another outcome stores its modification time
         if not (path.is_file() and path.read_bytes() == content):
-            partial = path.with_suffix(".partial")
-            partial.write_bytes(content)
-            partial.replace(path)
+            atomic_files.replace(path, content)
         self._put(key, {"facts": facts, "stamp": _stamp(path)})
         return CachedImage(facts, path)
 

@@ -17,6 +17,7 @@ import yaml
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
+from valentina_pipeline.common import atomic_files
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
 from valentina_pipeline.image.generate import canny
 from valentina_pipeline.image.tiny import clip, control, dataset, faces, model_card, unet, vae
@@ -156,10 +157,8 @@ def write_card() -> None:
     metrics, sheet = model_card.measure(pipe, network, matcher, _splits()[1], images, params["seed"])
     sheet.save(TINY / "samples.png")
     (TINY / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
-    partial = TINY / "README.part"
     edge_scores = json.loads(CONTROL.read_text("utf-8"))
-    partial.write_text(model_card.text(metrics, edge_scores, params), "utf-8")
-    partial.replace(TINY / "README.md")
+    atomic_files.replace(TINY / "README.md", model_card.text(metrics, edge_scores, params).encode())
 
 
 if __name__ == "__main__":

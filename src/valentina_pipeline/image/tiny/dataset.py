@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from valentina_pipeline.common import atomic_files
 from valentina_pipeline.image.renderer.render import landmarks, render
 from valentina_pipeline.image.renderer.traits import (
     Identity,
@@ -93,9 +94,8 @@ def _render(people: range, scenes: int, seed: int, cache: Path) -> None:
     saved = [np.load(parts / f"{person:05d}.npz") for person in people]
     np.save(cache / "pixels.npy", np.concatenate([part["pixels"] for part in saved]))
     np.save(cache / "landmarks.npy", np.concatenate([part["landmarks"] for part in saved]))
-    partial = cache / "attributes.part"
-    partial.write_text(json.dumps(attributes), "utf-8")
-    partial.replace(cache / "attributes.json")  # last: its presence marks a complete cache
+    # last: its presence marks a complete cache
+    atomic_files.replace(cache / "attributes.json", json.dumps(attributes).encode())
 
 
 def _render_person(person: int, scenes: int, seed: int, path: Path) -> list[dict[str, str]]:
@@ -106,10 +106,9 @@ def _render_person(person: int, scenes: int, seed: int, path: Path) -> list[dict
     if not path.exists():
         jitter = rng.normal(0, 2, size=(scenes, 2))
         rendered = [_render_cropped(identity, *args) for args in zip(views, seeds, jitter, strict=True)]
-        partial = path.with_suffix(".part.npz")
         pixels, landmarks = (np.stack(arrays) for arrays in zip(*rendered, strict=True))
-        np.savez(partial, pixels=pixels, landmarks=landmarks)
-        partial.replace(path)
+        with atomic_files.replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, pixels=pixels, landmarks=landmarks)
     return [attributes(identity, view) for view in views]
 
 

@@ -12,6 +12,8 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from valentina_pipeline.common import atomic_files
+
 Loss = Callable[[int, np.random.Generator, torch.Generator], Tensor]
 
 
@@ -161,11 +163,10 @@ def _save(
     path: Path, step: int, network: nn.Module, optimizers: list[torch.optim.Optimizer], averages: list[Tensor]
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".part")
     moments = [optimizer.state_dict() for optimizer in optimizers]
     state = {"step": step, "network": network.state_dict(), "optimisers": moments, "mean": averages}
-    torch.save(state, partial)
-    partial.replace(path)
+    with atomic_files.replacing(path) as partial, partial.open("wb") as file:
+        torch.save(state, file)
 
 
 def _resume(
