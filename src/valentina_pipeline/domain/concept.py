@@ -8,9 +8,14 @@ STAGE_NAMES = ("ingest", "align", "caption", "train_lora", "evaluate", "register
 """Stages in order, under the same names in Kedro, DVC, params.yaml and a concept's overrides."""
 
 
+def with_article(subject: str) -> str:
+    """Return a subject with its article, such as "a woman" or "an ada woman"."""
+    return f"{'an' if subject[:1].lower() in 'aeiou' else 'a'} {subject}"
+
+
 def photo_of(subject: str) -> str:
     """Return the start of a caption or prompt, such as "photo of a woman" or "photo of an ada woman"."""
-    return f"photo of {'an' if subject[:1].lower() in 'aeiou' else 'a'} {subject}"
+    return f"photo of {with_article(subject)}"
 
 
 def is_coined(trigger: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 from valentina_pipeline.domain.concept import photo_of
+from valentina_pipeline.image.renderer.wording import PHRASES
 
 PHRASINGS = {
     "expression": "{}",
@@ -20,8 +21,8 @@ PHRASINGS = {
 }
 """Field -> phrasing, in the order of a caption; the subject is trigger and class word."""
 
-TRAITS = {"dress": ("clothes", "a {}"), "background": ("place", "{} background")}
-"""Renderer attribute -> (field, phrasing); other attributes are used where a field has their name."""
+TRAITS = {"dress": "clothes", "background": "place"}
+"""Renderer attribute -> field; other attributes are used where a field has their name."""
 
 PEOPLE = ("woman", "lady", "girl", "female", "person", "man", "guy", "boy", "model", "face", "portrait")
 """Words by which captioners call any person; the first one in a sentence is the character."""
@@ -111,9 +112,10 @@ def from_attributes(attributes: Mapping[str, str]) -> Description:
     """Return the description that corresponds to attributes (trait -> word)."""
     known: dict[str, str] = {}
     for trait, word in attributes.items():
-        name, phrase = TRAITS.get(trait, (trait, "{}"))
+        name = TRAITS.get(trait, trait)
         if name in FIELDS and word:
-            known[name] = phrase.format(word)
+            phrase = PHRASES.get(trait, "{}").format(word)
+            known[name] = CLOTHED.sub("", phrase) if trait == "dress" else phrase
     return Description(**known)
 
 

@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.image.renderer.wording import caption_from_traits
+from valentina_pipeline.domain.concept import Concept, with_article
 
 SUBJECT = "{subject}"
 
@@ -39,8 +38,7 @@ class Prompt:
 
     def text(self, subject: str) -> str:
         """Return the prompt for a subject, given without article, such as "woman, oval face"."""
-        # use the article of `wording`, so that prompts begin like the training captions
-        return self.template.replace(SUBJECT, caption_from_traits({}, subject).removeprefix("photo of "))
+        return self.template.replace(SUBJECT, with_article(subject))
 
     @property
     def scene(self) -> str:

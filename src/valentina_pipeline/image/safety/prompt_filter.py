@@ -1,6 +1,6 @@
 """Prompt filter: the word policy and the list of public figures together."""
 
-from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.concept import Concept, photo_of
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError, refuse_negative, refuse_prompt
 from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
@@ -23,6 +23,6 @@ def refuse_words(text: str, own: str = "", negative: str = "") -> None:
 def refuse_concept(person: Concept) -> None:
     """Raise UnsafePromptError if class word or description make the character a minor or are not allowed."""
     try:
-        refuse_words(f"photo of a {person.class_word}, {person.description}", person.name)
+        refuse_words(f"{photo_of(person.class_word)}, {person.description}", person.name)
     except UnsafePromptError as err:
         raise UnsafePromptError(f"class_word and description of {person.trigger}: {err.reason}") from err

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from valentina_pipeline.common.atomic_files import stays_inside
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.artifacts import LORA_FILE, REVOKED_FILE, UNMEASURED, sha256
-from valentina_pipeline.domain.concept import is_coined, photo_of
+from valentina_pipeline.domain.concept import is_coined, photo_of, with_article
 from valentina_pipeline.domain.rights import Terms
 from valentina_pipeline.domain.scene import Scene
 from valentina_pipeline.integrations.permission import PermissionUnknownError, obstacle
@@ -122,8 +122,7 @@ class PackageInfo:
         word = re.compile(rf"\b(an?\s+)?{re.escape(self.class_word)}\b", re.IGNORECASE)
         named = f"{self.trigger} {self.class_word}"
         if found := word.search(prompt):
-            with_article = photo_of(named).removeprefix("photo of ")
-            return word.sub(with_article if found[1] else named, prompt, count=1)
+            return word.sub(with_article(named) if found[1] else named, prompt, count=1)
         return f"{photo_of(named)}, {prompt}"
 
 
