@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from valentina_pipeline.serving.api.service import GenerationService
 from valentina_pipeline.serving.api.third_party import Caller, ClientModel, generate_images, refuse, translate
-from valentina_pipeline.serving.inference.input_images import LARGEST_PICTURE
+from valentina_pipeline.serving.inference.input_images import LARGEST_PICTURE, MAX_SIDE
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 
 QUALITY = {
@@ -230,9 +230,10 @@ def _invert_mask(content: bytes) -> str:
     """Return OpenAI's mask (transparent: regenerate) as ours (white: regenerate), in base64."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as mask:
-            if mask.width * mask.height > 4096 * 4096:
+            if mask.width * mask.height > MAX_SIDE**2:
+                size = f"{mask.width} x {mask.height}"
                 raise InvalidRequestError(
-                    "mask", f"must have at most 4096 x 4096 pixels (got {mask.width} x {mask.height})"
+                    "mask", f"must have at most {MAX_SIDE} x {MAX_SIDE} pixels (got {size})"
                 )
             if not mask.has_transparency_data:
                 raise InvalidRequestError(

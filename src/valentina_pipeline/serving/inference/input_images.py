@@ -21,14 +21,17 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 LARGEST_PICTURE = 24 << 20
 """Limit in bytes, of one file and of a request with all of its images."""
 
-MAX_TOTAL_PIXELS = 2 * 4096 * 4096
+MAX_SIDE = 4096
+"""Side of the largest square input image, in pixels."""
+
+MAX_TOTAL_PIXELS = 2 * MAX_SIDE**2
 """Limit of all images of a request together."""
 
 
 class Limits(NamedTuple):
     """Size limits of one input image."""
 
-    max_pixels: int = 4096 * 4096
+    max_pixels: int = MAX_SIDE**2
     min_side: int = 64
 
 
