@@ -3,22 +3,28 @@
 import hashlib
 import json
 import os
-import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
+from dvc.repo import Repo
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from PIL import Image
 from voluptuous import Invalid
 
 from conftest import copy_project
 from portraits import picture
+from valentina_pipeline.cli import cli
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +36,31 @@ SMALL = {
     },
     "evaluate": {"num_images_per_prompt": 1, "num_inference_steps": 2, "bootstrap_resamples": 100},
 }  # fmt: skip
+STAGES = "kedro", "run", "--params", f"concept={CONCEPT}"
+"""All stages in one process, without DVC."""
+
+
+def some_file(pattern: str) -> Callable[[Path], bool]:
+    """Return a sign of a moment: that a file of this pattern has come to be in the project."""
+    return lambda folder: next(folder.glob(pattern), None) is not None
+
+
+def locked(stage: str) -> Callable[[Path], bool]:
+    """Return a sign of a moment: that dvc.lock names the stage."""
+    return lambda folder: (lock := folder / "dvc.lock").is_file() and f"{stage}@" in lock.read_text()
+
+
+KILLS = {
+    "code is written": some_file("code_fingerprints.json"),
+    "DVC writes its lock": some_file("dvc.lock"),
+    "ingest writes images": some_file(f"data/02_intermediate/{CONCEPT}/**/*.png"),
+    "DVC stores a result": some_file(".dvc/cache/files/md5/*/*"),
+    "ingest is locked, align starts": locked("ingest"),
+    "training has a checkpoint": some_file(f"data/06_models/{CONCEPT}/checkpoints/**/step-*.json"),
+    "evaluate writes images": some_file(f"data/07_model_output/{CONCEPT}/**/*.png"),
+    "publish writes the package": some_file(f"data/06_models/{CONCEPT}/*package*/*"),
+}
+"""Moments at which the main job is killed, in their order -> sign of it in the project's folder."""
 
 
 def start(folder: Path, *command: str) -> subprocess.Popen[str]:
@@ -70,10 +101,32 @@ def _valid(text: str) -> None:
     COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text) or {})
 
 
-def outputs(folder: Path) -> dict[str, dict[str, str]]:
-    """Return stage -> output -> hash, as dvc.lock has it."""
-    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    return {name: {out["path"]: out["md5"] for out in stages[name].get("outs", ())} for name in stages}
+def killed_when(folder: Path, moment: str) -> None:
+    """Start the main job and kill it at one of the moments; its stage is killed with it."""
+    process = start(folder, "dvc", "repro")
+    while process.poll() is None and not KILLS[moment](folder):
+        time.sleep(0.005)
+    process.kill()
+    printed, _ = process.communicate(timeout=600)  # a stage that outlived DVC would hold its output open
+    assert process.returncode == -signal.SIGKILL, f"not killed when {moment}: {printed[-4000:]}"
+    mend(folder)
+
+
+def in_process(folder: Path, *command: str) -> str:
+    """Run one of the project's commands in this process and return what it printed."""
+    done = CliRunner().invoke(cli, command, obj=SimpleNamespace(project_path=folder))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def outputs(folder: Path, lock: Path) -> dict[str, str]:
+    """Return the sha256 of each file in `folder` that the stages in `lock` write."""
+    stages = yaml.safe_load(lock.read_text())["stages"]
+    places = [folder / out["path"] for stage in stages.values() for out in stage.get("outs", ())]
+    files = [file for place in places for file in (place, *place.rglob("*")) if file.is_file()]
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +150,17 @@ def fresh(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = whole.replace("id: valentina-moreau-2024", "id: garden-2026").replace('"*"', '"garden/*"')
     (ledger.parent / "garden.yml").write_text(record)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    run(folder, "dvc", "init", "--quiet")
+    Repo.init(str(folder)).close()
     return folder
 
 
 @pytest.fixture(scope="module")
 def built(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The same in which everything ran, and what it printed."""
+    """The same in which everything ran, killed at each of the moments, and what the last run printed."""
     folder = tmp_path_factory.mktemp("built") / "project"
     shutil.copytree(fresh, folder)
+    for moment in KILLS:
+        killed_when(folder, moment)
     return folder, run(folder, "dvc", "repro")
 
 
@@ -126,14 +181,6 @@ def test_the_package_is_what_its_checksums_say(built: tuple[Path, str]) -> None:
         assert hashlib.sha256(files[name].read_bytes()).hexdigest() == digest, name
 
 
-def test_training_again_from_the_same_inputs_gives_the_same_bytes(built: tuple[Path, str]) -> None:
-    lora = built[0] / "data/06_models" / CONCEPT / "lora"
-    before = {file.name: file.read_bytes() for file in lora.iterdir()}
-    shutil.rmtree(lora)
-    run(built[0], "kedro", "run", "--pipelines", "train_lora")
-    assert {file.name: file.read_bytes() for file in lora.iterdir()} == before
-
-
 def test_generate_draws_marked_images_from_the_package(built: tuple[Path, str]) -> None:
     prompt = "smiling, wearing a red dress"
     printed = run(built[0], "kedro", "generate", prompt, "--preset", "draft", "--num-images", "4")
@@ -145,24 +192,19 @@ def test_generate_draws_marked_images_from_the_package(built: tuple[Path, str]) 
 
 def test_generate_refuses_what_is_not_safe_for_work(built: tuple[Path, str]) -> None:
     with pytest.raises(AssertionError, match=r"(?i)refus|sexual|nud"):
-        run(built[0], "kedro", "generate", "nude, in bed")
+        in_process(built[0], "generate", "nude, in bed")
 
 
-def test_killed_at_a_dozen_moments_it_completes_with_the_same_hashes(
+def test_killed_at_each_of_its_moments_it_has_the_same_bytes_as_a_run_in_one_go(
     built: tuple[Path, str], fresh: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "project"
+    folder, lock = tmp_path / "project", built[0] / "dvc.lock"
     shutil.copytree(fresh, folder)
-    moments = random.Random(1)
-    for _ in range(12):
-        process = start(folder, "dvc", "repro")
-        with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=moments.uniform(1, 20))
-        process.kill()
-        process.communicate(timeout=600)  # a stage that outlived its `dvc repro` would hold its output open
-        mend(folder)
-    run(folder, "dvc", "repro")
-    assert outputs(folder) == outputs(built[0])
+    run(folder, "kedro", "fingerprint")
+    run(folder, *STAGES)
+    expected = outputs(folder, lock)
+    assert {Path(name).name for name in expected} >= {"report.html", "decision.json", "SHA256SUMS"}
+    assert outputs(built[0], lock) == expected
 
 
 def test_revoked_rights_are_refused_everywhere_and_the_next_run_trains_without_them(
@@ -176,25 +218,27 @@ def test_revoked_rights_are_refused_everywhere_and_the_next_run_trains_without_t
         subprocess.run(["git", *command], cwd=folder, check=True)
     package = folder / "data/06_models" / CONCEPT / "package"
 
-    before = run(folder, "kedro", "lineage", "early")
+    monkeypatch.chdir(folder)
+    before = in_process(folder, "lineage", "early")
     assert f"{CONCEPT}: 2 images" in before and "working tree" in before
     assert f"{CONCEPT} 1" in before and f"data/06_models/{CONCEPT}/package" in before
-    along = run(folder, "kedro", "lineage", "garden-2026")
+    along = in_process(folder, "lineage", "garden-2026")
     assert "dataset" not in along and f"trained on\t{CONCEPT}: 1 images\tworking tree" in along
     assert f"{CONCEPT} 1" in along and f"data/06_models/{CONCEPT}/package" in along
-    said = run(folder, "kedro", "revoke", "early", "--reason", "she asked for it")
+    said = in_process(folder, "revoke", "early", "--reason", "she asked for it")
     assert "is marked: it can no longer generate" in said
     with pytest.raises(AssertionError, match="she asked for it"):
-        run(folder, "kedro", "generate", "smiling")
+        in_process(folder, "generate", "smiling")
     (package / "REVOKED.json").unlink()
     with pytest.raises(AssertionError, match="record early was revoked: she asked for it"):
-        run(folder, "kedro", "generate", "smiling")
+        in_process(folder, "generate", "smiling")
 
-    run(folder, "dvc", "repro")
+    assert f"ingest@{CONCEPT}:" in run(folder, "dvc", "status")  # the next `dvc repro` begins there
+    run(folder, *STAGES)
     rejections = pd.read_csv(folder / "data/02_intermediate" / CONCEPT / "rejections.csv")
     assert list(rejections["reason"]) == ["rights revoked"] * 2
     rights = json.loads((package / "rights.json").read_text())
     assert [record["id"] for record in rights["records"]] == ["garden-2026", "valentina-moreau-2024"]
     assert len(rights["images"]) == 5
-    run(folder, "kedro", "generate", "smiling", "--preset", "draft")
-    assert f"{CONCEPT}: 2 images" in run(folder, "kedro", "lineage", "early")
+    in_process(folder, "generate", "smiling", "--preset", "draft")
+    assert f"{CONCEPT}: 2 images" in in_process(folder, "lineage", "early")
