@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import chdir
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.slow
 
 STAND_IN = """#!{python} -S
 import hashlib, json, os, pathlib, sys
-if sys.argv[1] == "fingerprint":
-    os.execv({python!r}, [{python!r}, "-m", "kedro", "fingerprint"])
+if sys.argv[1] in ("fingerprint", "base-settings"):
+    os.execv({python!r}, [{python!r}, "-m", "kedro", sys.argv[1]])
 stage, concept = sys.argv[3], sys.argv[5].partition("=")[2]
 spec = json.loads(pathlib.Path("stages.json").read_text())[stage]
 deps = [pathlib.Path(path.replace("CONCEPT", concept)) for path in spec["deps"]]
@@ -35,7 +36,8 @@ found = [file for dep in deps for file in [dep, *sorted(dep.rglob("*"))]]
 chosen = pathlib.Path("params.yaml").read_text().partition("\\n" + stage + ":")[2]
 read = b"".join(file.read_bytes() for file in found if file.is_file())
 code = json.loads(pathlib.Path("code_fingerprints.json").read_text())[stage]
-digest = hashlib.sha256(read + chosen.encode() + code.encode()).hexdigest()
+base = json.loads(pathlib.Path("base_settings.json").read_text())[concept].get(stage)
+digest = hashlib.sha256(read + f"{{chosen}}{{code}}{{base}}".encode()).hexdigest()
 for path in spec["outs"]:
     out = pathlib.Path(path.replace("CONCEPT", concept))
     if out.name == "captions.csv" and out.exists():
@@ -74,7 +76,7 @@ def built(root: Path, log: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     text = dvc_yaml.render_dvc_yaml(project)
     (project / "dvc.yaml").write_text(text)
     stages = yaml.safe_load(text.replace("${item.concept}", "CONCEPT"))["stages"]
-    del stages["code"]
+    del stages["code"], stages["bases"]
     (project / "stages.json").write_text(json.dumps({name: spec(stage) for name, stage in stages.items()}))
     git(project, "init", "--quiet")
     with Repo.init(str(project)) as repo, repo.config.edit() as config:
@@ -107,11 +109,11 @@ def dvc(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *arguments, "--quiet"], check=True)
 
 
-def repro(project: Path, log: Path, *, pull: bool = False) -> list[str]:
+def repro(project: Path, log: Path, stage: str | None = None, *, pull: bool = False) -> list[str]:
     """Run `dvc repro` and return the stages that it ran, in order; stages from the cache do not run."""
     log.unlink(missing_ok=True)
     with chdir(project), Repo() as repo:
-        repo.reproduce(pull=pull)
+        repo.reproduce(stage, pull=pull)
     return log.read_text().split() if log.exists() else []
 
 
@@ -125,6 +127,16 @@ def edit(file: Path, old: str, new: str) -> None:
     before = file.read_text()
     assert old in before
     file.write_text(before.replace(old, new, 1))
+
+
+def add_concept(work: Path, name: str) -> None:
+    concepts, rights = work / "conf/base/concepts", work / "conf/base/rights"
+    shutil.copy(concepts / "valentina_moreau.yml", concepts / f"{name}.yml")
+    edit(concepts / f"{name}.yml", "trigger: valentina_moreau", f"trigger: {name}")
+    shutil.copytree(rights / "valentina_moreau", rights / name)
+    for folder in ("data/01_raw", "data/05_model_input"):
+        (work / folder / name).mkdir()
+    edit(work / "params.yaml", "[valentina_moreau]", f"[valentina_moreau, {name}]")
 
 
 def from_stage(first: str, concept: str = "valentina_moreau") -> list[str]:
@@ -169,32 +181,44 @@ def test_edited_words_and_code_that_only_serves_rerun_nothing(work: Path, log: P
     assert status(work) == set()
 
 
-def test_a_key_counts_only_for_the_stages_that_take_it(work: Path) -> None:
+def test_a_key_counts_only_for_the_stages_that_take_it(work: Path, log: Path) -> None:
     bases = yaml.safe_load((work / "conf/base/bases.yml").read_text())
     bases["tiny"]["train_lora"]["max_steps"] += 1
-    (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
-    cards = {"register", "publish"}  # which state how it was trained
-    assert status(work) == {"train_lora", *cards}
     bases["sdxl"]["train_lora"]["max_steps"] += 1  # which nobody chose
     (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
+    assert status(work) == {"bases"}
+    assert repro(work, log, "bases") == []
+    cards = {"register", "publish"}  # which state how it was trained
+    assert status(work) == {"train_lora", *cards}
     edit(work / "conf/base/concepts/valentina_moreau.yml", "evaluate: {}", "evaluate: {steps: 9}")
     edit(work / "conf/base/catalog.yml", "${_concept}/package", "${_concept}/./package")
-    assert status(work) == {"code", "train_lora", "evaluate", *cards, "record"}
+    assert status(work) == {"code", "bases", "train_lora", "evaluate", *cards, "record"}
 
 
 def test_a_second_concept_is_a_second_file_and_reruns_nothing_of_the_first(work: Path, log: Path) -> None:
-    concepts = work / "conf/base/concepts"
-    shutil.copy(concepts / "valentina_moreau.yml", concepts / "anna.yml")
-    shutil.copytree(work / "conf/base/rights/valentina_moreau", work / "conf/base/rights/anna")
-    for folder in ("data/01_raw/anna", "data/05_model_input/anna"):
-        (work / folder).mkdir()
-    edit(work / "params.yaml", "[valentina_moreau]", "[valentina_moreau, anna]")
+    add_concept(work, "anna")
     assert repro(work, log) == from_stage("ingest", "anna")
     assert (work / "data/06_models/anna/lora").is_dir()
     (work / "data/01_raw/anna/1.png").write_text("an image")
     (work / "data/05_model_input/anna/style.safetensors").write_text("a LoRA")
     with chdir(work), Repo() as repo:
         assert set(repo.status()) == {"ingest@anna", "train_lora@anna"}
+
+
+def test_an_edited_base_reruns_only_the_concepts_that_use_it(work: Path, log: Path) -> None:
+    add_concept(work, "anna")
+    bases = yaml.safe_load((work / "conf/base/bases.yml").read_text())
+    bases["small"] = deepcopy(bases["tiny"])
+    (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
+    assert repro(work, log) == from_stage("ingest", "anna")
+    edit(work / "conf/base/concepts/anna.yml", "kind:", "base: small\nkind:")
+    assert repro(work, log) == []  # another name for equal settings
+    for base, concept, steps in (("small", "anna", 9), ("tiny", "valentina_moreau", 10)):
+        bases[base]["train_lora"]["max_steps"] = steps
+        (work / "conf/base/bases.yml").write_text(yaml.safe_dump(bases))
+        assert repro(work, log) == from_stage("train_lora", concept)
+    edit(work / "params.yaml", "base: tiny", "base: small")
+    assert repro(work, log) == from_stage("train_lora")  # anna names its own base
 
 
 def test_a_rank_given_to_an_experiment_wins(work: Path, log: Path) -> None:

@@ -1,5 +1,6 @@
 """dvc.yaml from pipelines and catalog: what it says, and what it refuses."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from kedro.pipeline import Pipeline, node, pipeline
 
 from valentina_pipeline import dvc_yaml
+from valentina_pipeline.config_loader import ParameterUsageError, ProjectConfigLoader
 
 
 def work(*_: object) -> None:
@@ -22,8 +24,37 @@ def entry(path: str, **more: Any) -> dict[str, Any]:
     return {"type": "pandas.CSVDataset", "filepath": path, **more}
 
 
-def test_the_committed_dvc_yaml_is_up_to_date(root: Path) -> None:
+def test_the_committed_files_are_up_to_date(root: Path) -> None:
     assert dvc_yaml.diff(root / "dvc.yaml", dvc_yaml.render_dvc_yaml(root)) == ""
+    assert dvc_yaml.diff(root / "base_settings.json", dvc_yaml.render_base_settings(root)) == ""
+
+
+def test_each_concept_has_the_settings_that_kedro_resolves(project: Path) -> None:
+    """The files that DVC follows and the parameters of a run name the same base model for each concept."""
+    concepts, bases = project / "conf/base/concepts", project / "conf/base/bases.yml"
+    text = (concepts / "valentina_moreau.yml").read_text()
+    (concepts / "anna.yml").write_text(
+        f"base: small\n{text.replace('trigger: valentina_moreau', 'trigger: anna')}"
+    )
+    entries = yaml.safe_load(bases.read_text())
+    entries["small"] = {**entries["tiny"], "train_lora": {**entries["tiny"]["train_lora"], "rank": 4}}
+    bases.write_text(yaml.safe_dump(entries))
+    chosen = project / "params.yaml"
+    chosen.write_text(chosen.read_text().replace("[valentina_moreau]", "[valentina_moreau, anna]"))
+    settings = json.loads(dvc_yaml.render_base_settings(project))
+    assert settings == {"valentina_moreau": entries["tiny"], "anna": entries["small"]}
+    for concept, rank in (("valentina_moreau", 16), ("anna", 4)):
+        resolved = ProjectConfigLoader(
+            project / "conf", "base", {"concept": concept}, base_env="base", default_run_env="base"
+        )["parameters"]
+        assert resolved["train_lora"]["rank"] == settings[concept]["train_lora"]["rank"] == rank
+
+
+def test_an_unknown_base_is_refused_before_dvc_runs_a_stage(project: Path) -> None:
+    concept = project / "conf/base/concepts/valentina_moreau.yml"
+    concept.write_text(f"base: sd3\n{concept.read_text()}")
+    with pytest.raises(ParameterUsageError, match=r"'sd3' in valentina_moreau\.yml is not one of"):
+        dvc_yaml.render_base_settings(project)
 
 
 def test_a_stage_is_a_pipeline_with_its_paths_params_and_code() -> None:
@@ -39,10 +70,9 @@ def test_a_stage_is_a_pipeline_with_its_paths_params_and_code() -> None:
     assert stage["outs"] == ["data/${item.concept}/lora.csv"]
     assert stage["deps"] == ["data/${item.concept}/images.csv"]
     assert stage["params"] == [
-        "base",
         "seed",
         "train_lora",
-        {"conf/base/bases.yml": ["${base}.model", "${base}.train_lora"]},
+        {"base_settings.json": ["${item.concept}.model", "${item.concept}.train_lora"]},
         {"conf/base/concepts/${item.concept}.yml": ["overrides.train_lora"]},
         {"conf/base/catalog.yml": ["images", "lora"]},
         {"code_fingerprints.json": ["first"]},
@@ -77,7 +107,7 @@ def test_what_stays_within_a_stage_needs_no_entry() -> None:
     ("parameter", "keys"),
     [
         ("num_threads", {"params.yaml": ["num_threads"]}),
-        ("base.face_embedder", {"params.yaml": ["base"], dvc_yaml.BASES: ["${base}.model.face_embedder"]}),
+        ("base.face_embedder", {dvc_yaml.BASE_SETTINGS: ["${item.concept}.model.face_embedder"]}),
         ("concept.trigger", {dvc_yaml.CONCEPT: ["trigger"]}),
     ],
 )
@@ -85,10 +115,10 @@ def test_a_parameter_leads_to_the_keys_that_make_it(parameter: str, keys: dict[s
     assert dvc_yaml._keys_behind(parameter) == keys
 
 
-def test_the_whole_concept_is_every_key_but_the_overrides() -> None:
+def test_the_whole_concept_is_every_key_but_base_and_overrides() -> None:
     keys = dvc_yaml._keys_behind("concept")[dvc_yaml.CONCEPT]
     assert {"trigger", "renderer_parameters", "source"} <= set(keys)
-    assert "overrides" not in keys
+    assert not {"base", "overrides"} & set(keys)
 
 
 def test_every_catalog_entry_of_the_project_is_used(root: Path) -> None:

@@ -24,9 +24,9 @@ class ParameterUsageError(ClickException, InvalidParameterError):
 class ProjectConfigLoader(OmegaConfigLoader):
     """An OmegaConfigLoader whose `parameters` are resolved by `valentina_pipeline.config.effective`.
 
-    They come from params.yaml at the project's root, overridden by `--params`; from the base model's entry in
-    conf/base/bases.yml; and from one file of conf/base/concepts/. Environments are not used: a parameter file
-    in an environment's folder would silently override `dvc exp run -S`.
+    They come from params.yaml at the project's root, overridden by `--params`; from the entry of the
+    concept's base model in conf/base/bases.yml; and from one file of conf/base/concepts/. Environments are
+    not used: a parameter file in an environment's folder would silently override `dvc exp run -S`.
 
     The concept is the runtime parameter `concept`, or the first of params.yaml's `concepts`. The catalog's
     `${runtime_params:concept}` has its value in both cases.
@@ -54,12 +54,26 @@ class ProjectConfigLoader(OmegaConfigLoader):
         if key != "parameters" or key in self:
             return super().__getitem__(key)
         chosen = {name: value for name, value in self.runtime_params.items() if name != "concept"}
-        name = self.runtime_params["concept"]
-        params, bases, concept = load_layers(self._root, name)
-        try:
-            return resolve_params(_merge(params, chosen), bases, concept)
-        except InvalidParameterError as err:
-            raise ParameterUsageError(f"{err} (params.yaml, bases.yml, {name}.yml or --params)") from err
+        return _resolve(self._root, self.runtime_params["concept"], chosen)
+
+
+def base_settings(root: Path) -> dict[str, dict[str, Any]]:
+    """Return, for each concept of params.yaml, the entry of bases.yml that it uses.
+
+    Raises:
+        ParameterUsageError: a file cannot be read, or holds a wrong parameter.
+    """
+    bases = read_mapping(root / BASES)
+    return {name: bases[_resolve(root, name, {})["base_name"]] for name in read_concepts(root)}
+
+
+def _resolve(root: Path, name: str, above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a concept's effective parameters; `above` overrides params.yaml."""
+    params, bases, concept = load_layers(root, name)
+    try:
+        return resolve_params(_merge(params, above), bases, concept)
+    except InvalidParameterError as err:
+        raise ParameterUsageError(f"{err} (params.yaml, bases.yml, {name}.yml or --params)") from err
 
 
 def load_layers(root: Path, name: str | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

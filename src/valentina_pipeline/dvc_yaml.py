@@ -5,8 +5,9 @@ A stage is a pipeline. Its deps are the paths of its free inputs. Its params are
 `metadata: {dvc: ...}` of a catalog entry configures how DVC stores it: `kind` (outs, metrics or plots), DVC's
 `cache`, `persist`, `push`, `remote`, and a plot's axes.
 
-The additional stage `code` writes the fingerprints. It runs in a few seconds whenever a file of the
-package changed; the other stages run only if their fingerprint changed.
+Two additional stages write files of which each other stage follows its own keys, and run in a few seconds.
+`code` writes the fingerprints whenever a file of the package changed. `bases` writes each concept's entry of
+bases.yml, because DVC cannot look up a key by the matrix item.
 """
 
 import difflib
@@ -20,15 +21,19 @@ from kedro.pipeline import Pipeline
 
 from valentina_pipeline.common import atomic_files
 from valentina_pipeline.common.code_fingerprint import PACKAGE, fingerprint, pipeline_module
-from valentina_pipeline.config_loader import BASES, CONCEPTS, ProjectConfigLoader
+from valentina_pipeline.config import effective
+from valentina_pipeline.config_loader import BASES, CONCEPTS, ProjectConfigLoader, base_settings
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.pipeline_registry import PIPELINES, register_pipelines
 
 ITEM = "${item.concept}"
 HEADER = "# Written by `kedro dvc` from the pipelines and conf/base/catalog.yml: change those, then run it.\n"
 FINGERPRINTS = "code_fingerprints.json"
+BASE_SETTINGS = "base_settings.json"
 CATALOG = "conf/base/catalog.yml"
 CONCEPT = f"{CONCEPTS}/{ITEM}.yml"
+INDIRECT = {"base", "overrides"}
+"""A concept's keys that other parameters hold: BASE_SETTINGS, and each stage's own key of `overrides`."""
 
 KINDS = ("outs", "metrics", "plots")
 OUT_KEYS = {"cache", "persist", "push", "remote"}
@@ -38,6 +43,12 @@ CODE_STAGE = {
     "cmd": "kedro fingerprint",
     "deps": [f"src/{PACKAGE}", CATALOG],
     "outs": [{FINGERPRINTS: {"cache": False}}],
+}
+BASES_STAGE = {
+    "cmd": "kedro base-settings",
+    "deps": [BASES, CONCEPTS],
+    "params": ["base", "concepts", {FINGERPRINTS: ["bases"]}],
+    "outs": [{BASE_SETTINGS: {"cache": False}}],
 }
 
 Catalog = Mapping[str, Mapping[str, Any]]
@@ -56,7 +67,10 @@ def render_dvc_yaml(root: Path) -> str:
     pipelines = register_pipelines()
     described = stages({name: pipelines[name] for name in PIPELINES}, read_catalog(root))
     body = yaml.safe_dump(
-        {"stages": {"code": CODE_STAGE, **described}}, sort_keys=False, width=100, allow_unicode=True
+        {"stages": {"code": CODE_STAGE, "bases": BASES_STAGE, **described}},
+        sort_keys=False,
+        width=100,
+        allow_unicode=True,
     )
     return HEADER + body
 
@@ -65,10 +79,15 @@ def fingerprints(root: Path) -> str:
     """Return the text that `root`'s code_fingerprints.json should have: stage -> hash of its code."""
     catalog = read_catalog(root)
     pipelines = register_pipelines()
-    hashes = {
-        name: fingerprint(*_modules(name, pipelines[name], catalog), src=root / "src") for name in PIPELINES
-    }
+    modules = {name: _modules(name, pipelines[name], catalog) for name in PIPELINES}
+    modules["bases"] = [effective.__name__]
+    hashes = {name: fingerprint(*roots, src=root / "src") for name, roots in modules.items()}
     return json.dumps(hashes, indent=2) + "\n"
+
+
+def render_base_settings(root: Path) -> str:
+    """Return the text that `root`'s base_settings.json should have: concept -> its entry of bases.yml."""
+    return json.dumps(base_settings(root), indent=2, ensure_ascii=False) + "\n"
 
 
 def write(path: Path, text: str) -> bool:
@@ -197,7 +216,7 @@ def _check_single_writers(pipelines: Mapping[str, Pipeline], catalog: Catalog) -
 
 def _params(pipeline: Pipeline, used: Iterable[str]) -> list[str | dict[str, list[str]]]:
     """Return the stage's params by file, with only the keys that it uses."""
-    keys: dict[str, set[str]] = {"params.yaml": set(), BASES: set(), CONCEPT: set()}
+    keys: dict[str, set[str]] = {"params.yaml": set(), BASE_SETTINGS: set(), CONCEPT: set()}
     for given in sorted(pipeline.inputs()):
         if given.startswith("params:"):
             for file, names in _keys_behind(given.removeprefix("params:")).items():
@@ -210,20 +229,20 @@ def _params(pipeline: Pipeline, used: Iterable[str]) -> list[str | dict[str, lis
 
 
 def _keys_behind(parameter: str) -> dict[str, list[str]]:
-    """Return the keys of params.yaml, bases.yml and the concept behind an effective parameter."""
+    """Return the keys of params.yaml, base_settings.json and the concept behind an effective parameter."""
     head, _, rest = parameter.partition(".")
     inner = f".{rest}" if rest else ""
     if head in ("seed", "num_threads"):
         return {"params.yaml": [head]}
     if head == "base":
-        return {"params.yaml": ["base"], BASES: [f"${{base}}.model{inner}"]}
+        return {BASE_SETTINGS: [f"{ITEM}.model{inner}"]}
     if head == "concept":
-        fields = [rest] if rest else [name for name in Concept.model_fields if name != "overrides"]
+        fields = [rest] if rest else [name for name in Concept.model_fields if name not in INDIRECT]
         return {CONCEPT: fields}
     if head in PIPELINES and not rest:
         return {
-            "params.yaml": ["base", head],
-            BASES: [f"${{base}}.{head}"],
+            "params.yaml": [head],
+            BASE_SETTINGS: [f"{ITEM}.{head}"],
             CONCEPT: [f"overrides.{head}"],
         }
     raise InvalidDagError(f"params:{parameter} is unknown to valentina_pipeline.config.effective")

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from valentina_pipeline.cli import cli, concept_files, new_concept
 from valentina_pipeline.cli.check import check_project
 from valentina_pipeline.common import atomic_files
+from valentina_pipeline.config.effective import resolve_params
 from valentina_pipeline.config_loader import load_layers, read_concepts
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.integrations import ledgers
@@ -87,8 +88,8 @@ def test_a_folder_outside_gives_files_that_every_stage_accepts_and_the_commands_
     steps = done.output.partition("next:\n")[2].splitlines()
     assert steps[0] == f"  1. cp -r '{tmp_path}/her pictures/.' data/01_raw/ada_lind/"
     assert steps[1:3] == [
-        "  2. set in params.yaml:  concepts: [ada_lind]",
-        "  3. set in params.yaml:  base: sdxl    # the tiny base knows only rendered portraits",
+        "  2. set in params.yaml:  concepts: [valentina_moreau, ada_lind]",
+        "  3. set in conf/base/concepts/ada_lind.yml:  base: sdxl    # tiny knows only rendered portraits",
     ]
     assert steps[3].startswith("  4. uv run kedro check ada_lind") and steps[4] == "  5. uv run dvc repro"
     written = b"".join(content for name, content in files(project).items() if "ada_lind" in name)
@@ -114,6 +115,18 @@ def test_a_rendered_character_is_complete_repeatable_and_added_with_all_comments
     assert concept_files.invent_identity("mira_sol") == concept_files.invent_identity("mira_sol")
     assert yaml.safe_load(text)["description"] == concept_files.invent_identity("mira_sol")[1]
     assert concept_files.invent_identity("mira_sol") != concept_files.invent_identity("ada_lind")
+
+
+def test_a_given_base_is_that_of_the_concept(project: Path) -> None:
+    done = create_own(project, "--base", "sdxl")
+    assert done.exit_code == 0 and "base: sdxl" not in done.output, done.output
+    assert resolve_params(*load_layers(project, "ada_lind"))["base_name"] == "sdxl"
+    (line,) = (
+        line
+        for line in (finding.text for _, finding in check_project(project, ["ada_lind"]))
+        if "xl-base" in line
+    )
+    assert "stabilityai/stable-diffusion-xl-base-1.0" in line
 
 
 def test_traits_in_words_are_those_of_the_example(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +192,7 @@ def test_a_minor_ends_the_questions(project: Path) -> None:
         ({"expires": "2020-01-31"}, "record ada-lind ended on 2020-01-31"),
         ({"expires": "soon"}, "must be a day such as 2030-01-31, or never"),
         ({"name": "${oc.env:"}, "is not YAML"),
+        ({"base": "sd3"}, "base: 'sd3' in ada_lind.yml is not one of sd15, sdxl, sdxl_turbo, tiny"),
     ],
 )  # fmt: skip
 def test_a_wrong_answer_is_named_and_writes_nothing(

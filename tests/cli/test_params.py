@@ -29,6 +29,12 @@ def test_each_layer_is_named_as_the_source(root: Path) -> None:
     assert found["align.min_detection_confidence"].allowed == "number, above 0 to below 1"
 
 
+def test_values_of_the_base_that_the_concept_names(root: Path) -> None:
+    chosen, bases, concept = load_layers(root)
+    found = {each.key: each for each in list_parameters(chosen, bases, concept | {"base": "sdxl"})}
+    assert (found["max_steps"].value, found["max_steps"].source) == (1500, "base")
+
+
 def test_every_key_has_a_meaning() -> None:
     lacking = [
         f"{stage}.{key}"
@@ -47,6 +53,7 @@ def test_the_page_of_the_docs_is_up_to_date(root: Path) -> None:
     ("arguments", "shown", "hidden"),
     [
         ([], "train_lora.max_steps", "train_lora.ema_decay"),
+        ([], "valentina_moreau on the base model tiny", "train_lora.ema_decay"),
         (["train_lora", "--all"], "train_lora.ema_decay", "align.crop"),
     ],
 )

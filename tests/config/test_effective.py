@@ -137,8 +137,20 @@ def test_an_unknown_top_level_key_is_named(params, bases, concept) -> None:
 
 
 def test_an_unknown_base_is_answered_with_those_there_are(params, bases, concept) -> None:
-    with pytest.raises(InvalidParameterError, match="'sd3' is not one of sd15, sdxl, sdxl_turbo, tiny"):
+    known = "is not one of sd15, sdxl, sdxl_turbo, tiny: choose an entry of conf/base/bases.yml"
+    with pytest.raises(InvalidParameterError, match=f"'sd3' in params.yaml {known}"):
         resolve_params(params | {"base": "sd3"}, bases, concept)
+    with pytest.raises(InvalidParameterError, match=f"'sd3' in valentina_moreau.yml {known}"):
+        resolve_params(params, bases, concept | {"base": "sd3"})
+
+
+def test_the_base_of_a_concept_wins_and_changes_nothing_else(params, bases, concept) -> None:
+    assert resolve_params(params, bases, concept | {"base": "sdxl"}) == resolve_params(
+        params | {"base": "sdxl"}, bases, concept
+    )
+    assert resolve_params(params | {"base": "sdxl"}, bases, concept | {"base": "tiny"}) == resolve_params(
+        params, bases, concept
+    )
 
 
 def test_a_base_that_lacks_a_stage_is_named(params, bases, concept) -> None:
@@ -152,7 +164,7 @@ def test_a_concept_listed_twice_is_refused(params, bases, concept) -> None:
         resolve_params(params | {"concepts": ["a", "a"]}, bases, concept)
 
 
-@pytest.mark.parametrize("key", sorted(Concept.model_fields))
+@pytest.mark.parametrize("key", sorted(set(Concept.model_fields) - {"base"}))
 def test_every_key_of_a_concept_is_needed_because_dvc_follows_each(params, bases, concept, key: str) -> None:
     del concept[key]
     with pytest.raises(InvalidParameterError, match=rf"concept\.{key}: Field required"):

@@ -119,3 +119,19 @@ def fingerprint(metadata: ProjectMetadata) -> None:
     dvc_yaml.write(
         metadata.project_path / dvc_yaml.FINGERPRINTS, dvc_yaml.fingerprints(metadata.project_path)
     )
+
+
+@cli.command()
+@click.pass_obj
+def base_settings(metadata: ProjectMetadata) -> None:
+    r"""Write base_settings.json: the settings of each concept's base model.
+
+    \b
+    `dvc repro` runs this first. An edit of conf/base/bases.yml reruns only the stages of the concepts whose
+    base model it concerns.
+    """
+    from valentina_pipeline import dvc_yaml
+
+    dvc_yaml.write(
+        metadata.project_path / dvc_yaml.BASE_SETTINGS, dvc_yaml.render_base_settings(metadata.project_path)
+    )

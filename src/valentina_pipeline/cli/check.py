@@ -100,7 +100,8 @@ def check_concept(params: Mapping[str, Any], root: Path) -> Iterator[Finding]:
     missing = find_missing_models(params, root)
     yield from (Finding("models", str(err), problem=True) for err in missing)
     if not missing:
-        yield Finding("models", f"{params['base']['path']} and its scoring networks are on this machine")
+        name, path = params["base_name"], params["base"]["path"]
+        yield Finding("models", f"base {name} ({path}) and its scoring networks are on this machine")
 
 
 def create_folders(root: Path, trigger: str) -> list[Path]:

@@ -43,6 +43,7 @@ FIXED_TRAIT_WORDS = (
 CONCEPT_HEADER = """\
 # A character that a LoRA is trained on. Captions omit phrases with a word of caption_excluded_words, so that
 # the trigger absorbs the fixed traits. `asymmetric: false` permits train_lora.flip_aug, which mirrors images.
+# `base` is an entry of bases.yml; without it, the concept uses the `base` of params.yaml.
 # `overrides` are settings of each stage for this concept: `uv run kedro params --all` lists them.
 """
 LEDGER_HEADER = """\
@@ -154,6 +155,7 @@ def concept_text(answers: Mapping[str, Any]) -> str:
         "caption_excluded_words": list(FIXED_TRAIT_WORDS),
         "description": answers["description"],
         "renderer_parameters": answers.get("renderer_parameters", {}),
+        **({"base": answers["base"]} if "base" in answers else {}),
         "overrides": overrides,
     }
     return CONCEPT_HEADER + _dump(values)

@@ -55,6 +55,7 @@ RENDERED = ("class_word", "description", "synthetic", "evidence")
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The signed document: its sha256 is recorded, the file is not copied.",
 )
+@click.option("--base", help="Its entry of conf/base/bases.yml; default: the `base` of params.yaml.")
 @click.option("--add", is_flag=True, help="Also add NAME to `concepts` in params.yaml.")
 @click.pass_obj
 def new_concept(
@@ -174,6 +175,8 @@ def _read_answer(key: str, value: Any) -> Any:
         value = value.replace(",", " ").split()
     elif key == "expires":
         value = None if value == "never" else _read_day(value)
+    elif key == "base":
+        return value  # validated with the concept's file, since bases.yml lists the allowed names
     elif key == "adult" and not value:
         raise click.ClickException("a character must be an adult: no file was written")
     return check_answer(key, value)
@@ -191,14 +194,14 @@ def _flag(key: str) -> str:
 
 
 def _next_steps(root: Path, answers: Mapping[str, Any], add: bool) -> list[str]:
-    """Return what to do before the first run, as commands and lines of params.yaml."""
+    """Return what to do before the first run, as commands and lines of files."""
     from valentina_pipeline.cli import concept_files as files
-    from valentina_pipeline.config_loader import PARAMS, read_mapping
+    from valentina_pipeline.config_loader import CONCEPTS, PARAMS, read_mapping
 
     trigger, location = answers["trigger"], answers["source"]
     params = read_mapping(root / PARAMS)
     steps = []
-    tiny = params["base"] == "tiny" and location.text != files.RENDERER
+    tiny = answers.get("base", params["base"]) == "tiny" and location.text != files.RENDERER
     if location.copy_from is not None:
         content = "/." if location.copy_from.is_dir() else ""
         origin = shlex.quote(f"{location.copy_from}{content}")
@@ -206,8 +209,7 @@ def _next_steps(root: Path, answers: Mapping[str, Any], add: bool) -> list[str]:
     elif location.text.startswith(files.RAW) and not (root / location.text).is_file():
         steps.append(f"put 20 to 30 images into {location.text}")
     if not add and trigger not in params["concepts"]:
-        listed = [trigger] if tiny else [*params["concepts"], trigger]
-        steps.append(f"set in {PARAMS}:  concepts: [{', '.join(listed)}]")
+        steps.append(f"set in {PARAMS}:  concepts: [{', '.join([*params['concepts'], trigger])}]")
     if tiny:
-        steps.append(f"set in {PARAMS}:  base: sdxl    # the tiny base knows only rendered portraits")
+        steps.append(f"set in {CONCEPTS}/{trigger}.yml:  base: sdxl    # tiny knows only rendered portraits")
     return [*steps, f"uv run kedro check {trigger}    # lists what is missing", "uv run dvc repro"]

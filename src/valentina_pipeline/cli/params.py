@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from kedro.framework.startup import ProjectMetadata
 
-from valentina_pipeline.config.effective import STAGES
+from valentina_pipeline.config.effective import STAGES, resolve_params
 from valentina_pipeline.config.listing import Parameter, json_schema, list_parameters, markdown_page
 from valentina_pipeline.config_loader import load_layers
 
@@ -33,7 +33,7 @@ def params(
     \b
       kedro params                     values set by params.yaml, the concept or the base model
       kedro params train_lora --all    every key of the stage
-      kedro params --concept ada       values for another concept
+      kedro params --concept ada       values for another concept, on its base model
       kedro params --schema > params.schema.json
 
     \b
@@ -48,19 +48,21 @@ def params(
     if markdown:
         click.echo(markdown_page(), nl=False)
         return
+    layers = load_layers(Path(metadata.project_path), concept)
     selected = [
         parameter
-        for parameter in list_parameters(*load_layers(Path(metadata.project_path), concept))
+        for parameter in list_parameters(*layers)
         if stage in (None, parameter.stage) and (everything or parameter.source != "default")
     ]
-    _print_table(selected)
+    values = resolve_params(*layers)
+    _print_table(selected, f"{values['concept']['trigger']} on the base model {values['base_name']}")
 
 
-def _print_table(parameters: list[Parameter]) -> None:
+def _print_table(parameters: list[Parameter], title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("parameter", "value", "from", "allowed", "meaning", box=None, pad_edge=False)
+    table = Table("parameter", "value", "from", "allowed", "meaning", box=None, pad_edge=False, title=title)
     for item in parameters:
         table.add_row(f"{item.stage}.{item.key}", _text(item.value), item.source, item.allowed, item.meaning)
     Console().print(table)

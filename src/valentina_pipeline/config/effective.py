@@ -2,6 +2,7 @@
 
 Defaults of the models in this package are overridden by the base model's entry (conf/base/bases.yml), by the
 concept's `overrides` and by the user's choices (params.yaml, `-S`, `--params`). `auto` overrides nothing.
+The base model is the concept's `base`, or without it the `base` of params.yaml.
 """
 
 from collections.abc import Mapping
@@ -66,15 +67,14 @@ def resolve_params(
         InvalidParameterError: a key is unknown, missing or out of range.
     """
     choice = parse_config(Params, params, "")
-    if choice.base not in bases:
-        raise InvalidParameterError(f"base: {choice.base!r} is not one of {', '.join(sorted(bases))}")
-    implied = bases[choice.base]
+    character = parse_config(Concept, concept, "concept")
+    base_name = _find_base(choice, character, bases)
+    implied = bases[base_name]
     if set(implied) != {"model", *STAGES}:  # DVC follows each of these sections
         raise InvalidParameterError(
-            f"bases.{choice.base}: needs exactly these keys: model, {', '.join(STAGES)}"
+            f"bases.{base_name}: needs exactly these keys: model, {', '.join(STAGES)}"
         )
-    character = parse_config(Concept, concept, "concept")
-    base = parse_config(BaseConfig, implied["model"], f"bases.{choice.base}.model")
+    base = parse_config(BaseConfig, implied["model"], f"bases.{base_name}.model")
     stages = {}
     for stage, model in STAGES.items():
         layers = (implied[stage], character.overrides.get(stage, {}), chosen(params.get(stage, {})))
@@ -90,12 +90,24 @@ def resolve_params(
         )
     return {
         "concept": character.model_dump(mode="json"),
-        "base_name": choice.base,
+        "base_name": base_name,
         "base": base.model_dump(),
         "seed": choice.seed,
         "num_threads": choice.num_threads,
         **stages,
     }
+
+
+def _find_base(choice: Params, concept: Concept, bases: Mapping[str, Any]) -> str:
+    """Return the name of the concept's base model; raise InvalidParameterError if bases.yml lacks it."""
+    name = concept.base or choice.base
+    if name not in bases:
+        file = f"{concept.trigger}.yml" if concept.base else "params.yaml"
+        raise InvalidParameterError(
+            f"base: {name!r} in {file} is not one of {', '.join(sorted(bases))}: choose an entry of "
+            "conf/base/bases.yml, or add one"
+        )
+    return name
 
 
 def chosen(section: Mapping[str, Any]) -> dict[str, Any]:

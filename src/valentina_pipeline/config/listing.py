@@ -47,7 +47,7 @@ def list_parameters(
         layers: dict[Source, Mapping[str, Any]] = {
             "params.yaml": chosen(params.get(stage, {})),
             "concept": values["concept"]["overrides"].get(stage, {}),
-            "base": bases[params["base"]][stage],
+            "base": bases[values["base_name"]][stage],
         }
         for key, field in model.model_fields.items():
             source: Source = next((name for name, layer in layers.items() if key in layer), "default")

@@ -47,6 +47,12 @@ class Concept(BaseModel):
     renderer_parameters: dict[str, str | float] = Field(
         description="the renderer's parameters; {} for other sources"
     )
+    base: str | None = Field(
+        default=None,
+        min_length=1,
+        exclude=True,  # the effective parameters hold it as `base_name`
+        description="the concept's entry of bases.yml; without it, the `base` of params.yaml",
+    )
     overrides: dict[str, dict[str, Any]]
 
     @field_validator("overrides")
