@@ -17,6 +17,7 @@ from valentina_pipeline.image.safety.policy.judge import (
     refuse_prompt,
 )
 from valentina_pipeline.image.safety.policy.lists import DATA
+from valentina_pipeline.image.safety.policy.text import fold
 from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
 HALVES = ("dev", "kept", "blind")
@@ -296,3 +297,8 @@ def test_a_minor_beside_an_adult_is_drawn_and_the_character_as_a_minor_is_not() 
     refuse_prompt("a valentina_moreau woman with her 5 year old son in a park")
     with pytest.raises(UnsafePromptError, match="only adults are drawn"):
         refuse_prompt("a 5 year old valentina_moreau in a park")
+
+
+def test_plain_text_is_folded_as_it_is_beside_other_characters() -> None:
+    for char in map(chr, range(128)):
+        assert fold(f"Nude {char}!") + " e" == fold(f"Nude {char}! é")

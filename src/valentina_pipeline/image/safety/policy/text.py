@@ -73,6 +73,8 @@ class _Piece:
 def fold(text: str) -> str:
     """Return lower case in one spelling, without accents and invisible characters."""
     text = html.unescape(html.unescape(text))  # text encoders' own cleaning does so
+    if text.isascii() and text.isprintable():  # as most entries of the lists: the rest would change nothing
+        return text.lower()
     text = "".join((anyascii(c) + " ")[:1] if 0x1F100 <= ord(c) <= 0x1F1FF else c for c in text)
     text = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in text)
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text)).casefold()
