@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import packages
+from untraced import untraced
 from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.image.io import png
@@ -43,9 +44,9 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package for every engine."""
     place = tmp_path_factory.mktemp("published")
     engines = {"publish": {"default_preset": "standard", "engines": ["onnx", "sd_cpp"]}}
-    OutputFolder(filepath=str(place / "package")).save(
-        publish_package(decision=packages.DECISION, **packages.inputs(place, **engines))
-    )
+    with untraced():
+        published = publish_package(decision=packages.DECISION, **packages.inputs(place, **engines))
+    OutputFolder(filepath=str(place / "package")).save(published)
     return place / "package"
 
 
