@@ -312,6 +312,17 @@ def test_a_queue_of_another_version_is_refused_untouched(tmp_path: Path) -> None
         ]
 
 
+def test_threads_of_one_server_wait_for_each_other_however_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0)
+    jobs = JobStore(sqlite(tmp_path))
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: jobs.add("ada", ORDER), range(64)))
+    assert jobs.waiting() == 64
+    jobs.close()
+
+
 def test_a_locked_database_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "LOCK_SECONDS", 0)
     jobs = JobStore(sqlite(tmp_path))

@@ -1,8 +1,9 @@
 """Database of the queue: tables, transactions, and clear errors where it is unavailable."""
 
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +84,8 @@ class Database:
             # parameters contain prompts, which errors would otherwise log
             self._engine = create_engine(url, hide_parameters=True, **_options(url))
             self.shared = self._engine.dialect.name != "sqlite"
+            # SQLite's waiters poll for its lock, so that of many threads one could wait beyond LOCK_SECONDS
+            self._turn: AbstractContextManager[Any] = nullcontext() if self.shared else threading.Lock()
             if not self.shared:
                 event.listen(self._engine, "connect", _set_pragmas)
                 event.listen(self._engine, "begin", _begin)
@@ -111,7 +114,8 @@ class Database:
         Raises:
             UnavailableError: the database does not answer; nothing was written.
         """
-        with _translate_errors(), self._engine.execution_options(begins="IMMEDIATE").begin() as db:
+        writer = self._engine.execution_options(begins="IMMEDIATE")
+        with _translate_errors(), self._turn, writer.begin() as db:
             if alone and self.shared:
                 db.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": ADVISORY_LOCK_ID})
             yield db
