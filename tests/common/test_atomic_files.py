@@ -2,6 +2,9 @@
 
 import os
 import stat
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -46,6 +49,32 @@ def test_a_durable_file_reaches_the_disk_before_its_name_does(
     atomic_files.replace(tmp_path / "one", b"content", durable=True)
     assert synced == [(False, False), (True, True)]
     assert (tmp_path / "one").read_bytes() == b"content"
+
+
+def test_what_a_killed_process_left_is_removed_by_a_later_write_and_what_is_being_written_is_not(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, signal, sys
+from pathlib import Path
+from valentina_pipeline.common import atomic_files
+with atomic_files.replacing(Path(sys.argv[1])) as partial:
+    partial.mkdir()
+    (partial / "half").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path / "one"])
+    (left,) = tmp_path.iterdir()
+    atomic_files.replace(tmp_path / "two", b"")
+    assert left.is_dir()
+    before = time.time() - atomic_files.MAX_WRITE_SECONDS - 1
+    others = [tmp_path / name for name in ("another.partial", ".hidden")]
+    for other in others:
+        other.write_text("a person's")
+    for path in (left, *others):
+        os.utime(path, (before, before))
+    atomic_files.replace(tmp_path / "two", b"")
+    assert {*tmp_path.iterdir()} == {tmp_path / "two", *others}
 
 
 def test_a_mode_is_a_file_s_from_the_first_byte_on(tmp_path: Path) -> None:

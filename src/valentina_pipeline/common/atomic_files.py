@@ -4,9 +4,13 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
+
+MAX_WRITE_SECONDS = 24 * 3600
+"""Age from which a partial file counts as left by a killed process."""
 
 
 def replace(path: Path, content: bytes, mode: int = 0o666, durable: bool = False) -> None:
@@ -40,16 +44,33 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a unique path next to `path`; move it to `path` if the block succeeds, else remove it."""
+    """Yield a unique path next to `path`; move it to `path` if the block succeeds, else remove it.
+
+    Partial files that killed processes left in the same folder are removed, too.
+    """
+    _remove_leftovers(path.parent)
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # short: a name has at most 255 bytes
     try:
         yield partial
         partial.replace(path)
     except BaseException:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+
+
+def _remove_leftovers(folder: Path) -> None:
+    oldest = time.time() - MAX_WRITE_SECONDS
+    for leftover in folder.glob(f".{'[0-9a-f]' * 16}.partial"):
+        with suppress(OSError):  # another process removes it, too
+            if leftover.lstat().st_mtime < oldest:
+                _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def private(folder: Path) -> Path:
