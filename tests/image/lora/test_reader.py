@@ -140,6 +140,38 @@ def test_lycoris_lokr_of_any_factor_is_the_kronecker_product(
 
 
 LORA = STYLES["kohya"]
+KEY = FLAT.replace("attn1_to_q", "attn1_to_k")
+LOKR = {f"{KEY}.lokr_w1": random(4, 4), f"{KEY}.lokr_w2": random(8, 8)}
+LOHA = {
+    f"{KEY}.hada_w1_a": UP,
+    f"{KEY}.hada_w1_b": DOWN,
+    f"{KEY}.hada_w2_a": UP.flip(0),
+    f"{KEY}.hada_w2_b": DOWN.flip(1),
+}
+
+
+@pytest.mark.parametrize("kind", ["lokr", "loha"])
+def test_a_lora_beside_a_loha_or_a_lokr_is_read_as_what_it_is(
+    kind: str, base: BaseModel, tmp_path: Path
+) -> None:
+    down, up = random(2, 16, 3, 3), random(16, 2, 1, 1)
+    conv = {f"{FLAT_CONV}.lora_down.weight": down, f"{FLAT_CONV}.lora_up.weight": up}
+    other, whole = {
+        "lokr": (LOKR, torch.kron(*LOKR.values())),
+        "loha": (LOHA, (UP @ DOWN) * (UP.flip(0) @ DOWN.flip(1))),
+    }[kind]
+    tensors = {**LORA, f"{FLAT}.alpha": torch.tensor(1.0), **conv, **other}
+    found = change(base, tmp_path / "a.safetensors", tensors)
+    wanted = {
+        f"unet.{QUERY}": UP @ DOWN / 4,
+        f"unet.{QUERY.replace('to_q', 'to_k')}": whole,
+        f"unet.{CONV}": (up.flatten(1) @ down.flatten(1)).view(16, 16, 3, 3),
+    }
+    assert set(found) == set(wanted)
+    for name, update in wanted.items():
+        torch.testing.assert_close(found[name], update, atol=1e-5, rtol=1e-4)
+
+
 FLUX = "transformer.single_transformer_blocks.0.attn.to_q"
 WRONG: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "embedding": ({**LORA, "bundle_emb.ohwx.string_to_param": DOWN}, "bundle_emb.*a textual inversion"),
@@ -166,8 +198,12 @@ WRONG: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "oft": ({f"{FLAT}.oft_blocks": DOWN}, "oft_blocks is an OFT; only LoRA, DoRA, LoHa and LoKr"),
     "whole": ({f"{FLAT}.diff": DOWN}, "is a full weight difference"),
     "mixture": (
-        {**LORA, **{f"{FLAT[:-1]}k.lokr_w{n}": random(*s) for n, s in ((1, (4, 4)), (2, (8, 8)))}},
-        "must have the same form: .*attn1_to_k has form lokr",
+        {**LOKR, **{name.replace("_to_k", "_to_q"): tensor for name, tensor in LOHA.items()}},
+        "must have the same form, .*attn1_to_k has form lokr",
+    ),
+    "magnitudes here and there": (
+        {**LORA, f"{KEY}.lora_down.weight": DOWN, f"{KEY}.lora_up.weight": UP, f"{KEY}.dora_scale": UP[:, 0]},
+        "must have the same form, .*attn1_to_k has form dora",
     ),
     "magnitudes": (
         {**LORA, f"{FLAT}.dora_scale": random(1, 32)},

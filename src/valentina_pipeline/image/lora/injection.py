@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.lora.layer_names import one_name, split_layer, summarize_names
-from valentina_pipeline.image.lora.reader import Form, LoraFile, LoraLayer, read_lora, refuse_mixture
+from valentina_pipeline.image.lora.reader import Form, LoraFile, LoraLayer, common_form, read_lora
 from valentina_pipeline.image.lora.unet_names import layout_of
 from valentina_pipeline.image.models.base_model import BaseModel
 
@@ -34,7 +34,9 @@ def load_lora(base: BaseModel, file: Path, adapter: str) -> None:
     """
     lora = read_lora(file, layout_of(base.unet.config).size)
     found = _locate_layers(base, lora)
-    forms = {network: refuse_mixture(lora, network) for network in found}
+    forms = {network: common_form(lora, network) for network in found}
+    for network, layers in found.items():
+        found[network] = {path: layer.as_form(forms[network]) for path, layer in layers.items()}
     shaped = {network: _reshape_layers(base, lora, network, layers) for network, layers in found.items()}
     for network, tensors in shaped.items():
         _inject(

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -48,6 +48,20 @@ class LoraLayer:
     parts: "Mapping[str, Tensor]"
     rank: int
     alpha: float
+
+    def as_form(self, form: Form) -> "LoraLayer":
+        """Return the same update in another form: a LoRA's as a LoHa or LoKr, whose other factor is 1."""
+        import torch
+
+        if self.form == form:
+            return self
+        down, up = (self.parts[name].flatten(1) for name in ("lora_A", "lora_B"))
+        if form == "lokr":
+            parts = {"lokr_w1": torch.ones(1, 1, dtype=up.dtype), "lokr_w2_a": up, "lokr_w2_b": down}
+        else:
+            ones = {"hada_w2_a": torch.ones_like(up[:, :1]), "hada_w2_b": torch.ones_like(down[:1])}
+            parts = {"hada_w1_a": up, "hada_w1_b": down, **ones}
+        return replace(self, form=form, parts=parts)
 
 
 @dataclass(frozen=True)
@@ -219,17 +233,21 @@ def _ending(key: str) -> re.Pattern[str]:
     return re.compile(rf"(^|_)({loose})$")
 
 
-def refuse_mixture(lora: LoraFile, network: str) -> Form:
-    """Return the common form of all layers of one network.
+def common_form(lora: LoraFile, network: str) -> Form:
+    """Return the form that all layers of one network have, or can be given by `LoraLayer.as_form`.
 
     Raises:
-        ValueError: the forms differ, which peft does not support in one network.
+        ValueError: there is none; peft supports one form in a network.
     """
     found: dict[Form, str] = {}
     for (layer_network, _), layer in lora.layers.items():
         if layer_network == network:
             found.setdefault(layer.form, layer.name)
-    if len(found) > 1:
+    others = [form for form in found if form != "lora"] or ["lora"]
+    if len(others) > 1 or (len(found) > 1 and (others == ["dora"] or lora.is_rslora(network))):
         forms = summarize_names([f"{name} has form {form}" for form, name in sorted(found.items())], 4)
-        raise ValueError(f"{lora.file}: all layers of a network must have the same form: {forms}")
-    return next(iter(found))
+        raise ValueError(
+            f"{lora.file}: all layers of a network must have the same form, or be LoRA beside either LoHa or "
+            f"LoKr: {forms}"
+        )
+    return others[0]
