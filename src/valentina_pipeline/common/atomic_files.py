@@ -58,6 +58,24 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that replaces the folder `path` if the block succeeds."""
+    partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
+    for leftover in (partial, former):  # left by a killed run
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(former)  # a folder cannot be renamed onto one that holds files
+    partial.rename(path)
+    shutil.rmtree(former, ignore_errors=True)
+
+
 def _remove_leftovers(folder: Path) -> None:
     oldest = time.time() - MAX_WRITE_SECONDS
     for leftover in folder.glob(f".{'[0-9a-f]' * 16}.partial"):

@@ -1,12 +1,11 @@
-"""Base class of the datasets, and helpers that write atomically."""
+"""Base class of the datasets, and helpers for their files."""
 
 import logging
 import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,24 +51,6 @@ def _link_or_copy(source: Path, file: Path) -> None:
         os.link(source, file)
     except OSError:
         shutil.copyfile(source, file)
-
-
-@contextmanager
-def _atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path` that replaces `path` if the block succeeds."""
-    partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
-    for leftover in (partial, former):  # left by a killed run
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if path.exists():
-        path.rename(former)  # a folder cannot be renamed onto one that holds files
-    partial.rename(path)
-    shutil.rmtree(former, ignore_errors=True)
 
 
 def _round_floats(value: Any, where: str) -> Any:

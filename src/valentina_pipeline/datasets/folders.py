@@ -6,7 +6,7 @@ from pathlib import Path
 from kedro.io import DatasetError
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.datasets._base import _atomic_folder, _PathDataset
+from valentina_pipeline.datasets._base import _PathDataset
 
 
 class SourceFolder(_PathDataset[None, Path]):
@@ -32,5 +32,5 @@ class OutputFolder(_PathDataset[Mapping[str, bytes | Path], Path]):
 
     def save(self, data: Mapping[str, bytes | Path]) -> None:
         """Replace the folder by these files; a path outside the folder is an error."""
-        with _atomic_folder(self._path) as folder:
+        with atomic_files.replacing_folder(self._path) as folder:
             atomic_files.write(data, folder)

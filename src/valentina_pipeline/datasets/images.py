@@ -8,7 +8,7 @@ from kedro.io import DatasetError
 from PIL import Image
 
 from valentina_pipeline.common import atomic_files
-from valentina_pipeline.datasets._base import NAME, _atomic_folder, _link_or_copy, _PathDataset
+from valentina_pipeline.datasets._base import NAME, _link_or_copy, _PathDataset
 from valentina_pipeline.datasets.previews import ImagePreview, preview_png
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.io.contact_sheet import contact_sheet
@@ -66,7 +66,7 @@ class ImageFolder(_PathDataset[Pictures, Images]):
     def save(self, data: Pictures) -> None:
         """Replace the folder by these images."""
         pairs = data.items() if isinstance(data, Mapping) else data
-        with _atomic_folder(self._path) as folder:
+        with atomic_files.replacing_folder(self._path) as folder:
             for name, picture in pairs:
                 if not NAME.fullmatch(name):
                     raise DatasetError(f"{name!r} is not a valid name for an image in {self._path}")

@@ -15,9 +15,9 @@ import click
 import torch
 import yaml
 from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from valentina_pipeline.common import atomic_files
+from valentina_pipeline.common.atomic_files import replace, replacing, replacing_folder
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
 from valentina_pipeline.image.generate import canny
 from valentina_pipeline.image.tiny import clip, control, dataset, faces, model_card, unet, vae
@@ -88,20 +88,23 @@ def render() -> None:
     train, held_out = _splits()
     parts = {"train": train, "held_out": held_out, "strangers": _extra_people()}
     facts = {name: {"pictures": len(part.pixels), "sha256": part.digest()} for name, part in parts.items()}
-    (TINY / "world.json").write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    _write_json(TINY / "world.json", facts)
 
 
 @main.command("vae")
 def train_vae() -> None:
     """Train the VAE."""
     network = vae.train(_splits()[0], *_plan("vae"), Plan(**_params()["vae"]["whole"]))
-    network.half().save_pretrained(VAE)
+    with replacing_folder(VAE) as folder:
+        network.half().save_pretrained(folder)
 
 
 @main.command("clip")
 def train_clip() -> None:
     """Train the CLIP."""
-    clip.save(clip.train(_splits()[0], *_plan("clip")), WEIGHTS / "clip")
+    network = clip.train(_splits()[0], *_plan("clip"))
+    with replacing_folder(WEIGHTS / "clip") as folder:
+        clip.save(network, folder)
 
 
 @main.command("faces")
@@ -110,9 +113,8 @@ def train_faces() -> None:
     coder = AutoencoderKL.from_pretrained(VAE).to(DEVICE)
     people = _splits()[0] + _extra_people()
     network = faces.train(people, coder, *_plan("faces", VAE / "diffusion_pytorch_model.safetensors"))
-    WEIGHTS.mkdir(parents=True, exist_ok=True)
     halves = {k: v.half().contiguous() for k, v in network.state_dict().items()}
-    save_file(halves, WEIGHTS / "faces.safetensors")
+    replace(WEIGHTS / "faces.safetensors", save(halves))
 
 
 @main.command("unet")
@@ -122,11 +124,13 @@ def train_unet() -> None:
     words = unet.tokenizer(STATE / "tokenizer")
     plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors", Path(diffusion.__file__))
     network = unet.train(_splits()[0] + _extra_people(), coder, words, *plan)
-    unet.assemble(network, coder.cpu(), words).to(dtype=torch.float16).save_pretrained(WEIGHTS / "base")
-    for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
-        (WEIGHTS / "base" / name / "tokenizer.json").unlink()
-        for file in ("vocab.json", "merges.txt"):
-            shutil.copy(STATE / "tokenizer" / file, WEIGHTS / "base" / name / file)
+    base = unet.assemble(network, coder.cpu(), words).to(dtype=torch.float16)
+    with replacing_folder(WEIGHTS / "base") as folder:
+        base.save_pretrained(folder)
+        for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
+            (folder / name / "tokenizer.json").unlink()
+            for file in ("vocab.json", "merges.txt"):
+                shutil.copy(STATE / "tokenizer" / file, folder / name / file)
 
 
 @main.command("control")
@@ -135,11 +139,13 @@ def train_control() -> None:
     pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32).to(DEVICE)
     plan = _plan("control", UNET, Path(diffusion.__file__), Path(canny.__file__))
     train, held_out = _splits()
-    control.train(train, pipe, *plan).half().save_pretrained(CANNY)
+    network = control.train(train, pipe, *plan)
+    with replacing_folder(CANNY) as folder:
+        network.half().save_pretrained(folder)
     params = _params()
     network = ControlNetModel.from_pretrained(CANNY).to(DEVICE)
     metrics = control.measure(network, pipe, held_out, params["control"]["pictures"], params["seed"])
-    CONTROL.write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+    _write_json(CONTROL, metrics)
 
 
 @main.command("card")
@@ -155,10 +161,15 @@ def write_card() -> None:
     params = _params()
     images = params["card"]["images"]
     metrics, sheet = model_card.measure(pipe, network, matcher, _splits()[1], images, params["seed"])
-    sheet.save(TINY / "samples.png")
-    (TINY / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", "utf-8")
+    with replacing(TINY / "samples.png") as partial:
+        sheet.save(partial, "PNG")
+    _write_json(TINY / "metrics.json", metrics)
     edge_scores = json.loads(CONTROL.read_text("utf-8"))
-    atomic_files.replace(TINY / "README.md", model_card.text(metrics, edge_scores, params).encode())
+    replace(TINY / "README.md", model_card.text(metrics, edge_scores, params).encode())
+
+
+def _write_json(file: Path, values: Any) -> None:
+    replace(file, f"{json.dumps(values, indent=2)}\n".encode())
 
 
 if __name__ == "__main__":
