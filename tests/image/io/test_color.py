@@ -139,6 +139,14 @@ def test_the_transparent_value_of_sixteen_bit_gray_is_white() -> None:
     assert near(middle(png(16, 0, struct.pack(">H", 40_000))), (156,) * 3, 1)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_whose_zero_is_white_is_no_negative(dtype: type) -> None:
+    whole = np.iinfo(dtype).max // 255
+    image = Image.fromarray(np.full((40, 40), 100 * whole, dtype))
+    stored = 155 if dtype is np.uint8 else 100  # Pillow inverts 8 bits while it writes
+    assert middle(encoded(image, "TIFF", tiffinfo={262: 0})) == (255 - stored,) * 3
+
+
 def test_sixteen_bits_with_alpha_have_their_profile() -> None:
     row = struct.pack(">HHHH", *(v * 257 for v in SKIN), 65535)
     assert near(middle(png(16, 6, row, (b"iCCP", b"p\0\0" + zlib.compress(P3)))), (191, 117, 96))

@@ -33,6 +33,9 @@ NAMED = "JPEG, PNG, WebP, TIFF, HEIC and AVIF"
 MULTI_IMAGE_FORMATS = ("MPO", "HEIF")
 """Formats of which the first or primary image is used: phones append depth maps and thumbnails."""
 
+PHOTOMETRIC = 262
+"""Tag of a TIFF; 0 means that 0 is white."""
+
 THUMBNAIL_SHARE, PAGE_KIND, AUXILIARY = 0.5, 254, 5
 """A TIFF page at most half as wide and high as the largest is a thumbnail, and so is one whose tag marks it
 as reduced (1) or as a mask (4)."""
@@ -125,7 +128,8 @@ def _decode(content: bytes, limits: Limits, formats: tuple[str, ...], behind: st
         texts = {key: str(text) for key, text in getattr(opened, "text", {}).items()}
         opened.load()
         profile, note = _profile(opened, chunks)
-        image, unused = to_srgb(_eight_bits(ImageOps.exif_transpose(opened)), profile, behind)
+        upright = _eight_bits(ImageOps.exif_transpose(opened), negative=_is_negative(opened))
+        image, unused = to_srgb(upright, profile, behind)
     image.info = {}
     notes = tuple(text for text in (*chunks.notes, page_note, note, unused) if text)
     return Decoded(image, file_format, tables, texts, notes)
@@ -225,14 +229,19 @@ def _codes(opened: Image.Image, content: bytes) -> dict[str, int] | None:
     return {"color_primaries": primaries, "transfer_characteristics": transfer}
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _is_negative(opened: Image.Image) -> bool:
+    """Return True for a TIFF whose 0 is white; Pillow inverts it if it has 8 bits, but not 16."""
+    return opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(PHOTOMETRIC) == 0
+
+
+def _eight_bits(image: Image.Image, negative: bool) -> Image.Image:
     """Convert 16-bit gray to 8 bits, with its transparent value as alpha; return other images unchanged."""
     if image.mode == "F":
         raise RejectedImageError("unreadable", "floating-point pixels have no defined white")
     if image.mode != "I" and not image.mode.startswith("I;16"):
         return image
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
-    gray = Image.fromarray((values >> 8).astype(np.uint8))
+    gray = Image.fromarray(((65535 - values if negative else values) >> 8).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
