@@ -191,7 +191,32 @@ WRONG: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "half": ({f"{FLAT}.lora_down.weight": DOWN}, "attn1_to_q is damaged: it has only lora_A"),
     "ranks": (
         {f"{FLAT}.lora_down.weight": DOWN, f"{FLAT}.lora_up.weight": UP[:, :3]},
-        "ranks of its two",
+        "ranks of its matrices differ",
+    ),
+    "ranks around a middle": (
+        {**LORA, f"{FLAT}.lora_mid.weight": random(4, 3, 1, 1)},
+        "ranks of its matrices differ",
+    ),
+    "ranks of a LoHa": ({**LOHA, f"{KEY}.hada_w2_b": DOWN[:3]}, "ranks of its matrices differ"),
+    "ranks of a LoKr": (
+        {f"{KEY}.lokr_w1": random(4, 4), f"{KEY}.lokr_w2_a": random(8, 2), f"{KEY}.lokr_w2_b": random(3, 8)},
+        "ranks of its matrices differ",
+    ),
+    "a flat middle": (
+        {
+            **{name: tensor.T for name, tensor in LOHA.items() if name.endswith("_a")},
+            **{name: tensor for name, tensor in LOHA.items() if name.endswith("_b")},
+            **{f"{KEY}.hada_t{n}": random(4, 4) for n in (1, 2)},
+        },
+        "ranks of its matrices differ",
+    ),
+    "no rank": (
+        {f"{FLAT}.lora_down.weight": DOWN[:0], f"{FLAT}.lora_up.weight": UP[:, :0]},
+        r"lora_. has shape \(.*0.*\); must be a matrix",
+    ),
+    "no matrix": (
+        {f"{FLAT}.lora_down.weight": DOWN[0], f"{FLAT}.lora_up.weight": UP},
+        r"lora_A has shape \(32,\); must be a matrix",
     ),
     "nan": ({**LORA, f"{FLAT}.lora_up.weight": UP / 0}, "lora_B must contain finite numbers"),
     "twice": ({**LORA, **STYLES["sai"]}, "are the same layer"),

@@ -30,6 +30,15 @@ PARTS_BY_FORM: Mapping[Form, str] = {
 }
 """Patterns of the sorted part names that a layer must have, by form."""
 
+PRODUCTS = (
+    ("lora_B", "lora_A", "lora_mid"),
+    ("hada_w1_a", "hada_w1_b", "hada_t1"),
+    ("hada_w2_a", "hada_w2_b", "hada_t2"),
+    ("lokr_w1_a", "lokr_w1_b", ""),
+    ("lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+)
+"""Parts that are multiplied: the first and second matrix, and Tucker's middle between them."""
+
 
 @dataclass(frozen=True)
 class LoraLayer:
@@ -149,7 +158,10 @@ def _folder(folder: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
 
 def _config(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return peft's settings; allow only lists of layer names as patterns, because a regex may be slow."""
-    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    try:
+        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError as err:
+        raise ValueError(f"lora_adapter_metadata: not valid JSON: {err}") from err
     if not isinstance(config, dict):
         raise ValueError("lora_adapter_metadata: must be a mapping")
     for name, value in config.items():
@@ -174,13 +186,14 @@ def _layer(name: str, key: Layer, parts: "dict[str, Tensor]", config: Mapping[st
     for part, tensor in parts.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
             raise ValueError(f"layer {name}: {part} must contain finite numbers")
+        if not tensor.numel() or (tensor.ndim < 2 and part not in {"dora_scale", "magnitude"}):
+            raise ValueError(f"layer {name}: {part} has shape {tuple(tensor.shape)}; must be a matrix")
+    if not _ranks_fit(parts):
+        raise ValueError(f"layer {name}: the ranks of its matrices differ")
     if "lora_mid" in parts:  # Tucker decomposition: merge the middle into the first matrix
         mid, down = parts.pop("lora_mid"), parts["lora_A"]
         parts["lora_A"] = torch.einsum("ij...,jr->ir...", mid.float(), down.flatten(1).float())
-    rank = _rank(form, parts)
-    if form in {"lora", "dora"} and parts["lora_B"].shape[1:2] != (rank,):
-        raise ValueError(f"layer {name}: the ranks of its two matrices differ")
-    rank, scale = _scale(key, form, rank, alpha, config)
+    rank, scale = _scale(key, form, _rank(form, parts), alpha, config)
     return LoraLayer(name, form, parts, rank, scale)
 
 
@@ -192,6 +205,23 @@ def _form(name: str, parts: set[str], forms: set[str]) -> Form:
     if {"dora_scale", "magnitude"} & parts and forms & {"hada", "lokr"}:
         raise ValueError(f"layer {name}: peft does not support a LoHa or LoKr with DoRA's magnitudes")
     raise ValueError(f"layer {name} is damaged: it has only {named or 'alpha'} of a LoRA, LoHa or LoKr")
+
+
+def _ranks_fit(parts: "Mapping[str, Tensor]") -> bool:
+    """Return True if the matrices of each product, with or without Tucker's middle, have equal ranks."""
+    for first, second, middle in PRODUCTS:
+        if first not in parts:
+            continue
+        ranks = [parts[first].shape[1], parts[second].shape[0]]
+        if middle not in parts:
+            fit = ranks[0] == ranks[1]
+        elif middle == "lora_mid":
+            fit = [*parts[middle].shape[:2]] == ranks
+        else:  # LyCORIS transposes the first matrix then
+            fit = parts[middle].ndim == 4 and [*parts[middle].shape[:2]] == [len(parts[first]), ranks[1]]
+        if not fit:
+            return False
+    return True
 
 
 def _rank(form: Form, parts: "Mapping[str, Tensor]") -> int:
