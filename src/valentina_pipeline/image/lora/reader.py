@@ -273,7 +273,7 @@ def common_form(lora: LoraFile, network: str) -> Form:
     for (layer_network, _), layer in lora.layers.items():
         if layer_network == network:
             found.setdefault(layer.form, layer.name)
-    others = [form for form in found if form != "lora"] or ["lora"]
+    others: list[Form] = [form for form in found if form != "lora"] or ["lora"]
     if len(others) > 1 or (len(found) > 1 and (others == ["dora"] or lora.is_rslora(network))):
         forms = summarize_names([f"{name} has form {form}" for form, name in sorted(found.items())], 4)
         raise ValueError(
