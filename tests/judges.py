@@ -12,10 +12,11 @@ from PIL import Image
 from portraits import CONCEPT
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
-from valentina_pipeline.image.evaluate.evaluate import CharacterData, EvaluationModels
+from valentina_pipeline.image.evaluate.evaluate import CharacterData, Evaluation, EvaluationModels
 from valentina_pipeline.image.evaluate.prompts import PlannedImage
 from valentina_pipeline.image.faces.detection import Face
 from valentina_pipeline.image.models.scorers import Scorers
+from valentina_pipeline.pipelines.report.nodes import report_evaluation
 
 PERSON = Concept.model_validate(CONCEPT)
 CONFIG = EvaluateConfig(
@@ -100,3 +101,22 @@ def models(**colours: tuple[int, int, int]) -> EvaluationModels:
         return [plain(colours.get(take.variant, BLACK)) for take in takes]
 
     return EvaluationModels(draw, lambda image: None, judges())
+
+
+def laid_out(
+    result: Evaluation, data: CharacterData, templates: list[str], person: Concept
+) -> tuple[Image.Image, str]:
+    """The grid and the page that the stage `report` makes of an evaluation."""
+    captions = pd.DataFrame({"sha256": list(data.captions), "caption": list(data.captions.values())})
+    return report_evaluation(
+        result.evaluation_images,
+        result.image_scores,
+        result.metrics,
+        result.evaluation_notes,
+        data.aligned,
+        data.faces,
+        captions.assign(rejected=False),
+        templates,
+        person.name,
+        CONFIG.model_dump(),
+    )

@@ -173,6 +173,11 @@ def test_edited_code_of_evaluate_reruns_from_evaluate(work: Path, log: Path) -> 
     assert repro(work, log) == from_stage("evaluate")
 
 
+def test_an_edited_color_of_the_report_generates_no_image_again(work: Path, log: Path) -> None:
+    edit(work / "src/valentina_pipeline/image/evaluate/html_report.py", "--lora: #b4532a", "--lora: #b4532b")
+    assert repro(work, log) == from_stage("report")  # the stand-in changes the grid, too
+
+
 def test_edited_words_and_code_that_only_serves_rerun_nothing(work: Path, log: Path) -> None:
     for file in (work / "src/valentina_pipeline").rglob("*.py"):
         file.write_text(f'{file.read_text()}\n# a comment\n"""A string that stands alone."""\n')
@@ -194,7 +199,7 @@ def test_a_key_counts_only_for_the_stages_that_take_it(work: Path, log: Path) ->
     assert status(work) == {"train_lora", *cards}
     edit(work / "conf/base/concepts/valentina_moreau.yml", "evaluate: {}", "evaluate: {steps: 9}")
     edit(work / "conf/base/catalog.yml", "${_concept}/package", "${_concept}/./package")
-    assert status(work) == {"code", "bases", "train_lora", "evaluate", *cards, "record"}
+    assert status(work) == {"code", "bases", "train_lora", "evaluate", "report", *cards, "record"}
 
 
 def test_a_second_concept_is_a_second_file_and_reruns_nothing_of_the_first(work: Path, log: Path) -> None:

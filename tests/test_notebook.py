@@ -11,7 +11,7 @@ import pytest
 from kedro.io import DataCatalog
 from nbclient import NotebookClient
 
-from judges import CONFIG, GREEN, PERSON, RED, TEMPLATES, known, models
+from judges import CONFIG, GREEN, PERSON, RED, TEMPLATES, known, laid_out, models
 from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.image.evaluate.evaluate import evaluate
 from valentina_pipeline.image.io.contact_sheet import contact_sheet
@@ -38,7 +38,7 @@ def outputs() -> dict[str, Any]:
         "evaluation_images": result.evaluation_images,
         "image_scores": result.image_scores,
         "metrics": result.metrics,
-        "comparison_grid": result.comparison_grid,
+        "comparison_grid": laid_out(result, seen, TEMPLATES, PERSON)[0],
     }
 
 

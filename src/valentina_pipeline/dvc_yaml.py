@@ -23,7 +23,7 @@ from valentina_pipeline.common import atomic_files
 from valentina_pipeline.common.code_fingerprint import PACKAGE, fingerprint, pipeline_module
 from valentina_pipeline.config import effective
 from valentina_pipeline.config_loader import BASES, CONCEPTS, ProjectConfigLoader, base_settings
-from valentina_pipeline.domain.concept import Concept
+from valentina_pipeline.domain.concept import SECTIONS, Concept
 from valentina_pipeline.pipeline_registry import PIPELINES, register_pipelines
 
 ITEM = "${item.concept}"
@@ -239,7 +239,7 @@ def _keys_behind(parameter: str) -> dict[str, list[str]]:
     if head == "concept":
         fields = [rest] if rest else [name for name in Concept.model_fields if name not in INDIRECT]
         return {CONCEPT: fields}
-    if head in PIPELINES and not rest:
+    if head in SECTIONS and not rest:
         return {
             "params.yaml": [head],
             BASE_SETTINGS: [f"{ITEM}.{head}"],

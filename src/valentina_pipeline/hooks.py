@@ -110,9 +110,10 @@ class TrackingHooks:
             self._tracking.call(stage_tracking.open_stage, node.name, self._dataset_modules(node.name))
 
     @hook_impl
-    def after_node_run(self) -> None:
+    def after_node_run(self, node: Node) -> None:
         """Log the stage's duration, which is stored only here because outputs do not depend on time."""
-        current_tracker().log({"seconds": time.monotonic() - self._began}, None)
+        if node.name in STAGE_NAMES:  # not of a node that follows it, such as `dataset_card`
+            current_tracker().log({"seconds": time.monotonic() - self._began}, None)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:

@@ -4,7 +4,9 @@ from click import ClickException
 from kedro.framework.project import find_pipelines
 from kedro.pipeline import Pipeline
 
-PIPELINES = ("ingest", "align", "caption", "train_lora", "evaluate", "register", "publish", "record")
+from valentina_pipeline.domain.concept import STAGE_NAMES
+
+PIPELINES = (*STAGE_NAMES, "record")
 """Names of the pipelines in Kedro and DVC; each is a folder of `pipelines/`."""
 
 

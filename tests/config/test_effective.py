@@ -11,7 +11,7 @@ from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.effective import STAGES, Params, resolve_params
 from valentina_pipeline.config.train_lora import ExtraDatasetConfig, LayerOverrideConfig
 from valentina_pipeline.config.validation import InvalidParameterError
-from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
+from valentina_pipeline.domain.concept import SECTIONS, Concept
 from valentina_pipeline.domain.renamed_keys import RENAMED_KEYS
 from valentina_pipeline.domain.rights import RightsRecord
 
@@ -183,7 +183,7 @@ def test_a_minor_is_refused(params, bases, concept) -> None:
 
 
 def test_stages_have_the_same_names_in_configuration_and_domain() -> None:
-    assert tuple(STAGES) == STAGE_NAMES
+    assert tuple(STAGES) == SECTIONS
 
 
 @pytest.mark.parametrize(

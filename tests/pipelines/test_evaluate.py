@@ -95,9 +95,7 @@ def lora(family: str, folder: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("family", FOLDERS)
 def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path: Path, threads: int) -> None:
-    images, scores, metrics, plot, grid, report = evaluate_adapter(
-        **inputs(family, tmp_path), num_threads=threads
-    )
+    images, scores, metrics, plot, notes = evaluate_adapter(**inputs(family, tmp_path), num_threads=threads)
 
     assert sorted(images) == sorted(f"{variant}/{number:04d}" for variant in VARIANTS for number in (0, 1))
     assert scores["name"].tolist() == list(images)
@@ -111,7 +109,7 @@ def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path:
     assert "oval face" in images["base/0000"].info["text"]["prompt"]
     assert metrics["num_images"] + metrics["num_filtered"] == 8
     assert list(plot.columns) == ["prompt", "variant", "identity"]
-    assert grid.mode == "RGB" and marks["lora"] in report
+    assert ["lora", marks["lora"]] in notes["settings"]
 
 
 def test_nothing_is_drawn_under_a_record_that_does_not_allow_it(tmp_path: Path, threads: int) -> None:
@@ -126,14 +124,14 @@ def test_nothing_is_drawn_under_a_record_that_does_not_allow_it(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_the_same_inputs_give_the_same_images_figures_and_report(tmp_path: Path, threads: int) -> None:
+def test_the_same_inputs_give_the_same_images_figures_and_notes(tmp_path: Path, threads: int) -> None:
     given = inputs("sdxl", tmp_path)
     first, second = (evaluate_adapter(**given, num_threads=threads) for _ in range(2))
 
     assert {n: i.tobytes() for n, i in first[0].items()} == {n: i.tobytes() for n, i in second[0].items()}
     pd.testing.assert_frame_equal(first[1], second[1])
     assert first[2] == second[2]
-    assert first[5] == second[5]
+    assert first[4] == second[4]
 
 
 def test_the_stage_follows_its_prompts(root: Path) -> None:

@@ -17,7 +17,7 @@ from runs import FACE, config, samples
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.train_lora import ExtraDatasetConfig
 from valentina_pipeline.domain.artifacts import LORA_FILE
-from valentina_pipeline.domain.concept import STAGE_NAMES
+from valentina_pipeline.domain.concept import SECTIONS
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.lora.formats import read_metadata
 from valentina_pipeline.pipelines.train_lora import nodes, training_images
@@ -53,7 +53,7 @@ def trained(root: Path, **changes: Any) -> Result:
         "kind": "character", "name": "V", "trigger": "vee", "class_word": "woman", "adult": True,
         "source": "renderer", "caption_excluded_words": [], "asymmetric": False, "description": "a woman",
         "renderer_parameters": {},
-        "overrides": {name: {} for name in STAGE_NAMES},
+        "overrides": {name: {} for name in SECTIONS},
     }  # fmt: skip
     for folder in ("tiny/weights", "data/05_model_input/vee"):
         (root / folder).mkdir(parents=True, exist_ok=True)

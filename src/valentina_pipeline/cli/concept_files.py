@@ -20,7 +20,7 @@ from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.config_loader import BASES, CONCEPTS, PARAMS, parse_mapping, read_mapping
 from valentina_pipeline.domain import clock
-from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
+from valentina_pipeline.domain.concept import SECTIONS, Concept
 from valentina_pipeline.domain.rights import USES, RightsRecord, Use, parse_records
 from valentina_pipeline.integrations import ledgers
 from valentina_pipeline.integrations.sources import VIDEOS, source
@@ -143,7 +143,7 @@ def implied_by_renderer(trigger: str) -> dict[str, Any]:
 
 def concept_text(answers: Mapping[str, Any]) -> str:
     """Return the concept's file; `answers` has a value for each field without a default below."""
-    overrides: dict[str, dict[str, Any]] = {stage: {} for stage in STAGE_NAMES}
+    overrides: dict[str, dict[str, Any]] = {stage: {} for stage in SECTIONS}
     place = answers["source"].text
     if place.startswith("https://"):  # the user named this host; all others stay forbidden
         overrides["ingest"] = {"allowed_hosts": [urlsplit(place).hostname]}

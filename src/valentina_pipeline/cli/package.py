@@ -85,7 +85,7 @@ def package(
 
 def _concept(trigger: str, class_word: str, name: str) -> "Concept":
     from valentina_pipeline.config.validation import parse_config
-    from valentina_pipeline.domain.concept import STAGE_NAMES, Concept
+    from valentina_pipeline.domain.concept import SECTIONS, Concept
 
     values: dict[str, Any] = {
         "kind": "character",
@@ -98,7 +98,7 @@ def _concept(trigger: str, class_word: str, name: str) -> "Concept":
         "asymmetric": False,
         "description": class_word,
         "renderer_parameters": {},
-        "overrides": {stage: {} for stage in STAGE_NAMES},
+        "overrides": {stage: {} for stage in SECTIONS},
     }
     return parse_config(Concept, values, "the character")
 

@@ -4,8 +4,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-STAGE_NAMES = ("ingest", "align", "caption", "train_lora", "evaluate", "register", "publish")
-"""Stages in order, under the same names in Kedro, DVC, params.yaml and a concept's overrides."""
+STAGE_NAMES = ("ingest", "align", "caption", "train_lora", "evaluate", "report", "register", "publish")
+"""Stages in order, under the same names in Kedro, DVC and MLflow."""
+
+SECTIONS = tuple(name for name in STAGE_NAMES if name != "report")
+"""Stages with settings, under the same names in params.yaml, bases.yml and a concept's overrides."""
 
 
 def with_article(subject: str) -> str:
@@ -59,6 +62,6 @@ class Concept(BaseModel):
     @classmethod
     def _one_entry_a_stage(cls, overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         # DVC tracks each stage's own key, so each key must exist
-        if set(overrides) != set(STAGE_NAMES):
-            raise ValueError(f"needs exactly these keys: {', '.join(STAGE_NAMES)}")
+        if set(overrides) != set(SECTIONS):
+            raise ValueError(f"needs exactly these keys: {', '.join(SECTIONS)}")
         return overrides

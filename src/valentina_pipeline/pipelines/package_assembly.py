@@ -38,7 +38,7 @@ class PackageInputs:
         training_images: sha256, rights_id and split of each training and held-out image.
         rights: the concept's records.
         tiny_weights: tiny/weights; a base's relative path counts from the project's folder, two above.
-        comparison_grid: evaluate's comparison grid, if any.
+        comparison_grid: report's comparison grid, if any.
         scenes: the scene library: category -> name -> words.
         concept: see Concept.
         base: see BaseConfig.

@@ -20,6 +20,7 @@ from judges import (
     ColourClip,
     judges,
     known,
+    laid_out,
     models,
     plain,
 )
@@ -206,7 +207,7 @@ def test_refused_images_are_left_out_and_counted() -> None:
     assert result.metrics["num_filtered"] == 6
     assert not any(name.startswith("lora/") for name in result.evaluation_images)
     assert result.metrics["identity"]["lora"]["mean"] == 0
-    assert "lora/0000, too red" in result.report
+    assert "Rejected by the content filter: lora/0000, too red" in result.evaluation_notes["notes"]
     with pytest.raises(NothingToMeasureError, match="rejected every image: nothing is shown"):
         evaluate(
             TEMPLATES,
@@ -227,7 +228,9 @@ def test_a_prompt_that_was_trained_on_is_left_out_and_reported() -> None:
 
     assert result.metrics["num_images"] == 2 * (2 + 2 + 1 + 1)
     assert not result.image_scores["prompt"].str.startswith("serious").any()
-    assert "it is a training caption" in result.report
+    (note,) = result.evaluation_notes["notes"]
+    assert note == f"Excluded, it is a training caption: {TEMPLATES[1]}"
+    assert note in laid_out(result, trained, TEMPLATES, PERSON)[1]
     with pytest.raises(InvalidPromptsError, match="every prompt is a training caption"):
         run(trained, TEMPLATES[1:2])
 

@@ -1,12 +1,14 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
+from PIL import Image
 
-from judges import CONFIG, GREEN, PERSON, RED, TEMPLATES, known, models
+from judges import CONFIG, GREEN, PERSON, RED, TEMPLATES, known, laid_out, models
 from valentina_pipeline.image.evaluate.comparison_grid import CELL, COLUMNS
-from valentina_pipeline.image.evaluate.evaluate import Evaluation, evaluate
+from valentina_pipeline.image.evaluate.evaluate import CharacterData, EvaluationModels, evaluate
 from valentina_pipeline.image.io.contact_sheet import PAPER
 
 VOID = {"meta", "img", "line", "circle", "br"}
@@ -33,16 +35,24 @@ class Outline(HTMLParser):
         self.text.append(data)
 
 
-def result(**changes: object) -> Evaluation:
+SEEN = known([RED, RED], [RED, GREEN])
+
+
+def reported(
+    templates: list[str] = TEMPLATES,
+    data: CharacterData = SEEN,
+    drawing: EvaluationModels | None = None,
+    **changes: object,
+) -> tuple[Image.Image, str, dict[str, Any]]:
+    """Return grid, page and metrics of an evaluation."""
     person = PERSON.model_copy(update=changes)
-    drawing = models(lora=RED, base=GREEN)
-    return evaluate(
-        TEMPLATES, person, known([RED, RED], [RED, GREEN]), drawing, CONFIG, 7, {"base": "a <base>"}
-    )
+    drawing = drawing or models(lora=RED, base=GREEN)
+    result = evaluate(templates, person, data, drawing, CONFIG, 7, {"base": "a <base>"})
+    return *laid_out(result, data, templates, person), result.metrics
 
 
 def test_the_report_needs_nothing_beside_it() -> None:
-    page = result().report
+    _, page, _ = reported()
     outline = Outline()
     outline.feed(page)
 
@@ -52,12 +62,12 @@ def test_the_report_needs_nothing_beside_it() -> None:
 
 
 def test_the_report_shows_figures_images_captions_and_settings() -> None:
-    evaluation = result()
+    _, page, metrics = reported()
     outline = Outline()
-    outline.feed(evaluation.report)
+    outline.feed(page)
     text = " ".join(outline.text)
 
-    identity = evaluation.metrics["identity"]["lora"]
+    identity = metrics["identity"]["lora"]
     assert f"{identity['mean']:.3f} ({identity['ci_low']:.3f} to {identity['ci_high']:.3f})" in text
     assert "01 smiling, red dress, beach" in text
     assert "a photo" in text
@@ -67,21 +77,21 @@ def test_the_report_shows_figures_images_captions_and_settings() -> None:
 
 
 def test_the_same_evaluation_gives_the_same_bytes() -> None:
-    first, second = result(), result()
+    first, second = reported(), reported()
 
-    assert first.report == second.report
-    assert first.comparison_grid.tobytes() == second.comparison_grid.tobytes()
+    assert first[1] == second[1]
+    assert first[0].tobytes() == second[0].tobytes()
 
 
 def test_names_are_escaped() -> None:
-    page = result(name="A <b>bold</b> & name").report
+    _, page, _ = reported(name="A <b>bold</b> & name")
 
     assert "A &lt;b&gt;bold&lt;/b&gt; &amp; name" in page
     assert "<b>bold" not in page
 
 
 def test_the_grid_has_a_column_a_prompt_and_rows_of_portrait_lora_and_bare_base() -> None:
-    page = result().comparison_grid
+    page, _, _ = reported()
 
     assert page.width == 12 + 3 * (CELL + 12)
     step = (page.height - 12) // 3
@@ -93,7 +103,7 @@ def test_more_prompts_than_columns_make_a_second_band_and_refused_images_an_empt
     many = [f"photo of {{subject}}, scene {number}" for number in range(COLUMNS + 1)]
     drawing = models(lora=RED, base=GREEN)
     refusing = replace(drawing, unsafe=lambda image: "red" if image.getpixel((0, 0)) == RED else None)
-    page = evaluate(many, PERSON, known([RED, RED], [RED, GREEN]), refusing, CONFIG, 7, {}).comparison_grid
+    page, _, _ = reported(many, drawing=refusing)
 
     step = (page.height - 12) // 6
     middle = 12 + CELL // 2
@@ -104,8 +114,7 @@ def test_more_prompts_than_columns_make_a_second_band_and_refused_images_an_empt
 
 @pytest.mark.parametrize("colour", [RED, GREEN])
 def test_axis_and_marks_stay_inside_the_plot(colour: tuple[int, int, int]) -> None:
-    drawing = models(lora=colour, base=GREEN)
-    page = evaluate(TEMPLATES, PERSON, known([RED, RED], [RED, RED]), drawing, CONFIG, 7, {}).report
+    _, page, _ = reported(data=known([RED, RED], [RED, RED]), drawing=models(lora=colour, base=GREEN))
     svg = page[page.index("<svg") : page.index("</svg>")]
 
     places = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([\d.-]+)"', svg)]

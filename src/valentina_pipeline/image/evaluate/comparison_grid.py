@@ -5,7 +5,7 @@ from math import isnan
 
 from PIL import Image
 
-from valentina_pipeline.image.evaluate.scoring import ScoredImages
+from valentina_pipeline.image.evaluate.prompts import ScoredPrompt
 from valentina_pipeline.image.io.contact_sheet import PAPER, contact_sheet
 
 COLUMNS = 6
@@ -16,29 +16,26 @@ ROWS = {"lora": "LoRA", "base": "base model, described"}
 
 
 def comparison_grid(
-    measured: ScoredImages, images: Mapping[str, Image.Image], references: Sequence[Image.Image]
+    prompts: Sequence[ScoredPrompt], images: Mapping[str, Image.Image], references: Sequence[Image.Image]
 ) -> Image.Image:
     """Lay out each prompt's first image of LoRA and base model below a held-out portrait.
 
     Each column is a prompt, six to a band. The cell of an image that the content filter rejected is empty.
 
     Args:
-        measured: the scores, for the labels.
+        prompts: each prompt with the scores of its images, for the labels.
         images: generated images by name.
         references: held-out portraits, used in turn.
     """
-    prompts = sorted({take.prompt.number: take.prompt for take in measured.takes}.items())
-    first = {(t.variant, t.prompt.number): t for t in reversed(measured.takes)}
-    identity = dict(zip(measured.scores["name"], measured.scores["identity"], strict=True))
     cells, labels = [], []
     for start in range(0, len(prompts), COLUMNS):
         band = prompts[start : start + COLUMNS]
         padding = [(EMPTY, "")] * (min(COLUMNS, len(prompts)) - len(band))
-        rows = [[(references[(n - 1) % len(references)], _heading(prompt.label)) for n, prompt in band]]
+        rows = [[(references[(p.number - 1) % len(references)], _heading(p.label)) for p, _ in band]]
         for variant, words in ROWS.items():
-            takes = [first.get((variant, n)) for n, _ in band]
+            first = [next((s for s in scores if s["variant"] == variant), None) for _, scores in band]
             rows.append(
-                [(images[t.name], f"{words}\n{_label(identity[t.name])}") if t else LEFT_OUT for t in takes]
+                [(images[s["name"]], f"{words}\n{_label(s['identity'])}") if s else LEFT_OUT for s in first]
             )
         for row in rows:
             cells += [image for image, _ in row + padding]

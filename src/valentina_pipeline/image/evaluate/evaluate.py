@@ -1,4 +1,4 @@
-"""Evaluation: generate scenes outside the training set with and without the LoRA, score and report them."""
+"""Evaluation: generate scenes outside the training set with and without the LoRA, and score them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,6 @@ from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import TRAIN
-from valentina_pipeline.image.evaluate.comparison_grid import comparison_grid
-from valentina_pipeline.image.evaluate.html_report import ReportData, report
 from valentina_pipeline.image.evaluate.metrics import compute_metrics
 from valentina_pipeline.image.evaluate.prompts import (
     InvalidPromptsError,
@@ -68,14 +66,16 @@ class EvaluationModels:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The stage's outputs, by their names in the catalog."""
+    """The stage's outputs, by their names in the catalog.
+
+    `evaluation_notes` holds `settings`, pairs of name and value, and `notes`, what was left out and why.
+    """
 
     evaluation_images: Mapping[str, Image.Image]
     image_scores: "pd.DataFrame"
     metrics: dict[str, Any]
     identity_plot: "pd.DataFrame"
-    comparison_grid: Image.Image
-    report: str
+    evaluation_notes: dict[str, Any]
 
 
 def evaluate(
@@ -99,7 +99,7 @@ def evaluate(
         models: image generator, content filter and scoring models.
         cfg: number of images and of bootstrap resamples.
         seed: seed of images and resamples.
-        settings: further lines of the report, name -> value.
+        settings: lines of the report, name -> value.
 
     Raises:
         InvalidPromptsError: a prompt is invalid, or none is left.
@@ -118,17 +118,12 @@ def evaluate(
     metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "num_filtered": len(refused)}
     notes = [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
     notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in refused.items()]
-    page = ReportData(
-        person.name, metrics, measured, images, known.aligned, real, known.captions, settings, notes
-    )
-    references = [known.aligned[real.names[row]] for row in real.references]
     return Evaluation(
         evaluation_images=images,
         image_scores=measured.scores,
         metrics=metrics,
         identity_plot=_plot(measured),
-        comparison_grid=comparison_grid(measured, images, references),
-        report=report(page),
+        evaluation_notes={"settings": [list(line) for line in settings.items()], "notes": notes},
     )
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from PIL import Image
 
 from valentina_pipeline.common.confidence_intervals import format_interval
-from valentina_pipeline.image.evaluate.prompts import VARIANTS, Prompt
-from valentina_pipeline.image.evaluate.scoring import Portraits, ScoredImages
+from valentina_pipeline.image.evaluate.prompts import VARIANTS, ScoredPrompt
 
 MAX_IMAGE_SIDE = 320
 """Maximum side in pixels of an image in the report; smaller images keep their size."""
@@ -41,10 +40,10 @@ class ReportData:
     Attributes:
         title: the concept's name.
         metrics: see image/evaluate/metrics.py.
-        measured: scores of the generated images.
+        prompts: each prompt with the scores of its images.
         images: generated images by name.
         aligned: real portraits by sha256.
-        real: the portraits' splits and embeddings.
+        trained: sha256 of each accepted portrait, sorted -> True if it was trained on.
         captions: sha256 -> caption.
         settings: name -> value, as text.
         notes: notes for the top of the page, such as excluded prompts.
@@ -52,13 +51,18 @@ class ReportData:
 
     title: str
     metrics: Mapping[str, Any]
-    measured: ScoredImages
+    prompts: Sequence[ScoredPrompt]
     images: Mapping[str, Image.Image]
     aligned: Mapping[str, Image.Image]
-    real: Portraits
+    trained: Mapping[str, bool]
     captions: Mapping[str, str]
     settings: Mapping[str, str]
     notes: Sequence[str]
+
+    @property
+    def references(self) -> list[str]:
+        """The sha256 of the held-out portraits."""
+        return [name for name, trained in self.trained.items() if not trained]
 
 
 def report(content: ReportData) -> str:
@@ -148,9 +152,8 @@ def _metrics(content: ReportData) -> str:
 
 def _side_by_side(content: ReportData) -> str:
     """Return one strip per prompt with every image of every variant."""
-    references = [content.real.names[i] for i in content.real.references]
-    strips = []
-    for place, (prompt, rows) in enumerate(_prompts(content.measured)):
+    references, strips = content.references, []
+    for place, (prompt, rows) in enumerate(content.prompts):
         name = references[place % len(references)]
         cells = [_picture(content.aligned[name], "held-out portrait", "")]
         for variant, words in SHORT.items():
@@ -166,7 +169,7 @@ def _side_by_side(content: ReportData) -> str:
 
 def _by_prompt(content: ReportData) -> str:
     lines = []
-    for prompt, rows in _prompts(content.measured):
+    for prompt, rows in content.prompts:
         by = {v: [row for row in rows if row["variant"] == v] for v in VARIANTS}
         identity = [_mean(row["identity"] for row in by[variant]) for variant in VARIANTS]
         clip_t = [_mean(row["clip_t"] for row in by[variant]) for variant in ("lora", "base")]
@@ -183,12 +186,10 @@ def _by_prompt(content: ReportData) -> str:
 
 
 def _nearest(content: ReportData) -> str:
-    scores = content.measured.scores
-    own = scores[scores["variant"] == "lora"].sort_values(
-        ["memorized", "nearest_training", "name"], ascending=[False, False, True]
-    )
+    own = [row for _, rows in content.prompts for row in rows if row["variant"] == "lora"]
+    own.sort(key=lambda row: (not row["memorized"], -row["nearest_training"], row["name"]))
     pairs = []
-    for row in own.head(NUM_PAIRS).to_dict("records"):
+    for row in own[:NUM_PAIRS]:
         verdict = "a copy" if row["memorized"] else "not a copy"
         figures = f"content {row['nearest_training']:.3f}, layout {row['nearest_layout']:.3f}: {verdict}"
         drawn = _picture(content.images[row["name"]], row["name"], figures, "lora")
@@ -200,7 +201,7 @@ def _nearest(content: ReportData) -> str:
 
 def _captions(content: ReportData) -> str:
     lines = []
-    for name, trained in zip(content.real.names, content.real.trained, strict=True):
+    for name, trained in content.trained.items():
         picture = f'<img class="thumb" alt="" src="{_data(content.aligned[name])}">'
         split = "trained on" if trained else "held out"
         lines.append([picture, f"<code>{name[:12]}</code>", split, escape(content.captions.get(name, ""))])
@@ -210,17 +211,6 @@ def _captions(content: ReportData) -> str:
 def _settings(content: ReportData) -> str:
     lines = [[escape(name), f"<code>{escape(value)}</code>"] for name, value in content.settings.items()]
     return _table(["", ""], lines)
-
-
-def _prompts(measured: ScoredImages) -> list[tuple[Prompt, list[dict[str, Any]]]]:
-    """Return each prompt with the scores of its images."""
-    by: dict[Prompt, list[dict[str, Any]]] = {}
-    rows: list[dict[str, Any]] = [
-        {str(k): v for k, v in r.items()} for r in measured.scores.to_dict("records")
-    ]
-    for take, row in zip(measured.takes, rows, strict=True):
-        by.setdefault(take.prompt, []).append(row)
-    return sorted(by.items(), key=lambda item: item[0].number)
 
 
 def _picture(image: Image.Image, caption: str, figure: str, kind: str = "") -> str:

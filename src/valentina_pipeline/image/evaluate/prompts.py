@@ -3,8 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from valentina_pipeline.domain.concept import Concept, with_article
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUBJECT = "{subject}"
 
@@ -18,6 +22,10 @@ VARIANTS: Mapping[str, str] = {
 
 MAIN_VARIANTS = ("lora", "base")
 """Variants generated with every seed; the others only give the scale and use each prompt's first seed."""
+
+
+ScoredPrompt: TypeAlias = "tuple[Prompt, list[dict[str, Any]]]"
+"""A prompt and the rows of scores of its images."""
 
 
 class InvalidPromptsError(ValueError):
@@ -143,6 +151,23 @@ def plan_images(
                 image_seed = (seed + 1000 * prompt.number + index) % 2**32
                 planned.append(PlannedImage(name, variant, prompt, prompt.text(subject), image_seed))
     return planned
+
+
+def group_by_prompt(
+    scores: "pd.DataFrame", prompts: Iterable[Prompt], num_images_per_prompt: int
+) -> list[ScoredPrompt]:
+    """Return each prompt that has images, with their rows of scores, in the order of the prompts.
+
+    Args:
+        scores: one row per image, named as `plan_images` names it.
+        prompts: all prompts of the evaluation.
+        num_images_per_prompt: as given to `plan_images`.
+    """
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in scores.to_dict("records"):
+        number = int(row["name"].rpartition("/")[2]) // num_images_per_prompt + 1
+        rows.setdefault(number, []).append({str(key): value for key, value in row.items()})
+    return [(prompt, rows[prompt.number]) for prompt in prompts if prompt.number in rows]
 
 
 def _phrases(text: str) -> frozenset[str]:

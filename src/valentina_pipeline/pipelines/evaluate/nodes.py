@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 MAX_BATCH_PIXELS = 2**21
 """Pixels of one batch: 8 images of 128 or 512 px, 2 of 1024 px."""
 
-Outputs = tuple[
-    "Mapping[str, Image.Image]", "pd.DataFrame", dict[str, Any], "pd.DataFrame", "Image.Image", str
-]
+Outputs = tuple["Mapping[str, Image.Image]", "pd.DataFrame", dict[str, Any], "pd.DataFrame", dict[str, Any]]
 
 
 def evaluate_adapter(
@@ -61,7 +59,7 @@ def evaluate_adapter(
         num_threads: threads of torch; another number rounds differently.
 
     Returns:
-        evaluation_images, image_scores, metrics, identity_plot, comparison_grid, report.
+        evaluation_images, image_scores, metrics, identity_plot, evaluation_notes.
 
     Raises:
         NotAllowedError: a rights record of the training images does not allow generation.
@@ -93,8 +91,7 @@ def evaluate_adapter(
         result.image_scores,
         result.metrics,
         result.identity_plot,
-        result.comparison_grid,
-        result.report,
+        result.evaluation_notes,
     )
 
 

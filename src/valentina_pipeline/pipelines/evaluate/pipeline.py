@@ -31,8 +31,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "image_scores",
                     "metrics",
                     "identity_plot",
-                    "comparison_grid",
-                    "report",
+                    "evaluation_notes",
                 ],
                 name="evaluate",
             )
