@@ -163,7 +163,7 @@ def test_a_new_rank_reruns_from_train_lora_and_the_former_rank_comes_from_the_ca
 def test_an_edited_caption_reruns_from_caption(work: Path, log: Path) -> None:
     captions = work / "data/04_feature/valentina_moreau/captions.csv"
     captions.write_text(captions.read_text() + "edited by a person\n")
-    assert repro(work, log) == from_stage("caption")
+    assert repro(work, log) == from_stage("caption")  # and not the captioner, of `describe`
     assert "edited by a person" in captions.read_text()
 
 

@@ -124,4 +124,7 @@ def test_what_serves_a_page_is_no_stage_s_code_and_what_a_package_loads_is() -> 
     assert stages_of("serving/api/app.py") == stages_of("review/app.py") == []
     assert stages_of("serving/inference/engine.py") == ["register", "publish"]
     assert stages_of("image/train/loop.py") == ["train_lora"]
+    assert stages_of("image/caption/captioners.py") == ["describe"]
+    assert stages_of("image/caption/dataset_card.py") == ["caption"]
+    assert stages_of("image/evaluate/html_report.py") == ["report"]
     assert set(import_closure(LOADER)) <= closures["publish"]

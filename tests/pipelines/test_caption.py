@@ -1,12 +1,19 @@
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
+
 import pandas as pd
 import pytest
+from PIL import Image
 
 from packages import stage
 from portraits import CONCEPT, noise
 from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.image.caption import captioners
 from valentina_pipeline.image.caption.description import Description
-from valentina_pipeline.pipelines.caption.nodes import caption_portraits
+from valentina_pipeline.integrations import tables
+from valentina_pipeline.pipelines.caption import nodes
+from valentina_pipeline.pipelines.describe.nodes import describe_portraits
 
 FACES = pd.DataFrame(
     {"sha256": ["c", "a", "b"], "accepted": [True, True, False], "background_removed": False}
@@ -20,6 +27,19 @@ MANIFEST = pd.DataFrame(
     }
 )
 IMAGES = {name: noise(seed) for seed, name in enumerate("ac")}
+
+
+def caption_portraits(
+    images: Mapping[str, Image.Image],
+    faces: pd.DataFrame,
+    manifest: pd.DataFrame,
+    concept: dict[str, Any],
+    settings: dict[str, Any],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Run `describe` and `caption`, with the table between them stored as the catalog stores it."""
+    described = describe_portraits(images, faces, manifest, concept["class_word"], settings)
+    stored = tables.from_csv(BytesIO(tables.to_csv(described)), dtype=str, keep_default_na=False)
+    return nodes.caption_portraits(stored, faces, manifest, concept)
 
 
 def test_the_kept_portraits_are_captioned_in_order() -> None:

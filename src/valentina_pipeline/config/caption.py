@@ -1,4 +1,4 @@
-"""Parameters of the stage `caption`."""
+"""Parameters of the section `caption`: the captioner, which the stage `describe` runs."""
 
 from typing import Literal
 

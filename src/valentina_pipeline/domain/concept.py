@@ -4,10 +4,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-STAGE_NAMES = ("ingest", "align", "caption", "train_lora", "evaluate", "report", "register", "publish")
+STAGE_NAMES = (
+    "ingest", "align", "describe", "caption", "train_lora", "evaluate", "report", "register", "publish",
+)  # fmt: skip
 """Stages in order, under the same names in Kedro, DVC and MLflow."""
 
-SECTIONS = tuple(name for name in STAGE_NAMES if name != "report")
+SECTIONS = tuple(name for name in STAGE_NAMES if name not in ("describe", "report"))
 """Stages with settings, under the same names in params.yaml, bases.yml and a concept's overrides."""
 
 

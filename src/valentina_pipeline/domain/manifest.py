@@ -10,13 +10,14 @@ if TYPE_CHECKING:
 
 TRAIN, HELD_OUT = "train", "held_out"
 
-TABLES = ("manifest", "faces", "captions", "caption_fields")
+TABLES = ("manifest", "faces", "descriptions", "captions", "caption_fields")
 INCLUSIONS = (
     ("manifest", "images", "ingest"),
     ("manifest", "faces", "align"),
     ("faces", "manifest", "align"),
     ("accepted faces", "aligned", "align"),
     ("accepted faces", "captions", "caption"),
+    ("accepted faces", "descriptions", "describe"),
     ("accepted faces", "caption_fields", "caption"),
 )
 """Outputs of stages: (part, whole that contains it, stage to rerun where it does not)."""
@@ -33,7 +34,7 @@ def check_same_run(inputs: Mapping[str, Any]) -> None:
 
     Args:
         inputs: inputs by their catalog names: `images` and `aligned` by sha256, and the tables `manifest`,
-            `faces`, `captions` and `caption_fields` with a column sha256. Others are ignored.
+            `faces`, `descriptions`, `captions` and `caption_fields` with a column sha256. Others are ignored.
 
     Raises:
         StaleInputError: an input lacks images that another input has.

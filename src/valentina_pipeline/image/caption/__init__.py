@@ -1,1 +1,1 @@
-"""Stage `caption`: descriptions, captions and the dataset card."""
+"""Stages `describe` and `caption`: descriptions, captions and the dataset card."""

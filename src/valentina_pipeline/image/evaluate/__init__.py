@@ -1,1 +1,1 @@
-"""Stage `evaluate`: generated images, scores, metrics and report."""
+"""Stages `evaluate` and `report`: generated images, scores, metrics and report."""

@@ -1,13 +1,11 @@
 """Nodes of the stage `caption`."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from valentina_pipeline.config.caption import CaptionConfig
 from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import apply_review
@@ -21,22 +19,20 @@ logger = logging.getLogger(__name__)
 
 
 def caption_portraits(
-    aligned: "Mapping[str, Image.Image]",
+    descriptions: "pd.DataFrame",
     faces: "pd.DataFrame",
     manifest: "pd.DataFrame",
     concept: dict[str, Any],
-    caption: dict[str, Any],
 ) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Describe each aligned portrait in fields and compose a caption of what varies.
+    """Compose a caption of what varies from each portrait's description.
 
-    A caption that a person left beside an image is used unchanged, and no captioner describes that image.
+    A caption that a person left beside an image is used unchanged.
 
     Args:
-        aligned: portraits by sha256.
+        descriptions: describe's rows.
         faces: align's rows; accepted rows are captioned.
-        manifest: see domain/manifest.py; its attributes are used.
+        manifest: see domain/manifest.py; its captions are used.
         concept: see Concept.
-        caption: see CaptionConfig.
 
     Returns:
         captions: sha256, source_name, machine; caption_fields: sha256 and the fields of
@@ -45,23 +41,19 @@ def caption_portraits(
     import pandas as pd
 
     from valentina_pipeline.image.align.background_removal import PLAIN
-    from valentina_pipeline.image.caption.captioners import describe
     from valentina_pipeline.image.caption.description import (
         FIELDS,
+        Description,
         compose_caption,
         drop_identity_phrases,
-        from_caption,
     )
 
-    cfg = parse_config(CaptionConfig, caption, "caption")
     character = parse_config(Concept, concept, "concept")
     known = manifest.set_index("sha256")
     names = sorted(faces.loc[faces["accepted"], "sha256"])
-    attributes = {name: json.loads(known.loc[name, "attributes"]) for name in names}
     excluded = {*character.caption_excluded_words, character.trigger, *character.class_word.split()}
     given = {name: known.loc[name, "caption"] for name in names if known.loc[name, "caption"]}
-    described = describe(aligned, [n for n in names if n not in given], attributes, cfg, character.class_word)
-    described |= {name: from_caption(text, character.class_word) for name, text in given.items()}
+    described = {row["sha256"]: Description(*(row[f] for f in FIELDS)) for _, row in descriptions.iterrows()}
     _check_trigger(given, known["source_name"], character.trigger)
     fields_by_name = {name: drop_identity_phrases(described[name], excluded) for name in names}
     for name in faces.loc[faces["background_removed"], "sha256"]:

@@ -11,7 +11,7 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.caption_portraits,
-                inputs=["aligned", "faces", "manifest", "params:concept", "params:caption"],
+                inputs=["descriptions", "faces", "manifest", "params:concept"],
                 outputs=["captions", "caption_fields"],
                 name="caption",
             ),
