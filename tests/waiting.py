@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 
 
-def until(what: Callable[[], bool], seconds: float = 60) -> None:
+def until(what: Callable[[], bool], seconds: float = 600) -> None:
+    """Wait until `what` returns True, for `seconds` at most: only what never happens takes as long."""
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline

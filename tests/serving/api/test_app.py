@@ -58,7 +58,7 @@ class Running:
     desk: Dispatcher
     url: str
 
-    def ended(self, job: str, seconds: float = 60) -> dict[str, Any]:
+    def ended(self, job: str, seconds: float = 600) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = self.http.get(f"/v1/jobs/{job}").json()
