@@ -53,6 +53,28 @@ def test_a_base_with_only_pickled_weights_is_not_loaded(tmp_path: Path) -> None:
         base_model.load_base(tiny_bases.config("sd15", "base"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        (("model-00001-of-00003", "model-00003-of-00003"), "model-00002-of-00003"),
+        (("model.fp16-00001-of-00002",), "model.fp16-00002-of-00002"),
+        (("link",), "link"),
+    ],
+)
+def test_a_base_without_one_of_its_files_names_that_file(
+    files: tuple[str, ...], missing: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_bases.sdxl_folder(), folder)
+    for file in (folder / "vae").glob("*.safetensors"):
+        file.unlink()
+    for name in files:
+        file = folder / f"vae/{name}.safetensors"
+        file.symlink_to("nowhere") if name == "link" else file.touch()
+    with pytest.raises(MissingModelError, match=rf"\(no .*/vae/{missing}\.safetensors\)"):
+        base_weights.find_base_weights(tiny_bases.config("sdxl", folder), tmp_path)
+
+
 def test_a_base_of_another_family_is_refused() -> None:
     with pytest.raises(ValueError, match="contains a StableDiffusionPipeline; family sdxl needs"):
         base_model.load_base(tiny_bases.config("sdxl", tiny_bases.sd15_folder()), Path())

@@ -44,6 +44,8 @@ def find_base_weights(base: BaseConfig, root: Path) -> Path:
             raise MissingModelError(
                 f"{base.path} (no safetensors in {folder / part})", base.license, base.download_instructions
             )
+    if missing := next(filter(None, map(_missing_file, files)), None):
+        raise MissingModelError(f"{base.path} (no {missing})", base.license, base.download_instructions)
     if not (folder / "unet/config.json").is_file():
         raise MissingModelError(
             f"{base.path} (no {folder / 'unet/config.json'})", base.license, base.download_instructions
@@ -55,6 +57,17 @@ def find_base_weights(base: BaseConfig, root: Path) -> Path:
             "channels, as for inpainting; use a text-to-image base model"
         )
     return folder
+
+
+def _missing_file(file: Path) -> Path | None:
+    """Return the file itself if it is a link to nothing, or a shard that is missing beside it."""
+    files = [file]
+    if shard := re.fullmatch(r"(.+)-(\d+)-of-(\d+)", file.stem):
+        name, number, last = shard.groups()
+        for other in (int(number) - 1, int(number) + 1):
+            if 1 <= other <= int(last):
+                files.append(file.with_stem(f"{name}-{other:0{len(number)}d}-of-{last}"))
+    return next((path for path in files if not path.exists()), None)
 
 
 def _pipeline_folder(base: BaseConfig, root: Path, needed: tuple[str, ...]) -> Path:
