@@ -1,17 +1,19 @@
 """The review page as a person uses it: in a real Chromium."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from browsers import chromium
+from listening import listening
 from reviewed import MACHINE, NAMES
 from valentina_pipeline.integrations import captions
+from valentina_pipeline.review.app import create_app
 from valentina_pipeline.review.dataset import Dataset
 
 A, B, C = NAMES
@@ -36,30 +38,40 @@ def context() -> Iterator[object]:
 
 @pytest.fixture
 def page(dataset: Dataset, context: object) -> Iterator[Page]:
-    """The page that `kedro review` serves, in a window of its own; errors in it fail the test."""
-    serving = subprocess.Popen(
-        [sys.executable, "-u", "-c", SERVE, str(dataset.root)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ,
-    )
-    assert serving.stdout
-    said = serving.stdout.readline()
-    assert said.startswith("3 images of vee: http://127.0.0.1:")
-    window = context.new_page()  # type: ignore[attr-defined]
+    """The page in a window of its own; errors in it fail the test."""
+    with listening(create_app(dataset, "Ada")) as url:
+        yield from opened(context, url)
+
+
+def opened(context: Any, url: str) -> Iterator[Page]:
+    window = context.new_page()
     errors: list[str] = []
     window.on("pageerror", lambda error: errors.append(str(error)))
-    window.goto(said.split()[4])
+    window.goto(url)
     expect(window.locator("#list button")).to_have_count(3)
     yield window
     window.close()
-    serving.terminate()
-    serving.wait(20)
     assert errors == []
 
 
 def table(dataset: Dataset) -> dict[str, dict[str, str]]:
     return captions.read(dataset.captions).set_index("sha256").to_dict("index")
+
+
+def test_the_command_says_where_it_serves_the_page(dataset: Dataset, context: object) -> None:
+    command = [sys.executable, "-u", "-c", SERVE, str(dataset.root)]
+    serving = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert serving.stdout
+        said = serving.stdout.readline()
+        assert said.startswith("3 images of vee: http://127.0.0.1:")
+        for window in opened(context, said.split()[4]):
+            window.keyboard.press("a")
+            expect(window.locator("#counts")).to_contain_text("1 accepted")
+    finally:
+        serving.terminate()
+        serving.wait(20)
+    assert table(dataset)[B]["editor"] == "Ada"
 
 
 def test_pictures_have_boxes_and_scores(page: Page) -> None:

@@ -1,5 +1,6 @@
 """What tests of serving draw with, a published package of a random base, and a PostgreSQL of their own."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -9,7 +10,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -17,19 +22,56 @@ from sqlalchemy.exc import OperationalError
 
 import packages
 import steering
+from once import built_once
 from programs import program
 from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.pipelines.publish.nodes import publish_package
+from valentina_pipeline.serving.jobs import worker_process
+
+IMPORTED = (
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
+    "diffusers.pipelines.controlnet.pipeline_controlnet_sd_xl",
+    "peft",
+    "cv2",
+    "valentina_pipeline.serving.inference.engine",
+    "valentina_pipeline.serving.jobs.worker",
+)
+"""What a process that draws imports, in its own words or its libraries'."""
+
+
+@cache
+def _forked() -> BaseContext:
+    context = multiprocessing.get_context("forkserver")
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # of an earlier test: it imported less
+    context.set_forkserver_preload(list(IMPORTED))
+    return context
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_processes() -> Iterator[None]:
+    """Fork the processes that draw from one that has imported what they need, which takes each half a minute.
+
+    Servers that tests start as programs spawn theirs, as they do for users.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker_process, "multiprocessing", SimpleNamespace(get_context=lambda _: _forked()))
+        yield
 
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("published")
-    inputs = packages.inputs(place)
-    controls = {"canny": str(steering.controlnet("sdxl", 1))}
-    inputs["base"] |= {"controlnets": controls}
-    OutputFolder(filepath=str(place / "package")).save(publish_package(decision=packages.DECISION, **inputs))
-    return place / "package"
+    """A package that this test process may change: its own copy of what one of them published."""
+
+    def publish(place: Path) -> None:
+        inputs = packages.inputs(place)
+        controls = {"canny": str(steering.controlnet("sdxl", 1))}
+        inputs["base"] |= {"controlnets": controls}
+        OutputFolder(filepath=str(place / "package")).save(
+            publish_package(decision=packages.DECISION, **inputs)
+        )
+
+    whole = built_once(tmp_path_factory, "published", publish) / "package"
+    return shutil.copytree(whole, tmp_path_factory.mktemp("package") / "package")
 
 
 @pytest.fixture(scope="session")

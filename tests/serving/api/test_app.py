@@ -9,26 +9,24 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from click.testing import CliRunner
 from filelock import FileLock
 from openai import BadRequestError, OpenAI
 from websockets.sync.client import connect
 
 from given import dunes, pictured, somebody
+from listening import listening
 from valentina_pipeline.image.io import png
-from valentina_pipeline.integrations.bounded import configure
 from valentina_pipeline.serving.api.app import create_app
 from valentina_pipeline.serving.api.auth import ApiKeyAuth, Key, create_key
 from valentina_pipeline.serving.api.service import GenerationService
@@ -95,19 +93,9 @@ def running(
     gate = ApiKeyAuth(keys or {})
     shelf = read_adapters(opening["lora_dir"], about) if "lora_dir" in opening else {}
     app = create_app(GenerationService(shelf, desk, gate, metrics, controls=read_controls(about, package)))
-    bound = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-    server = uvicorn.Server(configure(app))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
-    thread.start()
-    with httpx.Client(base_url=url, timeout=60) as http:
-        try:
-            until(lambda: http.get("/readyz").status_code == 200)
-            yield Running(http, desk, url)
-        finally:
-            server.should_exit = True
-            thread.join(60)
-            store.close()
+    with closing(store), listening(app) as url, httpx.Client(base_url=url, timeout=60) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
+        yield Running(http, desk, url)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +246,8 @@ def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
 def test_where_images_are_no_longer_like_her_the_fallback_draws(package: Path, tmp_path: Path) -> None:
     former = replace(read(package), lora_hash="f" * 64)
     with running(package, tmp_path, fallback=former) as it:
-        jobs = [it.posted(**{**QUICK, "prompt": f"scene {n}", "num_images": 4})["id"] for n in range(8)]
+        few = {"steps": 1, "num_images": 4, "seed": 3}  # what counts: 32 images of 8 prompts show no face
+        jobs = [it.posted(prompt=f"scene {n}", **few)["id"] for n in range(8)]
         assert {image["identity"] for job in jobs for image in it.ended(job)["images"]} == {None}
         until(lambda: "note" in it.http.get("/readyz").json())
         note = it.http.get("/readyz").json()["note"]
@@ -422,10 +411,10 @@ def test_a_server_that_is_killed_under_load_draws_after_its_next_start_what_it_h
                     assert answer.status_code == 429
                 time.sleep(0.1)
 
-    with ThreadPoolExecutor(16) as pool, httpx.Client(base_url=url, timeout=30) as http:
+    with ThreadPoolExecutor(8) as pool, httpx.Client(base_url=url, timeout=30) as http:
         until(lambda: http.get("/readyz").status_code == 200)
-        clients = [pool.submit(client, number) for number in range(16)]
-        until(lambda: len(accepted) > 80 or any(each.done() for each in clients))
+        clients = [pool.submit(client, number) for number in range(8)]
+        until(lambda: len(accepted) > 24 or any(each.done() for each in clients))
         until(lambda: http.get(f"/v1/jobs/{accepted[0]}").json()["state"] == "done")
         process.send_signal(signal.SIGKILL)
         process.wait()
