@@ -18,7 +18,7 @@ import re
 import sys
 import textwrap
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -38,7 +38,7 @@ from scipy.sparse import csr_matrix
 
 from prompt_samples import IN_BED, PROMPTS, read_sample
 from valentina_pipeline.image.safety.policy import ages, classifier, judge
-from valentina_pipeline.image.safety.policy.classifier import NUM_FEATURES, Word, features, windows
+from valentina_pipeline.image.safety.policy.classifier import Word, hash_features, phrase_features, windows
 from valentina_pipeline.image.safety.policy.lexicon import entries, lexicon
 from valentina_pipeline.image.safety.policy.lists import DATA
 from valentina_pipeline.image.safety.policy.text import PART
@@ -46,6 +46,8 @@ from valentina_pipeline.image.safety.public_figures import refuse_real_person
 
 HERE = Path(__file__).parent
 WEIGHTS = DATA / "classifier.txt"
+
+NUM_FEATURES = 1 << 16
 
 NUM_VARIANTS = 6
 """Texts of each template, at most."""
@@ -66,20 +68,24 @@ ADULTS = ("innocent", "adult", "swim", "bed", "bath")
 
 
 class Text(NamedTuple):
-    """A text for training: its language, whether it is of a minor, and its weight."""
+    """A text for training: its language, whether it is to be found, and its weight."""
 
     text: str
     language: str
-    minor: bool
+    positive: bool
     weight: float = 1.0
 
 
-def templates(language: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+Example = tuple[set[str], bool, float]
+"""Features of a window, whether it is to be found, and its weight."""
+
+
+def templates(file: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Return the words for each slot, and the templates of each section."""
     slots: dict[str, list[str]] = {}
     found: dict[str, list[str]] = {}
     section: list[str] = []
-    for line in (HERE / f"age_templates/{language}.txt").read_text("utf-8").splitlines():
+    for line in file.read_text("utf-8").splitlines():
         if name := re.fullmatch(r"\[(\w+)\]", line):
             section = found.setdefault(name[1], [])
         elif slot := re.match(r"(\w+) = (.*)", line):
@@ -91,20 +97,30 @@ def templates(language: str) -> tuple[dict[str, list[str]], dict[str, list[str]]
 
 def texts(rng: random.Random) -> Iterator[Text]:
     for language in IN_BED:
-        slots, found = templates(language)
+        slots, found = templates(HERE / f"age_templates/{language}.txt")
         for section, lines in found.items():
             for line in lines:
-                variants = {_filled(line, slots, rng) for _ in range(NUM_VARIANTS if "{" in line else 1)}
+                variants = {fill(line, slots, rng) for _ in range(NUM_VARIANTS if "{" in line else 1)}
                 yield from (Text(text, language, section == "minor") for text in sorted(variants))
         for kind, entry in entries((DATA / f"words_{language}.txt").read_text("utf-8")):
             if kind in MINORS or kind in ADULTS:
-                words = entry.replace("*", "").replace("...", "").split()
-                text = " ".join(rng.choice(word.split("|")) for word in words)
+                text = write_entry(entry, rng)
                 yield Text(text, language, kind in MINORS, 0.7 if kind in MINORS else 1.0)
     for _, line in read_sample("innocent_dev.txt"):
         yield Text(line, "en", False, 2.0)
+    yield from common_phrases(rng)
+
+
+def write_entry(entry: str, rng: random.Random) -> str:
+    """Return a list's entry as a text: one of the alternatives of each word."""
+    words = entry.replace("*", "").replace("...", "").split()
+    return " ".join(rng.choice(word.split("|")) for word in words)
+
+
+def common_phrases(rng: random.Random) -> Iterator[Text]:
+    """Yield innocent phrases of common English words."""
     common = common_words()
-    slots, _ = templates("en")
+    slots, _ = templates(HERE / "age_templates/en.txt")
     for word in common:
         phrase = [word, *(rng.choice(common[:1500]) for _ in range(rng.randrange(4)))]
         rng.shuffle(phrase)
@@ -116,7 +132,7 @@ def texts(rng: random.Random) -> Iterator[Text]:
         yield Text(text, "en", False, 0.4)
 
 
-def _filled(template: str, slots: dict[str, list[str]], rng: random.Random) -> str:
+def fill(template: str, slots: dict[str, list[str]], rng: random.Random) -> str:
     return re.sub(r"\{(\w+)\}", lambda slot: rng.choice(slots[slot[1]]), template)
 
 
@@ -143,28 +159,32 @@ def read(text: str) -> tuple[Word, ...]:
     return tuple(classifier.read_words(tokens, list(lexicon().find(tokens))))
 
 
-def examples(rng: random.Random) -> Iterator[tuple[list[int], bool, float]]:
+def examples(
+    found: Sequence[Text], names: Callable[[Sequence[Word]], set[str]], rng: random.Random
+) -> Iterator[Example]:
     """Yield features, label and weight: windows of the texts, and texts joined to an innocent one."""
-    found = list(texts(rng))
-    innocent = {lang: [text for text in found if text.language == lang and not text.minor] for lang in IN_BED}
+    innocent = {
+        lang: [text for text in found if text.language == lang and not text.positive] for lang in IN_BED
+    }
     for text in found:
         words = list(read(text.text))
-        for window in [words] if text.minor and len(words) <= classifier.MAX_PHRASE else windows(words):
-            yield features(window), text.minor, text.weight
+        for window in [words] if text.positive and len(words) <= classifier.MAX_PHRASE else windows(words):
+            yield names(window), text.positive, text.weight
         if rng.random() < 0.7:
             other = list(read(rng.choice(innocent[text.language]).text))
             between = [Word(PART)] if rng.random() < 0.4 else []
-            if not text.minor or len(words) + len(other) <= MAX_JOINED:
+            if not text.positive or len(words) + len(other) <= MAX_JOINED:
                 joined = [*words, *between, *other] if rng.random() < 0.5 else [*other, *between, *words]
-                yield features(joined[:MAX_JOINED]), text.minor, text.weight
+                yield names(joined[:MAX_JOINED]), text.positive, text.weight
 
 
-def train() -> tuple[np.ndarray, float]:
-    """Return the weights and the bias of the logistic regression."""
-    rows, labels, shares = zip(*examples(random.Random(7)), strict=True)
+def train(found: Iterable[Example], size: int) -> tuple[np.ndarray, float]:
+    """Return the weights and the bias of the logistic regression with this number of hashed features."""
+    hashed = ((hash_features(names, size), label, share) for names, label, share in found)
+    rows, labels, shares = zip(*hashed, strict=True)
     ends = np.cumsum([0, *map(len, rows)])
     values = np.concatenate([np.full(len(row), 1 / np.sqrt(len(row))) for row in rows])
-    matrix = csr_matrix((values, np.concatenate(rows), ends), shape=(len(rows), NUM_FEATURES))
+    matrix = csr_matrix((values, np.concatenate(rows), ends), shape=(len(rows), size))
     transposed = matrix.T.tocsr()
     label = np.array(labels, float)
     share = np.array(shares) / sum(shares)
@@ -176,24 +196,24 @@ def train() -> tuple[np.ndarray, float]:
         total = (share * (np.logaddexp(0, score) - label * score)).sum() + L2 / 2 * (weights**2).sum()
         return float(total), np.append(transposed @ error + L2 * weights, error.sum())
 
-    start = np.zeros(NUM_FEATURES + 1)
+    start = np.zeros(size + 1)
     point = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": NUM_ITERATIONS}).x
     return point[:-1], float(point[-1])
 
 
-def write(weights: np.ndarray, bias: float) -> None:
-    """Write the weights as integers of 8 bits, and the threshold on their scale."""
+def write(file: Path, weights: np.ndarray, bias: float, threshold: float) -> None:
+    """Write the weights as integers of 8 bits, and the threshold, log odds, on their scale."""
     scale = 127 / np.abs(weights).max()
     packed = zlib.compress(np.round(weights * scale).astype(np.int8).tobytes(), 9)
     text = base64.b64encode(packed).decode()
-    threshold = (THRESHOLD - bias) * scale
-    head = ["# Written by benchmarks/age_classifier.py.", "[threshold]", f"{threshold:.2f}", "[weights]"]
-    WEIGHTS.write_text("\n".join([*head, *textwrap.wrap(text, 100)]) + "\n", "utf-8")
-    print(f"{WEIGHTS.name}: {WEIGHTS.stat().st_size} bytes")
+    limit = f"{(threshold - bias) * scale:.2f}"
+    head = [f"# Written by benchmarks/{Path(sys.argv[0]).name}.", "[threshold]", limit, "[weights]"]
+    file.write_text("\n".join([*head, *textwrap.wrap(text, 100)]) + "\n", "utf-8")
+    print(f"{file.name}: {file.stat().st_size} bytes")
 
 
 def measure() -> None:
-    """Print how many lines of each sample are refused without and with the classifier, and its cost."""
+    """Print how many lines of each sample are refused without and with the classifiers, and their cost."""
     print("sample, section: lines, refused by the lists, by both")
     for file in sorted(PROMPTS.glob("[ir]*_*.txt")):
         counts: dict[str, list[int]] = {}
@@ -213,12 +233,17 @@ def measure() -> None:
 
 
 def refused(text: str, lists_alone: bool = False) -> bool:
-    with mock.patch.object(classifier, "minor_phrase", return_value=False) if lists_alone else nullcontext():
+    alone = mock.patch.multiple(classifier, minor_phrase=_no_phrase, sexual_phrase=_no_phrase)
+    with alone if lists_alone else nullcontext():
         for policy in (judge.refuse_prompt, refuse_real_person):
             try:
                 policy(text)
             except judge.UnsafePromptError:
                 return True
+    return False
+
+
+def _no_phrase(*_: object) -> bool:
     return False
 
 
@@ -238,7 +263,9 @@ def main() -> None:
     if parser.parse_args().measure:
         measure()
     else:
-        write(*train())
+        rng = random.Random(7)
+        weights, bias = train(examples(list(texts(rng)), phrase_features, rng), NUM_FEATURES)
+        write(WEIGHTS, weights, bias, THRESHOLD)
 
 
 if __name__ == "__main__":

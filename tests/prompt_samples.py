@@ -1,4 +1,4 @@
-"""Samples of prompts, which the word policy's tests and benchmarks/age_classifier.py read."""
+"""Samples of prompts, which the word policy's tests and the classifiers' benchmarks read."""
 
 import re
 from pathlib import Path

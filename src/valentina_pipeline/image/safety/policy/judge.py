@@ -79,6 +79,8 @@ def refuse_prompt(text: str) -> None:
         raise UnsafePromptError(SUGGESTIVE_MINOR)
     if ("allure" in kinds and kinds & BARE) or {"scant", "bed"} <= kinds:
         raise UnsafePromptError(SEXUAL)
+    if classifier.sexual_phrase(tokens, found):
+        raise UnsafePromptError(SEXUALIZES if minor else SEXUAL)
     if "self" in kinds or _as_minor(tokens, found, bool(age)):
         raise UnsafePromptError(ONLY_ADULTS)
     if script := unreadable(text):
