@@ -34,7 +34,7 @@ from valentina_pipeline.serving.cli.serve import serve
 from valentina_pipeline.serving.inference.adapters import read_adapters
 from valentina_pipeline.serving.inference.control_models import read_controls
 from valentina_pipeline.serving.inference.package import PackageInfo, read
-from valentina_pipeline.serving.jobs import hang_detection
+from valentina_pipeline.serving.jobs import hang_detection, worker_process
 from valentina_pipeline.serving.jobs.database import UnavailableError, sqlite
 from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.metrics import Metrics
@@ -241,6 +241,21 @@ def test_a_process_that_hangs_is_replaced_and_its_job_drawn(
     until(lambda: served.http.get("/readyz").status_code == 200)
     done = served.ended(job)
     assert (done["state"], len(done["images"])) == ("done", 1)
+
+
+def test_an_idle_process_that_hangs_is_replaced_before_the_next_job(
+    served: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(hang_detection.IDLE_TIMEOUT_SECONDS, "idle", 1.0)
+    monkeypatch.setattr(worker_process, "PING_SECONDS", 0.1)
+    assert served.desk._process is not None
+    hung = served.desk._process.pid
+    os.kill(hung, signal.SIGSTOP)
+    until(lambda: served.http.get("/readyz").status_code == 503)
+    assert "while idle, without CPU time" in caplog.text
+    until(lambda: served.http.get("/readyz").status_code == 200)
+    assert served.desk._process.pid != hung
+    assert served.ended(served.posted(**QUICK)["id"])["state"] == "done"
 
 
 def test_where_images_are_no_longer_like_her_the_fallback_draws(package: Path, tmp_path: Path) -> None:

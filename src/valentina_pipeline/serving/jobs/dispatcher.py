@@ -225,7 +225,11 @@ class Dispatcher:
                     return
             else:
                 self._wake.wait(1.0)
-                if self._process is None or not self._process.alive:
+                process = self._process
+                if process is None or not process.alive:
+                    return
+                if not process.answers(self._stopping.is_set):
+                    self._recover(set(), process)
                     return
 
     def _ensure_worker(self) -> bool:

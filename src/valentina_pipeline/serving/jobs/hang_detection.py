@@ -13,8 +13,9 @@ from typing import Literal
 
 import psutil
 
-Phase = Literal["loading", "beginning", "stepping", "finishing"]
-"""Until the networks are loaded; until the first step; until the next step; from the last step to images."""
+Phase = Literal["loading", "beginning", "stepping", "finishing", "idle"]
+"""Until the networks are loaded; until the first step; until the next step; from the last step to images;
+until an idle process answers."""
 
 MAX_TIMES_LONGEST = 3
 """A phase may take this many times its longest duration so far."""
@@ -27,6 +28,7 @@ FIRST_TIMEOUT_SECONDS: dict[Phase, float] = {
     "beginning": 600.0,
     "stepping": 600.0,
     "finishing": 60.0,
+    "idle": 60.0,
 }
 """Timeouts of phases without a measured duration: disks are slow, and torch compiles for minutes."""
 
@@ -38,6 +40,7 @@ IDLE_TIMEOUT_SECONDS: dict[Phase, float] = {
     "beginning": 15.0,
     "stepping": 15.0,
     "finishing": 15.0,
+    "idle": 15.0,
 }
 """Timeouts without any CPU time, which end a phase before its timeout."""
 
@@ -63,11 +66,11 @@ class Patience:
         self._kind: object = None
         self._began = clock()
 
-    def begin(self, kind: object) -> None:
-        """Start the phase of a batch's first step. Batches of one `kind` take equally long."""
+    def begin(self, kind: object, phase: Phase = "beginning") -> None:
+        """Start the phase of a batch's first step, or `phase`. Batches of one `kind` take equally long."""
         if len(self._longest) > len(FIRST_TIMEOUT_SECONDS) * MAX_KINDS:
             self._longest.clear()
-        self._kind, self.phase, self._began = kind, "beginning", self._clock()
+        self._kind, self.phase, self._began = kind, phase, self._clock()
 
     def end_phase(self, following: Phase) -> None:
         """Record the duration of the current phase and start the following one."""

@@ -137,6 +137,11 @@ class Watched:
     job: str
 
 
+@dataclass(frozen=True)
+class Ping:
+    """Question whether the idle process answers; it sends the same back."""
+
+
 class _AllCancelledError(Exception):
     pass
 
@@ -145,7 +150,8 @@ def work(server: Connection, opening: WorkerConfig) -> None:
     """Generate batches until the server is gone or sends None.
 
     Receives a `Batch`, and while it runs `Cancelled` and `Watched` for its jobs. Sends `Ready` or
-    `WorkerFailed`; then for each batch `Step`s, lists of `GeneratedImage`s and finally `BatchDone`.
+    `WorkerFailed`; then for each batch `Step`s, lists of `GeneratedImage`s and finally `BatchDone`. Returns a
+    `Ping`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the server stops this one
     logs.configure()
@@ -177,8 +183,10 @@ def work(server: Connection, opening: WorkerConfig) -> None:
         return
     try:
         while (message := server.recv()) is not None:
-            if isinstance(message, Batch):  # else a notice that came too late
+            if isinstance(message, Batch):
                 server.send(_run_batch(server, engine, signer, message))
+            elif isinstance(message, Ping):  # else a notice that came too late
+                server.send(message)
     except (EOFError, OSError):
         return  # the server is gone
 

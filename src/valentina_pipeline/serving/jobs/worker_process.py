@@ -2,15 +2,19 @@
 
 import logging
 import multiprocessing
+import time
 from collections.abc import Callable, Collection
 
 from valentina_pipeline.serving.jobs.hang_detection import HangDetector, Patience
-from valentina_pipeline.serving.jobs.worker import Batch, Cancelled, Watched, WorkerConfig, work
+from valentina_pipeline.serving.jobs.worker import Batch, Cancelled, Ping, Watched, WorkerConfig, work
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.02
 """Seconds between checks that the process is alive and for notices to send."""
+
+PING_SECONDS = 10.0
+"""Seconds between questions whether the idle process answers."""
 
 Notice = Cancelled | Watched
 
@@ -30,6 +34,7 @@ class WorkerProcess:
         remote.close()
         self._hang_detector = HangDetector(self._process)
         self._sent = set[Notice]()
+        self._pinged = 0.0
 
     @property
     def pid(self) -> int:
@@ -55,12 +60,25 @@ class WorkerProcess:
         """Kill it."""
         self._process.kill()
 
-    def send(self, batch: Batch | None) -> None:
-        """Send a batch to generate; None stops the process."""
+    def answers(self, given_up: Callable[[], bool]) -> bool:
+        """Return whether the idle process answers, which is asked once in PING_SECONDS.
+
+        One that does not answer within its timeout is killed.
+        """
+        if time.monotonic() < self._pinged + PING_SECONDS:
+            return True
+        self.patience.begin(Ping, "idle")
+        self.send(Ping())
+        answer = self.receive(given_up)
+        self._pinged = time.monotonic()
+        return answer is not None
+
+    def send(self, message: Batch | Ping | None) -> None:
+        """Send a batch to generate, or a ping; None stops the process."""
         self._sent.clear()
         try:
             with self._hang_detector.listening():
-                self._connection.send(batch)
+                self._connection.send(message)
         except OSError:
             logger.debug("the worker process is gone")  # `receive` detects it, too
 
