@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 MAX_WRITE_SECONDS = 24 * 3600
@@ -46,7 +47,7 @@ def _sync_folder(folder: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a unique path next to `path`; move it to `path` if the block succeeds, else remove it.
 
-    Partial files that killed processes left in the same folder are removed, too.
+    The first call for a folder also removes partial files that killed processes left in it.
     """
     _remove_leftovers(path.parent)
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")  # short: a name has at most 255 bytes
@@ -76,6 +77,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(former, ignore_errors=True)
 
 
+@lru_cache(maxsize=1024)  # once for each folder: a server's holds thousands of files
 def _remove_leftovers(folder: Path) -> None:
     oldest = time.time() - MAX_WRITE_SECONDS
     for leftover in folder.glob(f".{'[0-9a-f]' * 16}.partial"):
