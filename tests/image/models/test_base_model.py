@@ -101,6 +101,15 @@ def test_a_base_for_inpainting_is_refused(tmp_path: Path) -> None:
         base_weights.find_base_weights(tiny_bases.config("sd15", folder), tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "version https://git-lfs.github.com/spec/v1"])
+@pytest.mark.parametrize("name", ["unet/config.json", "model_index.json"])
+def test_a_broken_configuration_is_refused_by_name(name: str, content: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name} .*: download it again"):
+        base_weights.find_base_weights(tiny_bases.config("sd15", folder), tmp_path)
+
+
 @pytest.mark.parametrize("half_alone", [False, True])
 def test_a_download_fetches_one_copy_of_each_network(
     half_alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,6 +5,7 @@ import os
 import re
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.base_model import BaseConfig
@@ -50,7 +51,7 @@ def find_base_weights(base: BaseConfig, root: Path) -> Path:
         raise MissingModelError(
             f"{base.path} (no {folder / 'unet/config.json'})", base.license, base.download_instructions
         )
-    unet = json.loads((folder / "unet/config.json").read_text("utf-8"))
+    unet = _read_config(folder / "unet/config.json")
     if unet.get("in_channels") != unet.get("out_channels"):
         raise ValueError(
             f"{folder}: its U-Net has {unet.get('in_channels')} input and {unet.get('out_channels')} output "
@@ -70,11 +71,21 @@ def _missing_file(file: Path) -> Path | None:
     return next((path for path in files if not path.exists()), None)
 
 
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except ValueError as err:
+        raise ValueError(f"{file} is not valid JSON: download it again ({err})") from err
+    if not isinstance(values, dict):
+        raise ValueError(f"{file} must hold a JSON object: download it again")
+    return values
+
+
 def _pipeline_folder(base: BaseConfig, root: Path, needed: tuple[str, ...]) -> Path:
     folder = root / base.path
     if not (folder / "model_index.json").is_file():
         folder = _cached(base, needed)
-    name = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name")
+    name = _read_config(folder / "model_index.json").get("_class_name")
     if not SAVED_AS[base.family].fullmatch(str(name)):
         raise ValueError(f"{folder} contains a {name}; family {base.family} needs {PIPELINES[base.family]}")
     return folder
