@@ -201,6 +201,7 @@ def test_killed_at_each_of_its_moments_it_has_the_same_bytes_as_a_run_in_one_go(
     folder, lock = tmp_path / "project", built[0] / "dvc.lock"
     shutil.copytree(fresh, folder)
     run(folder, "kedro", "fingerprint")
+    run(folder, "kedro", "base-settings")
     run(folder, *STAGES)
     expected = outputs(folder, lock)
     assert {Path(name).name for name in expected} >= {"report.html", "decision.json", "SHA256SUMS"}

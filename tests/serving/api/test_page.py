@@ -67,6 +67,9 @@ def opened(window: Page, served: Running) -> Iterator[Page]:
     assert (wrong, left) == ([], [])
 
 
+READY = re.compile(r"ready\.$")
+
+
 def shot(page: Page, words: str) -> Locator:
     """The newest image of a prompt, once it is there."""
     found = page.locator("figure", has_text=words).first
@@ -82,7 +85,9 @@ def drawn(page: Page, words: str, seed: int, **fields: str) -> Locator:
     for label, value in fields.items():
         page.get_by_label(label, exact=True).fill(value)
     page.keyboard.press("Control+Enter")
-    return shot(page, words)
+    image = shot(page, words)
+    expect(page.get_by_role("status")).to_have_text(READY)  # it comes after the image, over later words
+    return image
 
 
 def newest(served: Running) -> dict[str, Any]:
