@@ -165,6 +165,17 @@ def test_the_fifth_sample_is_judged_no_worse_than_when_it_was_first_tried() -> N
     assert len([line for line in innocent if refused(line)]) <= 21
 
 
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "facing the camera, looking down", "photo of a woman, in scene 3", "scene 6",
+        "clothes, places and styles", "solo la neve copre il tetto", "full body visible, facing left",
+    ],
+)  # fmt: skip
+def test_the_classifier_allows_plain_short_phrases(phrase: str) -> None:
+    assert refused(phrase) is None
+
+
 MISSED_BY_THE_LISTS = (
     "no máximo catorze",
     "abaixo dos 16",
