@@ -32,8 +32,8 @@ NUM_VARIANTS = {"refuse": 7, "innocent": 12}
 
 LISTED = ("sexual", "innocent", "adult", "swim", "bed", "bath", "scant", "minor", "girl")
 
-THRESHOLD = 2.0
-"""Log odds above which a phrase is sexual: a probability of 0.88."""
+THRESHOLD = 1.5
+"""Log odds above which a phrase is sexual: a probability of 0.82."""
 
 FOLDS = 3
 
