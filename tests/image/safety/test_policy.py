@@ -165,15 +165,10 @@ def test_the_fifth_sample_is_judged_no_worse_than_when_it_was_first_tried() -> N
     assert len([line for line in innocent if refused(line)]) <= 21
 
 
-@pytest.mark.parametrize(
-    "phrase",
-    [
-        "facing the camera, looking down", "photo of a woman, in scene 3", "scene 6",
-        "clothes, places and styles", "solo la neve copre il tetto", "full body visible, facing left",
-    ],
-)  # fmt: skip
-def test_the_classifier_allows_plain_short_phrases(phrase: str) -> None:
-    assert refused(phrase) is None
+def hidden(phrase: str) -> str:
+    """The phrase within a long prompt."""
+    scene = "oil painting of a quiet room with tall windows and old wooden chairs near the garden door"
+    return f"{scene}, {scene}, {phrase}, {scene}"
 
 
 MISSED_BY_THE_LISTS = (
@@ -190,12 +185,9 @@ MISSED_BY_THE_LISTS = (
 def test_the_classifier_finds_an_age_that_the_lists_miss_beside_something_suggestive_only(
     phrase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = "oil painting of a quiet room with tall windows and old wooden chairs near the garden door"
     assert refused(f"{phrase}, on a beach") is None
     assert refused(f"{phrase}, in bed") == "minors are not drawn in suggestive ways"
-    assert (
-        refused(f"{scene}, {scene}, {phrase}, {scene}, in bed") == "minors are not drawn in suggestive ways"
-    )
+    assert refused(f"{hidden(phrase)}, in bed") == "minors are not drawn in suggestive ways"
     monkeypatch.setattr(classifier, "minor_phrase", lambda tokens, found: False)
     assert refused(f"{phrase}, in bed") is None
 
@@ -207,9 +199,15 @@ def test_the_classifier_finds_an_age_that_the_lists_miss_beside_something_sugges
         "an old man reading in bed",
         "frau liest im Bett",
         "room 16, hotel bed",
+        "facing the camera, looking down",
+        "photo of a woman, in scene 3",
+        "scene 6",
+        "clothes, places and styles",
+        "solo la neve copre il tetto",
+        "full body visible, facing left",
     ],
 )
-def test_the_classifier_allows_plain_scenes(prompt: str) -> None:
+def test_the_classifiers_allow_plain_prompts(prompt: str) -> None:
     assert refused(prompt) is None
 
 
@@ -224,9 +222,8 @@ CONSTRUCTIONS = (
 def test_the_classifier_finds_what_uncovers_in_plain_words(
     phrase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = "oil painting of a quiet room with tall windows and old wooden chairs near the garden door"
     assert refused(phrase) == "sexual content is not drawn"
-    assert refused(f"{scene}, {scene}, {phrase}, {scene}") == "sexual content is not drawn"
+    assert refused(hidden(phrase)) == "sexual content is not drawn"
     monkeypatch.setattr(classifier, "sexual_phrase", lambda tokens, found: False)
     assert refused(phrase) is None
 
