@@ -14,6 +14,8 @@ import tiny_bases
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.lora.adapter import Kind
 from valentina_pipeline.integrations import ledgers
+from valentina_pipeline.pipelines.register.package_contents import gather_contents
+from valentina_pipeline.release.package import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -120,7 +122,7 @@ def lora(seed: int = 1, kind: Kind = "lora") -> Path:
 
 
 def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
-    """What the stages register and publish take besides `register` and `decision`."""
+    """What the stage register takes besides `register`."""
     weights = root / "tiny/weights"
     weights.mkdir(parents=True, exist_ok=True)
     return {
@@ -140,3 +142,10 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "publish": stage("publish"),
         **changes,
     }
+
+
+def built(root: Path, decision: dict[str, Any] = DECISION, **changes: Any) -> dict[str, bytes | Path]:
+    """The files of the package that register builds from `inputs`."""
+    given = inputs(root, **changes)
+    del given["tiny_weights"]
+    return build(gather_contents(root, **given), decision)

@@ -59,7 +59,7 @@ def test_every_dataset_is_in_the_layer_of_its_folder(viz: DataAccessManager, roo
         for name, path in entries.items()
     }
     found = {node.name: node.layer for node in viz.nodes.as_list() if getattr(node, "layer", None)}
-    assert found == expected | {"package": "release"}
+    assert found == expected | {"built_package": "release", "package": "release"}
 
 
 def test_the_layers_have_an_order(viz: DataAccessManager) -> None:
@@ -75,8 +75,8 @@ def test_every_table_plot_and_sheet_of_the_catalog_has_a_preview(viz: DataAccess
         for node in viz.nodes.as_list()
         if getattr(node, "layer", None) and not hasattr(node.kedro_obj, "preview")
     }
-    folders = {"raw", "tiny_weights", "extra_training_data", "dataset_card", "lora", "package"}
-    assert without == folders | {"rights", "report"}
+    sources = {"raw", "tiny_weights", "extra_training_data", "rights"}
+    assert without == sources | {"dataset_card", "lora", "report", "built_package", "package"}
 
 
 @pytest.mark.parametrize("dataset", [Csv, ParquetFile, ReviewedCsv])

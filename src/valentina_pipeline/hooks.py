@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl(2): the signal that this process receives when its parent ends."""
 
-MLFLOW_STAGES = {"register", "publish", "record"}
+MLFLOW_STAGES = {"register", "record"}
 """Stages whose work uses MLflow; the others leave its slow import to another process."""
 
 ARTIFACT_FOLDER = "data/08_reporting"

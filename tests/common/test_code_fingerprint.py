@@ -12,7 +12,7 @@ from valentina_pipeline.common.code_fingerprint import (
     pipeline_module,
 )
 from valentina_pipeline.domain.concept import STAGE_NAMES
-from valentina_pipeline.pipelines.package_assembly import LOADER
+from valentina_pipeline.pipelines.register.package_contents import LOADER
 
 FIRST, SECOND = pipeline_module("first"), pipeline_module("second")
 
@@ -122,9 +122,9 @@ def test_what_serves_a_page_is_no_stage_s_code_and_what_a_package_loads_is() -> 
         return [stage for stage in closures if SRC / PACKAGE / name in closures[stage]]
 
     assert stages_of("serving/api/app.py") == stages_of("review/app.py") == []
-    assert stages_of("serving/inference/engine.py") == ["register", "publish"]
+    assert stages_of("serving/inference/engine.py") == ["register"]
     assert stages_of("image/train/loop.py") == ["train_lora"]
     assert stages_of("image/caption/captioners.py") == ["describe"]
     assert stages_of("image/caption/dataset_card.py") == ["caption"]
     assert stages_of("image/evaluate/html_report.py") == ["report"]
-    assert set(import_closure(LOADER)) <= closures["publish"]
+    assert set(import_closure(LOADER)) <= closures["register"]

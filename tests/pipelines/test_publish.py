@@ -1,4 +1,4 @@
-"""Publish: a folder that another process serves, and the same bytes when it is made again."""
+"""Publish: a folder that another process serves, checked against its checksums."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -16,10 +17,8 @@ import pytest
 
 import packages
 from valentina_pipeline.datasets.folders import OutputFolder
-from valentina_pipeline.domain.scene import InvalidScenesError
 from valentina_pipeline.pipelines.publish.nodes import publish_package
-
-DECISION = {**packages.DECISION, "reasons": ["It is good."]}
+from valentina_pipeline.release.checksums import DamagedPackageError, sha256sums
 
 FRESH = """
 import json, sys
@@ -38,34 +37,43 @@ print(json.dumps({
 """
 
 
-def published(root: Path, **changes: Any) -> dict[str, bytes | Path]:
-    return publish_package(decision=DECISION, **packages.inputs(root, **changes))
+def saved(folder: Path, files: Mapping[str, bytes | Path]) -> Path:
+    dataset = OutputFolder(filepath=str(folder))
+    dataset.save(files)
+    return dataset.load()
 
 
-def test_made_again_it_is_byte_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = published(tmp_path)
-    monkeypatch.chdir(tmp_path)  # MLflow looks for a uv project in the working directory
-    assert published(tmp_path) == first
-    assert "uv.lock" not in first
+def published(root: Path) -> Path:
+    built = saved(root / "built", packages.built(root, {**packages.DECISION, "reasons": ["It is good."]}))
+    return saved(root / "package", publish_package(built))
 
 
-def test_a_scene_that_the_word_policy_refuses_is_not_published(tmp_path: Path) -> None:
-    bad = {"travel": {"garden": "in a rose garden", "beach": "sunbathing naked on a beach"}}
+def test_the_package_is_delivered_file_by_file(tmp_path: Path) -> None:
+    lora = {"lora/a": b"weights"}
+    built = saved(tmp_path / "built", {**lora, "SHA256SUMS": sha256sums(lora)})
+    folder = saved(tmp_path / "package", publish_package(built))
+    assert (folder / "lora/a").read_bytes() == b"weights"
+    assert (folder / "SHA256SUMS").read_bytes() == (built / "SHA256SUMS").read_bytes()
 
-    said = r"scenes\.yml: scene beach is refused: sexual content is not drawn"
-    with pytest.raises(InvalidScenesError, match=said):
-        published(tmp_path, scenes=bad)
 
-
-def test_another_decision_is_another_package(tmp_path: Path) -> None:
-    other = publish_package(decision={**DECISION, "status": "candidate"}, **packages.inputs(tmp_path))
-    assert other["SHA256SUMS"] != published(tmp_path)["SHA256SUMS"]
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"lora/a": b"other weights", "SHA256SUMS": sha256sums({"lora/a": b"weights"})},
+        {"SHA256SUMS": sha256sums({"lora/a": b"weights"})},
+        {"lora/a": b"weights", "lora/b": b"", "SHA256SUMS": sha256sums({"lora/a": b"weights"})},
+        {"lora/a": b"weights"},
+    ],
+    ids=["changed", "missing", "added", "without sums"],
+)
+def test_a_damaged_package_is_not_delivered(tmp_path: Path, files: dict[str, bytes]) -> None:
+    with pytest.raises(DamagedPackageError, match="built differ from its SHA256SUMS"):
+        publish_package(saved(tmp_path / "built", files))
 
 
 @pytest.mark.slow
 def test_a_fresh_process_without_this_project_draws_from_it(tmp_path: Path) -> None:
-    folder = tmp_path / "package"
-    OutputFolder(filepath=str(folder)).save(published(tmp_path))
+    folder = published(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", FRESH, str(folder)], cwd=tmp_path, capture_output=True, text=True
     )
@@ -79,8 +87,7 @@ def test_a_fresh_process_without_this_project_draws_from_it(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_mlflow_serves_it_and_refuses_what_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "package"
-    OutputFolder(filepath=str(folder)).save(published(tmp_path))
+    folder = published(tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

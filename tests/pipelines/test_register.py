@@ -9,7 +9,9 @@ import pytest
 import packages
 from stores import empty_store
 from valentina_pipeline.datasets.json_file import JsonFile
-from valentina_pipeline.integrations.registry import Registry
+from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.domain.scene import InvalidScenesError
+from valentina_pipeline.integrations.registry import Registry, Version, list_packages
 from valentina_pipeline.pipelines.register.nodes import DECISION, register_candidate
 
 NAME = "valentina_moreau"
@@ -22,11 +24,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def registered(root: Path, seed: int = 1, register: dict[str, Any] | None = None, **changes: Any) -> dict:
-    decision = register_candidate(
+    decision, files = register_candidate(
         register=register or packages.stage("register"), **packages.inputs(root, seed, **changes)
     )
     JsonFile(filepath=str(root / DECISION.format(concept=NAME))).save(decision)
+    assert sha256(files["SHA256SUMS"]) in {each.tags["package_sha256"] for each in versions(root)}
     return decision
+
+
+def versions(root: Path) -> list[Version]:
+    return [version for version, _ in list_packages(root)]
 
 
 def champion(root: Path) -> Any:
@@ -87,3 +94,23 @@ def test_stricter_gates_decide_anew(root: Path) -> None:
     assert registered(root)["status"] == "champion"
     strict = {"gates": {"identity.gain_over_base": {"min": 0.5}}}
     assert registered(root, register=strict)["status"] == "candidate"
+
+
+def test_built_again_it_is_byte_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = packages.built(tmp_path)
+    monkeypatch.chdir(tmp_path)  # MLflow looks for a uv project in the working directory
+    assert packages.built(tmp_path) == first
+    assert "uv.lock" not in first
+
+
+def test_a_scene_that_the_word_policy_refuses_is_not_built(tmp_path: Path) -> None:
+    bad = {"travel": {"garden": "in a rose garden", "beach": "sunbathing naked on a beach"}}
+
+    said = r"scenes\.yml: scene beach is refused: sexual content is not drawn"
+    with pytest.raises(InvalidScenesError, match=said):
+        packages.built(tmp_path, scenes=bad)
+
+
+def test_another_decision_is_another_package(tmp_path: Path) -> None:
+    other = packages.built(tmp_path, {**packages.DECISION, "status": "candidate"})
+    assert other["SHA256SUMS"] != packages.built(tmp_path)["SHA256SUMS"]

@@ -19,6 +19,8 @@ from valentina_pipeline.domain.scene import Scene
 from valentina_pipeline.release.contents import PackageContents
 from valentina_pipeline.release.package import build, content_hash, presets, rights_summary
 
+DECISION = {**packages.DECISION, "reasons": ["It is good."]}
+
 BASE = {
     "family": "sdxl",
     "path": "tiny/weights/base",
@@ -51,6 +53,7 @@ def parts(tmp_path: Path) -> PackageContents:
         base=BaseConfig(**BASE),
         base_path=base,
         base_hash="b" * 64,
+        content_hash="c" * 64,
         controlnets={},
         lora=lora,
         train=TrainConfig(**packages.stage("train_lora")),
@@ -58,7 +61,6 @@ def parts(tmp_path: Path) -> PackageContents:
         publish=PublishConfig(**packages.stage("publish")),
         metrics=packages.metrics(),
         train_metrics=packages.train_metrics(),
-        decision={**packages.DECISION, "reasons": ["It is good."]},
         faces=packages.faces(),
         training_images=packages.manifest(),
         comparison_grid=b"png",
@@ -75,7 +77,7 @@ def content(file: bytes | Path) -> bytes:
 
 
 def test_it_holds_all_that_serves_the_character(parts: PackageContents) -> None:
-    assert set(build(parts)) == {
+    assert set(build(parts, DECISION)) == {
         "LICENSE",
         "MLmodel",
         "MODEL_CARD.md",
@@ -101,7 +103,7 @@ def test_it_holds_all_that_serves_the_character(parts: PackageContents) -> None:
 
 
 def test_every_file_has_its_sum(parts: PackageContents) -> None:
-    files = build(parts)
+    files = build(parts, DECISION)
     listed = dict(line.split("  ")[::-1] for line in content(files["SHA256SUMS"]).decode().splitlines())
     others = {name: file for name, file in files.items() if name != "SHA256SUMS"}
     assert listed == {name: hashlib.sha256(content(file)).hexdigest() for name, file in others.items()}
@@ -109,14 +111,14 @@ def test_every_file_has_its_sum(parts: PackageContents) -> None:
 
 def test_the_same_parts_give_the_same_bytes_in_any_order(parts: PackageContents) -> None:
     shuffled = parts.training_images.sample(frac=1, random_state=1)
-    assert build(replace(parts, training_images=shuffled)) == build(parts)
+    assert build(replace(parts, training_images=shuffled), DECISION) == build(parts, DECISION)
 
 
 def test_a_base_that_is_not_embedded_is_named_with_hash_licence_and_how_to_get_it(
     parts: PackageContents,
 ) -> None:
     base = parts.base.model_copy(update={"bundle_in_package": False, "path": "somebody/base"})
-    files = build(replace(parts, base=base))
+    files = build(replace(parts, base=base), DECISION)
     assert not [name for name in files if name.startswith(("base/", "faces"))]
     described = json.loads(content(files["base.json"]))
     assert described["path"] == "somebody/base"
@@ -130,7 +132,7 @@ def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of
     vectors = np.eye(6, 4)
     faces = parts.faces.assign(embedding=list(vectors), accepted=[True, True, False, True, True, True])
     faces.loc[2, "split"] = "held_out"  # and left out: it takes no part
-    said = json.loads(content(build(replace(parts, faces=faces))["identity.json"]))
+    said = json.loads(content(build(replace(parts, faces=faces), DECISION)["identity.json"]))
     assert said == {
         "mean": [0.5, 0.5, 0.0, 0.0],
         "portraits": 2,
@@ -142,14 +144,14 @@ def test_her_face_leaves_as_the_mean_of_the_held_out_portraits_with_the_gates_of
 
 def test_two_parts_cannot_share_a_path(parts: PackageContents) -> None:
     with pytest.raises(ValueError, match="two files of the package have the path LICENSE"):
-        build(replace(parts, model={"LICENSE": b""}))
+        build(replace(parts, model={"LICENSE": b""}), DECISION)
 
 
 def test_an_empty_lora_folder_is_refused(parts: PackageContents) -> None:
     for file in parts.lora.iterdir():
         file.unlink()
     with pytest.raises(ValueError, match="contains no LoRA"):
-        build(parts)
+        build(parts, DECISION)
 
 
 def test_the_content_hash_follows_lora_and_base(parts: PackageContents) -> None:
@@ -187,14 +189,14 @@ def test_rights_are_summed_up_by_record(parts: PackageContents) -> None:
 
 
 def test_the_licence_names_each_part_s_terms(parts: PackageContents) -> None:
-    licence = content(build(parts)["LICENSE"]).decode()
+    licence = content(build(parts, DECISION)["LICENSE"]).decode()
     assert "The LoRA in lora/: Apache-2.0." in licence
     assert "tiny/weights/base: CreativeML Open RAIL++-M." in licence
     assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in licence
 
 
 def test_the_card_says_figures_training_rights_and_that_images_are_synthetic(parts: PackageContents) -> None:
-    card = content(build(parts)["MODEL_CARD.md"]).decode()
+    card = content(build(parts, DECISION)["MODEL_CARD.md"]).decode()
     assert card.startswith("---\n")
     for said in (
         "| Identity: the LoRA | 0.700 (0.660 to 0.740) |",

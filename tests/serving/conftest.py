@@ -25,7 +25,6 @@ import steering
 from once import built_once
 from programs import program
 from valentina_pipeline.datasets.folders import OutputFolder
-from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.jobs import worker_process
 
 IMPORTED = (
@@ -60,15 +59,11 @@ def warm_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A package that this test process may change: its own copy of what one of them published."""
+    """A package that this test process may change: its own copy of what one of them built."""
 
     def publish(place: Path) -> None:
-        inputs = packages.inputs(place)
-        controls = {"canny": str(steering.controlnet("sdxl", 1))}
-        inputs["base"] |= {"controlnets": controls}
-        OutputFolder(filepath=str(place / "package")).save(
-            publish_package(decision=packages.DECISION, **inputs)
-        )
+        base = packages.base() | {"controlnets": {"canny": str(steering.controlnet("sdxl", 1))}}
+        OutputFolder(filepath=str(place / "package")).save(packages.built(place, base=base))
 
     whole = built_once(tmp_path_factory, "published", publish) / "package"
     return shutil.copytree(whole, tmp_path_factory.mktemp("package") / "package")

@@ -127,32 +127,29 @@ def _lora_folder(lora: Path, trigger: str, place: Path) -> Path:
 def _files(
     root: Path, entry: dict[str, Any], concept: "Concept", record: "RightsRecord", lora: Path
 ) -> dict[str, bytes | Path]:
-    """Return the package's files, assembled by the code of the stage `publish`."""
+    """Return the package's files, built by the code of the stage `register`."""
     import yaml
 
     from valentina_pipeline.domain.artifacts import UNMEASURED
-    from valentina_pipeline.pipelines.package_assembly import (
-        PackageInputs,
-        assemble_package,
-        content_identity,
-    )
+    from valentina_pipeline.pipelines.register.package_contents import gather_contents
+    from valentina_pipeline.release.package import build
 
     scenes = yaml.safe_load((root / "conf/base/prompts/scenes.yml").read_text("utf-8"))
-    inputs = PackageInputs(
+    contents = gather_contents(
+        root,
         lora=lora,
         metrics=None,
         train_metrics=None,
         faces=None,
         training_images=None,
         rights=(record,),
-        tiny_weights=root / "tiny/weights",
         comparison_grid=None,
         scenes=scenes,
         concept=concept.model_dump(),
         base=entry["model"],
-        train=None,
+        train_lora=None,
         evaluate=entry["evaluate"],
         publish=entry["publish"],
     )
-    content, _ = content_identity(inputs)
-    return assemble_package(inputs, {**UNMEASURED, "reasons": REASONS, "content_hash": content, "gates": {}})
+    decision = {**UNMEASURED, "reasons": REASONS, "content_hash": contents.content_hash, "gates": {}}
+    return build(contents, decision)

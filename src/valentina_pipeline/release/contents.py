@@ -27,6 +27,7 @@ class PackageContents:
         base: the base model, as configured.
         base_path: folder or file of its weights.
         base_hash: hash of its weights.
+        content_hash: hash of the LoRA's tensors and the base model together.
         controlnets: kind of control image -> folder of its ControlNet.
         lora: train_lora's output folder, flat.
         train: training parameters; None for a LoRA that was made elsewhere, as are metrics, train_metrics,
@@ -35,7 +36,6 @@ class PackageContents:
         publish: default preset and engines.
         metrics: evaluate's metrics.
         train_metrics: train_lora's metrics.
-        decision: the result of release/gates.py.
         faces: align's rows: identity vector, accepted and split of each portrait.
         training_images: sha256, rights_id and split of each training and held-out image.
         comparison_grid: PNG bytes of the comparison grid: the LoRA beside the base model.
@@ -51,6 +51,7 @@ class PackageContents:
     base: BaseConfig
     base_path: Path
     base_hash: str
+    content_hash: str
     controlnets: Mapping[str, Path]
     lora: Path
     train: TrainConfig | None
@@ -58,7 +59,6 @@ class PackageContents:
     publish: PublishConfig
     metrics: Mapping[str, Any] | None
     train_metrics: Mapping[str, Any] | None
-    decision: Mapping[str, Any]
     faces: "pd.DataFrame | None"
     training_images: "pd.DataFrame | None"
     comparison_grid: bytes | None

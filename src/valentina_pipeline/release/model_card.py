@@ -10,18 +10,19 @@ if TYPE_CHECKING:
     from valentina_pipeline.release.contents import PackageContents
 
 
-def card(parts: "PackageContents", rights: Mapping[str, Any]) -> str:
+def card(parts: "PackageContents", decision: Mapping[str, Any], rights: Mapping[str, Any]) -> str:
     """Return MODEL_CARD.md: a page of Markdown below the front matter that model hubs read.
 
     Args:
         parts: the package's contents.
+        decision: the result of release/gates.py.
         rights: their `rights_summary`.
     """
     sections = (
         _front_matter(parts),
         _opening(parts),
         _figures(parts),
-        _decision(parts.decision),
+        _decision(decision),
         _training(parts, rights),
         _rights(rights),
         _use(parts),

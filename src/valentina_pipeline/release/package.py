@@ -22,6 +22,7 @@ from valentina_pipeline.domain.base_files import base_files
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.release import external_tools
+from valentina_pipeline.release.checksums import SUMS_FILE, sha256sums
 from valentina_pipeline.release.contents import PackageContents
 from valentina_pipeline.release.model_card import card
 
@@ -42,8 +43,12 @@ PRESETS = {
 """Name -> steps as a multiple of the evaluation's steps, and the sampler."""
 
 
-def build(parts: PackageContents) -> dict[str, bytes | Path]:
+def build(parts: PackageContents, decision: Mapping[str, Any]) -> dict[str, bytes | Path]:
     """Return the package's files by relative path, with SHA256SUMS; a Path is a file to copy.
+
+    Args:
+        parts: the package's contents.
+        decision: the result of release/gates.py.
 
     Raises:
         ValueError: two files have the same path in the package, or the LoRA's folder is empty.
@@ -59,10 +64,10 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
         "presets.json": _json(presets(parts.base, parts.evaluate, parts.publish)),
         **_external_tool_files(parts, lora),
         "scenes.json": _json([{"name": name, **asdict(scene)} for name, scene in parts.scenes.items()]),
-        "identity.json": _json(identity(parts.faces, parts.training_images, parts.metrics, parts.decision)),
+        "identity.json": _json(identity(parts.faces, parts.training_images, parts.metrics, decision)),
         "metrics.json": _json(UNMEASURED if parts.metrics is None else parts.metrics),
-        "decision.json": _json(parts.decision),
-        "MODEL_CARD.md": card(parts, rights).encode(),
+        "decision.json": _json(decision),
+        "MODEL_CARD.md": card(parts, decision, rights).encode(),
         "LICENSE": license_notice(parts.rights, parts.base, parts.publish.engines).encode(),
         **({} if parts.comparison_grid is None else {"comparison_grid.png": parts.comparison_grid}),
     }
@@ -72,7 +77,7 @@ def build(parts: PackageContents) -> dict[str, bytes | Path]:
         _bundle_embedder(parts.base, Path(parts.embedder)),
     )
     files = _merge_files(written, lora, networks, parts.engines, parts.code, parts.model)
-    return {**files, "SHA256SUMS": sha256sums(files)}
+    return {**files, SUMS_FILE: sha256sums(files)}
 
 
 def content_hash(lora: Path, base_hash: str) -> str:
@@ -194,12 +199,6 @@ def bundle_controlnets(base: BaseConfig, folders: Mapping[str, Path]) -> dict[st
     return {f"controlnets/{kind}/{name}": folder / name for kind, folder in folders.items() for name in names}
 
 
-def sha256sums(files: Mapping[str, bytes | Path]) -> bytes:
-    """Return SHA256SUMS of these files, as `sha256sum --check` reads it."""
-    lines = (f"{sha256(content)}  {name}\n" for name, content in sorted(files.items()))
-    return "".join(lines).encode()
-
-
 def _external_tool_files(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, bytes]:
     """Return the files for other programs; ComfyUI needs a LoRA in kohya's format without new tokens."""
     table = presets(parts.base, parts.evaluate, parts.publish)
@@ -224,7 +223,7 @@ def _concept_json(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str,
         "class_word": character.class_word,
         "renderer_parameters": character.renderer_parameters,
         "resolution": parts.base.resolution,
-        "content_hash": content_hash(parts.lora, parts.base_hash),
+        "content_hash": parts.content_hash,
         "lora_sha256": sha256(primary_weights(lora.values())),
     }
 

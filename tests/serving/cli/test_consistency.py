@@ -14,7 +14,6 @@ from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.faces.detection import detect_faces
 from valentina_pipeline.image.faces.embedding import load_face_embedder
-from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.cli.consistency import consistency
 
 
@@ -26,9 +25,7 @@ def hers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = [portraits.picture(number) for number in range(6)]
     crops = [face_crop(one, detect_faces([one])[0][0], network.size) for one in pictures]
     faces = packages.manifest().assign(accepted=True, embedding=list(network.embed(crops)))
-    OutputFolder(filepath=str(place / "package")).save(
-        publish_package(decision=packages.DECISION, **packages.inputs(place, faces=faces))
-    )
+    OutputFolder(filepath=str(place / "package")).save(packages.built(place, faces=faces))
     return place / "package"
 
 

@@ -15,7 +15,6 @@ from valentina_pipeline.datasets.folders import OutputFolder
 from valentina_pipeline.image.lora.adapter import Kind
 from valentina_pipeline.image.models import offload
 from valentina_pipeline.image.models.offload import Offload, Placement
-from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.inference import lora_stack
 from valentina_pipeline.serving.inference.adapters import InvalidAdapterError, read_adapters
 from valentina_pipeline.serving.inference.engine import InferenceEngine
@@ -85,9 +84,7 @@ def test_loras_of_different_kinds_compose_and_weight_0_is_none(own: Kind, tmp_pa
         shutil.copy(packages.lora(seed, kind) / FILE, tmp_path / f"{kind}.safetensors")
         shelf[kind] = {**ENTRY, "file": f"{kind}.safetensors"}
     (tmp_path / "loras.yml").write_text(yaml.safe_dump(shelf))
-    published = publish_package(
-        decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
-    )
+    published = packages.built(tmp_path, lora=packages.lora(1, own))
     OutputFolder(filepath=str(tmp_path / "package")).save(published)
     studio = InferenceEngine.open(tmp_path / "package", lora_dir=tmp_path)
     alone, bare = drawn(studio), drawn(studio, valentina_moreau=0)
@@ -107,9 +104,7 @@ def test_loras_of_different_kinds_compose_and_weight_0_is_none(own: Kind, tmp_pa
 def test_where_networks_wait_makes_no_difference(
     own: Kind, policy: Offload, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = publish_package(
-        decision=packages.DECISION, **packages.inputs(tmp_path, lora=packages.lora(1, own))
-    )
+    published = packages.built(tmp_path, lora=packages.lora(1, own))
     OutputFolder(filepath=str(tmp_path / "package")).save(published)
     weights: list[dict[str, float]] = [{}, {"one": 0.7}, {"one": 0.7, "two": 0.5}, {"three": 0.5}]
     weights.append({"valentina_moreau": 0})

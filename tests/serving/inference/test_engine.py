@@ -19,8 +19,7 @@ from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.watermark import detect
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
-from valentina_pipeline.pipelines.publish.nodes import publish_package
-from valentina_pipeline.release.package import sha256sums
+from valentina_pipeline.release.checksums import sha256sums
 from valentina_pipeline.serving.inference.engine import InferenceEngine
 from valentina_pipeline.serving.inference.package import InvalidPackageError, read
 from valentina_pipeline.serving.inference.pyfunc import Model, _load_pyfunc
@@ -252,9 +251,7 @@ def test_a_package_whose_rights_ended_or_are_for_something_else_draws_nothing(
     tmp_path: Path, changes: dict[str, object], said: str
 ) -> None:
     (record,) = packages.rights()
-    inputs = packages.inputs(tmp_path, rights=(record.model_copy(update=changes),))
-    OutputFolder(filepath=str(tmp_path / "package")).save(
-        publish_package(decision=packages.DECISION, **inputs)
-    )
+    rights = (record.model_copy(update=changes),)
+    OutputFolder(filepath=str(tmp_path / "package")).save(packages.built(tmp_path, rights=rights))
     with pytest.raises(InvalidPackageError, match=f"package {said}"):  # and not as another version's
         read(tmp_path / "package")

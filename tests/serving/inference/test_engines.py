@@ -15,7 +15,6 @@ from valentina_pipeline.image.io import png
 from valentina_pipeline.image.provenance.metadata import RENDERED_TYPE, SOURCE_TYPE
 from valentina_pipeline.image.renderer.prompt_parser import parse_identity, parse_scene
 from valentina_pipeline.image.renderer.render import render
-from valentina_pipeline.pipelines.publish.nodes import publish_package
 from valentina_pipeline.serving.inference.engine import InferenceEngine
 from valentina_pipeline.serving.inference.package import InvalidPackageError
 from valentina_pipeline.serving.inference.package import read as about
@@ -45,7 +44,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("published")
     engines = {"publish": {"default_preset": "standard", "engines": ["onnx", "sd_cpp"]}}
     with untraced():
-        published = publish_package(decision=packages.DECISION, **packages.inputs(place, **engines))
+        published = packages.built(place, **engines)
     OutputFolder(filepath=str(place / "package")).save(published)
     return place / "package"
 
@@ -139,10 +138,7 @@ def test_what_the_renderer_drew_says_so_everywhere(renderer: InferenceEngine, tm
 
 def test_a_character_of_another_source_has_no_renderer(package: Path, tmp_path: Path) -> None:
     changed = {**packages.concept(), "renderer_parameters": {}}
-    inputs = packages.inputs(tmp_path, concept=changed)
-    OutputFolder(filepath=str(tmp_path / "package")).save(
-        publish_package(decision=packages.DECISION, **inputs)
-    )
+    OutputFolder(filepath=str(tmp_path / "package")).save(packages.built(tmp_path, concept=changed))
     with pytest.raises(InvalidPackageError, match="has no parameters for the renderer"):
         InferenceEngine.open(tmp_path / "package", engine="renderer")
 

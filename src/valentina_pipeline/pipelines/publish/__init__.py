@@ -1,4 +1,4 @@
-"""Write the package that serves the character."""
+"""Deliver the package that serves the character."""
 
 from valentina_pipeline.pipelines.publish.pipeline import create_pipeline
 

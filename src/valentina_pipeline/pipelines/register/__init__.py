@@ -1,4 +1,4 @@
-"""Decide by the gates whether the candidate becomes champion, with reasons."""
+"""Decide by the gates whether the candidate becomes champion; build and register its package."""
 
 from valentina_pipeline.pipelines.register.pipeline import create_pipeline
 

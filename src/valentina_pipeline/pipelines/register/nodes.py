@@ -9,7 +9,7 @@ from valentina_pipeline.config.register import RegisterConfig
 from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.rights import RightsRecord
-from valentina_pipeline.pipelines.package_assembly import PackageInputs, assemble_package, content_identity
+from valentina_pipeline.pipelines.register.package_contents import gather_contents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,17 +37,18 @@ def register_candidate(
     train_lora: dict[str, Any],
     evaluate: dict[str, Any],
     publish: dict[str, Any],
-) -> dict[str, Any]:
-    """Decide whether the candidate becomes champion, and register its package in either case.
+) -> tuple[dict[str, Any], dict[str, bytes | Path]]:
+    """Decide whether the candidate becomes champion; build and register its package in either case.
 
     A LoRA with an earlier decision on the same metrics and gates keeps that decision. It comes from the
     registry, or from git where the registry has no champion yet, so that a fresh clone reproduces it. A
     candidate that fails its gates is registered without an error.
 
-    RegisterConfig describes `register`; pipelines/package_assembly.py describes the other inputs.
+    RegisterConfig describes `register`; package_contents.py describes the other inputs.
 
     Returns:
         decision: see release/gates.py.
+        built_package: relative path -> content, or the path of a file to copy.
 
     Raises:
         MissingModelError: the base model is not on this machine.
@@ -55,28 +56,31 @@ def register_candidate(
     """
     from valentina_pipeline.integrations.registry import Registry
     from valentina_pipeline.release.gates import CHAMPION, Candidate, decide
+    from valentina_pipeline.release.package import build
 
-    inputs = PackageInputs(
-        lora, metrics, train_metrics, faces, training_images, rights, tiny_weights, comparison_grid, scenes,
+    root = tiny_weights.parent.parent
+    contents = gather_contents(
+        root, lora, metrics, train_metrics, faces, training_images, rights, comparison_grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
-    content, base_hash = content_identity(inputs)
-    registry = Registry(inputs.root, concept["trigger"])
-    present, known = registry.champion(), registry.find(content_hash=content)
-    recorded = _earlier_decision(present, known, inputs.root / DECISION.format(concept=concept["trigger"]))
+    registry = Registry(root, concept["trigger"])
+    present, known = registry.champion(), registry.find(content_hash=contents.content_hash)
+    recorded = _earlier_decision(present, known, root / DECISION.format(concept=concept["trigger"]))
     decision = decide(
-        Candidate(content, base_hash, metrics),
+        Candidate(contents.content_hash, contents.base_hash, metrics),
         _champion(present),
         parse_config(RegisterConfig, register, "register"),
         recorded,
     )
-    files = assemble_package(inputs, decision)
-    version = registry.register(files, _tags(decision, metrics, base_hash, files, inputs.root))
+    files = build(contents, decision)
+    version = registry.register(files, _tags(decision, metrics, contents.base_hash, files, root))
     # an old decision, read again, must not replace a champion that was promoted later
-    should_promote = decision != recorded or present is None or present.tags.get("content_hash") == content
+    should_promote = (
+        decision != recorded or present is None or present.tags.get("content_hash") == contents.content_hash
+    )
     if decision["status"] == CHAMPION and should_promote:
         registry.promote(version)
-    return decision
+    return decision, files
 
 
 def _earlier_decision(

@@ -6,7 +6,7 @@ from valentina_pipeline.pipelines.register import nodes
 
 
 def create_pipeline(**_: object) -> Pipeline:
-    """Decide by the gates whether the candidate becomes champion, with reasons."""
+    """Decide by the gates whether the candidate becomes champion; build and register its package."""
     return pipeline(
         [
             node(
@@ -28,7 +28,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "params:evaluate",
                     "params:publish",
                 ],
-                outputs="decision",
+                outputs=["decision", "built_package"],
                 name="register",
             )
         ]
