@@ -3,9 +3,10 @@
 import io
 import struct
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,6 +19,14 @@ from valentina_pipeline.image.io.color import (
     to_srgb,
 )
 from valentina_pipeline.image.io.png_chunks import SIGNATURE, Chunks, read_chunks
+from valentina_pipeline.image.io.tiff import (
+    MIN_IS_WHITE,
+    PHOTOMETRIC,
+    bits_per_sample,
+    describe_samples,
+    has_defined_white,
+    read_tags,
+)
 
 FORMATS = {
     "AVIF": "AVIF", "HEIF": "HEIC", "JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "TIFF": "TIFF",
@@ -32,9 +41,6 @@ NAMED = "JPEG, PNG, WebP, TIFF, HEIC and AVIF"
 
 MULTI_IMAGE_FORMATS = ("MPO", "HEIF")
 """Formats of which the first or primary image is used: phones append depth maps and thumbnails."""
-
-PHOTOMETRIC = 262
-"""Tag of a TIFF; 0 means that 0 is white."""
 
 THUMBNAIL_SHARE, PAGE_KIND, AUXILIARY = 0.5, 254, 5
 """A TIFF page at most half as wide and high as the largest is a thumbnail, and so is one whose tag marks it
@@ -126,9 +132,14 @@ def _decode(content: bytes, limits: Limits, formats: tuple[str, ...], behind: st
         file_format = FORMATS[str(opened.format)]
         tables = dict(getattr(opened, "quantization", {}))
         texts = {key: str(text) for key, text in getattr(opened, "text", {}).items()}
-        opened.load()
+        tags = getattr(opened, "tag_v2", {}) if file_format == "TIFF" else {}
+        try:
+            opened.load()
+        except OSError as err:
+            content_kind = f"TIFF: {describe_samples(tags)}: " if tags else ""
+            raise RejectedImageError("unreadable", content_kind + brief(err)) from err
         profile, note = _profile(opened, chunks)
-        upright = _eight_bits(ImageOps.exif_transpose(opened), negative=_is_negative(opened))
+        upright = _eight_bits(ImageOps.exif_transpose(opened), tags)
         image, unused = to_srgb(upright, profile, behind)
     image.info = {}
     notes = tuple(text for text in (*chunks.notes, page_note, note, unused) if text)
@@ -146,8 +157,7 @@ def _open(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Image.Ima
     except Image.DecompressionBombError as err:
         raise RejectedImageError("too many pixels", f"more than {limits.max_pixels:,}") from err
     except UnidentifiedImageError as err:
-        allowed = NAMED if formats is OPENED else ", ".join(formats)
-        raise RejectedImageError("not an image", f"none of {allowed}") from err
+        raise _explain(content, formats) from err
     _check_size(opened.size, limits, 0 if opened.format == "TIFF" else limits.min_side)
     frames = 1 if opened.format == "TIFF" else getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format not in MULTI_IMAGE_FORMATS:
@@ -155,6 +165,30 @@ def _open(content: bytes, limits: Limits, formats: tuple[str, ...]) -> Image.Ima
     if opened.format not in FORMATS:
         raise RejectedImageError("format not allowed", f"{opened.format}, allowed are {NAMED}")
     return opened
+
+
+def _explain(content: bytes, formats: tuple[str, ...]) -> RejectedImageError:
+    """Return the reason why Pillow opens a file with none of the formats."""
+    for name in formats:
+        open_image, accepts = Image.OPEN[name]
+        if accepts is None or accepts(content[:16]) is not True:
+            continue
+        try:
+            open_image(io.BytesIO(content), "")
+        except Exception as err:  # a broken file of this format, or a variant of it
+            if name == "TIFF" and PHOTOMETRIC in (tags := read_tags(content)):
+                return _unsupported_samples(tags)
+            return RejectedImageError("unreadable", f"{FORMATS.get(name, name)}: {brief(err)}")
+    allowed = NAMED if formats is OPENED else ", ".join(formats)
+    return RejectedImageError("not an image", f"none of {allowed}")
+
+
+def _unsupported_samples(tags: Mapping[int, Any], page: str = "") -> RejectedImageError:
+    return RejectedImageError(
+        "unreadable",
+        f"TIFF: {page}{describe_samples(tags)}; allowed are gray, RGB, CMYK and Lab with unsigned samples of "
+        "8 bits, gray, RGB and CMYK also of 16, and common compressions: save it as a 16-bit RGB TIFF or PNG",
+    )
 
 
 def _check_size(size: tuple[int, int], limits: Limits, min_side: int) -> None:
@@ -182,7 +216,10 @@ def _select_page(opened: Image.Image, limits: Limits) -> str:
     pages = []
     with suppress(EOFError):
         for page in range(MAX_PAGES):
-            opened.seek(page)
+            try:
+                opened.seek(page)
+            except SyntaxError as err:
+                raise _unsupported_samples(opened.tag_v2, f"page {page + 1}, ") from err
             full = int(getattr(opened, "tag_v2", {}).get(PAGE_KIND, 0)) & AUXILIARY == 0
             pages.append((full, opened.width * opened.height, -page, opened.size))
     _, _, negative_page, (width, height) = max(pages)
@@ -192,6 +229,8 @@ def _select_page(opened: Image.Image, limits: Limits) -> str:
         raise RejectedImageError("several pictures", f"{len(pages)} pages: save each as a separate file")
     _check_size((width, height), limits, limits.min_side)
     opened.seek(-negative_page)
+    if not has_defined_white(opened.tag_v2):
+        raise _unsupported_samples(opened.tag_v2)
     note = f"page {1 - negative_page} of {len(pages)} is used, the others are smaller"
     return note if len(pages) > 1 else ""
 
@@ -229,19 +268,19 @@ def _codes(opened: Image.Image, content: bytes) -> dict[str, int] | None:
     return {"color_primaries": primaries, "transfer_characteristics": transfer}
 
 
-def _is_negative(opened: Image.Image) -> bool:
-    """Return True for a TIFF whose 0 is white; Pillow inverts it if it has 8 bits, but not 16."""
-    return opened.format == "TIFF" and getattr(opened, "tag_v2", {}).get(PHOTOMETRIC) == 0
+def _eight_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Convert 12- and 16-bit gray to 8 bits, with its transparent value as alpha; return others unchanged.
 
-
-def _eight_bits(image: Image.Image, negative: bool) -> Image.Image:
-    """Convert 16-bit gray to 8 bits, with its transparent value as alpha; return other images unchanged."""
-    if image.mode == "F":
-        raise RejectedImageError("unreadable", "floating-point pixels have no defined white")
-    if image.mode != "I" and not image.mode.startswith("I;16"):
+    Args:
+        image: decoded image; Pillow inverts a TIFF whose 0 is white if it has 8 bits, but not 16.
+        tags: tags of a TIFF; {} for other formats.
+    """
+    if not image.mode.startswith("I"):
         return image
-    values = np.asarray(image).astype(np.int64).clip(0, 65535)
-    gray = Image.fromarray(((65535 - values if negative else values) >> 8).astype(np.uint8))
+    bits = bits_per_sample(tags) if tags else 16
+    values = np.asarray(image).astype(np.int64).clip(0, 2**bits - 1)
+    levels = 2**bits - 1 - values if tags.get(PHOTOMETRIC) == MIN_IS_WHITE else values
+    gray = Image.fromarray((levels >> (bits - 8)).astype(np.uint8))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
