@@ -6,6 +6,9 @@ from pathlib import Path
 NETWORKS = ("text_encoder", "text_encoder_2", "unet", "vae")
 """Folders of a base model's weights; SD 1.5 has only one text encoder."""
 
+CONTROLNET_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+"""Files of a ControlNet's folder."""
+
 
 def base_files(folder: Path) -> list[Path]:
     """Return the weight files that a base model is loaded from and hashed by, sorted.

@@ -18,7 +18,7 @@ from valentina_pipeline.domain.artifacts import (
     sha256,
     tensors_sha256,
 )
-from valentina_pipeline.domain.base_files import base_files
+from valentina_pipeline.domain.base_files import CONTROLNET_FILES, base_files
 from valentina_pipeline.domain.manifest import HELD_OUT, TRAIN
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.release import external_tools
@@ -195,8 +195,11 @@ def bundle_controlnets(base: BaseConfig, folders: Mapping[str, Path]) -> dict[st
     """Return the ControlNets as controlnets/KIND/..., outside base/ so that the base's hash stays."""
     if not base.bundle_in_package:
         return {}
-    names = ("config.json", "diffusion_pytorch_model.safetensors")
-    return {f"controlnets/{kind}/{name}": folder / name for kind, folder in folders.items() for name in names}
+    return {
+        f"controlnets/{kind}/{name}": folder / name
+        for kind, folder in folders.items()
+        for name in CONTROLNET_FILES
+    }
 
 
 def _external_tool_files(parts: PackageContents, lora: Mapping[str, Path]) -> dict[str, bytes]:

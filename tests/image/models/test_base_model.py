@@ -6,7 +6,9 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+import yaml
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import save_file
 
 import tiny_bases
 from valentina_pipeline.common.missing_model import MissingModelError
@@ -15,6 +17,9 @@ from valentina_pipeline.image.export import single_file
 from valentina_pipeline.image.models import base_model
 from valentina_pipeline.image.models import vae as vaes
 from valentina_pipeline.image.models import weights as base_weights
+from valentina_pipeline.image.models.requirements import find_missing_models
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_an_sdxl_folder_is_loaded_frozen_and_in_float32_on_a_cpu() -> None:
@@ -49,7 +54,7 @@ def test_a_base_with_only_pickled_weights_is_not_loaded(tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_bases.sd15_folder(), tmp_path / "base")
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(MissingModelError, match=r"no safetensors in .*unet"):
+    with pytest.raises(MissingModelError, match=r"base lacks unet/\*\.safetensors\)"):
         base_model.load_base(tiny_bases.config("sd15", "base"), tmp_path)
 
 
@@ -58,6 +63,7 @@ def test_a_base_with_only_pickled_weights_is_not_loaded(tmp_path: Path) -> None:
     [
         (("model-00001-of-00003", "model-00003-of-00003"), "model-00002-of-00003"),
         (("model.fp16-00001-of-00002",), "model.fp16-00002-of-00002"),
+        (("model-00001-of-00009", "model-00002-of-00009"), "model-00009-of-00009"),
         (("link",), "link"),
     ],
 )
@@ -71,8 +77,54 @@ def test_a_base_without_one_of_its_files_names_that_file(
     for name in files:
         file = folder / f"vae/{name}.safetensors"
         file.symlink_to("nowhere") if name == "link" else file.touch()
-    with pytest.raises(MissingModelError, match=rf"\(no .*/vae/{missing}\.safetensors\)"):
+    with pytest.raises(MissingModelError, match=rf"lacks .*vae/{missing}\.safetensors"):
         base_weights.find_base_weights(tiny_bases.config("sdxl", folder), tmp_path)
+
+
+PARTS = ["scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_base_without_one_of_its_parts_names_that_part(part: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_bases.sdxl_folder(), tmp_path / "base")
+    shutil.rmtree(folder / part)
+    with pytest.raises(MissingModelError) as caught:
+        base_model.load_base(tiny_bases.config("sdxl", folder), tmp_path)
+    lacking = str(caught.value).partition(" lacks ")[2].partition(") is not on this machine")[0]
+    assert {name.partition("/")[0] for name in lacking.split(", ")} == {part}
+
+
+def test_all_missing_parts_are_named_at_once_before_any_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    index = json.loads((tiny_bases.sdxl_folder() / "model_index.json").read_text())
+    index["image_encoder"] = ["transformers", "CLIPVisionModelWithProjection"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    bases = yaml.safe_load((ROOT / "conf/base/bases.yml").read_text())
+    config = tiny_bases.config("sdxl", folder).model_copy(update={"controlnets": {"canny": "nowhere"}})
+    params = {**bases["tiny"], "base": config.model_dump()}
+    base, *others = map(str, find_missing_models(params, tmp_path))
+    for name in (
+        "image_encoder/*.json", "scheduler/scheduler_config.json", "text_encoder/*.safetensors",
+        "text_encoder_2/config.json", "tokenizer/merges.txt", "tokenizer_2/vocab.json", "unet/config.json",
+        "vae/*.safetensors",
+    ):  # fmt: skip
+        assert name in base
+    assert any("controlnets.canny" in text and "lacks config.json" in text for text in others)
+
+
+def test_a_base_in_one_file_needs_its_tokenizers_before_any_work(tmp_path: Path) -> None:
+    settings = shutil.copytree(tiny_bases.sdxl_folder(), tmp_path / "settings")
+    for file in [*settings.glob("*/*.safetensors"), settings / "tokenizer_2/tokenizer.json"]:
+        file.unlink()
+    save_file({"conditioner.embedders.1.model": torch.zeros(1)}, tmp_path / "base.safetensors")
+    config = tiny_bases.config("sdxl", "base.safetensors").model_copy(update={"config": str(settings)})
+    lacking = r"settings lacks tokenizer_2/merges\.txt, tokenizer_2/vocab\.json\)"
+    with pytest.raises(MissingModelError, match=lacking):
+        base_weights.find_base_weights(config, tmp_path)
+    (settings / "tokenizer_2/vocab.json").touch()
+    (settings / "tokenizer_2/merges.txt").touch()
+    assert base_weights.find_base_weights(config, tmp_path) == tmp_path / "base.safetensors"
 
 
 def test_a_base_of_another_family_is_refused() -> None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from valentina_pipeline.image.io.color import (
     UnknownColorError,
@@ -132,7 +133,7 @@ def _decode(content: bytes, limits: Limits, formats: tuple[str, ...], behind: st
         file_format = FORMATS[str(opened.format)]
         tables = dict(getattr(opened, "quantization", {}))
         texts = {key: str(text) for key, text in getattr(opened, "text", {}).items()}
-        tags = getattr(opened, "tag_v2", {}) if file_format == "TIFF" else {}
+        tags = opened.tag_v2 if isinstance(opened, TiffImageFile) else {}
         try:
             opened.load()
         except OSError as err:
@@ -201,13 +202,13 @@ def _check_size(size: tuple[int, int], limits: Limits, min_side: int) -> None:
 
 def _select_image(opened: Image.Image, limits: Limits) -> str:
     """Seek the main image of a file with several, and return a note on the selection, or ""."""
-    if opened.format == "TIFF":
+    if isinstance(opened, TiffImageFile):
         return _select_page(opened, limits)
     frames = getattr(opened, "n_frames", 1)
     return f"the main one of its {frames} images is used" if frames > 1 else ""
 
 
-def _select_page(opened: Image.Image, limits: Limits) -> str:
+def _select_page(opened: TiffImageFile, limits: Limits) -> str:
     """Seek the only full-size page of a TIFF, and return a note on the selection, or "".
 
     Raises:
@@ -220,7 +221,7 @@ def _select_page(opened: Image.Image, limits: Limits) -> str:
                 opened.seek(page)
             except SyntaxError as err:
                 raise _unsupported_samples(opened.tag_v2, f"page {page + 1}, ") from err
-            full = int(getattr(opened, "tag_v2", {}).get(PAGE_KIND, 0)) & AUXILIARY == 0
+            full = int(opened.tag_v2.get(PAGE_KIND, 0)) & AUXILIARY == 0
             pages.append((full, opened.width * opened.height, -page, opened.size))
     _, _, negative_page, (width, height) = max(pages)
     min_width, min_height = THUMBNAIL_SHARE * width, THUMBNAIL_SHARE * height

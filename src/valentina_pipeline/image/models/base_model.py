@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 from valentina_pipeline.image.models.families import (
-    CONFIG_REPOS,
-    ORIGINAL_TEXT,
     PIPELINE_KWARGS,
     PIPELINES,
     TEXT_ENCODERS,
@@ -23,7 +21,7 @@ from valentina_pipeline.image.models.families import (
     Quantize,
     no_progress_bars,
 )
-from valentina_pipeline.image.models.weights import SETTINGS, _pipeline_folder, find_base_weights
+from valentina_pipeline.image.models.weights import find_base_weights, find_settings
 
 
 @dataclass(frozen=True)
@@ -156,20 +154,12 @@ def _from_file(base: BaseConfig, file: Path, root: Path, precision: Any, quantiz
     """Load a single-file base model, the format of kohya's scripts, ComfyUI and the WebUIs."""
     import diffusers
     import torch
-    from safetensors import safe_open
 
     if quantize != "none":
         raise ValueError(f"train_lora.quantize: {file} is a single file; must be in diffusers' layout")
-    with safe_open(file, framework="pt") as opened:
-        if not any(name.startswith(ORIGINAL_TEXT[base.family]) for name in opened.keys()):  # noqa: SIM118
-            raise ValueError(
-                f"{file} is not a model of family {base.family}: "
-                f"it has no tensors {ORIGINAL_TEXT[base.family]}*"
-            )
-    path = base.config or CONFIG_REPOS[base.family]
     pipe = getattr(diffusers, PIPELINES[base.family]).from_single_file(
         file,
-        config=str(_pipeline_folder(base.model_copy(update={"path": path}), root, SETTINGS)),
+        config=str(find_settings(base, root)),
         dtype=torch.float32,
         local_files_only=True,
         **PIPELINE_KWARGS[base.family],

@@ -11,6 +11,7 @@ from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.caption import CaptionConfig
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.validation import parse_config
+from valentina_pipeline.domain.base_files import CONTROLNET_FILES
 
 
 def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingModelError]:
@@ -53,6 +54,8 @@ def _requirements(
     yield partial(find_base_weights, base, root)
     yield partial(embedding.require_embedder, embedder.kind, resolve_path(embedder.path, root))
     yield partial(clip.require_clip, scorer.kind, resolve_path(scorer.path, root))
+    for kind, path in base.controlnets.items():
+        yield partial(_require_controlnet, base, kind, root / path)
     if ingest.clip_iqa_model:
         yield partial(clip.require_clip, "open_clip", ingest.clip_iqa_model)
     if ingest.brisque_model:
@@ -67,6 +70,15 @@ def _requirements(
     if caption.captioner != "attributes":
         model = caption.model or captioners.CAPTIONERS[caption.captioner].model
         yield partial(_require_hub_model, model, captioners.missing_captioner(caption))
+
+
+def _require_controlnet(base: BaseConfig, kind: str, folder: Path) -> None:
+    if missing := [name for name in CONTROLNET_FILES if not (folder / name).is_file()]:
+        raise MissingModelError(
+            f"controlnets.{kind} ({folder} lacks {', '.join(missing)})",
+            base.license,
+            base.download_instructions,
+        )
 
 
 def _require_hub_model(model: str, missing: MissingModelError) -> None:

@@ -1,22 +1,26 @@
 """Weights of base models: their location, their hash, and their download from the hub."""
 
-import json
 import os
 import re
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 from valentina_pipeline.common.missing_model import MissingModelError
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.domain.base_files import base_files
-from valentina_pipeline.image.models.families import PIPELINES, SAVED_AS, TEXT_ENCODERS
+from valentina_pipeline.image.models.base_parts import (
+    INDEX,
+    find_missing_parts,
+    list_missing_parts,
+    read_config,
+)
+from valentina_pipeline.image.models.families import CONFIG_REPOS, ORIGINAL_TEXT, PIPELINES, SAVED_AS
 
 DOWNLOAD = "VALENTINA_DOWNLOAD"
 """Environment variable: 1 allows to download a hub id that is not in the local cache."""
 
-SETTINGS = ("model_index.json", "*/*.json", "*/*.txt")
+SETTINGS = (INDEX, "*/*.json", "*/*.txt")
 
 WEIGHTS = "*/*.safetensors"
 
@@ -37,21 +41,12 @@ def find_base_weights(base: BaseConfig, root: Path) -> Path:
     if file.is_file():
         if file.suffix != ".safetensors":
             raise ValueError(f"{file}: must be a .safetensors file; a pickle may run code when it is opened")
+        _require_family(base, file)
+        find_settings(base, root)
         return file
     folder = _pipeline_folder(base, root, (*SETTINGS, WEIGHTS))
-    files = base_files(folder)
-    for part in ("unet", "vae", *TEXT_ENCODERS[base.family]):
-        if not any(file.parent.name == part for file in files):
-            raise MissingModelError(
-                f"{base.path} (no safetensors in {folder / part})", base.license, base.download_instructions
-            )
-    if missing := next(filter(None, map(_missing_file, files)), None):
-        raise MissingModelError(f"{base.path} (no {missing})", base.license, base.download_instructions)
-    if not (folder / "unet/config.json").is_file():
-        raise MissingModelError(
-            f"{base.path} (no {folder / 'unet/config.json'})", base.license, base.download_instructions
-        )
-    unet = _read_config(folder / "unet/config.json")
+    _require_parts(base, folder)
+    unet = read_config(folder / "unet/config.json")
     if unet.get("in_channels") != unet.get("out_channels"):
         raise ValueError(
             f"{folder}: its U-Net has {unet.get('in_channels')} input and {unet.get('out_channels')} output "
@@ -60,32 +55,44 @@ def find_base_weights(base: BaseConfig, root: Path) -> Path:
     return folder
 
 
-def _missing_file(file: Path) -> Path | None:
-    """Return the file itself if it is a link to nothing, or a shard that is missing beside it."""
-    files = [file]
-    if shard := re.fullmatch(r"(.+)-(\d+)-of-(\d+)", file.stem):
-        name, number, last = shard.groups()
-        for other in (int(number) - 1, int(number) + 1):
-            if 1 <= other <= int(last):
-                files.append(file.with_stem(f"{name}-{other:0{len(number)}d}-of-{last}"))
-    return next((path for path in files if not path.exists()), None)
+def _require_family(base: BaseConfig, file: Path) -> None:
+    from safetensors import SafetensorError, safe_open
 
-
-def _read_config(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text("utf-8"))
-    except ValueError as err:
-        raise ValueError(f"{file} is not valid JSON: download it again ({err})") from err
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold a JSON object: download it again")
-    return values
+        with safe_open(file, framework="numpy") as opened:
+            names = list(opened.keys())
+    except SafetensorError as err:
+        raise ValueError(f"{file} is not a valid safetensors file: {err}") from err
+    if not any(name.startswith(ORIGINAL_TEXT[base.family]) for name in names):
+        raise ValueError(
+            f"{file} is not a model of family {base.family}: it has no tensors {ORIGINAL_TEXT[base.family]}*"
+        )
+
+
+def find_settings(base: BaseConfig, root: Path) -> Path:
+    """Return the folder of a single-file base model's configuration, tokenizers and scheduler.
+
+    Raises:
+        MissingModelError: the folder or a part of it is missing.
+    """
+    settings = base.model_copy(update={"path": base.config or CONFIG_REPOS[base.family]})
+    folder = _pipeline_folder(settings, root, SETTINGS)
+    _require_parts(settings, folder, weights=False)
+    return folder
+
+
+def _require_parts(base: BaseConfig, folder: Path, weights: bool = True) -> None:
+    if missing := find_missing_parts(folder, base.family, weights):
+        raise MissingModelError(
+            f"{base.path} ({list_missing_parts(folder, missing)})", base.license, base.download_instructions
+        )
 
 
 def _pipeline_folder(base: BaseConfig, root: Path, needed: tuple[str, ...]) -> Path:
     folder = root / base.path
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         folder = _cached(base, needed)
-    name = _read_config(folder / "model_index.json").get("_class_name")
+    name = read_config(folder / INDEX).get("_class_name")
     if not SAVED_AS[base.family].fullmatch(str(name)):
         raise ValueError(f"{folder} contains a {name}; family {base.family} needs {PIPELINES[base.family]}")
     return folder
@@ -126,6 +133,6 @@ def _cached(base: BaseConfig, needed: tuple[str, ...]) -> Path:
             folder = Path(fetch())
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as err:
         raise missing from err
-    if not (folder / "model_index.json").is_file():
+    if not (folder / INDEX).is_file():
         raise missing
     return folder
