@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_bases
+from valentina_pipeline.image.lora.adapter import from_loaded
 from valentina_pipeline.image.lora.loading import load_adapter, load_pipeline, unload_adapter
 from valentina_pipeline.image.lora.reader import read_lora
 from valentina_pipeline.image.lora.unet_names import SDXL, Layout, diffusers_name, layout_of, original_name
@@ -172,6 +173,89 @@ def test_a_lora_beside_a_loha_or_a_lokr_is_read_as_what_it_is(
         torch.testing.assert_close(found[name], update, atol=1e-5, rtol=1e-4)
 
 
+VALUE = FLAT.replace("attn1_to_q", "attn1_to_v")
+DORA = {
+    f"{VALUE}.lora_down.weight": DOWN,
+    f"{VALUE}.lora_up.weight": UP,
+    f"{VALUE}.dora_scale": UP[:, :1].abs(),
+}
+LOHA_OUT = {name.replace("to_k", "to_out_0"): tensor for name, tensor in LOHA.items()}
+
+
+def whole_updates(base: BaseModel, scale: float = 1.0) -> dict[str, torch.Tensor]:
+    """What each form of the mixture adds to its layer at a weight of the adapter."""
+    weight = base.unet.get_submodule(QUERY.replace("to_q", "to_v")).weight.detach()
+    dora = weight + scale * UP @ DOWN
+    return {
+        f"unet.{QUERY}": scale * UP @ DOWN / 4,
+        f"unet.{QUERY.replace('to_q', 'to_v')}": UP[:, :1].abs() * dora / dora.norm(dim=1, keepdim=True)
+        - weight,
+        f"unet.{QUERY.replace('to_q', 'to_k')}": scale * torch.kron(*LOKR.values()),
+        f"unet.{OUT}": scale * (UP @ DOWN) * (UP.flip(0) @ DOWN.flip(1)),
+    }
+
+
+ALPHA = {f"{FLAT}.alpha": torch.tensor(1.0)}
+MIXTURES = {
+    "LoRA, DoRA": LORA | ALPHA | DORA,
+    "LoHa, LoKr": LOHA_OUT | LOKR,
+    "all": LORA | ALPHA | DORA | LOKR | LOHA_OUT,
+}
+
+
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_each_layer_of_a_mixture_changes_by_its_own_form(
+    mixture: str, base: BaseModel, tmp_path: Path
+) -> None:
+    tensors = MIXTURES[mixture]
+    load_pipeline(base)
+    wanted = whole_updates(base)
+    found = change(base, tmp_path / "a.safetensors", tensors)
+    assert len(found) == len({name.partition(".")[0] for name in tensors})
+    for name, update in found.items():
+        torch.testing.assert_close(update, wanted[name], atol=1e-5, rtol=1e-4)
+
+
+def test_a_mixture_is_one_adapter_among_others(base: BaseModel, tmp_path: Path) -> None:
+    load_pipeline(base)
+    wanted, before = whole_updates(base, 0.5), pictured(base)
+    weights = {name: base.unet.get_submodule(name.removeprefix("unet.")).weight.clone() for name in wanted}
+    for name, tensors in (("mixed", MIXTURES["all"]), ("plain", LORA)):
+        save_file({key: tensor.clone().contiguous() for key, tensor in tensors.items()}, tmp_path / name)
+        load_adapter(base, tmp_path / name, name)
+    base.pipe.set_adapters(["mixed"], [0.5])
+    base.pipe.fuse_lora(components=["unet"], safe_fusing=True)
+    for name, weight in weights.items():
+        layer = base.unet.get_submodule(name.removeprefix("unet."))
+        torch.testing.assert_close(layer.get_base_layer().weight - weight, wanted[name], atol=1e-5, rtol=1e-4)
+    base.pipe.unfuse_lora(components=["unet"])
+    unload_adapter(base, "mixed")
+    assert set(base.unet.peft_config) == {"plain"}
+    unload_adapter(base, "plain")
+    torch.testing.assert_close(pictured(base), before, atol=1e-4, rtol=1e-3)
+
+
+def pictured(base: BaseModel) -> torch.Tensor:
+    """What the U-Net makes of the same noise."""
+    noise = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    text = torch.ones(1, 77, tiny_bases.WIDTH + tiny_bases.WIDTH_2)
+    more = {"text_embeds": torch.ones(1, tiny_bases.WIDTH_2), "time_ids": torch.zeros(1, 6)}
+    with torch.no_grad():
+        return base.unet(noise, 500, text, added_cond_kwargs=more).sample
+
+
+@pytest.mark.parametrize("mixture", [*MIXTURES, "other form for text"])
+def test_a_mixture_is_not_trained_further(mixture: str, base: BaseModel, tmp_path: Path) -> None:
+    text = f"lora_te1_{TEXT.replace('.', '_')}"
+    other = LOKR | {f"{text}.lora_down.weight": random(4, 32), f"{text}.lora_up.weight": UP}
+    tensors = MIXTURES.get(mixture, other)
+    save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, tmp_path / "a")
+    load_pipeline(base, tmp_path / "a")
+    with pytest.raises(ValueError, match="cannot be trained further, only used and packaged"):
+        from_loaded(base)
+    load_pipeline(base)
+
+
 FLUX = "transformer.single_transformer_blocks.0.attn.to_q"
 WRONG: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "embedding": ({**LORA, "bundle_emb.ohwx.string_to_param": DOWN}, "bundle_emb.*a textual inversion"),
@@ -222,14 +306,6 @@ WRONG: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "twice": ({**LORA, **STYLES["sai"]}, "are the same layer"),
     "oft": ({f"{FLAT}.oft_blocks": DOWN}, "oft_blocks is an OFT; only LoRA, DoRA, LoHa and LoKr"),
     "whole": ({f"{FLAT}.diff": DOWN}, "is a full weight difference"),
-    "mixture": (
-        {**LOKR, **{name.replace("_to_k", "_to_q"): tensor for name, tensor in LOHA.items()}},
-        "must have the same form, .*attn1_to_k has form lokr",
-    ),
-    "magnitudes here and there": (
-        {**LORA, f"{KEY}.lora_down.weight": DOWN, f"{KEY}.lora_up.weight": UP, f"{KEY}.dora_scale": UP[:, 0]},
-        "must have the same form, .*attn1_to_k has form dora",
-    ),
     "magnitudes": (
         {**LORA, f"{FLAT}.dora_scale": random(1, 32)},
         r"\(1, 32\); must be one for each of its 32",

@@ -160,7 +160,7 @@ def from_loaded(base: BaseModel, layer_overrides: tuple[LayerOverride, ...] = ()
         layer_overrides: learning rates of layers; the ranks are those of the LoRA.
 
     Raises:
-        ValueError: the LoRA changes no layer of the U-Net, or it is a LoHa.
+        ValueError: the LoRA changes no layer of the U-Net, is a LoHa, or mixes forms.
     """
     networks = {"unet": base.unet, **base.text_encoders}
     loaded = {name: getattr(network, "peft_config", {}).get("default") for name, network in networks.items()}
@@ -168,6 +168,7 @@ def from_loaded(base: BaseModel, layer_overrides: tuple[LayerOverride, ...] = ()
         raise ValueError("this LoRA changes no layer of the base model's U-Net")
     if loaded["unet"].peft_type == "LOHA":
         raise ValueError("a LoHa cannot be trained further, only used and packaged: use a LoRA, DoRA or LoKr")
+    _refuse_mixture(networks, loaded)
     configs = {name: _rebuild_settings(config) for name, config in loaded.items() if config is not None}
     first = configs["unet"]
     kind: Kind = "dora" if "use_dora" in first else "rslora" if "use_rslora" in first else "lora"
@@ -180,6 +181,27 @@ def from_loaded(base: BaseModel, layer_overrides: tuple[LayerOverride, ...] = ()
             if ".lora_" in label or ".lokr_" in label:
                 parameter.requires_grad_(True).data = parameter.data.float()
     return Adapter(base.family, plan, {name: networks[name] for name in configs}, configs)
+
+
+def _refuse_mixture(networks: Mapping[str, "Module"], loaded: Mapping[str, Any]) -> None:
+    """Raise ValueError unless one configuration of peft describes all layers of each network."""
+    from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
+
+    others = [
+        f"{name}.{path}"
+        for name, network in networks.items()
+        for path, layer in network.named_modules()
+        if isinstance(layer, BaseTunerLayer)
+        and not (
+            loaded[name].peft_type == loaded["unet"].peft_type
+            and check_target_module_exists(loaded[name], path)
+        )
+    ]
+    if others:
+        raise ValueError(
+            f"a file that mixes forms of adapters cannot be trained further, only used and packaged: "
+            f"{len(others)} layers differ from the rest, such as {others[0]}"
+        )
 
 
 REBUILD_SETTINGS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.image.lora.layer_names import one_name, split_layer, summarize_names
-from valentina_pipeline.image.lora.reader import Form, LoraFile, LoraLayer, common_form, read_lora
+from valentina_pipeline.image.lora.reader import Form, LoraFile, LoraLayer, group_by_form, read_lora
 from valentina_pipeline.image.lora.unet_names import layout_of
 from valentina_pipeline.image.models.base_model import BaseModel
 
@@ -33,18 +33,14 @@ def load_lora(base: BaseModel, file: Path, adapter: str) -> None:
         ValueError: the file is not a LoRA, or the base model lacks one of its layers; the message names both.
     """
     lora = read_lora(file, layout_of(base.unet.config).size)
-    found = _locate_layers(base, lora)
-    forms = {network: common_form(lora, network) for network in found}
-    for network, layers in found.items():
-        found[network] = {path: layer.as_form(forms[network]) for path, layer in layers.items()}
-    shaped = {network: _reshape_layers(base, lora, network, layers) for network, layers in found.items()}
-    for network, tensors in shaped.items():
-        _inject(
-            getattr(base.pipe, network),
-            _config(lora, network, forms[network], found[network]),
-            tensors,
-            adapter,
-        )
+    groups = [
+        (network, form, layers, _reshape_layers(base, lora, network, layers))
+        for network, found in _locate_layers(base, lora).items()
+        for form, layers in group_by_form(lora, network, found).items()
+    ]
+    for network, form, layers, tensors in groups:
+        # layers are injected form by form under one name: peft's configuration has one form
+        _inject(getattr(base.pipe, network), _config(lora, network, form, layers), tensors, adapter)
 
 
 def _locate_layers(base: BaseModel, lora: LoraFile) -> dict[str, dict[str, LoraLayer]]:

@@ -9,13 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from valentina_pipeline.image.lora.layer_names import (
-    Layer,
-    one_name,
-    split_layer,
-    split_name,
-    summarize_names,
-)
+from valentina_pipeline.image.lora.layer_names import Layer, one_name, split_layer, split_name
 from valentina_pipeline.image.lora.unet_names import SDXL, group_size
 
 if TYPE_CHECKING:
@@ -263,21 +257,17 @@ def _ending(key: str) -> re.Pattern[str]:
     return re.compile(rf"(^|_)({loose})$")
 
 
-def common_form(lora: LoraFile, network: str) -> Form:
-    """Return the form that all layers of one network have, or can be given by `LoraLayer.as_form`.
+def group_by_form(
+    lora: LoraFile, network: str, layers: Mapping[str, LoraLayer]
+) -> dict[Form, dict[str, LoraLayer]]:
+    """Return the layers of one network by the form that they are loaded in, sorted.
 
-    Raises:
-        ValueError: there is none; peft supports one form in a network.
+    LoRA beside either LoHa or LoKr is given their form, so that the file is one adapter of peft.
     """
-    found: dict[Form, str] = {}
-    for (layer_network, _), layer in lora.layers.items():
-        if layer_network == network:
-            found.setdefault(layer.form, layer.name)
-    others: list[Form] = [form for form in found if form != "lora"] or ["lora"]
-    if len(others) > 1 or (len(found) > 1 and (others == ["dora"] or lora.is_rslora(network))):
-        forms = summarize_names([f"{name} has form {form}" for form, name in sorted(found.items())], 4)
-        raise ValueError(
-            f"{lora.file}: all layers of a network must have the same form, or be LoRA beside either LoHa or "
-            f"LoKr: {forms}"
-        )
-    return others[0]
+    forms = {layer.form for layer in layers.values()}
+    if len(forms) == 2 and "lora" in forms and "dora" not in forms and not lora.is_rslora(network):
+        (form,) = forms - {"lora"}
+        return {form: {path: layer.as_form(form) for path, layer in layers.items()}}
+    return {
+        form: {path: layer for path, layer in layers.items() if layer.form == form} for form in sorted(forms)
+    }
