@@ -131,6 +131,7 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "train_metrics": train_metrics(),
         "faces": faces(),
         "training_images": manifest(),
+        "project_root": root,
         "tiny_weights": weights,
         "comparison_grid": grid(),
         "scenes": yaml.safe_load((ROOT / "conf/base/prompts/scenes.yml").read_text("utf-8")),
@@ -148,4 +149,4 @@ def built(root: Path, decision: dict[str, Any] = DECISION, **changes: Any) -> di
     """The files of the package that register builds from `inputs`."""
     given = inputs(root, **changes)
     del given["tiny_weights"]
-    return build(gather_contents(root, **given), decision)
+    return build(gather_contents(given.pop("project_root"), **given), decision)

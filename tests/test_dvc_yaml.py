@@ -57,6 +57,14 @@ def test_an_unknown_base_is_refused_before_dvc_runs_a_stage(project: Path) -> No
         dvc_yaml.render_base_settings(project)
 
 
+def test_the_project_s_folder_is_no_dependency() -> None:
+    """It comes from a hook, and every file in it that counts is an input by itself."""
+    catalog = {"raw": entry("data/raw.csv"), "model": entry("data/model.csv")}
+    made = dvc_yaml.stages({"train": wired(["raw", "project_root"], "model")}, catalog)
+    assert made["train"]["deps"] == ["data/raw.csv"]
+    assert "project_root" not in json.dumps(made)
+
+
 def test_a_stage_is_a_pipeline_with_its_paths_params_and_code() -> None:
     catalog = {
         "images": entry("data/${item.concept}/images.csv"),

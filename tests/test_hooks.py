@@ -19,7 +19,7 @@ from valentina_pipeline.config_loader import ProjectConfigLoader
 from valentina_pipeline.datasets.json_file import JsonFile
 from valentina_pipeline.datasets.tables import ParquetFile
 from valentina_pipeline.domain.concept import STAGE_NAMES
-from valentina_pipeline.hooks import InputHooks, TrackingHooks
+from valentina_pipeline.hooks import InputHooks, ProjectHooks, TrackingHooks
 from valentina_pipeline.image.models.requirements import find_missing_models
 from valentina_pipeline.integrations import mlflow
 from valentina_pipeline.integrations.stage_tracking import OwnTracking
@@ -44,6 +44,7 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def run(root: Path, *nodes: Any) -> None:
     """Run nodes as a Kedro session does, with the hook."""
     hooks = _create_hook_manager()
+    hooks.register(ProjectHooks())
     hooks.register(TrackingHooks())
     report = JsonFile(
         filepath=str(root / "data/08_reporting/anna/metrics.json"), metadata={"dvc": {"kind": "metrics"}}
@@ -107,6 +108,12 @@ def test_a_stage_s_code_is_tagged_as_dvc_knows_it(root: Path, monkeypatch: pytes
             hooks.before_node_run(each)
     known = json.loads(dvc_yaml.fingerprints(root))
     assert tagged == {name: known[name] for name in STAGE_NAMES}
+
+
+def test_a_node_gets_the_project_s_folder(tmp_path: Path, client: Any) -> None:
+    given: list[Path] = []
+    run(tmp_path, node(given.append, inputs="project_root", outputs=None))
+    assert given == [tmp_path]
 
 
 def test_stages_in_several_processes_share_a_parent(tmp_path: Path, client: Any) -> None:

@@ -24,6 +24,7 @@ from valentina_pipeline.common.code_fingerprint import PACKAGE, fingerprint, pip
 from valentina_pipeline.config import effective
 from valentina_pipeline.config_loader import BASES, CONCEPTS, ProjectConfigLoader, base_settings
 from valentina_pipeline.domain.concept import SECTIONS, Concept
+from valentina_pipeline.hooks import PROJECT_ROOT
 from valentina_pipeline.pipeline_registry import PIPELINES, register_pipelines
 
 ITEM = "${item.concept}"
@@ -135,7 +136,7 @@ def stages(pipelines: Mapping[str, Pipeline], catalog: Catalog) -> dict[str, dic
 
 
 def _stage(name: str, pipeline: Pipeline, catalog: Catalog) -> dict[str, Any]:
-    inputs = {given for given in pipeline.inputs() if not given.startswith("params:")}
+    inputs = {given for given in pipeline.inputs() if not given.startswith("params:")} - {PROJECT_ROOT}
     for given in sorted(inputs - set(catalog)):
         raise InvalidDagError(
             f"stage {name} takes {given!r}, which is not persisted: add an entry to {CATALOG}, "

@@ -1,4 +1,4 @@
-"""Kedro hooks: end a stage together with DVC, check its inputs, and track a run for each stage in MLflow.
+"""Kedro hooks: give nodes the project's folder, end a stage with DVC, check its inputs, track runs in MLflow.
 
 All stages with the same inputs share a parent run. Tracking errors never stop a stage: if MLflow does not
 answer, one warning is logged and the stage continues untracked; `record` can complete the run later.
@@ -17,6 +17,7 @@ from typing import Any
 
 from click import ClickException
 from kedro.framework.hooks import hook_impl
+from kedro.io import MemoryDataset
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
@@ -36,6 +37,19 @@ MLFLOW_STAGES = {"register", "record"}
 
 ARTIFACT_FOLDER = "data/08_reporting"
 """Files that stages write to this folder become artifacts of their runs."""
+
+
+PROJECT_ROOT = "project_root"
+"""Dataset of the project's folder, which is not in the catalog: its value differs by machine."""
+
+
+class ProjectHooks:
+    """Gives nodes the project's folder."""
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], catalog: Any) -> None:
+        """Fill the dataset PROJECT_ROOT."""
+        catalog[PROJECT_ROOT] = MemoryDataset(Path(run_params["project_path"]), copy_mode="assign")
 
 
 class ProcessHooks:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,19 +24,25 @@ MANIFEST = pd.DataFrame(
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    """The folder tiny/weights of a project, with a random embedder."""
+def place(tmp_path: Path) -> Path:
+    """A project with a random embedder."""
     folder = tmp_path / "tiny" / "weights"
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     save_file(FaceNetTiny().state_dict(), folder / "faces.safetensors")
-    return folder
+    return tmp_path
 
 
-def test_aligned_portraits_faces_and_sheet_are_the_same_again(weights: Path, tmp_path: Path) -> None:
+def align(place: Path, images: dict[str, Image.Image], masks: dict[str, Image.Image], **settings: Any) -> Any:
+    return align_portraits(
+        images, masks, MANIFEST, place, place / "tiny/weights", {**ALIGN, **settings}, TINY
+    )
+
+
+def test_aligned_portraits_faces_and_sheet_are_the_same_again(place: Path, tmp_path: Path) -> None:
     images = {"a": picture(0), "b": picture(1)}
-    aligned, faces, sheet, masks = align_portraits(images, {}, MANIFEST, weights, ALIGN, TINY)
-    again = align_portraits(images, {}, MANIFEST, weights, ALIGN, TINY)
+    aligned, faces, sheet, masks = align(place, images, {})
+    again = align(place, images, {})
 
     assert list(aligned) == ["a", "b"] and faces["accepted"].all() and not list(masks)
     assert np.isclose([np.linalg.norm(e) for e in faces["embedding"]], 1, atol=1e-5).all()
@@ -47,14 +54,12 @@ def test_aligned_portraits_faces_and_sheet_are_the_same_again(weights: Path, tmp
 
 
 @pytest.mark.parametrize("crop", ["face", "bust", "full"])
-def test_a_mask_is_cut_as_its_picture_is(crop: str, weights: Path) -> None:
+def test_a_mask_is_cut_as_its_picture_is(crop: str, place: Path) -> None:
     shown = picture(0, size=256)
     mask = Image.new("L", shown.size)
     mask.paste(255, (0, 0, 128, 256))
     images = {"a": shown, "b": picture(1, size=256)}
-    aligned, _, _, masks = align_portraits(
-        images, {"a": mask, "gone": mask}, MANIFEST, weights, {**ALIGN, "crop": crop}, TINY
-    )
+    aligned, _, _, masks = align(place, images, {"a": mask, "gone": mask}, crop=crop)
     # the picture's own pixels, cut with a left half that nothing else has the color of
     painted = shown.copy()
     painted.paste((0, 255, 0), (0, 0, 128, 256))
@@ -68,9 +73,9 @@ def test_a_mask_is_cut_as_its_picture_is(crop: str, weights: Path) -> None:
 
 def test_a_missing_embedder_is_an_error_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(MissingModelError, match=r"tiny/weights/faces\.safetensors"):
-        align_portraits({}, {}, MANIFEST, tmp_path / "tiny" / "weights", ALIGN, TINY)
+        align(tmp_path, {}, {})
 
 
-def test_a_parameter_out_of_range_is_named(weights: Path) -> None:
+def test_a_parameter_out_of_range_is_named(place: Path) -> None:
     with pytest.raises(InvalidParameterError, match=r"align\.crop_scale"):
-        align_portraits({}, {}, MANIFEST, weights, {**ALIGN, "crop_scale": 0.5}, TINY)
+        align(place, {}, {}, crop_scale=0.5)

@@ -69,6 +69,7 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
         "captions": pd.DataFrame(
             {"sha256": names, "caption": "photo of a test_woman woman, laughing", "rejected": False}
         ),
+        "project_root": place,
         "tiny_weights": place / "tiny" / "weights",
         "prompts": PROMPTS,
         "training_images": pd.DataFrame({"rights_id": ["ours"]}),

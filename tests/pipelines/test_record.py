@@ -36,6 +36,7 @@ def recorded(root: Path) -> None:
         training_images=packages.manifest(),
         decision=DECISION,
         package=package,
+        project_root=root,
         concept=packages.concept(),
         base={"path": "tiny/weights/base"},
     )

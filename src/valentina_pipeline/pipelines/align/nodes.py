@@ -19,6 +19,7 @@ def align_portraits(
     images: "Mapping[str, Image.Image]",
     masks: "Mapping[str, Image.Image]",
     manifest: "pd.DataFrame",
+    project_root: Path,
     tiny_weights: Path,
     align: dict[str, Any],
     face_embedder: dict[str, Any],
@@ -29,7 +30,8 @@ def align_portraits(
         images: images by sha256.
         masks: masks of some of them, of the same size, by the image's sha256.
         manifest: see domain/manifest.py.
-        tiny_weights: tiny/weights; an embedder's relative path counts from the project's folder, two above.
+        project_root: the project's folder, where relative paths of a base start.
+        tiny_weights: an input so that DVC follows the models that those paths name.
         align: see AlignConfig.
         face_embedder: see FaceEmbedderConfig.
 
@@ -45,10 +47,10 @@ def align_portraits(
 
     cfg = parse_config(AlignConfig, align, "align")
     embedder = parse_config(FaceEmbedderConfig, face_embedder, "base.face_embedder")
-    root = tiny_weights.parent.parent
     sources, hashes = (_by_sha256(manifest, name) for name in ("source_name", "phash"))
     # the tiny embedder is always a file of the project; others may be names that their loaders resolve
-    path = str(root / embedder.path) if embedder.kind == "tiny" else resolve_path(embedder.path, root)
+    in_project = embedder.kind == "tiny"
+    path = str(project_root / embedder.path) if in_project else resolve_path(embedder.path, project_root)
     faces = load_face_embedder(embedder.kind, path)
     align_all = partial(align_images, images, sources, cfg, faces, hashes=hashes)
     model = cfg.background_model

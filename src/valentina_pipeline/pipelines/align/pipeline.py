@@ -15,6 +15,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "images",
                     "masks",
                     "manifest",
+                    "project_root",
                     "tiny_weights",
                     "params:align",
                     "params:base.face_embedder",

@@ -31,6 +31,7 @@ def evaluate_adapter(
     aligned: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
+    project_root: Path,
     tiny_weights: Path,
     prompts: list[str],
     training_images: "pd.DataFrame",
@@ -48,7 +49,8 @@ def evaluate_adapter(
         aligned: portraits by sha256.
         faces: align's rows.
         captions: sha256, caption, rejected.
-        tiny_weights: tiny/weights; a base's relative path counts from the project's folder, two above.
+        project_root: the project's folder, where relative paths of a base start.
+        tiny_weights: an input so that DVC follows the models that those paths name.
         prompts: templates with {subject}.
         training_images: train_lora's rows; their rights records must allow generation today.
         rights: the concept's records.
@@ -76,15 +78,14 @@ def evaluate_adapter(
     base_config = parse_config(BaseConfig, base, "base")
     cfg = parse_config(EvaluateConfig, evaluate, "evaluate")
     use_threads(num_threads)
-    root = tiny_weights.parent.parent
-    model = load_base(base_config, root)
+    model = load_base(base_config, project_root)
     hashes = _hashes(base_config, model, lora)
     generate = image_generator(model, lora, cfg, base_config.resolution, hashes)
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
     data = CharacterData(aligned, apply_review(faces, captions), words)
     settings = _settings(character, base_config, cfg) | hashes
     settings |= {"seed": str(seed), "torch threads": str(num_threads)}
-    models = EvaluationModels(generate, ContentFilter().unsafe, load_scorers(base_config, root))
+    models = EvaluationModels(generate, ContentFilter().unsafe, load_scorers(base_config, project_root))
     result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
     return (
         result.evaluation_images,

@@ -16,6 +16,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "aligned",
                     "faces",
                     "captions",
+                    "project_root",
                     "tiny_weights",
                     "prompts",
                     "training_images",

@@ -24,6 +24,7 @@ def record_run(
     training_images: "pd.DataFrame",
     decision: dict[str, Any],
     package: Path,
+    project_root: Path,
     concept: dict[str, Any],
     base: dict[str, Any],
 ) -> None:
@@ -36,23 +37,24 @@ def record_run(
         train_metrics: train_lora's metrics.
         training_images: train_lora's table of images.
         decision: register's decision.
-        package: publish's folder: data/06_models/<concept>/package of the project.
+        package: publish's folder.
+        project_root: the project's folder.
         concept: see Concept.
         base: see BaseConfig.
     """
     from rich.console import Console
 
-    root, trigger = package.parents[3], concept["trigger"]
+    trigger = concept["trigger"]
     figures = {"train_lora": train_metrics, "evaluate": metrics}
     try:
-        complete(root, trigger, figures, training_images, decision)
+        complete(project_root, trigger, figures, training_images, decision)
     except (
         Exception
     ) as err:  # the outputs are on disk already: a store that is unreachable must not fail the run
         logger.warning("MLflow does not answer; the tracked run stays incomplete: %s", err)
     console = Console(soft_wrap=True)
     console.print(table(concept["name"], base["path"], metrics, decision))
-    console.print(where_next(root, trigger, package))
+    console.print(where_next(project_root, trigger, package))
 
 
 def complete(

@@ -17,6 +17,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "training_images",
                     "decision",
                     "package",
+                    "project_root",
                     "params:concept",
                     "params:base",
                 ],

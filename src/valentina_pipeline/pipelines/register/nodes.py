@@ -29,6 +29,7 @@ def register_candidate(
     faces: "pd.DataFrame",
     training_images: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
+    project_root: Path,
     tiny_weights: Path,
     comparison_grid: "Image.Image",
     scenes: dict[str, Any],
@@ -44,7 +45,8 @@ def register_candidate(
     registry, or from git where the registry has no champion yet, so that a fresh clone reproduces it. A
     candidate that fails its gates is registered without an error.
 
-    RegisterConfig describes `register`; package_contents.py describes the other inputs.
+    RegisterConfig describes `register`; package_contents.py describes the other inputs. `tiny_weights` is an
+    input so that DVC follows the models that relative paths of a base name.
 
     Returns:
         decision: see release/gates.py.
@@ -58,14 +60,13 @@ def register_candidate(
     from valentina_pipeline.release.gates import CHAMPION, Candidate, decide
     from valentina_pipeline.release.package import build
 
-    root = tiny_weights.parent.parent
     contents = gather_contents(
-        root, lora, metrics, train_metrics, faces, training_images, rights, comparison_grid, scenes,
+        project_root, lora, metrics, train_metrics, faces, training_images, rights, comparison_grid, scenes,
         concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
-    registry = Registry(root, concept["trigger"])
+    registry = Registry(project_root, concept["trigger"])
     present, known = registry.champion(), registry.find(content_hash=contents.content_hash)
-    recorded = _earlier_decision(present, known, root / DECISION.format(concept=concept["trigger"]))
+    recorded = _earlier_decision(present, known, project_root / DECISION.format(concept=concept["trigger"]))
     decision = decide(
         Candidate(contents.content_hash, contents.base_hash, metrics),
         _champion(present),
@@ -73,7 +74,7 @@ def register_candidate(
         recorded,
     )
     files = build(contents, decision)
-    version = registry.register(files, _tags(decision, metrics, contents.base_hash, files, root))
+    version = registry.register(files, _tags(decision, metrics, contents.base_hash, files, project_root))
     # an old decision, read again, must not replace a champion that was promoted later
     should_promote = (
         decision != recorded or present is None or present.tags.get("content_hash") == contents.content_hash

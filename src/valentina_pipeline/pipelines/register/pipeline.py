@@ -19,6 +19,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "faces",
                     "training_images",
                     "rights",
+                    "project_root",
                     "tiny_weights",
                     "comparison_grid",
                     "scenes",
