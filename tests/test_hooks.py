@@ -189,6 +189,8 @@ def test_the_embedded_models_are_there(root: Path) -> None:
 FACES = pd.DataFrame({"sha256": ["a", "b", "c"], "accepted": [True, True, False]})
 WHOLE: dict[str, Any] = {
     "manifest": pd.DataFrame({"sha256": ["a", "b", "c"]}),
+    "extra_manifest": pd.DataFrame({"sha256": ["e"]}),
+    "extra_images": {"e": None, "old": None},
     "faces": FACES,
     "captions": pd.DataFrame({"sha256": ["a", "b", "old"]}),
     "aligned": {"a": None, "b": None},
@@ -204,6 +206,7 @@ WHOLE: dict[str, Any] = {
             {"aligned": {"a": None}},
             "accepted faces and aligned .* lacks 1 of 2 images, such as b.* stage align",
         ),
+        ({"extra_images": {}}, "extra_manifest and extra_images .* stage ingest"),
         ({"captions": pd.DataFrame({"sha256": ["a"]})}, "accepted faces and captions .* stage caption"),
     ],
 )

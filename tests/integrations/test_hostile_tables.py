@@ -12,7 +12,7 @@ from valentina_pipeline.domain.rights import InvalidLedgerError
 from valentina_pipeline.integrations import captions, ledgers
 from valentina_pipeline.integrations.captions import InvalidCaptionsError
 from valentina_pipeline.integrations.sources.folder import LocalFolder
-from valentina_pipeline.pipelines.ingest.nodes import SIDECAR, InvalidAttributesError, _attributes
+from valentina_pipeline.pipelines.ingest.source_images import SIDECAR, InvalidAttributesError, _attributes
 
 LEDGER = b"""- id: ada-2026
   holder: Ada Studio Ltd

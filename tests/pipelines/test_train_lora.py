@@ -11,10 +11,8 @@ from safetensors.numpy import load
 
 import tiny_bases
 from loras import written
-from packages import stage
 from portraits import noise
 from runs import FACE, config, samples
-from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.train_lora import ExtraDatasetConfig
 from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.domain.concept import SECTIONS
@@ -72,11 +70,12 @@ def trained(root: Path, **changes: Any) -> Result:
             }
         ),
         "rights": (OWN, GARDEN),
+        "project_root": root,
         "tiny_weights": root / "tiny/weights",
         "extra_training_data": root / "data/05_model_input/vee",
+        **{**garden(), "extra_manifest": garden()["extra_manifest"].iloc[:0]},
         "concept": concept,
         "base": tiny_bases.config("sdxl", tiny_bases.sdxl_folder()).model_dump(),
-        "ingest": {**stage("ingest"), "min_side": 64},
         "seed": 3,
         "num_threads": 1,
     }
@@ -92,12 +91,22 @@ def metadata(files: dict[str, bytes], folder: Path) -> dict[str, str]:
     return read_metadata(file)
 
 
-def garden(root: Path) -> Path:
-    folder = root / "data/05_model_input/vee/garden"
-    folder.mkdir(parents=True)
-    noise(1, 64, 96).save(folder / "rose.png")
-    (folder / "rose.txt").write_text("photo of a rose garden\n")
-    return folder
+def garden(mask: Image.Image | None = None) -> dict[str, Any]:
+    """The node's arguments for one image of extra data."""
+    row = {"sha256": "9" * 64, "source_name": "garden/rose.png", "rights_id": GARDEN.id}
+    return {
+        "extra_images": {row["sha256"]: noise(1, 64, 96)},
+        "extra_masks": {row["sha256"]: mask} if mask else {},
+        "extra_manifest": pd.DataFrame([{**row, "caption": "photo of a rose garden"}]),
+    }
+
+
+def extra_samples(rights: tuple[RightsRecord, ...], *folders: str, **changes: Any) -> Any:
+    given = {**garden(), **changes}
+    wanted = {name: ExtraDatasetConfig() for name in folders}
+    return training_images.extra_samples(
+        given["extra_images"], given["extra_masks"], given["extra_manifest"], wanted, rights
+    )
 
 
 def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Path) -> None:
@@ -148,8 +157,8 @@ def test_private_files_say_nothing_of_the_pictures(tmp_path: Path) -> None:
 
 
 def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) -> None:
-    garden(tmp_path)
-    result = trained(tmp_path, extra_datasets={"garden": {"num_repeats": 2, "loss_weight": 0.5}})
+    wanted = {"garden": {"num_repeats": 2, "loss_weight": 0.5}}
+    result = trained(tmp_path, **garden(), extra_datasets=wanted)
     about = metadata(result.files, tmp_path)
     assert about["rights"] == '["own: Acme, CC0-1.0", "garden-2026: Jane Doe, CC-BY-4.0"]'
     assert about["ss_num_train_images"] == "3"
@@ -162,13 +171,9 @@ def test_another_concept_trains_along_with_its_rights_on_record(tmp_path: Path) 
 
 
 def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_along(tmp_path: Path) -> None:
-    folder = garden(tmp_path)
     half = Image.new("L", (64, 96))
     half.paste(255, (0, 0, 32, 96))
-    half.save(folder / "rose_mask.png")
-    limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
-    wanted = {"garden": ExtraDatasetConfig()}
-    ((rose,), _) = training_images.extra_samples(folder.parent, wanted, limits, (OWN, GARDEN), lambda _: None)
+    ((rose,), _) = extra_samples((OWN, GARDEN), "garden", **garden(half))
     assert rose.mask is not None and np.array_equal(np.asarray(rose.mask), np.asarray(half))
     size = samples(1)[0].image.size
     white, black = (Image.new("RGB", size, color) for color in ("white", "black"))
@@ -181,50 +186,25 @@ def test_a_mask_weighs_what_is_learned_from_a_portrait_and_from_what_trains_alon
     assert (nothing.loss["train_loss"] == 0).all()
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "said"),
-    [
-        ("rose_mask.png", "no picture", "the mask .*rose_mask.png is refused: not an image"),
-        ("rose.txt", None, "needs its caption in rose.txt"),
-        ("rose.txt", " ", "rose.txt is empty"),
-        ("rose.png", "no picture", "not an image"),
-    ],
-)
-def test_what_trains_along_is_refused_where_anything_is_wrong(
-    file: str, content: str | None, said: str, tmp_path: Path
-) -> None:
-    path = garden(tmp_path) / file
-    if content is None:
-        path.unlink()
-    else:
-        path.write_text(content)
-    with pytest.raises(training_images.InvalidExtraDataError, match=said):
-        trained(tmp_path, extra_datasets={"garden": {}})
+@pytest.mark.parametrize("folder", ["meadow", "gard", "../06_models", ".", "/etc"])
+def test_a_folder_without_accepted_images_stops_the_run(folder: str) -> None:
+    with pytest.raises(training_images.InvalidExtraDataError, match="accepted no image of this folder"):
+        extra_samples((OWN, GARDEN), folder)
 
 
 @pytest.mark.parametrize(
     ("rights", "said"),
     [
-        ((OWN,), r'no rights record.*must cover "garden/\*"'),
-        ((OWN, GARDEN.model_copy(update={"uses": ("generation",)})), "rights for another purpose"),
+        ((OWN,), "no rights record"),
         ((OWN, GARDEN.model_copy(update={"expires": date(2020, 1, 1)})), "rights expired"),
         ((OWN.model_copy(update={"revoked": date(2020, 1, 1), "revocation": "no"}), GARDEN), "revoked"),
     ],
 )
-def test_what_trains_along_needs_a_record_that_names_its_folder(
-    rights: tuple[RightsRecord, ...], said: str, tmp_path: Path
+def test_extra_data_whose_rights_ended_after_ingest_stops_the_run(
+    rights: tuple[RightsRecord, ...], said: str
 ) -> None:
-    folder = garden(tmp_path)
-    limits = IngestConfig.model_validate({**stage("ingest"), "min_side": 64})
-    wanted = {"garden": ExtraDatasetConfig()}
-    with pytest.raises(training_images.InvalidExtraDataError, match=said):
-        training_images.extra_samples(folder.parent, wanted, limits, rights, lambda _: None)
-
-
-@pytest.mark.parametrize("name", ["../06_models", ".", "/etc"])
-def test_nothing_outside_its_folder_trains_along(name: str, tmp_path: Path) -> None:
-    with pytest.raises(training_images.InvalidExtraDataError, match="extra data is read only from there"):
-        trained(tmp_path, extra_datasets={name: {}})
+    with pytest.raises(training_images.NoTrainingImagesError, match=f"garden/rose.png was ingested.*{said}"):
+        extra_samples(rights, "garden")
 
 
 def test_class_images_are_drawn_once_and_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,8 @@ from valentina_pipeline.pipelines.ingest.nodes import ingest_images
 if __name__ == "__main__":
     raw = pathlib.Path(sys.argv[2])
     concept = {{**CONCEPT, "source": sys.argv[1]}}
-    images, manifest, rejections, _ = ingest_images(raw, RIGHTS, concept, {limits!r}, 7)
+    place, root = raw / "none", raw.parents[2]
+    images, _, rejections, *_ = ingest_images(raw, place, RIGHTS, root, concept, {limits!r}, 7)
     print("pictures", len(images) + len(rejections), len(images) > 0)
     for playlist in sorted(raw.iterdir()):
         if playlist.is_file():

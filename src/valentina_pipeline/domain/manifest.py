@@ -10,9 +10,11 @@ if TYPE_CHECKING:
 
 TRAIN, HELD_OUT = "train", "held_out"
 
-TABLES = ("manifest", "faces", "descriptions", "captions", "caption_fields")
+TABLES = ("manifest", "extra_manifest", "faces", "descriptions", "captions", "caption_fields")
+FOLDERS = ("images", "extra_images", "aligned")
 INCLUSIONS = (
     ("manifest", "images", "ingest"),
+    ("extra_manifest", "extra_images", "ingest"),
     ("manifest", "faces", "align"),
     ("faces", "manifest", "align"),
     ("accepted faces", "aligned", "align"),
@@ -33,14 +35,14 @@ def check_same_run(inputs: Mapping[str, Any]) -> None:
     """Check that each input holds all images of the inputs that were made from it, see INCLUSIONS.
 
     Args:
-        inputs: inputs by their catalog names: `images` and `aligned` by sha256, and the tables `manifest`,
-            `faces`, `descriptions`, `captions` and `caption_fields` with a column sha256. Others are ignored.
+        inputs: inputs by their catalog names: FOLDERS by sha256, and TABLES with a column sha256. Others are
+            ignored.
 
     Raises:
         StaleInputError: an input lacks images that another input has.
     """
     names = {table: set(inputs[table]["sha256"]) for table in TABLES if table in inputs}
-    names |= {folder: set(inputs[folder]) for folder in ("images", "aligned") if folder in inputs}
+    names |= {folder: set(inputs[folder]) for folder in FOLDERS if folder in inputs}
     if "faces" in inputs:
         names["accepted faces"] = set(inputs["faces"].loc[inputs["faces"]["accepted"].astype(bool), "sha256"])
     for part, whole, stage in INCLUSIONS:
@@ -102,6 +104,13 @@ def validate_manifest(manifest: "pd.DataFrame") -> "pd.DataFrame":
     """
     frame: pd.DataFrame = _schema().validate(manifest, lazy=True)
     return frame[list(_schema().columns)]
+
+
+def empty_manifest() -> "pd.DataFrame":
+    """Return a manifest without images."""
+    import pandas as pd
+
+    return pd.DataFrame(columns=list(_schema().columns), dtype=str)
 
 
 @lru_cache(maxsize=1)

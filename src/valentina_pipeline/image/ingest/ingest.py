@@ -17,7 +17,7 @@ import pandas as pd
 from valentina_pipeline.common.parallel import WorkerFailure, parallel_map
 from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.domain.artifacts import sha256
-from valentina_pipeline.domain.manifest import REJECTION_COLUMNS, validate_manifest
+from valentina_pipeline.domain.manifest import REJECTION_COLUMNS, empty_manifest, validate_manifest
 from valentina_pipeline.domain.rights import NotAllowedError, RightsRecord, require_permission
 from valentina_pipeline.image.ingest.result_cache import CachedImage, ResultCache
 from valentina_pipeline.image.ingest.screening import (
@@ -54,6 +54,7 @@ def ingest(
     context: ScreeningContext,
     cache: ResultCache,
     each: Map = parallel_map,
+    required: bool = True,
 ) -> tuple[Mapping[str, Path], pd.DataFrame, pd.DataFrame]:
     """Screen every image that the result cache does not hold, and drop duplicates.
 
@@ -62,13 +63,14 @@ def ingest(
         context: limits, rights and content filter.
         cache: result cache; also stores the accepted images.
         each: maps a function over items; see common/parallel.py.
+        required: at least one image must be accepted.
 
     Returns:
         PNG files by sha256; the manifest (domain/manifest.py), sorted by source name; the rejections, one
         row per rejected image: source_name, reason, detail.
 
     Raises:
-        NoImagesError: no image was accepted.
+        NoImagesError: no image was accepted, and one is required.
     """
     ordered = sorted(source_images, key=lambda source: source.name)
     context_hash = screening_fingerprint(context)
@@ -83,7 +85,8 @@ def ingest(
             "%d of %d images are unchanged since their screening", len(ordered) - len(todo), len(ordered)
         )
     with prefetch(ordered[row] for row in todo) as read:
-        results = each(partial(screen_image, context), read)
+        # without images no worker is started
+        results = each(partial(screen_image, context), read) if todo else ()
         tracked = track_progress(results, "ingest", len(ordered), len(ordered) - len(todo))
         for row, outcome in zip(todo, tracked, strict=True):
             outcomes[row] = _store_outcome(cache, keys[row], outcome)
@@ -93,6 +96,8 @@ def ingest(
         [(name, r.reason, r.detail) for name, r in rejected], columns=list(REJECTION_COLUMNS), dtype=str
     )
     _log_rejections(len(kept), rejections)
+    if required and not kept:
+        raise NoImagesError(_describe_rejections(rejections))
     manifest = _manifest(kept, context)
     _log_notes(manifest)
     # keep duplicates, too: an image without its file would be screened again in each run
@@ -172,6 +177,8 @@ def _drop_duplicates(
 
 
 def _manifest(kept: Sequence[tuple[SourceImage, CachedImage]], context: ScreeningContext) -> pd.DataFrame:
+    if not kept:
+        return empty_manifest()
     return validate_manifest(
         pd.DataFrame(
             row(
@@ -190,10 +197,12 @@ def _log_rejections(accepted: int, rejections: pd.DataFrame) -> None:
     if len(rejections) > MAX_LOGGED_REJECTIONS:
         logger.warning("and %d more: rejections.csv has them all", len(rejections) - MAX_LOGGED_REJECTIONS)
     logger.info("%d images accepted, %d rejected", accepted, len(rejections))
-    if accepted == 0:
-        reasons = Counter(rejections["reason"]).most_common(3)
-        summary = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-        raise NoImagesError(f"all {len(rejections)} files were rejected: {summary}; see the log above")
+
+
+def _describe_rejections(rejections: pd.DataFrame) -> str:
+    reasons = Counter(rejections["reason"]).most_common(3)
+    summary = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+    return f"all {len(rejections)} files were rejected: {summary}; see the log above"
 
 
 def _log_notes(manifest: pd.DataFrame) -> None:

@@ -11,8 +11,24 @@ def create_pipeline(**_: object) -> Pipeline:
         [
             node(
                 nodes.ingest_images,
-                inputs=["raw", "rights", "params:concept", "params:ingest", "params:seed"],
-                outputs=["images", "manifest", "rejections", "masks"],
+                inputs=[
+                    "raw",
+                    "extra_training_data",
+                    "rights",
+                    "project_root",
+                    "params:concept",
+                    "params:ingest",
+                    "params:seed",
+                ],
+                outputs=[
+                    "images",
+                    "manifest",
+                    "rejections",
+                    "masks",
+                    "extra_images",
+                    "extra_manifest",
+                    "extra_masks",
+                ],
                 name="ingest",
             )
         ]

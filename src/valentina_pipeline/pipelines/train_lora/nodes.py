@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.common.code_fingerprint import fingerprint
 from valentina_pipeline.config.base_model import BaseConfig
-from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.train_lora import TrainConfig
 from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain import clock
@@ -99,11 +98,14 @@ def train_adapter(
     captions: "pd.DataFrame",
     manifest: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
+    project_root: Path,
     tiny_weights: Path,
     extra_training_data: Path,
+    extra_images: "Mapping[str, Image.Image]",
+    extra_masks: "Mapping[str, Image.Image]",
+    extra_manifest: "pd.DataFrame",
     concept: dict[str, Any],
     base: dict[str, Any],
-    ingest: dict[str, Any],
     train_lora: dict[str, Any],
     seed: int,
     num_threads: int,
@@ -117,11 +119,14 @@ def train_adapter(
         captions: sha256, caption, rejected.
         manifest: see domain/manifest.py.
         rights: the concept's records.
-        tiny_weights: tiny/weights; a base's relative path counts from two folders above.
-        extra_training_data: data/05_model_input/<concept>: extra data and LoRAs to start from.
+        project_root: the project's folder, where relative paths of a base start.
+        tiny_weights: an input so that DVC follows the models that those paths name.
+        extra_training_data: data/05_model_input/<concept>, for LoRAs to start from.
+        extra_images: images of the extra data by sha256.
+        extra_masks: masks of some of them.
+        extra_manifest: their rows; see domain/manifest.py.
         concept: see Concept.
         base: see BaseConfig.
-        ingest: see IngestConfig; its limits apply to the extra data.
         train_lora: see TrainConfig.
         seed: seed of every random draw.
         num_threads: threads of torch; part of the result.
@@ -133,7 +138,7 @@ def train_adapter(
 
     Raises:
         NoTrainingImagesError: no image is left, one has no caption, or its record does not allow training.
-        InvalidExtraDataError: extra data is missing or refused.
+        InvalidExtraDataError: ingest accepted no image of a folder of extra data.
         MissingModelError: the base model is not on this machine.
     """
     character = parse_config(Concept, concept, "concept")
@@ -144,13 +149,16 @@ def train_adapter(
         from valentina_pipeline.image.safety.content_filter import ContentFilter
         from valentina_pipeline.training.distributed import Processes
 
-    model, root = parse_config(BaseConfig, base, "base"), tiny_weights.parent.parent
+    model = parse_config(BaseConfig, base, "base")
     processes, unsafe = Processes.joined(), ContentFilter().unsafe
     training_images.check_rights(manifest, rights, clock.today())
     faces = apply_review(faces, captions)
-    job = _Job(character, cfg, model, root, extra_training_data, seed, num_threads, unsafe)
+    job = _Job(character, cfg, model, project_root, extra_training_data, seed, num_threads, unsafe)
     own, held_out = _portrait_samples(aligned, aligned_masks, faces, captions)
-    selection = _select(job, own, held_out, manifest, faces, rights, ingest)
+    extra = training_images.extra_samples(
+        extra_images, extra_masks, extra_manifest, cfg.extra_datasets, rights
+    )
+    selection = _select(character, own, held_out, extra, manifest, faces)
     return _train(job, selection, faces, rights, processes)
 
 
@@ -177,31 +185,26 @@ def _portrait_samples(
 
 
 def _select(
-    job: _Job,
+    character: Concept,
     own: "list[Sample]",
     held_out: "list[Sample]",
+    extra: "tuple[list[Sample], list[dict[str, str]]]",
     manifest: "pd.DataFrame",
     faces: "pd.DataFrame",
-    rights: tuple[RightsRecord, ...],
-    ingest: Mapping[str, Any],
 ) -> _Selection:
     """Add the extra data to the portraits, check all captions, and list the images.
 
     Raises:
         NoTrainingImagesError: the prompt filter refuses a caption.
-        InvalidExtraDataError: extra data is missing or refused.
     """
     import pandas as pd
 
-    limits = parse_config(IngestConfig, ingest, "ingest")
-    extra, rows = training_images.extra_samples(
-        job.extra_training_data, job.cfg.extra_datasets, limits, rights, job.unsafe
-    )
-    training_images.refuse_captions([*own, *held_out, *extra], job.concept.name)
+    samples, rows = extra
+    training_images.refuse_captions([*own, *held_out, *samples], character.name)
     accepted = manifest.merge(faces.loc[faces["accepted"], ["sha256", "split"]], on="sha256")
     own_rows = accepted[list(training_images.TRAINING_IMAGE_COLUMNS)].to_dict("records")
     table = pd.DataFrame([*own_rows, *rows], columns=list(training_images.TRAINING_IMAGE_COLUMNS))
-    return _Selection(own, held_out, extra, table)
+    return _Selection(own, held_out, samples, table)
 
 
 def _train(

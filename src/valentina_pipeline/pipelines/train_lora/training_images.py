@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.train_lora import ExtraDatasetConfig, TrainConfig
-from valentina_pipeline.domain import clock, naming
+from valentina_pipeline.domain import clock
 from valentina_pipeline.domain.concept import photo_of
+from valentina_pipeline.domain.extra_data import records_naming
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.domain.rights import NotAllowedError, RightsRecord, require_permission
 
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.ingest.screening import ScreeningContext
     from valentina_pipeline.image.models.base_model import BaseModel
     from valentina_pipeline.image.train.samples import Sample
-    from valentina_pipeline.integrations.sources.beside import Beside
-    from valentina_pipeline.integrations.sources.files import Entry, Source
     from valentina_pipeline.training.encoding_cache import Cache
 
 logger = logging.getLogger(__name__)
@@ -36,7 +33,7 @@ class NoTrainingImagesError(ValueError):
 
 
 class InvalidExtraDataError(ValueError):
-    """Extra training data is missing or invalid; the message names the file and what to do."""
+    """Extra training data or a LoRA to start from is missing or invalid; the message says what to do."""
 
 
 def training_samples(
@@ -109,54 +106,43 @@ def check_rights(manifest: "pd.DataFrame", rights: Sequence[RightsRecord], today
 
 
 def extra_samples(
-    extra_training_data: Path,
+    images: "Mapping[str, Image.Image]",
+    masks: "Mapping[str, Image.Image]",
+    manifest: "pd.DataFrame",
     settings_by_folder: Mapping[str, ExtraDatasetConfig],
-    limits: IngestConfig,
     rights: Sequence[RightsRecord],
-    unsafe: "Callable[[Image.Image], str | None]",
 ) -> "tuple[list[Sample], list[dict[str, str]]]":
     """Return the samples of the extra data, and a row of TRAINING_IMAGE_COLUMNS for each.
 
-    Each image passes ingest's checks. A refused image stops the run, unlike in ingest, because these images
-    were chosen one by one.
-
     Args:
-        extra_training_data: folder of the concept, see data/05_model_input/README.md.
+        images: ingest's images of the extra data by sha256.
+        masks: masks of some of them, by the image's sha256.
+        manifest: their rows; an image's source name is FOLDER/FILE.
         settings_by_folder: settings of each folder by its name.
-        limits: ingest's limits; images may be half as large.
         rights: the concept's records; only records that name the folder ("garden/*") count.
-        unsafe: returns why an image is unsafe, or None.
 
     Raises:
-        InvalidExtraDataError: a folder, an image, a caption or a rights record is missing or refused.
+        InvalidExtraDataError: no image of a folder was accepted.
+        NoTrainingImagesError: an image may no longer be trained on.
     """
-    from valentina_pipeline.image.ingest.screening import ScreeningContext
-    from valentina_pipeline.integrations.sources.beside import sorted_out
-    from valentina_pipeline.integrations.sources.files import InvalidSourceError
-    from valentina_pipeline.integrations.sources.folder import SUFFIXES, LocalFolder
+    from valentina_pipeline.image.train.samples import Sample
 
     samples, used = [], []
-    for name, settings in sorted(settings_by_folder.items()):
-        folder = inside(extra_training_data, name)
-        place = LocalFolder(folder)
-        try:
-            files = sorted_out(place.entries())
-        except InvalidSourceError as err:
-            raise InvalidExtraDataError(f"train_lora.extra_datasets.{name}: {err}") from err
-        smaller = limits.model_copy(update={"min_side": limits.min_side // 2})
-        # a concept's "*" was not written for these images; a revoked record counts in any case
-        named = tuple(r for r in rights if r.revoked or naming.names_folder(r.covers, name))
-        context = ScreeningContext(smaller, named, clock.today(), unsafe)
-        for entry, why in files.unused.items():
-            logger.warning("%s is not used: %s", folder / entry.name, why)
-        for entry in files.pictures:
-            if Path(entry.name).suffix.lower() not in SUFFIXES:
-                logger.warning("%s is not used: it is not an image file", folder / entry.name)
-                continue
-            sample, row = _extra_sample(place, folder, entry, files, settings, context)
-            samples.append(sample)
-            used.append(row)
-    return samples, used
+    for folder, settings in sorted(settings_by_folder.items()):
+        accepted = manifest[manifest["source_name"].str.startswith(f"{folder}/")]
+        if accepted.empty:
+            raise InvalidExtraDataError(
+                f"train_lora.extra_datasets.{folder}: ingest accepted no image of this folder of "
+                "data/05_model_input/<concept>: see rejections.csv"
+            )
+        check_rights(accepted, records_naming(rights, [folder]), clock.today())
+        for row in accepted.to_dict("records"):
+            name, image = row["source_name"], images[row["sha256"]].convert("RGB")
+            mask = masks[row["sha256"]].convert("L") if row["sha256"] in masks else None
+            repeats, weight = settings.num_repeats, settings.loss_weight
+            samples.append(Sample(name, image, row["caption"], None, repeats, weight, mask=mask))
+            used.append({**row, "split": TRAIN})
+    return samples, [{column: row[column] for column in TRAINING_IMAGE_COLUMNS} for row in used]
 
 
 def class_images(
@@ -218,66 +204,3 @@ def inside(folder: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()) or path.resolve() == folder.resolve():
         raise InvalidExtraDataError(f"{name!r} must be inside {folder}: extra data is read only from there")
     return path
-
-
-def _extra_sample(
-    place: "Source",
-    folder: Path,
-    entry: "Entry",
-    files: "Beside",
-    settings: ExtraDatasetConfig,
-    context: "ScreeningContext",
-) -> "tuple[Sample, dict[str, str]]":
-    from valentina_pipeline.image.ingest.screening import screen_image
-    from valentina_pipeline.image.ingest.source_image import SourceImage
-    from valentina_pipeline.image.io import png
-    from valentina_pipeline.image.io.decode import RejectedImageError
-    from valentina_pipeline.image.train.samples import Sample
-    from valentina_pipeline.integrations.sources.beside import BadCaptionError, read_caption
-
-    name = entry.name
-    words = files.captions.get(name)
-    if words is None:
-        expected = Path(name).with_suffix(".txt").name
-        raise InvalidExtraDataError(
-            f"{folder / name} needs its caption in {expected} (or .caption) beside it"
-        )
-    try:
-        caption = read_caption(place, words)
-    except (OSError, BadCaptionError) as err:
-        raise InvalidExtraDataError(f"the caption of {folder / name} cannot be read: {err}") from err
-    if not caption:
-        raise InvalidExtraDataError(f"{folder / words.name} is empty: it must contain the caption of {name}")
-    full = f"{folder.name}/{name}"
-    try:
-        record = require_permission(context.rights, full, "training", context.today)
-    except NotAllowedError as err:
-        remedy = f'a record in the concept\'s ledgers must cover "{folder.name}/*"'
-        raise InvalidExtraDataError(f"{folder / name} is refused: {err} ({remedy})") from err
-    screened = screen_image(
-        context, SourceImage(name, partial(place.read, entry, context.limits.max_bytes), {})
-    )
-    if isinstance(screened, RejectedImageError):
-        raise InvalidExtraDataError(f"{folder / name} is refused: {screened}")
-    image = png.decode(screened.content)
-    mask = _mask(place, folder, files.masks.get(name), image.size, context.limits)
-    sample = Sample(full, image, caption, None, settings.num_repeats, settings.loss_weight, mask=mask)
-    row = (screened.facts["sha256"], full, record.id, TRAIN)
-    return sample, dict(zip(TRAINING_IMAGE_COLUMNS, row, strict=True))
-
-
-def _mask(
-    place: "Source", folder: Path, entry: "Entry | None", size: tuple[int, int], limits: IngestConfig
-) -> "Image.Image | None":
-    from valentina_pipeline.image.ingest.masks import read_mask
-    from valentina_pipeline.image.ingest.source_image import SourceImage
-    from valentina_pipeline.image.io.decode import RejectedImageError
-
-    if entry is None:
-        return None
-    try:
-        return read_mask(
-            SourceImage(entry.name, partial(place.read, entry, limits.max_bytes), {}), size, limits
-        )
-    except RejectedImageError as err:
-        raise InvalidExtraDataError(f"the mask {folder / entry.name} is refused: {err}") from err
