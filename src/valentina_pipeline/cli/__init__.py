@@ -15,6 +15,7 @@ LAZY = {
     "base": "valentina_pipeline.cli.base.base",
     "check": "valentina_pipeline.cli.check.check",
     "consistency": "valentina_pipeline.serving.cli.consistency.consistency",
+    "deliver": "valentina_pipeline.cli.deliver.deliver",
     "generate": "valentina_pipeline.serving.cli.generate.generate",
     "lineage": "valentina_pipeline.cli.rights.lineage",
     "lora": "valentina_pipeline.cli.lora.lora",

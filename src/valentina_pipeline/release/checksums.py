@@ -18,6 +18,11 @@ def sha256sums(files: Mapping[str, bytes | Path]) -> bytes:
     return "".join(lines).encode()
 
 
+def listed_names(sums: str) -> set[str]:
+    """Return the names that a text of the form of SHA256SUMS lists."""
+    return {line.partition("  ")[2] for line in sums.splitlines()}
+
+
 def checked_files(folder: Path) -> dict[str, Path]:
     """Return a package's files by relative path, SHA256SUMS included.
 

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from valentina_pipeline.release.contents import PackageContents
 
 
+USE, INTENDED_USE = "## Use\n", "Intended use:"
+"""Beginning of the section on use, and of its part that holds wherever the LoRA is loaded from."""
+
+
 def card(parts: "PackageContents", decision: Mapping[str, Any], rights: Mapping[str, Any]) -> str:
     """Return MODEL_CARD.md: a page of Markdown below the front matter that model hubs read.
 
@@ -138,8 +142,7 @@ def _rights(rights: Mapping[str, Any]) -> str:
 
 def _use(parts: "PackageContents") -> str:
     character, base = parts.concept, external_tools.checkpoint(parts.base, parts.base_path)
-    return f"""## Use
-
+    return f"""{USE}
     uv run kedro generate "smiling, wearing a red dress" --package .
     mlflow models serve --env-manager local --model-uri .
 
@@ -148,7 +151,7 @@ In Python, `mlflow.pyfunc.load_model(".")` takes a table of prompts (and seeds a
 `comfyui.json`, where present, is a workflow for ComfyUI's API. It loads the LoRA from models/loras and the
 base model ({base.location}).
 
-Intended use: images of {character.name} in scenes that the rights above allow. Not intended: images of real
+{INTENDED_USE} images of {character.name} in scenes that the rights above allow. Not intended: images of real
 people, sexual content, or images presented as photographs of somebody. Such prompts and images are refused,
 by rules that can err in both directions.
 
