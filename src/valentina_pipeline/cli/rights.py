@@ -7,7 +7,7 @@ import click
 from kedro.framework.startup import ProjectMetadata
 
 if TYPE_CHECKING:
-    from valentina_pipeline.integrations.lineage import Trace
+    from valentina_pipeline.integrations.lineage import LineageReport
 
 
 @click.command()
@@ -78,7 +78,7 @@ def revoke(metadata: ProjectMetadata, record: str, reason: str) -> None:
         )
 
 
-def _mark_packages(root: Path, record: str, reason: str) -> "Trace":
+def _mark_packages(root: Path, record: str, reason: str) -> "LineageReport":
     """Mark the packages that depend on a record, local ones first; return everything that used it."""
     from valentina_pipeline.integrations import ledgers
     from valentina_pipeline.integrations.lineage import packages, trace
@@ -95,7 +95,7 @@ def _mark_packages(root: Path, record: str, reason: str) -> "Trace":
     return report
 
 
-def _show(report: "Trace", query: str) -> None:
+def _show(report: "LineageReport", query: str) -> None:
     """Print a line for each use: kind, name and place, separated by tabs."""
     lines: list[tuple[str, str, str]] = []
     for dataset in report.datasets:

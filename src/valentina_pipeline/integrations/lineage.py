@@ -61,7 +61,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingRun:
     """Tracked run on such a dataset."""
 
     concept: str
@@ -71,7 +71,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Former:
+class FormerPackage:
     """Package of a committed dvc.lock; DVC's caches may contain it.
 
     Attributes:
@@ -86,7 +86,7 @@ class Former:
 
 
 @dataclass(frozen=True)
-class Trace:
+class LineageReport:
     """Everything that used an image or a rights record.
 
     Attributes:
@@ -100,21 +100,21 @@ class Trace:
     """
 
     datasets: tuple[Dataset, ...] = ()
-    runs: tuple[Trained, ...] = ()
+    runs: tuple[TrainingRun, ...] = ()
     versions: tuple[Version, ...] = ()
     packages: tuple[Path, ...] = ()
-    former: tuple[Former, ...] = ()
+    former: tuple[FormerPackage, ...] = ()
     missing: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
 
 @dataclass
-class _Lock:
+class _LockedTable:
     commits: list[str] = field(default_factory=list)
     packages: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
-def trace(root: Path, query: str) -> Trace:
+def trace(root: Path, query: str) -> LineageReport:
     """Return everything that used `query`: a rights record's id, an image's source name or sha256 (prefix).
 
     Packages, here and in the registry, are found by their rights.json; datasets and runs by image tables in
@@ -133,7 +133,7 @@ def trace(root: Path, query: str) -> Trace:
         elif uses(rights, query, shas):
             versions.append(version)
     here = tuple(packages(root, query, shas))
-    return Trace(datasets, runs, tuple(versions), here, former, missing, tuple(unread))
+    return LineageReport(datasets, runs, tuple(versions), here, former, missing, tuple(unread))
 
 
 def packages(root: Path, query: str, shas: frozenset[str] = frozenset()) -> Iterator[Path]:
@@ -158,7 +158,9 @@ def uses(rights: Any, query: str, shas: frozenset[str] = frozenset()) -> bool:
     return query in records or bool(found & shas) or by_start
 
 
-def _datasets(root: Path, query: str) -> tuple[tuple[Dataset, ...], tuple[Former, ...], tuple[str, ...]]:
+def _datasets(
+    root: Path, query: str
+) -> tuple[tuple[Dataset, ...], tuple[FormerPackage, ...], tuple[str, ...]]:
     """Return the datasets with `query`, the packages of their commits, and the missing tables."""
     found: list[Dataset] = []
     former: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -177,7 +179,7 @@ def _datasets(root: Path, query: str) -> tuple[tuple[Dataset, ...], tuple[Former
                 former[concept, package] += [
                     commit for commit in commits if commit not in former[concept, package]
                 ]
-    packaged = (Former(concept, md5, tuple(commits)) for (concept, md5), commits in former.items())
+    packaged = (FormerPackage(concept, md5, tuple(commits)) for (concept, md5), commits in former.items())
     return tuple(found), tuple(packaged), tuple(missing)
 
 
@@ -186,9 +188,9 @@ def _matches(table: "pd.DataFrame", query: str) -> "pd.Series[bool]":
     return named | table["sha256"].str.startswith(query) if len(query) >= MIN_SHA256_CHARS else named
 
 
-def _locks(root: Path) -> dict[tuple[str, str, str], _Lock]:
+def _locks(root: Path) -> dict[tuple[str, str, str], _LockedTable]:
     """Return the tables of all locks by stage, concept and md5, newest first."""
-    found: dict[tuple[str, str, str], _Lock] = defaultdict(_Lock)
+    found: dict[tuple[str, str, str], _LockedTable] = defaultdict(_LockedTable)
     file = root / "dvc.lock"
     if file.is_file():
         _add(found, WORKING_TREE, file.read_text("utf-8"))
@@ -203,7 +205,7 @@ def _locks(root: Path) -> dict[tuple[str, str, str], _Lock]:
     return found
 
 
-def _add(found: dict[tuple[str, str, str], _Lock], commit: str, text: str) -> None:
+def _add(found: dict[tuple[str, str, str], _LockedTable], commit: str, text: str) -> None:
     try:
         stages = (yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get(
             "stages", {}
@@ -246,7 +248,7 @@ def _cache(root: Path) -> Path:
     )
 
 
-def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:
+def _runs(root: Path, md5s: set[str]) -> Iterator[TrainingRun]:
     """Yield the runs in which a stage produced one of these tables."""
     client = mlflow.client(root)
     parents: dict[str, None] = {}
@@ -261,7 +263,7 @@ def _runs(root: Path, md5s: set[str]) -> Iterator[Trained]:
         yield _trained(client.get_run(parent))
 
 
-def _trained(run: Any) -> Trained:
+def _trained(run: Any) -> TrainingRun:
     tags = run.data.tags
     commit = str(read_commit(tags) or "")
-    return Trained(tags.get("concept", ""), run.info.run_id, run.info.run_name or "", commit)
+    return TrainingRun(tags.get("concept", ""), run.info.run_id, run.info.run_name or "", commit)
