@@ -14,6 +14,7 @@ end_in_order()  # Kedro imports this module for each of its commands
 LAZY = {
     "base": "valentina_pipeline.cli.base.base",
     "check": "valentina_pipeline.cli.check.check",
+    "compare": "valentina_pipeline.cli.compare.compare",
     "consistency": "valentina_pipeline.serving.cli.consistency.consistency",
     "deliver": "valentina_pipeline.cli.deliver.deliver",
     "generate": "valentina_pipeline.serving.cli.generate.generate",

@@ -74,6 +74,34 @@ class Bootstrap:
         return percentile_interval(float(present.mean()), self.resample_means(values, groups))
 
 
+def paired_difference(
+    differences: np.ndarray, groups: Sequence[Hashable], resamples: int, seed: int
+) -> Interval:
+    """Return the mean of paired differences with its interval.
+
+    Each resample draws groups with replacement, then as many values of each drawn group, so that it varies in
+    both. Images of one prompt resemble each other: resampling single images would make it too narrow.
+
+    Args:
+        differences: float (n,) without NaN, at least one.
+        groups: group of each value (n).
+        resamples: number of resamples.
+        seed: seed of the resampling.
+    """
+    places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
+    where = np.array([places[group] for group in groups])
+    counts = np.bincount(where)
+    values = np.zeros((len(counts), counts.max()))
+    for place in range(len(counts)):
+        values[place, : counts[place]] = differences[where == place]
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(counts), size=(resamples, len(counts)))
+    members = (rng.random((*drawn.shape, values.shape[1])) * counts[drawn][..., None]).astype(int)
+    present = np.arange(values.shape[1]) < counts[drawn][..., None]
+    sums = (values[drawn[..., None], members] * present).sum(axis=(1, 2))
+    return percentile_interval(float(differences.mean()), sums / present.sum(axis=(1, 2)))
+
+
 def percentile_interval(mean: float, resampled: np.ndarray) -> Interval:
     """Return a metric with the percentile interval of its resamples, NaN excluded."""
     present = resampled[~np.isnan(resampled)]

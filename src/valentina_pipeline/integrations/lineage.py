@@ -4,12 +4,10 @@ The search uses only hashes: the image tables of this and of every committed dvc
 tracked runs, and rights.json of the packages here and in the registry.
 """
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from io import BytesIO
 from itertools import product
 from pathlib import Path
@@ -19,6 +17,7 @@ import yaml
 
 from valentina_pipeline.domain import naming
 from valentina_pipeline.integrations import mlflow, registry
+from valentina_pipeline.integrations.dvc_cache import read_output
 from valentina_pipeline.integrations.registry import Version
 from valentina_pipeline.integrations.run_description import TRAINING_IMAGES, read_commit
 from valentina_pipeline.integrations.run_inputs import run_command
@@ -230,22 +229,12 @@ def _table(root: Path, path: str, md5: str) -> "pd.DataFrame | None":
     """Return a table by its md5, from DVC's cache or the working tree; None where neither has it."""
     import pandas as pd
 
-    for file in (_cache(root) / "files/md5" / md5[:2] / md5[2:], root / path):
-        try:
-            content = file.read_bytes()
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5:
-                table = pd.read_parquet(BytesIO(content))
-                return table if {"sha256", "source_name", "rights_id"} <= set(table) else None
-        except (OSError, ValueError):  # damaged, or in an earlier format
-            continue
-    return None
-
-
-@lru_cache(maxsize=1)
-def _cache(root: Path) -> Path:
-    return Path(
-        run_command(root, "dvc", "cache", "dir", seconds=COMMAND_SECONDS).strip() or root / ".dvc/cache"
-    )
+    content = read_output(root, path, md5)
+    try:
+        table = pd.read_parquet(BytesIO(content)) if content is not None else pd.DataFrame()
+    except (OSError, ValueError):  # in an earlier format
+        return None
+    return table if {"sha256", "source_name", "rights_id"} <= set(table) else None
 
 
 def _runs(root: Path, md5s: set[str]) -> Iterator[TrainingRun]:

@@ -85,13 +85,21 @@ def files(root: Path, patterns: Iterable[str]) -> list[Path]:
     return sorted(file for file in found if not _is_incidental(file.relative_to(root)))
 
 
-def locked_outputs(root: Path, concept: str) -> dict[str, dict[str, str]]:
-    """Return a concept's outputs in dvc.lock: stage -> output path -> md5; {} without a valid lock."""
+def locked_outputs(root: Path, concept: str, revision: str | None = None) -> dict[str, dict[str, str]]:
+    """Return a concept's outputs in dvc.lock: stage -> output path -> md5; {} without a valid lock.
+
+    Args:
+        root: the project.
+        concept: its trigger.
+        revision: of git; None for the working tree.
+    """
     lock = root / "dvc.lock"
-    if not lock.is_file():
-        return {}
+    if revision is not None:
+        text = run_command(root, "git", "show", "--end-of-options", f"{revision}:dvc.lock")
+    else:
+        text = lock.read_text("utf-8") if lock.is_file() else ""
     try:
-        stages = (yaml.safe_load(lock.read_text("utf-8")) or {}).get("stages", {})
+        stages = (yaml.safe_load(text) or {}).get("stages", {})
     except yaml.YAMLError as err:
         logger.warning("%s is not valid YAML (%s): restore it with `git checkout -- dvc.lock`", lock, err)
         return {}

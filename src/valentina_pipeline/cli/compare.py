@@ -1,0 +1,112 @@
+"""Command `kedro compare`: scores of runs side by side, paired by prompt and seed."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from kedro.framework.startup import ProjectMetadata
+
+from valentina_pipeline.image.evaluate.prompts import MAIN_VARIANTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from valentina_pipeline.image.evaluate.run_comparison import MetricComparison
+    from valentina_pipeline.integrations.past_runs import PastRun
+
+SCORES = "data/07_model_output/{concept}/image_scores.csv"
+IMAGES = "data/07_model_output/{concept}/images"
+
+RESAMPLES, SEED = 5000, 0
+
+
+@click.command()
+@click.argument("runs", metavar="RUN [RUN]...", nargs=-1, required=True)
+@click.option("--concept", help="Concept of the runs. Default: the first of params.yaml.")
+@click.option(
+    "--variant",
+    type=click.Choice(MAIN_VARIANTS),
+    default="lora",
+    show_default=True,
+    help="Images to compare.",
+)
+@click.option(
+    "--grid", type=click.Path(path_type=Path), help="Also write the images, cell by cell, as a PNG."
+)
+@click.pass_obj
+def compare(
+    metadata: ProjectMetadata, runs: tuple[str, ...], concept: str | None, variant: str, grid: Path | None
+) -> None:
+    r"""Compare the image scores of two or more runs with the first one.
+
+    \b
+      kedro compare HEAD~3 .                     an earlier commit with the working tree
+      kedro compare 1f2e3d4c 5a6b7c8d            two runs of MLflow, by the ends of their names
+      kedro compare main . --grid grid.png       also the images of each prompt
+
+    \b
+    RUN is `.` (the working tree), a git revision, or a run's name or id in MLflow; a single RUN is compared
+    with the working tree. Only images with the same prompt and seed count. The differences have 95%
+    intervals, which resample prompts and seeds; a difference whose interval excludes 0 is marked with *.
+    """
+    import pandas as pd
+    from rich.console import Console
+
+    from valentina_pipeline.config_loader import read_concepts
+    from valentina_pipeline.image.evaluate.run_comparison import NothingSharedError, compare_runs
+    from valentina_pipeline.integrations.past_runs import WORKING_TREE, PastRun, RunNotFoundError
+
+    root = metadata.project_path
+    concept = concept or read_concepts(root)[0]
+    names = list(dict.fromkeys(runs if len(runs) > 1 else (*runs, WORKING_TREE)))
+    if len(names) == 1:
+        raise click.UsageError(f"{names[0]} is compared with itself: name another run")
+    try:
+        found = [PastRun(root, concept, name) for name in names]
+        scores = SCORES.format(concept=concept)
+        tables = {run.name: pd.read_csv(BytesIO(run.read(scores))) for run in found}
+        first, *others = tables.values()
+        compared = [compare_runs(first, other, variant, RESAMPLES, SEED) for other in others]
+        if grid is not None:
+            _write_grid(found, tables, concept, variant, grid)
+    except (RunNotFoundError, NothingSharedError) as err:
+        raise click.ClickException(str(err)) from err
+    Console(soft_wrap=True).print(_table(names, compared, f"{concept}, {variant}"))
+
+
+def _write_grid(
+    runs: "list[PastRun]", tables: "dict[str, pd.DataFrame]", concept: str, variant: str, file: Path
+) -> None:
+    from valentina_pipeline.common import atomic_files
+    from valentina_pipeline.image.evaluate.run_comparison import first_images, run_grid
+    from valentina_pipeline.image.io import png
+
+    shown = {run: first_images(table, variant) for run, table in tables.items()}
+    images = {}
+    for run in runs:
+        names = {f"{name}.png": prompt for prompt, name in shown[run.name].items()}
+        files = run.read_folder(IMAGES.format(concept=concept), names.__contains__)
+        images[run.name] = {names[name]: png.decode(content) for name, content in files.items()}
+    atomic_files.replace(file, png.encode(run_grid(images)))
+
+
+def _table(runs: list[str], compared: "list[list[MetricComparison]]", title: str) -> "Table":
+    """Return a row for each score: its mean in the first run, then in each other run with the difference."""
+    from rich.table import Table
+
+    pairs = " and ".join(str(max(row.num_images for row in rows)) for rows in compared)
+    table = Table("score", *runs, title=f"{title}: {pairs} shared images", title_justify="left")
+    table.caption = "* the 95% interval of the difference excludes 0"
+    table.caption_justify = "left"
+    by_metric = [{row.metric: row for row in rows} for rows in compared]
+    for metric, row in by_metric[0].items():
+        others = [rows.get(metric) for rows in by_metric]
+        table.add_row(metric, f"{row.first:.3f}", *(_cell(other) if other else "" for other in others))
+    return table
+
+
+def _cell(row: "MetricComparison") -> str:
+    mean, low, high = row.difference.mean, row.difference.ci_low, row.difference.ci_high
+    return f"{row.other:.3f}  {mean:+.3f} ({low:+.3f} to {high:+.3f}){' *' if row.differs else ''}"
