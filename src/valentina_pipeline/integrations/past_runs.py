@@ -55,7 +55,7 @@ class PastRun:
         return content
 
     def read_folder(self, path: str, keep: Callable[[str], bool]) -> dict[str, bytes]:
-        """Return the files of an output folder by relative path, those that `keep` accepts.
+        """Return the files of an output folder by relative path, if `keep` accepts the path.
 
         Raises:
             RunNotFoundError: the run did not write it, or DVC's cache lacks it.
