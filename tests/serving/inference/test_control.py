@@ -6,7 +6,8 @@ import json
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,11 +21,18 @@ from valentina_pipeline.image.faces.canonical_crop import face_crop
 from valentina_pipeline.image.io import png
 from valentina_pipeline.image.models import offload
 from valentina_pipeline.image.models.offload import Offload, Placement
+from valentina_pipeline.image.provenance.metadata import add_provenance
 from valentina_pipeline.image.provenance.watermark import add_watermark
 from valentina_pipeline.serving.inference.adapters import InvalidAdapterError
-from valentina_pipeline.serving.inference.conditioning import foreign_face
+from valentina_pipeline.serving.inference.conditioning import (
+    InputRefusedError,
+    check_input_images,
+    foreign_face,
+    open_images,
+)
 from valentina_pipeline.serving.inference.control_models import read_controls
 from valentina_pipeline.serving.inference.engine import GenerationResult, InferenceEngine
+from valentina_pipeline.serving.inference.input_images import Inputs, fit
 from valentina_pipeline.serving.inference.package import read
 from valentina_pipeline.serving.inference.prompt_notation import InvalidRequestError
 from valentina_pipeline.serving.inference.request import (
@@ -33,6 +41,7 @@ from valentina_pipeline.serving.inference.request import (
     parse_request,
     resolve_request,
 )
+from valentina_pipeline.serving.marks.c2pa import Signer, is_own, read_chain
 
 SIZE = 64
 CANNY = {"kind": "canny", "image": pictured(dunes())}
@@ -173,6 +182,37 @@ def test_a_picture_counts_as_drawn_here_by_its_watermark_and_not_by_its_texts(pa
     assert "not known to be" in foreign_face(own, about, her)
     for picture in (bare, own, dunes()):
         assert "cannot be compared" in foreign_face(picture, about, None)
+
+
+def test_a_picture_counts_as_drawn_here_by_the_signature_of_this_installation(
+    package: Path, tmp_path: Path
+) -> None:
+    about = read(package)
+    her = SimpleNamespace(all_of=lambda _: [about.identity.gate * 0.6])
+    safe = SimpleNamespace(unsafe=lambda _: "")
+    fitted = partial(fit, is_own=partial(is_own, chain=_signing(tmp_path / "ours")))
+    picture = add_provenance(somebody(), {})
+    files = {name: Signer(tmp_path / name).encode(picture) for name in ("ours", "theirs")}
+    files["changed"] = files["ours"].replace(b"synthetic\0true", b"synthetic\0True")
+    assert files["changed"] != files["ours"]
+    for name, content in files.items():
+        request = parse_request({"prompt": "at sea", "image": base64.b64encode(content).decode()})
+        order = resolve_request(request, about, fitted=fitted)
+        inputs = order.settings.inputs
+        assert inputs.own == ((inputs.image,) if name == "ours" else ())
+        kept = Inputs.of(json.loads(json.dumps(asdict(inputs))))
+        assert kept == inputs and "own" not in kept.marks()
+        checked = partial(check_input_images, kept, open_images(order.pictures), about, safe, her)
+        if name == "ours":
+            checked()
+        else:
+            with pytest.raises(InputRefusedError, match="not known to be"):
+                checked()
+
+
+def _signing(folder: Path) -> bytes:
+    Signer(folder)
+    return read_chain(folder)
 
 
 def test_an_unsafe_picture_or_one_that_cannot_be_looked_at_draws_nothing(

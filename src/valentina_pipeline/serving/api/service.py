@@ -27,6 +27,7 @@ from valentina_pipeline.serving.jobs.decoders import Decoders
 from valentina_pipeline.serving.jobs.dispatcher import Dispatcher
 from valentina_pipeline.serving.jobs.job import Image, Job, State
 from valentina_pipeline.serving.jobs.metrics import Metrics
+from valentina_pipeline.serving.marks.c2pa import is_own, read_chain
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class GenerationService:
         engine: that generates images.
         controls: ControlNets, by kind.
         root: the project with the ledgers and the registry; None is the working directory.
+        signing: folder of the key that signs the images; images with its signature count as own ones.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class GenerationService:
         engine: Engine = "torch",
         controls: Mapping[str, Network] | None = None,
         root: Path | None = None,
+        signing: Path | None = None,
     ) -> None:
         self.shelf = shelf
         self.desk = desk
@@ -114,6 +117,7 @@ class GenerationService:
         self._link_key = secrets.token_bytes(32)
         self.decoders = Decoders()
         self._root = root
+        self._signing = signing
 
     @property
     def about(self) -> PackageInfo:
@@ -135,7 +139,9 @@ class GenerationService:
         check_rights(self.about, self._root)
         quota = self.gate.images_per_day(owner)
         self.desk.jobs.refuse_beyond(owner, request.num_images, quota)  # before images are decoded
-        fitted = functools.partial(self.decoders.run, owner, "image", fit)
+        chain = read_chain(self._signing) if self._signing else b""
+        work = functools.partial(fit, is_own=functools.partial(is_own, chain=chain))
+        fitted = functools.partial(self.decoders.run, owner, "image", work)
         order = resolve_request(request, self.about, self.shelf, self.engine, self.controls, fitted)
         job = self.desk.submit(owner, order, quota)
         logger.info("job %s of %s%s", job.id, owner, f": {order.prompt!r}" if self.log_prompts else "")

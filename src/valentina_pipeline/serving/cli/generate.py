@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -122,8 +123,9 @@ def generate(
     from valentina_pipeline.serving.inference.adapters import read_adapters
     from valentina_pipeline.serving.inference.control_models import read_controls
     from valentina_pipeline.serving.inference.engine import InferenceEngine
+    from valentina_pipeline.serving.inference.input_images import fit
     from valentina_pipeline.serving.inference.request import parse_request, resolve_request
-    from valentina_pipeline.serving.marks.c2pa import Signer
+    from valentina_pipeline.serving.marks.c2pa import Signer, is_own, read_chain
 
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
@@ -136,8 +138,10 @@ def generate(
         rows = product(_as_fields(prompts, "prompt"), _as_fields(_expand_categories(scenes, about), "scene"))
         requests = [parse_request({**common, **prompt, **scene}) for prompt, scene in rows]
         # check all requests before the networks are loaded
-        orders = [resolve_request(request, about, shelf, engine, networks) for request in requests]
-        signer = Signer(signing_folder(root))
+        keys = signing_folder(root)
+        fitted = partial(fit, is_own=partial(is_own, chain=read_chain(keys)))
+        orders = [resolve_request(request, about, shelf, engine, networks, fitted) for request in requests]
+        signer = Signer(keys)
         with _progress_bar(orders) as on_step:
             inference = InferenceEngine(about, root=root, shelf=shelf, engine=engine, controls=networks)
             results = inference.draw(orders, on_step)

@@ -158,7 +158,10 @@ def serve(
     )
     dispatcher = Dispatcher(store, about, config, state_dir / "images", metrics, fallback=fallback)
     auth = ApiKeyAuth(keys)
-    app = create_app(GenerationService(shelf, dispatcher, auth, metrics, log_prompts, engine, controls, root))
+    service = GenerationService(
+        shelf, dispatcher, auth, metrics, log_prompts, engine, controls, root, key_folder
+    )
+    app = create_app(service)
     if cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=cors_origins, allow_methods=["*"], allow_headers=["*"]

@@ -56,24 +56,28 @@ def check_input_images(
     ]
     for field, name, check_face in checks:
         reason = content_filter.unsafe(pictures[name]) or (
-            foreign_face(pictures[name], about, scorer) if check_face else ""
+            foreign_face(pictures[name], about, scorer, name in inputs.own) if check_face else ""
         )
         if reason:
             raise InputRefusedError(f"{field}: {reason}")
 
 
-def foreign_face(picture: "Image", about: PackageInfo, scorer: IdentityScorer | None) -> str:
+def foreign_face(
+    picture: "Image", about: PackageInfo, scorer: IdentityScorer | None, own: bool = False
+) -> str:
     """Return the reason why an image counts as showing another face than the character's, or "".
 
-    With the watermark, half of the gate is enough, since not every generated face comes out well. PNG texts
-    do not count, since anybody can write them. Fails closed: an image that cannot be checked is refused.
+    With our signature (`own`) or the watermark, half of the gate is enough, since not every generated face
+    comes out well. PNG texts do not count, since anybody can write them. Fails closed: an image that
+    cannot be checked is refused.
     """
     if scorer is None or about.identity is None:
         return f"it cannot be compared with {about.name}'s portraits here and may show another face"
     try:
         similarities = scorer.all_of(picture)
         threshold = about.identity.gate
-        if any(similarity < threshold for similarity in similarities) and detect(picture).found:
+        below = any(similarity < threshold for similarity in similarities)
+        if below and (own or detect(picture).found):
             threshold /= 2
         other_faces = [similarity for similarity in similarities if similarity < threshold]
     except Exception as err:  # an image that could not be checked must not pass

@@ -4,8 +4,9 @@ import base64
 import io
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import field as data_field
 from typing import Any, Literal, NamedTuple
 
 from PIL import Image, ImageOps
@@ -68,18 +69,20 @@ class Inputs:
         strength: the share of the sampler's steps that run, 1 without `image`.
         mask: white marks the part of `image` to regenerate; "" regenerates all of it.
         controls: the control images.
+        own: those images whose uploaded files this installation had signed, unchanged since.
     """
 
     image: str = ""
     strength: float = 1.0
     mask: str = ""
     controls: tuple[Control, ...] = ()
+    own: tuple[str, ...] = data_field(default=(), repr=False)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Inputs":
         """Return the inputs from a mapping that `dataclasses.asdict` or JSON made."""
         controls = tuple(Control(**control) for control in values.get("controls", ()))
-        return cls(**{**values, "controls": controls})
+        return cls(**{**values, "controls": controls, "own": tuple(values.get("own", ()))})
 
     def marks(self) -> dict[str, object]:
         """Return the metadata for an image's file, without keys of absent inputs."""
@@ -99,6 +102,13 @@ class Given(NamedTuple):
     field: str
     content: bytes
     mode: Literal["RGB", "L"] = "RGB"
+
+
+class Fitted(NamedTuple):
+    """An uploaded image as a PNG file of the requested size; `own`: this installation signed the upload."""
+
+    content: bytes
+    own: bool
 
 
 class UnsuitableImageError(Exception):
@@ -142,10 +152,22 @@ def content(text: str) -> bytes:
         raise RejectedImageError("not an image", f"invalid base64: {err}") from err
 
 
-def fit(given: Sequence[Given], size: tuple[int, int]) -> list[bytes]:
+Recognizer = Callable[[bytes], bool]
+
+
+def _is_unknown(content: bytes) -> bool:
+    return False
+
+
+def fit(given: Sequence[Given], size: tuple[int, int], is_own: Recognizer = _is_unknown) -> list[Fitted]:
     """Return a request's images as PNG files of the requested size.
 
     The headers are checked against the total limit first; then one image is decoded at a time.
+
+    Args:
+        given: the uploaded files.
+        size: width and height in pixels.
+        is_own: recognizes files that this installation signed, such as `c2pa.is_own`; default: none.
 
     Raises:
         UnsuitableImageError: a file is not an image, or exceeds a limit.
@@ -168,7 +190,7 @@ def fit(given: Sequence[Given], size: tuple[int, int]) -> list[bytes]:
                 f"is {_format_size(image.size)}: must be as large as `image`, {_format_size(initial_size)}"
             )
             raise UnsuitableImageError("mask", reason)
-        resized.append(_resize(image, size, upload.mode))
+        resized.append(Fitted(_resize(image, size, upload.mode), is_own(upload.content)))
     return resized
 
 

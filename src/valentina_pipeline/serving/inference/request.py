@@ -19,6 +19,7 @@ from valentina_pipeline.serving.inference.adapters import Adapter
 from valentina_pipeline.serving.inference.control_models import Network
 from valentina_pipeline.serving.inference.input_images import (
     Control,
+    Fitted,
     Given,
     Inputs,
     Steer,
@@ -53,7 +54,7 @@ DEFAULT_STRENGTH = 0.6
 
 NUM_RANDOM_SEEDS = 2**32
 
-Fitter = Callable[[Sequence[Given], tuple[int, int]], list[bytes]]
+Fitter = Callable[[Sequence[Given], tuple[int, int]], list[Fitted]]
 """Decodes and resizes input images, like `input_images.fit`."""
 
 
@@ -305,8 +306,9 @@ def _resolve_inputs(
         resized = fitted(uploads, (settings.width, settings.height)) if uploads else []
     except UnsuitableImageError as err:
         raise InvalidRequestError(err.field, err.why) from err
-    files = {sha256(content): content for content in resized}
-    names = {upload.field: sha256(content) for upload, content in zip(uploads, resized, strict=True)}
+    files = {sha256(image.content): image.content for image in resized}
+    names = {upload.field: sha256(image.content) for upload, image in zip(uploads, resized, strict=True)}
+    own = tuple(sorted({sha256(image.content) for image in resized if image.own}))
     controls = []
     for place, control in enumerate(request.controls):
         scale = networks[control.kind].scale if control.scale is None else control.scale
@@ -314,7 +316,7 @@ def _resolve_inputs(
     image, mask = names.get("image", ""), names.get("mask", "")
     if mask and is_blank(decode(files[mask]).convert("L")):
         raise InvalidRequestError("mask", "has no white area: white is regenerated, black is kept")
-    return Inputs(image, strength if image else 1.0, mask, tuple(controls)), files
+    return Inputs(image, strength if image else 1.0, mask, tuple(controls), own), files
 
 
 def _decode_upload(field: str, text: str) -> Given:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.common import atomic_files
 from valentina_pipeline.image.io import png
+from valentina_pipeline.image.io.png_chunks import SIGNATURE
 from valentina_pipeline.image.provenance.metadata import SOURCE_TYPE, source_type
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Manifest:
         intact: True where file and manifest are unchanged since signing.
         trusted: True where the certificate chain ends at one that this machine trusts.
         lora_sha256: hash of the LoRA that made the image, "" if absent.
+        serial: serial number of the signer's certificate, in decimal digits.
+        state: the library's conclusion: "Trusted", "Valid" (but not trusted) or "Invalid".
     """
 
     source_type: str
@@ -58,6 +61,8 @@ class Manifest:
     intact: bool
     trusted: bool
     lora_sha256: str
+    serial: str
+    state: str
 
     @property
     def generated(self) -> bool:
@@ -145,7 +150,35 @@ def _history(texts: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[dict[
     return [opened, {"action": "c2pa.edited", **source}], [ingredient]
 
 
-def read(content: bytes, kind: str = PNG) -> Manifest | None:
+def read_chain(folder: Path) -> bytes:
+    """Return the certificates of a signing folder, or b"" before the first `Signer`."""
+    file = folder / CHAIN
+    return file.read_bytes() if file.is_file() else b""
+
+
+def is_own(content: bytes, chain: bytes) -> bool:
+    """Return True where a PNG file is unchanged since it was signed with this installation's key.
+
+    The signature must be valid, its certificates must lead to our issuer, and the serial number must be that
+    of our certificate: of one issuer it stands for one certificate (RFC 5280), so for one public key.
+
+    Args:
+        content: the file.
+        chain: see `read_chain`; b"" makes no file an own one.
+    """
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509 import load_pem_x509_certificates
+
+    if not chain or not content.startswith(SIGNATURE):
+        return False
+    own, *issuers = load_pem_x509_certificates(chain)
+    manifest = read(content, anchors=b"".join(issuer.public_bytes(Encoding.PEM) for issuer in issuers))
+    if manifest is None:
+        return False
+    return manifest.intact and manifest.state == "Trusted" and manifest.serial == str(own.serial_number)
+
+
+def read(content: bytes, kind: str = PNG, anchors: bytes = b"") -> Manifest | None:
     """Return a file's manifest, or None where it has no readable one.
 
     A remote manifest at a URL that the file names is not requested.
@@ -153,22 +186,24 @@ def read(content: bytes, kind: str = PNG) -> Manifest | None:
     Args:
         content: the file.
         kind: its media type.
+        anchors: PEM certificates whose issued ones are trusted; none by default.
     """
     import c2pa
 
     try:
-        with c2pa.Reader(kind, io.BytesIO(content), context=_context()) as reader:
+        with c2pa.Reader(kind, io.BytesIO(content), context=_context(anchors)) as reader:
             return _parse_manifest(json.loads(reader.json()))
     except (c2pa.C2paError, LookupError, TypeError, AttributeError):
         return None  # no manifest, or one of another structure
 
 
-@lru_cache(maxsize=1)
-def _context() -> Any:
+@lru_cache(maxsize=2)
+def _context(anchors: bytes = b"") -> Any:
     """Return a library context without network access."""
     import c2pa
 
-    return c2pa.Context.from_dict(SETTINGS)
+    trust = {"trust": {"user_anchors": anchors.decode()}} if anchors else {}
+    return c2pa.Context.from_dict({**SETTINGS, **trust})
 
 
 def _parse_manifest(store: Any) -> Manifest:
@@ -186,6 +221,8 @@ def _parse_manifest(store: Any) -> Manifest:
         intact=not problems - {"signingCredential.untrusted"},
         trusted="signingCredential.untrusted" not in problems,
         lora_sha256=str(assertions.get("org.valentina-pipeline.made-with", {}).get("lora_sha256", "")),
+        serial=str(manifest.get("signature_info", {}).get("cert_serial_number", "")),
+        state=str(store.get("validation_state", "")),
     )
 
 
