@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from diffusers import ControlNetModel, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
+from valentina_pipeline.image.evaluate.attributes import FIELDS
+from valentina_pipeline.image.evaluate.panel import load_panel
 from valentina_pipeline.image.tiny import dataset
 from valentina_pipeline.image.tiny.__main__ import main
 from valentina_pipeline.image.tiny.faces import MARGIN, SCALE, margin_loss, verification
@@ -28,6 +30,7 @@ PARAMS = {
     "vae": {**STEPS, "whole": MORE},
     **dict.fromkeys(("clip", "faces", "unet"), STEPS),
     "control": {**STEPS, "pictures": 2},
+    "judges": {"first": 50, "people": 4, "strangers": 2, "scenes": 4},
     "card": {"images": 8},
 }
 
@@ -41,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     text = yaml.safe_dump({**PARAMS, "threads": threads})
     (folder / "tiny/params.yaml").write_text(text)
     with chdir(folder):
-        for stage in ("render", "vae", "clip", "faces", "unet", "control", "card"):
+        for stage in ("render", "vae", "clip", "faces", "unet", "control", "judges", "card"):
             run(stage)
     yield folder
     torch.set_num_threads(threads)
@@ -72,6 +75,16 @@ def test_the_control_is_a_plain_controlnet_of_the_base_and_its_figures_are_on_th
     figures = json.loads((made / "tiny/control.json").read_text())
     assert list(figures) == ["edges_f1_scale_0", "edges_f1_scale_0.5", "edges_f1_scale_1"]
     assert f"| 0.5 | {figures['edges_f1_scale_0.5']:g} |" in (made / "tiny/README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_judges_are_the_panel_of_an_evaluation_with_the_embedder_of_the_recipe(made: Path) -> None:
+    values = json.loads((made / "tiny/judges.json").read_text())
+    panel = load_panel(values, made / "tiny/weights/faces.safetensors")
+    assert panel is not None and panel.strangers.shape == (2, 128)
+    assert np.allclose(np.linalg.norm(panel.strangers, axis=1), 1, atol=1e-3)
+    assert set(panel.attributes.accuracy) == set(FIELDS)
+    assert load_panel(values, made / "tiny/weights/clip/open_clip_model.safetensors") is None
 
 
 @pytest.mark.slow

@@ -72,6 +72,12 @@ def parse_scene(prompt: str, seed: int) -> Scene:
         prompt: any text; "smiling, wearing a red dress, beach background" sets three traits.
         seed: seed of the traits that the prompt does not mention.
     """
+    sampled = random_scene(np.random.default_rng(seed))
+    return replace(sampled, **described_traits(prompt))
+
+
+def described_traits(prompt: str) -> dict[str, Any]:
+    """Return the fields of Scene that a prompt describes; a turn is described by its yaw and pitch."""
     text = " ".join(prompt.casefold().split())
     described: dict[str, Any] = {
         "expression": _first(text, {re.sub("(ing|ed)$", "", word): word for word in EXPRESSIONS}),
@@ -82,8 +88,7 @@ def parse_scene(prompt: str, seed: int) -> Scene:
         **_dress(text),
         **_pose(text),
     }
-    sampled = random_scene(np.random.default_rng(seed))
-    return replace(sampled, **{field: value for field, value in described.items() if value is not None})
+    return {field: value for field, value in described.items() if value is not None}
 
 
 def _dress(text: str) -> dict[str, str | None]:

@@ -18,9 +18,11 @@ from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save
 
 from valentina_pipeline.common.atomic_files import replace, replacing, replacing_folder
+from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.image.faces.embedding import load_face_embedder
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
 from valentina_pipeline.image.generate import canny
-from valentina_pipeline.image.tiny import clip, control, dataset, faces, model_card, unet, vae
+from valentina_pipeline.image.tiny import clip, control, dataset, faces, judges, model_card, unet, vae
 from valentina_pipeline.image.tiny.trainer import DEVICE, Plan
 from valentina_pipeline.image.train import diffusion
 
@@ -29,6 +31,7 @@ WEIGHTS = TINY / "weights"
 VAE = WEIGHTS / "base" / "vae"
 UNET = WEIGHTS / "base" / "unet" / "diffusion_pytorch_model.safetensors"
 CANNY = WEIGHTS / "controlnet_canny"
+FACES = WEIGHTS / "faces.safetensors"
 CONTROL = TINY / "control.json"
 STATE = TINY / "state"
 
@@ -114,7 +117,7 @@ def train_faces() -> None:
     people = _splits()[0] + _extra_people()
     network = faces.train(people, coder, *_plan("faces", VAE / "diffusion_pytorch_model.safetensors"))
     halves = {k: v.half().contiguous() for k, v in network.state_dict().items()}
-    replace(WEIGHTS / "faces.safetensors", save(halves))
+    replace(FACES, save(halves))
 
 
 @main.command("unet")
@@ -148,12 +151,22 @@ def train_control() -> None:
     _write_json(CONTROL, metrics)
 
 
+@main.command("judges")
+def calibrate_judges() -> None:
+    """Calibrate the evaluation's attribute judges, on people whom no network was trained on."""
+    chosen = _params()["judges"]
+    people = _load_people(range(chosen["first"], chosen["first"] + chosen["people"]), chosen["scenes"])
+    values = judges.calibrate(people, chosen["strangers"], load_face_embedder("tiny", FACES))
+    text = json.dumps({"face_embedder": sha256(FACES), **values})
+    replace(TINY / "judges.json", f"{text}\n".encode())
+
+
 @main.command("card")
 def write_card() -> None:
     """Measure the metrics on held-out people and write the model card."""
     pipe = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "base", dtype=torch.float32).to(DEVICE)
     network = FaceNetTiny()
-    network.load_state_dict(load_file(WEIGHTS / "faces.safetensors"))
+    network.load_state_dict(load_file(FACES))
     network.eval()
     matcher = clip.build()
     matcher.load_state_dict(load_file(WEIGHTS / "clip" / "open_clip_model.safetensors"))
