@@ -79,4 +79,5 @@ def copy_project(root: Path, target: Path, compiled: bool = False) -> Path:
     for folder in ("conf/local", *sources, "tiny/weights"):
         (target / folder).mkdir(parents=True)
         (target / folder / ".gitkeep").touch()
+    shutil.copy(root / "tiny/judges.json", target / "tiny/judges.json")
     return target

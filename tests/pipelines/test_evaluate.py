@@ -71,6 +71,7 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
         ),
         "project_root": place,
         "tiny_weights": place / "tiny" / "weights",
+        "tiny_judges": {"face_embedder": "another one's hash"},
         "prompts": PROMPTS,
         "training_images": pd.DataFrame({"rights_id": ["ours"]}),
         "rights": (RIGHTS,),
@@ -111,6 +112,9 @@ def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path:
     assert metrics["num_images"] + metrics["num_filtered"] == 8
     assert list(plot.columns) == ["prompt", "variant", "identity"]
     assert ["lora", marks["lora"]] in notes["settings"]
+    # the judges know the embedded base's world, and this is another one
+    assert "attributes" not in metrics and scores["missed"].isna().all()
+    assert notes["notes"][0].startswith("Attributes and identification were not measured")
 
 
 def test_nothing_is_drawn_under_a_record_that_does_not_allow_it(tmp_path: Path, threads: int) -> None:

@@ -24,6 +24,7 @@ INPUT_PATTERNS = (
     "conf/base/catalog.yml",
     "conf/base/prompts/**/*",
     "conf/base/rights/{concept}/**/*",
+    "tiny/judges.json",
     "tiny/weights/**/*",
     "data/01_raw/{concept}.dvc",
     "data/01_raw/{concept}/**/*.dvc",

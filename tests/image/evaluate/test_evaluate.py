@@ -228,7 +228,7 @@ def test_a_prompt_that_was_trained_on_is_left_out_and_reported() -> None:
 
     assert result.metrics["num_images"] == 2 * (2 + 2 + 1 + 1)
     assert not result.image_scores["prompt"].str.startswith("serious").any()
-    (note,) = result.evaluation_notes["notes"]
+    _, note = result.evaluation_notes["notes"]  # the first: there are no judges of attributes
     assert note == f"Excluded, it is a training caption: {TEMPLATES[1]}"
     assert note in laid_out(result, trained, TEMPLATES, PERSON)[1]
     with pytest.raises(InvalidPromptsError, match="every prompt is a training caption"):
@@ -275,6 +275,7 @@ def _spread() -> tuple[ScoredImages, Portraits]:
             "face_probability": 0.99,
             "clip_t": 0.3,
             "clip_i": 0.5,
+            "identity_training": 0.1,
             "nearest_training": 0.5,
             "memorized": False,
         }

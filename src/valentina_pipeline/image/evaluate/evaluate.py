@@ -10,7 +10,13 @@ from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import TRAIN
-from valentina_pipeline.image.evaluate.metrics import compute_metrics
+from valentina_pipeline.image.evaluate.metrics import COMPARED, compute_metrics
+from valentina_pipeline.image.evaluate.panel import (
+    Panel,
+    generated_readings,
+    panel_metrics,
+    read_portraits,
+)
 from valentina_pipeline.image.evaluate.prompts import (
     InvalidPromptsError,
     PlannedImage,
@@ -22,6 +28,7 @@ from valentina_pipeline.image.evaluate.prompts import (
 )
 from valentina_pipeline.image.evaluate.scoring import (
     NothingToMeasureError,
+    Portraits,
     ScoredImages,
     portraits,
     score_images,
@@ -32,6 +39,13 @@ from valentina_pipeline.image.safety.prompt_filter import refuse_concept, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+WITHOUT_PANEL = (
+    "Attributes and identification were not measured: their judges know only the rendered world of the "
+    "embedded tiny base and its face embedder. Asking a vision-language model about photographs is not "
+    "supported yet."
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +71,15 @@ class EvaluationModels:
         draw: planned images -> generated images, in order, as they become ready.
         unsafe: image -> reason why it is unsafe, or None.
         judges: scoring models.
+        panel: judges of attributes, and strangers; None on a base model that they do not know.
+        reconstruct: images -> the same images through the VAE, for the panel.
     """
 
     draw: Callable[[Sequence[PlannedImage]], Iterable[Image.Image]]
     unsafe: Callable[[Image.Image], str | None]
     judges: Scorers
+    panel: Panel | None = None
+    reconstruct: Callable[[Sequence[Image.Image]], list[Image.Image]] = list
 
 
 @dataclass(frozen=True)
@@ -114,9 +132,11 @@ def evaluate(
         raise NothingToMeasureError(f"the content filter rejected every image: {reason}")
     shown = [(take, images[take.name]) for take in planned if take.name in images]
     tracked = track_progress(shown, "measure", len(shown))
-    measured = score_images(tracked, person.class_word, real, models.judges)
+    measured = score_images(tracked, person.class_word, real, models.judges, models.panel)
     metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "num_filtered": len(refused)}
-    notes = [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
+    metrics |= _panel_metrics(measured, real, known, models, cfg.bootstrap_resamples, seed)
+    notes = [] if models.panel else [WITHOUT_PANEL]
+    notes += [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
     notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in refused.items()]
     return Evaluation(
         evaluation_images=images,
@@ -167,6 +187,25 @@ def _generate(
         else:
             refused[take.name] = reason
     return images, refused
+
+
+def _panel_metrics(
+    measured: ScoredImages,
+    real: Portraits,
+    known: CharacterData,
+    models: EvaluationModels,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the panel's metrics for LoRA, base model and real portraits, also through the VAE."""
+    if not models.panel:
+        return {}
+    readings = {name: generated_readings(measured, name) for name in COMPARED}
+    images = [known.aligned[name] for name in real.names]
+    captions = [known.captions.get(name, "") for name in real.names]
+    for name, shown in (("real", images), ("real_vae", models.reconstruct(images))):
+        readings[name] = read_portraits(shown, captions, real, models.judges, models.panel)
+    return panel_metrics(readings, models.panel, resamples, seed)
 
 
 def _plot(measured: ScoredImages) -> "pd.DataFrame":

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from valentina_pipeline.common.confidence_intervals import format_interval
+from valentina_pipeline.image.evaluate.attributes import FIELDS
 from valentina_pipeline.image.evaluate.prompts import VARIANTS, ScoredPrompt
 
 MAX_IMAGE_SIDE = 320
@@ -29,6 +30,12 @@ IDENTITY_ROWS = {
     "ceiling": "real portraits (ceiling)",
     **{variant: words for variant, words in SHORT.items() if variant != "floor"},
     "floor": "somebody else (floor)",
+}
+PANEL_ROWS = {
+    "lora": "LoRA",
+    "base": "base model, described",
+    "real": "real portraits",
+    "real_vae": "real portraits through the VAE",
 }
 PLOT_WIDTH, PLOT_LEFT, PLOT_ROW = 720, 190, 34
 
@@ -69,6 +76,7 @@ def report(content: ReportData) -> str:
     """Return the HTML page."""
     sections: tuple[tuple[str, Callable[[ReportData], str]], ...] = (
         ("Identity", _identity),
+        ("Requested and shown", _attributes),
         ("Metrics", _metrics),
         ("Images by prompt", _side_by_side),
         ("Scores by prompt", _by_prompt),
@@ -94,13 +102,26 @@ def _summary(metrics: Mapping[str, Any]) -> str:
         f"reach an identity of {format_interval(identity['lora'])}: {identity['gain_over_base']:+.2f} "
         "against the base model with the full description, "
         f"{identity['ratio_to_ceiling']:.0%} of the value of real portraits. "
-        f"{memorized:.0%} of its images copy a training portrait. Intervals contain 95% of the bootstrap "
-        "resamples."
+        f"{memorized:.0%} of its images copy a training portrait. {_shown(metrics)}"
+        "Intervals contain 95% of the bootstrap resamples."
     )
+
+
+def _shown(metrics: Mapping[str, Any]) -> str:
+    """Return a sentence on the attributes that the LoRA's images show."""
+    measured = metrics.get("attributes", {})
+    shares = [
+        f"{words} {measured[field]['lora']['mean']:.0%}"
+        for field, words in FIELDS.items()
+        if field in measured
+    ]
+    return f"Its images show of what the prompts request: {', '.join(shares)}. " if shares else ""
 
 
 def _identity(content: ReportData) -> str:
     rows = [(words, content.metrics["identity"][name], name) for name, words in IDENTITY_ROWS.items()]
+    if decoded := content.metrics.get("identity_real_vae"):
+        rows.insert(1, ("real, through the VAE", decoded, "ceiling"))
     start = floor(min(0.0, *(figure["ci_low"] for _, figure, _ in rows)) * 5) / 5  # a whole fifth
     height = PLOT_ROW * len(rows) + 34
 
@@ -130,6 +151,28 @@ def _identity(content: ReportData) -> str:
     return f'{plot}<p class="small">{words}</p>'
 
 
+def _attributes(content: ReportData) -> str:
+    """Return the table of the share of images that show each requested attribute."""
+    if "attributes" not in content.metrics:
+        return '<p class="small">Not measured on this base model: see the notes above.</p>'
+    lines = []
+    for field, words in {**FIELDS, "all": "all together"}.items():
+        if field in content.metrics["attributes"]:
+            shares = content.metrics["attributes"][field]
+            strangers = f"{shares['strangers']:.0%}" if "strangers" in shares else ""
+            lines.append([words, *(_share(shares[name]) for name in PANEL_ROWS), strangers])
+    identified = content.metrics["identification"]
+    ranks = [f"{_share(identified[n])}, mean rank {identified[n]['mean_rank']:.1f}" for n in PANEL_ROWS]
+    lines.append([f"recognized among {identified['num_strangers']} strangers", *ranks, ""])
+    words = (
+        "Share of images that show what their prompt, or a real portrait’s caption, names, with its 95% "
+        "interval. No caption taught these judges: they measure landmarks, gradients and colors, and were "
+        "calibrated on renders of other people. What they miss in real portraits and in renders of strangers "
+        "is their own error. An image without a face shows at most the place."
+    )
+    return f'{_table(["", *PANEL_ROWS.values(), "renders of strangers"], lines)}<p class="small">{words}</p>'
+
+
 def _metrics(content: ReportData) -> str:
     metrics = content.metrics
     drop = f"{metrics['clip_t']['relative_drop']:.1%}"
@@ -137,7 +180,10 @@ def _metrics(content: ReportData) -> str:
     rows = {
         "Images with a face": ("face_detection_rate", "MTCNN probability of 0.9 or more"),
         "CLIP-T": ("clip_t", f"similarity of image and prompt; the LoRA’s drop is {drop}"),
-        "CLIP-I": ("clip_i", "similarity to the held-out portraits, scene included"),
+        "CLIP-I": (
+            "clip_i",
+            "similarity to the held-out portraits; it sees the scene, not the person: no gate",
+        ),
         "Diversity": ("diversity", "CLIP-I distance between images of one prompt"),
     }
     lines = [
@@ -146,6 +192,15 @@ def _metrics(content: ReportData) -> str:
     ]
     limits = f"over {copied['threshold']:.3f} in content and {copied['layout_threshold']:.3f} in layout"
     copies = f"closer to a training portrait than real portraits are to each other: {limits}"
+    margin = metrics["held_out_minus_training"]
+    lines.append(
+        [
+            "Held-out minus training",
+            *(_signed(margin[variant]) for variant in ("lora", "base")),
+            "identity to the held-out minus that to the training portraits; copies are below the value of "
+            f"real portraits, {_signed(margin['real'])}",
+        ]
+    )
     lines.append(["Memorized", f"{copied['rate']:.1%}", "", copies])
     return _table(["", "LoRA", "base model, described", "meaning"], lines)
 
@@ -159,9 +214,7 @@ def _side_by_side(content: ReportData) -> str:
         for variant, words in SHORT.items():
             for row in rows:
                 if row["variant"] == variant:
-                    cells.append(
-                        _picture(content.images[row["name"]], words, _score(row["identity"]), variant)
-                    )
+                    cells.append(_picture(content.images[row["name"]], words, _score(row), variant))
         strips.append(f'<h3>{escape(prompt.label)}</h3><div class="strip">{"".join(cells)}</div>')
     legend = "".join(f"<li><b>{escape(SHORT[v])}</b>: {escape(words)}</li>" for v, words in VARIANTS.items())
     return f"<ul>{legend}</ul>{''.join(strips)}"
@@ -236,8 +289,19 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{head}<tbody>\n{body}</tbody></table></div>'
 
 
-def _score(identity: float) -> str:
-    return "no face found" if isnan(identity) else f"identity {identity:.2f}"
+def _score(row: Mapping[str, Any]) -> str:
+    """Return an image's identity, and the requested attributes that it does not show."""
+    identity = "no face found" if isnan(row["identity"]) else f"identity {row['identity']:.2f}"
+    missed = row.get("missed")  # a missing value of a table is NaN
+    return f"{identity}; {missed}" if isinstance(missed, str) and missed else identity
+
+
+def _share(figure: Mapping[str, float]) -> str:
+    return f"<b>{figure['mean']:.0%}</b> ({figure['ci_low']:.0%} to {figure['ci_high']:.0%})"
+
+
+def _signed(figure: Mapping[str, float]) -> str:
+    return f"{figure['mean']:+.3f} ({figure['ci_low']:+.3f} to {figure['ci_high']:+.3f})"
 
 
 def _mean(values: Iterable[float]) -> str:

@@ -39,7 +39,8 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
         seed: seed of the resampling.
 
     Returns:
-        A JSON mapping: identity, face_detection_rate, clip_t, clip_i, diversity, memorization, num_images.
+        A JSON mapping: identity, held_out_minus_training, face_detection_rate, clip_t, clip_i, diversity,
+        memorization, num_images.
     """
     sides = {variant: VariantScores.of(measured, variant) for variant in VARIANTS}
     boot = Bootstrap.draw([take.prompt.number for take in measured.takes], resamples, seed)
@@ -54,6 +55,10 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
     drop = (base - lora) / _nonzero(abs(base))  # relative, also for a negative cosine
     return {
         "identity": _identity(sides, real, boot, seed),
+        "held_out_minus_training": {
+            **mean("held_out_minus_training"),
+            "real": _real_margin(real, resamples, seed),
+        },
         "face_detection_rate": mean("face_detection_rate"),
         "clip_t": {**clip_t, "relative_drop": float(drop)},
         "clip_i": mean("clip_i"),
@@ -81,6 +86,18 @@ def _identity(
     )
     plain = {name: estimate.as_json() for name, estimate in identity.items()}
     return {**plain, **_flatten("gain_over_base", gain), **_flatten("ratio_to_ceiling", ratio)}
+
+
+def _real_margin(real: Portraits, resamples: int, seed: int) -> dict[str, float]:
+    """Return `held_out_minus_training` of the held-out portraits, each against the other held-out ones."""
+    held_out = real.identity[real.references]
+    count = len(held_out)
+    similarity = held_out @ held_out.T
+    np.fill_diagonal(similarity, 0)
+    to_others = similarity.sum(axis=1) / (count - 1) if count > 1 else np.full(count, np.nan)
+    to_training = (held_out @ real.identity[real.training].T).mean(axis=1)
+    boot = Bootstrap.draw(range(count), resamples, seed)
+    return boot.mean_with_interval(to_others - to_training, range(count)).as_json()
 
 
 def _memorization(lora: "VariantScores", real: Portraits) -> dict[str, float]:
@@ -117,7 +134,13 @@ class VariantScores:
         return cls(measured.scores.iloc[rows], measured.content[rows], numbers)
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column as float64 (n,); `face_detection_rate` is 1 where a face was found."""
+        """Return a column as float64 (n,).
+
+        `face_detection_rate` is 1 where a face was found. `held_out_minus_training` is a face's likeness to
+        the held-out portraits minus that to the training portraits: a copy is more like the latter.
+        """
+        if name == "held_out_minus_training":
+            return self.column("identity") - self.column("identity_training")
         if name == "face_detection_rate":
             return (self.scores["face_probability"] >= FACE_PROBABILITY).to_numpy(np.float64)
         return self.scores[name].to_numpy(np.float64)

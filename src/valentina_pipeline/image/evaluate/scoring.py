@@ -1,4 +1,4 @@
-"""Scores of a generated image: identity, CLIP-T, CLIP-I, and similarity to the nearest training portrait."""
+"""Scores of a generated image: identity, CLIP-T, CLIP-I, nearest training portrait, the panel's readings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,19 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.domain.manifest import TRAIN
+from valentina_pipeline.image.evaluate.attributes import (
+    compare_attributes,
+    describe_missed,
+    requested_attributes,
+)
 from valentina_pipeline.image.evaluate.prompts import PlannedImage
-from valentina_pipeline.image.faces.similarity import face_scores
+from valentina_pipeline.image.faces.similarity import embed_faces, main_face
 from valentina_pipeline.image.models.scorers import ContentScorer, Scorers
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from valentina_pipeline.image.evaluate.panel import Panel
 
 LAYOUT_SIDE = 16
 """Side in pixels of the layout vector: pose, framing and colors remain, texture does not."""
@@ -33,6 +40,9 @@ SCORE_COLUMNS = (
     "nearest_layout",
     "nearest_name",
     "memorized",
+    "identity_training",
+    "rank",
+    "missed",
 )
 
 
@@ -75,13 +85,16 @@ class ScoredImages:
 
     Attributes:
         takes: the n planned images.
-        scores: one row per image, SCORE_COLUMNS; `identity` is NaN where no face was found.
+        scores: one row per image, SCORE_COLUMNS; `identity` is NaN where no face was found, and `rank` and
+            `missed` are empty without a panel.
         content: CLIP image embeddings (n, e), norm 1.
+        shown: for each image, whether the panel sees each requested attribute; empty without a panel.
     """
 
     takes: tuple[PlannedImage, ...]
     scores: "pd.DataFrame"
     content: np.ndarray
+    shown: tuple[Mapping[str, bool], ...] = ()
 
 
 def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: ContentScorer) -> Portraits:
@@ -119,19 +132,30 @@ def layout_vector(image: Image.Image) -> np.ndarray:
 
 
 def score_images(
-    generated: Iterable[tuple[PlannedImage, Image.Image]], class_word: str, real: Portraits, judges: Scorers
+    generated: Iterable[tuple[PlannedImage, Image.Image]],
+    class_word: str,
+    real: Portraits,
+    judges: Scorers,
+    panel: "Panel | None" = None,
 ) -> ScoredImages:
     """Score every generated image.
 
     CLIP-T uses the same text for all variants, the prompt with `class_word` as subject, so that trigger and
     description do not favor a variant.
 
+    Args:
+        generated: planned images with their pixels.
+        class_word: subject of the texts of CLIP-T.
+        real: the character's portraits.
+        judges: scoring models.
+        panel: judges of attributes, and strangers; None on a base model that they do not know.
+
     Raises:
         NothingToMeasureError: there is no image.
     """
     import pandas as pd
 
-    rows, content, done = [], [], []
+    rows, content, done, shown = [], [], [], []
     limits = copy_limits(real)
     texts: dict[int, np.ndarray] = {}
     for take, image in generated:
@@ -139,13 +163,15 @@ def score_images(
         if number not in texts:
             texts[number] = judges.clip.texts([take.prompt.text(class_word)])[0].astype(np.float64)
         embedding = judges.clip.images([image])[0].astype(np.float64)
+        readings, found = _read_person(image, take.prompt.scene, real, judges, panel)
+        shown.append(found)
         rows.append(
             {
                 "name": take.name,
                 "variant": take.variant,
                 "prompt": take.prompt.scene,
                 "seed": take.seed,
-                **face_scores(image, real.identity[real.references], judges.find, judges.faces),
+                **readings,
                 "clip_t": float(embedding @ texts[number]),
                 "clip_i": float((real.content[real.references] @ embedding).mean()),
                 **_nearest(embedding, layout_vector(image), real, limits),
@@ -155,9 +181,28 @@ def score_images(
         done.append(take)
     if not rows:
         raise NothingToMeasureError("no image to measure: all were rejected")
-    return ScoredImages(
-        tuple(done), pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).round(6), np.stack(content)
-    )
+    scores = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).round(6)
+    return ScoredImages(tuple(done), scores, np.stack(content), tuple(shown) if panel else ())
+
+
+def _read_person(
+    image: Image.Image, scene: str, real: Portraits, judges: Scorers, panel: "Panel | None"
+) -> tuple[dict[str, object], dict[str, bool]]:
+    """Return the scores of the main face, and which requested attributes the panel sees."""
+    face, probability = main_face(image, judges.find)
+    row: dict[str, object] = {"identity": np.nan, "face_probability": probability}
+    if face is not None:
+        vector = embed_faces(image, [face], judges.faces)
+        references = real.identity[real.references]
+        row["identity"] = float((vector @ references.T).mean(axis=1)[0])
+        row["identity_training"] = float((vector @ real.identity[real.training].T).mean(axis=1)[0])
+        if panel:
+            row["rank"] = panel.rank(vector[0], references)
+    if not panel:
+        return row, {}
+    requested, seen = requested_attributes(scene), panel.attributes.read(image, face)
+    row["missed"] = describe_missed(requested, seen)
+    return row, compare_attributes(requested, seen)
 
 
 def copy_limits(real: Portraits) -> tuple[float, float]:

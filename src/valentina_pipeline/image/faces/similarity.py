@@ -32,14 +32,19 @@ def face_scores(image: Image.Image, known: np.ndarray, find: Find, faces: FaceJu
 
     Without a confident face identity is NaN.
     """
+    face, probability = main_face(image, find)
+    if face is None:
+        return {"identity": float("nan"), "face_probability": probability}
+    identity = float(identity_similarity(image, [face], known, faces)[0])
+    return {"identity": identity, "face_probability": probability}
+
+
+def main_face(image: Image.Image, find: Find) -> tuple[Face | None, float]:
+    """Return the largest confident face, or None, and its probability, else the highest of all faces."""
     found = find([image])[0]
-    if not (certain := confident_faces(found)):
-        return {
-            "identity": float("nan"),
-            "face_probability": max((f.probability for f in found), default=0.0),
-        }
-    identity = float(identity_similarity(image, certain[:1], known, faces)[0])
-    return {"identity": identity, "face_probability": certain[0].probability}
+    if certain := confident_faces(found):
+        return certain[0], certain[0].probability
+    return None, max((face.probability for face in found), default=0.0)
 
 
 def confident_faces(found: Sequence[Face]) -> list[Face]:
@@ -51,5 +56,9 @@ def identity_similarity(
     image: Image.Image, found: Sequence[Face], known: np.ndarray, faces: FaceJudge
 ) -> np.ndarray:
     """Return float64 (m,): the mean cosine of each of the m faces of an image to `known` (n, d)."""
-    vectors = faces.embed([face_crop(image, face, faces.size) for face in found]).astype(np.float64)
-    return (vectors @ known.T).mean(axis=1)
+    return (embed_faces(image, found, faces) @ known.T).mean(axis=1)
+
+
+def embed_faces(image: Image.Image, found: Sequence[Face], faces: FaceJudge) -> np.ndarray:
+    """Return float64 (m, d), each of norm 1: the vectors of the m faces of an image."""
+    return faces.embed([face_crop(image, face, faces.size) for face in found]).astype(np.float64)

@@ -1,6 +1,7 @@
 """Nodes of the stage `evaluate`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
+    from valentina_pipeline.image.evaluate.evaluate import EvaluationModels
     from valentina_pipeline.image.evaluate.prompts import PlannedImage
     from valentina_pipeline.image.models.base_model import BaseModel
 
@@ -33,6 +35,7 @@ def evaluate_adapter(
     captions: "pd.DataFrame",
     project_root: Path,
     tiny_weights: Path,
+    tiny_judges: dict[str, Any],
     prompts: list[str],
     training_images: "pd.DataFrame",
     rights: tuple[RightsRecord, ...],
@@ -51,6 +54,7 @@ def evaluate_adapter(
         captions: sha256, caption, rejected.
         project_root: the project's folder, where relative paths of a base start.
         tiny_weights: an input so that DVC follows the models that those paths name.
+        tiny_judges: judges of attributes and templates of strangers, for the embedded tiny base.
         prompts: templates with {subject}.
         training_images: train_lora's rows; their rights records must allow generation today.
         rights: the concept's records.
@@ -67,11 +71,9 @@ def evaluate_adapter(
         NotAllowedError: a rights record of the training images does not allow generation.
     """
     from valentina_pipeline.common.threads import use_threads
-    from valentina_pipeline.image.evaluate.evaluate import CharacterData, EvaluationModels
+    from valentina_pipeline.image.evaluate.evaluate import CharacterData
     from valentina_pipeline.image.evaluate.evaluate import evaluate as compute_evaluation
     from valentina_pipeline.image.models.base_model import load_base
-    from valentina_pipeline.image.models.scorers import load_scorers
-    from valentina_pipeline.image.safety.content_filter import ContentFilter
 
     require_use(rights, set(training_images["rights_id"]), "generation", clock.today())
     character = parse_config(Concept, concept, "concept")
@@ -80,12 +82,12 @@ def evaluate_adapter(
     use_threads(num_threads)
     model = load_base(base_config, project_root)
     hashes = _hashes(base_config, model, lora)
-    generate = image_generator(model, lora, cfg, base_config.resolution, hashes)
     words = dict(zip(captions["sha256"], captions["caption"], strict=True))
     data = CharacterData(aligned, apply_review(faces, captions), words)
     settings = _settings(character, base_config, cfg) | hashes
     settings |= {"seed": str(seed), "torch threads": str(num_threads)}
-    models = EvaluationModels(generate, ContentFilter().unsafe, load_scorers(base_config, project_root))
+    generate = image_generator(model, lora, cfg, base_config.resolution, hashes)
+    models = _evaluation_models(generate, model, base_config, project_root, tiny_judges)
     result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
     return (
         result.evaluation_images,
@@ -94,6 +96,25 @@ def evaluate_adapter(
         result.identity_plot,
         result.evaluation_notes,
     )
+
+
+def _evaluation_models(
+    generate: "Callable[[Sequence[PlannedImage]], Iterator[Image.Image]]",
+    model: "BaseModel",
+    base: BaseConfig,
+    root: Path,
+    tiny_judges: Mapping[str, Any],
+) -> "EvaluationModels":
+    """Return the generator with the content filter, the scoring models and the panel."""
+    from valentina_pipeline.common.missing_model import resolve_path
+    from valentina_pipeline.image.evaluate.evaluate import EvaluationModels
+    from valentina_pipeline.image.evaluate.panel import load_panel, reconstruct
+    from valentina_pipeline.image.models.scorers import load_scorers
+    from valentina_pipeline.image.safety.content_filter import ContentFilter
+
+    panel = load_panel(tiny_judges, Path(resolve_path(base.face_embedder.path, root)))
+    scorers = load_scorers(base, root)
+    return EvaluationModels(generate, ContentFilter().unsafe, scorers, panel, partial(reconstruct, model.vae))
 
 
 def _hashes(base: BaseConfig, model: "BaseModel", lora: Path) -> dict[str, str]:

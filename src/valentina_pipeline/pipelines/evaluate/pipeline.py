@@ -18,6 +18,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "captions",
                     "project_root",
                     "tiny_weights",
+                    "tiny_judges",
                     "prompts",
                     "training_images",
                     "rights",

@@ -1,0 +1,176 @@
+"""Panel: judges of attributes, which no caption of the training images taught, and identification.
+
+It knows the embedded tiny base's rendered world only. `attributes` is the share of requested attributes that
+the images show. `identification` tells whose template, the character's or a stranger's, is nearest to a face.
+Real portraits, also through the VAE, are read the same way: judges' misses there are their own errors.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from valentina_pipeline.common.confidence_intervals import Bootstrap
+from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.image.evaluate.attributes import (
+    FIELDS,
+    AttributeJudges,
+    compare_attributes,
+    requested_attributes,
+)
+from valentina_pipeline.image.evaluate.scoring import Portraits, ScoredImages
+from valentina_pipeline.image.faces.similarity import embed_faces, main_face
+from valentina_pipeline.image.models.scorers import Scorers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Judges of attributes, and templates of strangers.
+
+    Attributes:
+        attributes: judges of attributes.
+        strangers: face templates of m other people, float64 (m, d), norm 1.
+    """
+
+    attributes: AttributeJudges
+    strangers: np.ndarray
+
+    def rank(self, vector: np.ndarray, references: np.ndarray) -> int:
+        """Return the rank of the character among the strangers, 1 where it is the nearest.
+
+        Args:
+            vector: face vector of an image, (d,), norm 1.
+            references: face vectors of the character, (n, d); their mean is the template.
+        """
+        template = references.mean(axis=0)
+        own = float(vector @ template) / float(np.linalg.norm(template))
+        return 1 + int((self.strangers @ vector > own).sum())
+
+
+def load_panel(values: Mapping[str, Any], embedder: Path) -> Panel | None:
+    """Return the panel of tiny/judges.json; None if it was made with another face embedder."""
+    if not embedder.is_file() or values["face_embedder"] != sha256(embedder):
+        return None
+    return Panel(AttributeJudges.from_json(values["attributes"]), np.array(values["strangers"], np.float64))
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The panel's readings of n images.
+
+    Attributes:
+        groups: resampling unit of each image: its prompt, or the portrait itself.
+        shown: for each image, whether each requested attribute is seen.
+        ranks: rank of the character among the strangers, (n,); NaN without a face.
+        identity: mean cosine to the held-out portraits, (n,); NaN without a face.
+    """
+
+    groups: tuple[int, ...]
+    shown: tuple[Mapping[str, bool], ...]
+    ranks: np.ndarray
+    identity: np.ndarray
+
+
+def generated_readings(measured: ScoredImages, variant: str) -> Readings:
+    """Return the readings of one variant's images; prompts are the resampling units."""
+    rows = [row for row, take in enumerate(measured.takes) if take.variant == variant]
+    scores = measured.scores.iloc[rows]
+    return Readings(
+        tuple(measured.takes[row].prompt.number for row in rows),
+        tuple(measured.shown[row] for row in rows),
+        scores["rank"].to_numpy(np.float64),
+        scores["identity"].to_numpy(np.float64),
+    )
+
+
+def read_portraits(
+    images: Sequence[Image.Image], captions: Sequence[str], real: Portraits, judges: Scorers, panel: Panel
+) -> Readings:
+    """Return the readings of real portraits, each against the held-out ones other than itself.
+
+    Args:
+        images: the portraits of `real`, in its order, possibly through the VAE.
+        captions: their captions, which name the true attributes.
+        real: embeddings of the portraits.
+        judges: scoring models.
+        panel: judges of attributes, and strangers.
+    """
+    shown, ranks, identity = [], [], []
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        face, _ = main_face(image, judges.find)
+        shown.append(compare_attributes(requested_attributes(caption), panel.attributes.read(image, face)))
+        others = real.identity[real.references[real.references != index]]
+        if face is None or not len(others):
+            ranks.append(np.nan)
+            identity.append(np.nan)
+            continue
+        vector = embed_faces(image, [face], judges.faces)[0]
+        ranks.append(panel.rank(vector, others))
+        identity.append(float((others @ vector).mean()))
+    return Readings(tuple(range(len(images))), tuple(shown), np.array(ranks), np.array(identity))
+
+
+def panel_metrics(
+    readings: Mapping[str, Readings], panel: Panel, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Return `attributes`, `identification` and `identity_real_vae`, each mean with its 95% interval.
+
+    Attributes that no image was asked for are left out; `all` is the mean over an image's attributes.
+    `identity_real_vae` is the identity of real portraits through the VAE, the most that a LoRA can reach.
+
+    Args:
+        readings: readings of lora, base, real, and real_vae, the real portraits through the VAE.
+        panel: the panel that made them.
+        resamples: number of resamples behind each interval.
+        seed: seed of the resampling.
+    """
+    boots = {name: Bootstrap.draw(read.groups, resamples, seed) for name, read in readings.items()}
+
+    def shares(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {
+            name: boots[name].mean_with_interval(values[name], read.groups).as_json()
+            for name, read in readings.items()
+        }
+
+    attributes: dict[str, Any] = {}
+    for field in FIELDS:
+        values = {name: _share_shown(read.shown, (field,)) for name, read in readings.items()}
+        if any(np.isfinite(column).any() for column in values.values()):
+            attributes[field] = {**shares(values), "strangers": panel.attributes.accuracy[field]}
+    attributes["all"] = shares({name: _share_shown(read.shown, FIELDS) for name, read in readings.items()})
+    nearest = shares({name: (read.ranks == 1).astype(float) for name, read in readings.items()})
+    for name, read in readings.items():
+        ranks = read.ranks[np.isfinite(read.ranks)]
+        nearest[name]["mean_rank"] = float(ranks.mean()) if ranks.size else float(len(panel.strangers) + 1)
+    decoded = readings["real_vae"]
+    return {
+        "attributes": attributes,
+        "identity_real_vae": boots["real_vae"].mean_with_interval(decoded.identity, decoded.groups).as_json(),
+        "identification": {"num_strangers": len(panel.strangers), **nearest},
+    }
+
+
+def _share_shown(shown: Sequence[Mapping[str, bool]], fields: Iterable[str]) -> np.ndarray:
+    """Return for each image the share of these fields that it shows, NaN where none was requested."""
+    columns = [[found[field] for field in fields if field in found] for found in shown]
+    return np.array([float(np.mean(column)) if column else np.nan for column in columns])
+
+
+def reconstruct(vae: Any, images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Return RGB images after one pass through a VAE, one by one: the detail that latents can hold."""
+    import torch
+
+    from valentina_pipeline.image.generate.generate import decode_latents
+    from valentina_pipeline.image.models.vae import encode
+
+    def to_pixels(image: Image.Image) -> "Tensor":
+        values = torch.from_numpy(np.array(image.convert("RGB"), np.float32)) / 127.5 - 1
+        return values.permute(2, 0, 1)[None]
+
+    return [next(decode_latents(vae, encode(vae, to_pixels(image)))) for image in images]
