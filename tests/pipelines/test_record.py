@@ -100,6 +100,7 @@ def test_the_table_has_the_figures_and_where_to_look_next(
     said = capsys.readouterr().out
     for part in (
         "0.700 (0.660 to 0.740)",
+        "shown: clothes color",
         "candidate",
         "Too few faces.",
         "uv run mlflow ui",

@@ -201,6 +201,7 @@ def test_the_card_says_figures_training_rights_and_that_images_are_synthetic(par
     for said in (
         "| Identity: the LoRA | 0.700 (0.660 to 0.740) |",
         "| Identity: the base model with the full description | 0.250 (0.210 to 0.290) |",
+        "| clothes color | 0.300 (0.260 to 0.340) | 0.100 (0.060 to 0.140) | 0.940 (0.900 to 0.980) |",
         "## Decision: champion",
         "- It is good.",
         f"| rank | {parts.train.rank} |",
@@ -208,3 +209,7 @@ def test_the_card_says_figures_training_rights_and_that_images_are_synthetic(par
         "trainedAlgorithmicMedia",
     ):
         assert said in card
+    unjudged = {name: value for name, value in parts.metrics.items() if name != "attributes"}
+    assert (
+        "judges" not in content(build(replace(parts, metrics=unjudged), DECISION)["MODEL_CARD.md"]).decode()
+    )

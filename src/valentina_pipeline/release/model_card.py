@@ -9,6 +9,8 @@ from valentina_pipeline.release import external_tools
 if TYPE_CHECKING:
     from valentina_pipeline.release.contents import PackageContents
 
+ATTRIBUTE_ROWS = {"lora": "LoRA", "base": "base model", "real": "real portraits"}
+"""Columns of the table of requested attributes: keys in metrics.json, with their headings."""
 
 USE, INTENDED_USE = "## Use\n", "Intended use:"
 """Beginning of the section on use, and of its part that holds wherever the LoRA is loaded from."""
@@ -94,6 +96,25 @@ portraits; CLIP is `{parts.base.clip.path}`. Metrics of another embedder cannot 
 
 | | |
 |---|---|
+{table}
+{_attributes(m)}"""
+
+
+def _attributes(metrics: Mapping[str, Any]) -> str:
+    """Return the table of requested attributes; empty where no judge knows the base model's world."""
+    rows = [
+        [field.replace("_", " "), *(format_interval(shares[name]) for name in ATTRIBUTE_ROWS)]
+        for field, shares in metrics.get("attributes", {}).items()
+    ]
+    if not rows:
+        return ""
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"""
+Share of images that show the attributes that their prompt requests, read by judges that were trained on no
+caption. What they miss in real portraits, against these captions, is their own error.
+
+| requested | {" | ".join(ATTRIBUTE_ROWS.values())} |
+|---|---|---|---|
 {table}
 """
 

@@ -10,6 +10,7 @@ from PIL import Image
 from judges import BLACK, CONFIG, GREEN, PERSON, RED, TEMPLATES, known, laid_out, models
 from valentina_pipeline.image.evaluate.evaluate import Evaluation, evaluate
 from valentina_pipeline.image.evaluate.panel import Panel, Readings, panel_metrics, reconstruct
+from valentina_pipeline.image.evaluate.run_comparison import compare_runs
 
 PORTRAITS = known(train=[RED, RED], held_out=[RED, (150, 200, 0)])  # the last is (0.6, 0.8, 0)
 PORTRAITS = replace(PORTRAITS, captions=dict.fromkeys(PORTRAITS.captions, "smiling, wearing a red dress"))
@@ -87,6 +88,16 @@ def test_the_report_says_what_is_shown_and_what_each_image_misses() -> None:
     )
     assert f"identity 0.80; {missed}" in page
     assert "Attributes and identification were not measured" not in page
+
+
+def test_each_image_has_its_attributes_as_numbers_for_a_paired_comparison() -> None:
+    first, other = (run(lora=RED, base=colour).image_scores for colour in (GREEN, BLACK))
+    rows = {row.metric: row for row in compare_runs(first, other, "base", 100, 1)}
+
+    assert first["shows_expression"].tolist()[:6] == [1, 1, 0, 0, 0, 0]
+    assert first["shows_light"].isna().all()
+    assert (rows["shows_expression"].first, rows["shows_expression"].other) == pytest.approx((1 / 3, 0))
+    assert "identity_training" not in rows
 
 
 def test_intervals_of_a_variant_resample_its_prompts() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 KEY = ["variant", "prompt", "seed"]
 """Columns that identify an image in every run."""
 
-NOT_COMPARED = {*KEY, "name", "nearest_name", "nearest_training", "nearest_layout"}
+NOT_COMPARED = {*KEY, "name", "nearest_name", "nearest_training", "nearest_layout", "identity_training"}
 """Columns that are not scores, or are no better when higher or lower."""
 
 CELL_PIXELS, LABEL_CHARS = 192, 30

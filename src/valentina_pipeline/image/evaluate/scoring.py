@@ -9,6 +9,7 @@ from PIL import Image
 
 from valentina_pipeline.domain.manifest import TRAIN
 from valentina_pipeline.image.evaluate.attributes import (
+    FIELDS,
     compare_attributes,
     describe_missed,
     requested_attributes,
@@ -43,7 +44,10 @@ SCORE_COLUMNS = (
     "identity_training",
     "rank",
     "missed",
+    *(f"shows_{field}" for field in FIELDS),
 )
+"""Columns of image_scores. Those from `rank` on are empty without a panel; `shows_` is 1 or 0, and empty
+where the prompt does not request the attribute."""
 
 
 class NothingToMeasureError(ValueError):
@@ -85,16 +89,13 @@ class ScoredImages:
 
     Attributes:
         takes: the n planned images.
-        scores: one row per image, SCORE_COLUMNS; `identity` is NaN where no face was found, and `rank` and
-            `missed` are empty without a panel.
+        scores: one row per image, SCORE_COLUMNS; `identity` is NaN where no face was found.
         content: CLIP image embeddings (n, e), norm 1.
-        shown: for each image, whether the panel sees each requested attribute; empty without a panel.
     """
 
     takes: tuple[PlannedImage, ...]
     scores: "pd.DataFrame"
     content: np.ndarray
-    shown: tuple[Mapping[str, bool], ...] = ()
 
 
 def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: ContentScorer) -> Portraits:
@@ -155,7 +156,7 @@ def score_images(
     """
     import pandas as pd
 
-    rows, content, done, shown = [], [], [], []
+    rows, content, done = [], [], []
     limits = copy_limits(real)
     texts: dict[int, np.ndarray] = {}
     for take, image in generated:
@@ -163,15 +164,13 @@ def score_images(
         if number not in texts:
             texts[number] = judges.clip.texts([take.prompt.text(class_word)])[0].astype(np.float64)
         embedding = judges.clip.images([image])[0].astype(np.float64)
-        readings, found = _read_person(image, take.prompt.scene, real, judges, panel)
-        shown.append(found)
         rows.append(
             {
                 "name": take.name,
                 "variant": take.variant,
                 "prompt": take.prompt.scene,
                 "seed": take.seed,
-                **readings,
+                **_read_person(image, take.prompt.scene, real, judges, panel),
                 "clip_t": float(embedding @ texts[number]),
                 "clip_i": float((real.content[real.references] @ embedding).mean()),
                 **_nearest(embedding, layout_vector(image), real, limits),
@@ -182,13 +181,13 @@ def score_images(
     if not rows:
         raise NothingToMeasureError("no image to measure: all were rejected")
     scores = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).round(6)
-    return ScoredImages(tuple(done), scores, np.stack(content), tuple(shown) if panel else ())
+    return ScoredImages(tuple(done), scores, np.stack(content))
 
 
 def _read_person(
     image: Image.Image, scene: str, real: Portraits, judges: Scorers, panel: "Panel | None"
-) -> tuple[dict[str, object], dict[str, bool]]:
-    """Return the scores of the main face, and which requested attributes the panel sees."""
+) -> dict[str, object]:
+    """Return the scores of the main face, and the panel's readings."""
     face, probability = main_face(image, judges.find)
     row: dict[str, object] = {"identity": np.nan, "face_probability": probability}
     if face is not None:
@@ -198,11 +197,12 @@ def _read_person(
         row["identity_training"] = float((vector @ real.identity[real.training].T).mean(axis=1)[0])
         if panel:
             row["rank"] = panel.rank(vector[0], references)
-    if not panel:
-        return row, {}
-    requested, seen = requested_attributes(scene), panel.attributes.read(image, face)
-    row["missed"] = describe_missed(requested, seen)
-    return row, compare_attributes(requested, seen)
+    if panel:
+        requested, seen = requested_attributes(scene), panel.attributes.read(image, face)
+        found = compare_attributes(requested, seen)
+        row["missed"] = describe_missed(requested, seen)
+        row |= {f"shows_{field}": float(shown) for field, shown in found.items()}
+    return row
 
 
 def copy_limits(real: Portraits) -> tuple[float, float]:

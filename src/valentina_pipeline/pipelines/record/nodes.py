@@ -110,6 +110,9 @@ def table(name: str, base: str, metrics: Mapping[str, Any], decision: Mapping[st
     )
     shown.add_row("face found", format_interval(found["lora"]), format_interval(found["base"]))
     shown.add_row("prompt followed (CLIP-T)", format_interval(clip["lora"]), format_interval(clip["base"]))
+    for field, shares in metrics.get("attributes", {}).items():
+        words = f"  shown: {field.replace('_', ' ')}"
+        shown.add_row(words, format_interval(shares["lora"]), format_interval(shares["base"]))
     shown.add_row(
         "similarity to portraits (CLIP-I)",
         format_interval(metrics["clip_i"]["lora"]),
