@@ -174,7 +174,15 @@ def test_all_missing_models_are_named_before_a_stage_runs(
         InputHooks().before_pipeline_run(pipeline=Pipeline([stage()]), **arguments)
     lines = caught.value.message.splitlines()
     assert lines[0] == "models are missing; nothing was run:"
-    names = ("tiny/weights/base", "tiny face embedder", "tiny CLIP", "BRISQUE", "upscaler", "captioner vlm")
+    names = (
+        "tiny/weights/base",
+        "tiny face embedder",
+        "tiny CLIP",
+        "controlnet_canny",
+        "BRISQUE",
+        "upscaler",
+        "captioner vlm",
+    )
     assert len(lines) == 1 + len(names)
     for name, line in zip(names, lines[1:], strict=True):
         assert name in line and "license" in line
