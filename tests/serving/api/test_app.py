@@ -92,7 +92,8 @@ def running(
     desk = Dispatcher(store, about, drawing, state / "images", metrics, fallback=fallback)
     gate = ApiKeyAuth(keys or {})
     shelf = read_adapters(opening["lora_dir"], about) if "lora_dir" in opening else {}
-    app = create_app(GenerationService(shelf, desk, gate, metrics, controls=read_controls(about, package)))
+    controls, keys_folder = read_controls(about, package), state / "c2pa"
+    app = create_app(GenerationService(shelf, desk, gate, metrics, controls=controls, signing=keys_folder))
     with closing(store), listening(app) as url, httpx.Client(base_url=url, timeout=60) as http:
         until(lambda: http.get("/readyz").status_code == 200)
         yield Running(http, desk, url)
@@ -126,6 +127,19 @@ def test_without_a_network_the_renderer_draws_and_says_so_everywhere(package: Pa
         assert image["engine"] == "renderer"
         content = it.http.get(image["url"]).content
     assert png.decode(content).info["text"]["engine"] == "renderer"
+
+
+def test_an_image_that_this_server_signed_is_known_again(served: Running) -> None:
+    (drawn,) = served.ended(served.posted(**QUICK)["id"])["images"]
+    signed = served.http.get(drawn["url"]).content
+    saved_anew = png.encode(png.decode(signed))  # with all texts, without the signature
+    for content, own in ((signed, True), (saved_anew, False)):
+        job = served.posted(**QUICK, image=base64.b64encode(content).decode())["id"]
+        stored = served.desk.jobs.get(job)
+        assert stored is not None
+        inputs = stored.order.settings.inputs
+        assert inputs.own == ((inputs.image,) if own else ())
+        served.ended(job)
 
 
 def test_pictures_are_begun_from_and_kept_to_and_a_face_among_them_is_refused(served: Running) -> None:
