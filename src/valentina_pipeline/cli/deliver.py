@@ -42,7 +42,7 @@ def deliver(
     of the Hugging Face hub: the LoRA's files and the model card, without base model and code. It needs a
     token in HF_TOKEN; a new repository is private. S3 and the hub need records that allow publication.
     """
-    from valentina_pipeline.integrations import delivery
+    from valentina_pipeline.release import delivery
     from valentina_pipeline.serving.inference.package import InvalidPackageError
     from valentina_pipeline.serving.packages import open_package
 

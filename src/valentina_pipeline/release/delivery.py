@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from valentina_pipeline.common.atomic_files import replacing_folder, write
-from valentina_pipeline.integrations.sources.s3 import ATTEMPTS
 from valentina_pipeline.release.checksums import SUMS_FILE, listed_names
 
 Files = Mapping[str, bytes | Path]
+
+RETRIES = {"max_attempts": 6, "mode": "standard"}
+"""Of each request to S3, with growing pauses."""
 
 
 class DeliveryError(RuntimeError):
@@ -43,9 +45,8 @@ def to_s3(files: Files, address: str) -> None:
     prefix = address.removeprefix("s3://").strip("/")
     if not prefix:
         raise DeliveryError(f"{address!r} has no bucket: it must be s3://bucket/prefix")
-    retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
     bucket = s3fs.S3FileSystem(
-        use_listings_cache=False, skip_instance_cache=True, config_kwargs={"retries": retries}
+        use_listings_cache=False, skip_instance_cache=True, config_kwargs={"retries": RETRIES}
     )
     sums = f"{prefix}/{SUMS_FILE}"
     try:
