@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from valentina_pipeline.image.generate.generate import OnStep
     from valentina_pipeline.serving.inference.engine import GenerationResult
     from valentina_pipeline.serving.inference.package import PackageInfo
-    from valentina_pipeline.serving.inference.request import ResolvedRequest
+    from valentina_pipeline.serving.inference.request import Fitter, ResolvedRequest
     from valentina_pipeline.serving.marks.c2pa import Signer
 
 
@@ -123,9 +123,8 @@ def generate(
     from valentina_pipeline.serving.inference.adapters import read_adapters
     from valentina_pipeline.serving.inference.control_models import read_controls
     from valentina_pipeline.serving.inference.engine import InferenceEngine
-    from valentina_pipeline.serving.inference.input_images import fit
     from valentina_pipeline.serving.inference.request import parse_request, resolve_request
-    from valentina_pipeline.serving.marks.c2pa import Signer, is_own, read_chain
+    from valentina_pipeline.serving.marks.c2pa import Signer
 
     root = Path(getattr(metadata, "project_path", Path.cwd()))
     try:
@@ -138,10 +137,8 @@ def generate(
         rows = product(_as_fields(prompts, "prompt"), _as_fields(_expand_categories(scenes, about), "scene"))
         requests = [parse_request({**common, **prompt, **scene}) for prompt, scene in rows]
         # check all requests before the networks are loaded
-        keys = signing_folder(root)
-        fitted = partial(fit, is_own=partial(is_own, chain=read_chain(keys)))
-        orders = [resolve_request(request, about, shelf, engine, networks, fitted) for request in requests]
-        signer = Signer(keys)
+        orders = [resolve_request(each, about, shelf, engine, networks, _fitter(root)) for each in requests]
+        signer = Signer(signing_folder(root))
         with _progress_bar(orders) as on_step:
             inference = InferenceEngine(about, root=root, shelf=shelf, engine=engine, controls=networks)
             results = inference.draw(orders, on_step)
@@ -188,6 +185,14 @@ def save(image: "Image", folder: Path, name: str, signer: "Signer") -> Path:
     file = folder / f"{name}.png"
     atomic_files.replace(file, signer.encode(image))
     return file
+
+
+def _fitter(root: Path) -> "Fitter":
+    """Return the function that fits input images and recognizes those that this project signed."""
+    from valentina_pipeline.serving.inference.input_images import fit
+    from valentina_pipeline.serving.marks.c2pa import is_own, read_chain
+
+    return partial(fit, is_own=partial(is_own, chain=read_chain(signing_folder(root))))
 
 
 def _digest(*orders: "ResolvedRequest") -> str:
