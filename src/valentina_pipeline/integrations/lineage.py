@@ -17,7 +17,7 @@ import yaml
 
 from valentina_pipeline.domain import naming
 from valentina_pipeline.integrations import mlflow, registry
-from valentina_pipeline.integrations.dvc_cache import read_output
+from valentina_pipeline.integrations.past_runs import read_output
 from valentina_pipeline.integrations.registry import Version
 from valentina_pipeline.integrations.run_description import TRAINING_IMAGES, read_commit
 from valentina_pipeline.integrations.run_inputs import run_command

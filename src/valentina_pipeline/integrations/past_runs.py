@@ -1,14 +1,23 @@
 """Outputs of earlier runs, by git revision, MLflow run or working tree, read from DVC's cache."""
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from valentina_pipeline.integrations import dvc_cache, mlflow
-from valentina_pipeline.integrations.run_inputs import locked_outputs
+from valentina_pipeline.integrations import mlflow
+from valentina_pipeline.integrations.run_inputs import locked_outputs, run_command
 
 WORKING_TREE = "."
 """Name of the run whose outputs dvc.lock of the working tree lists."""
+
+
+COMMAND_SECONDS = 60.0
+"""Timeout of the command that prints the cache's folder."""
+
+FOLDER_SUFFIX = ".dir"
+"""End of a folder's md5, which names a list of the folder's files."""
 
 
 class RunNotFoundError(LookupError):
@@ -49,7 +58,7 @@ class PastRun:
         """
         content = None
         if md5 := self._outputs.get(path):
-            content = dvc_cache.read_output(self._root, path, md5)
+            content = read_output(self._root, path, md5)
         if content is None:
             raise RunNotFoundError(self._missing(path))
         return content
@@ -61,10 +70,10 @@ class PastRun:
             RunNotFoundError: the run did not write it, or DVC's cache lacks it.
         """
         files = {}
-        for relative, md5 in dvc_cache.list_folder(self._root, path, self._outputs.get(path, "")):
+        for relative, md5 in _list_folder(self._root, path, self._outputs.get(path, "")):
             if keep(relative):
                 inside = str(PurePosixPath(path) / relative)
-                files[relative] = dvc_cache.read_output(self._root, inside, md5)
+                files[relative] = read_output(self._root, inside, md5)
         if not files or None in files.values():
             raise RunNotFoundError(self._missing(path))
         return {relative: content for relative, content in files.items() if content is not None}
@@ -95,3 +104,34 @@ class PastRun:
             and run.data.tags.get(mlflow.PARENT) == parents[0]
             and "superseded" not in run.data.tags
         }
+
+
+def read_output(root: Path, path: str, md5: str) -> bytes | None:
+    """Return an output file's content from the cache or the working tree; None where neither has it.
+
+    Args:
+        root: the project.
+        path: path of the output in the project.
+        md5: md5 of the content, which is checked.
+    """
+    for file in (_cache_folder(root) / md5[:2] / md5[2:], root / path):
+        try:
+            content = file.read_bytes()
+        except OSError:
+            continue
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(FOLDER_SUFFIX):
+            return content
+    return None
+
+
+def _list_folder(root: Path, path: str, md5: str) -> Iterator[tuple[str, str]]:
+    """Yield the relative path and md5 of each file in an output folder; nothing where the cache lacks it."""
+    listing = read_output(root, path, md5)
+    for entry in json.loads(listing) if listing is not None else ():
+        yield entry["relpath"], entry["md5"]
+
+
+@lru_cache(maxsize=1)
+def _cache_folder(root: Path) -> Path:
+    printed = run_command(root, "dvc", "cache", "dir", seconds=COMMAND_SECONDS).strip()
+    return Path(printed or root / ".dvc/cache") / "files/md5"
