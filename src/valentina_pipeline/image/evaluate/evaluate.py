@@ -130,7 +130,7 @@ def evaluate(
     if not images:
         reason = next(iter(refused.values()))
         raise NothingToMeasureError(f"the content filter rejected every image: {reason}")
-    shown = [(take, images[take.name]) for take in planned if take.name in images]
+    shown = [(plan, images[plan.name]) for plan in planned if plan.name in images]
     tracked = track_progress(shown, "measure", len(shown))
     measured = score_images(tracked, person.class_word, real, models.judges, models.panel)
     metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "num_filtered": len(refused)}
@@ -180,12 +180,12 @@ def _generate(
     images: dict[str, Image.Image] = {}
     refused: dict[str, str] = {}
     pairs = zip(planned, models.draw(planned), strict=True)
-    for take, image in track_progress(pairs, "generate", len(planned)):
+    for plan, image in track_progress(pairs, "generate", len(planned)):
         reason = models.unsafe(image)
         if reason is None:
-            images[take.name] = image
+            images[plan.name] = image
         else:
-            refused[take.name] = reason
+            refused[plan.name] = reason
     return images, refused
 
 
@@ -211,5 +211,5 @@ def _panel_metrics(
 def _plot(measured: ScoredImages) -> "pd.DataFrame":
     """Return one row per image with a face: prompt, variant, identity."""
     plot = measured.scores[["prompt", "variant", "identity"]].copy()
-    plot["prompt"] = [take.prompt.label for take in measured.takes]
+    plot["prompt"] = [plan.prompt.label for plan in measured.planned]
     return plot.dropna().reset_index(drop=True)

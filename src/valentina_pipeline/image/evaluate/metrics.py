@@ -43,7 +43,7 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
         memorization, num_images.
     """
     sides = {variant: VariantScores.of(measured, variant) for variant in VARIANTS}
-    boot = Bootstrap.draw([take.prompt.number for take in measured.takes], resamples, seed)
+    boot = Bootstrap.draw([plan.prompt.number for plan in measured.planned], resamples, seed)
 
     def mean(column: str) -> dict[str, Any]:
         return {
@@ -64,7 +64,7 @@ def compute_metrics(measured: ScoredImages, real: Portraits, resamples: int, see
         "clip_i": mean("clip_i"),
         "diversity": {v: boot.mean_with_interval(*sides[v].diversity()).as_json() for v in COMPARED},
         "memorization": _memorization(sides["lora"], real),
-        "num_images": len(measured.takes),
+        "num_images": len(measured.planned),
     }
 
 
@@ -129,8 +129,8 @@ class VariantScores:
     @classmethod
     def of(cls, measured: ScoredImages, variant: str) -> "VariantScores":
         """Return the scores of one variant."""
-        rows = [row for row, take in enumerate(measured.takes) if take.variant == variant]
-        numbers = tuple(measured.takes[row].prompt.number for row in rows)
+        rows = [row for row, plan in enumerate(measured.planned) if plan.variant == variant]
+        numbers = tuple(measured.planned[row].prompt.number for row in rows)
         return cls(measured.scores.iloc[rows], measured.content[rows], numbers)
 
     def column(self, name: str) -> np.ndarray:

@@ -79,11 +79,11 @@ class Readings:
 
 def generated_readings(measured: ScoredImages, variant: str) -> Readings:
     """Return the readings of one variant's images; prompts are the resampling units."""
-    rows = [row for row, take in enumerate(measured.takes) if take.variant == variant]
+    rows = [row for row, plan in enumerate(measured.planned) if plan.variant == variant]
     scores = measured.scores.iloc[rows]
     columns = {field: scores[f"shows_{field}"].to_numpy(np.float64) for field in FIELDS}
     return Readings(
-        tuple(measured.takes[row].prompt.number for row in rows),
+        tuple(measured.planned[row].prompt.number for row in rows),
         tuple({f: v[i] == 1 for f, v in columns.items() if np.isfinite(v[i])} for i in range(len(rows))),
         scores["rank"].to_numpy(np.float64),
         scores["identity"].to_numpy(np.float64),

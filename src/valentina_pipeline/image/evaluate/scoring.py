@@ -88,12 +88,12 @@ class ScoredImages:
     """Generated images with their scores.
 
     Attributes:
-        takes: the n planned images.
+        planned: the n planned images.
         scores: one row per image, SCORE_COLUMNS; `identity` is NaN where no face was found.
         content: CLIP image embeddings (n, e), norm 1.
     """
 
-    takes: tuple[PlannedImage, ...]
+    planned: tuple[PlannedImage, ...]
     scores: "pd.DataFrame"
     content: np.ndarray
 
@@ -159,25 +159,25 @@ def score_images(
     rows, content, done = [], [], []
     limits = copy_limits(real)
     texts: dict[int, np.ndarray] = {}
-    for take, image in generated:
-        number = take.prompt.number
+    for plan, image in generated:
+        number = plan.prompt.number
         if number not in texts:
-            texts[number] = judges.clip.texts([take.prompt.text(class_word)])[0].astype(np.float64)
+            texts[number] = judges.clip.texts([plan.prompt.text(class_word)])[0].astype(np.float64)
         embedding = judges.clip.images([image])[0].astype(np.float64)
         rows.append(
             {
-                "name": take.name,
-                "variant": take.variant,
-                "prompt": take.prompt.scene,
-                "seed": take.seed,
-                **_read_person(image, take.prompt.scene, real, judges, panel),
+                "name": plan.name,
+                "variant": plan.variant,
+                "prompt": plan.prompt.scene,
+                "seed": plan.seed,
+                **_read_person(image, plan.prompt.scene, real, judges, panel),
                 "clip_t": float(embedding @ texts[number]),
                 "clip_i": float((real.content[real.references] @ embedding).mean()),
                 **_nearest(embedding, layout_vector(image), real, limits),
             }
         )
         content.append(embedding)
-        done.append(take)
+        done.append(plan)
     if not rows:
         raise NothingToMeasureError("no image to measure: all were rejected")
     scores = pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).round(6)
