@@ -1,5 +1,6 @@
 """What a package is made from, small: a random base, its untrained LoRA and invented figures."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -136,6 +137,7 @@ def inputs(root: Path, seed: int = 1, **changes: Any) -> dict[str, Any]:
         "tiny_weights": weights,
         "comparison_grid": grid(),
         "scenes": yaml.safe_load((ROOT / "conf/base/prompts/scenes.yml").read_text("utf-8")),
+        "tiny_judges": json.loads((ROOT / "tiny/judges.json").read_text("utf-8")),
         "rights": rights(),
         "concept": concept(),
         "base": base(),

@@ -37,6 +37,15 @@ export interface Picture {
   url: string | null;
   blocked_reason: string;
   identity?: number | null;
+  /** attributes that the prompt names; empty where nothing judges them */
+  attributes: Attribute[];
+}
+
+export interface Attribute {
+  name: string;
+  requested: string;
+  /** equal to `requested` where the image shows it */
+  seen: string;
 }
 
 export interface Job {

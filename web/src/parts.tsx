@@ -2,7 +2,7 @@
 
 import { createContext, type CSSProperties, type ReactNode, useContext, useEffect, useRef, useState } from "react";
 import * as api from "./api";
-import type { Character, Job, Picture } from "./api";
+import type { Attribute, Character, Job, Picture } from "./api";
 import { languages, type Words } from "./words";
 
 export const Language = createContext<Words>(languages.en);
@@ -111,6 +111,21 @@ export function Identity({ value }: { value: number | null | undefined }) {
         <div className="absolute -inset-y-0.5 w-0.5 bg-ink" style={{ left: share(scale.gate) }} />
       </div>
     </div>
+  );
+}
+
+/** Attributes of the prompt that judges read from an image: shown ones by word, missed ones with what is seen. */
+export function Attributes({ read }: { read: Attribute[] }) {
+  const w = useWords();
+  if (!read.length) return null;
+  return (
+    <ul aria-label={w.attributes} className="flex flex-wrap gap-x-3 gap-y-1 text-xs text-quiet">
+      {read.map(({ name, requested, seen }) => (
+        <li key={name} lang="en" title={name}>
+          {requested === seen ? `✓ ${requested}` : <span className="text-wrong">{`✗ ${requested} (${w.seen} ${seen})`}</span>}
+        </li>
+      ))}
+    </ul>
   );
 }
 

@@ -3,7 +3,7 @@
 import type { Job, Picture } from "./api";
 import type { Preview } from "./jobs";
 import { ended } from "./jobs";
-import { IconButton, Identity, Shown, useActs, useWords } from "./parts";
+import { Attributes, IconButton, Identity, Shown, useActs, useWords } from "./parts";
 import type { Words } from "./words";
 
 export const keyOf = (job: Job, picture: Picture) => `${job.id}/${picture.seed}`;
@@ -112,6 +112,7 @@ export function Shot({ job, picture, large }: { job: Job; picture: Picture; larg
           <Face square={!large} job={job} picture={picture} />
         </button>
         <Identity value={picture.identity} />
+        <Attributes read={picture.attributes} />
         {job.warnings.map((warning) => (
           <p key={warning} lang="en" className="text-xs text-quiet">
             {warning}

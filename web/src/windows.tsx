@@ -3,7 +3,7 @@
 import { useState } from "react";
 import type { Job, Marks, Picture } from "./api";
 import { ended } from "./jobs";
-import { Dialog, Identity, Shown, useWords } from "./parts";
+import { Attributes, Dialog, Identity, Shown, useWords } from "./parts";
 import { Actions, Face, parameters, Parameters, Progress } from "./shots";
 
 export interface Image {
@@ -21,6 +21,7 @@ export function Details({ job, picture, onClose }: Image & { onClose(): void }) 
             <Face job={job} picture={picture} />
           </div>
           <Identity value={picture.identity} />
+          <Attributes read={picture.attributes} />
         </div>
         <div className="space-y-6">
           <Actions job={job} picture={picture} />
@@ -98,6 +99,7 @@ export function Compare({ images, onClose }: { images: [Image, Image]; onClose()
               <Face job={job} picture={picture} />
             </div>
             <Identity value={picture.identity} />
+            <Attributes read={picture.attributes} />
             <Parameters rows={rows[at]!} unlike={rows[1 - at]} />
           </div>
         ))}

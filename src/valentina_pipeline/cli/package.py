@@ -145,6 +145,7 @@ def _files(
         rights=(record,),
         comparison_grid=None,
         scenes=scenes,
+        tiny_judges={},
         concept=concept.model_dump(),
         base=entry["model"],
         train_lora=None,

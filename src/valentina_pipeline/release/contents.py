@@ -41,6 +41,7 @@ class PackageContents:
         comparison_grid: PNG bytes of the comparison grid: the LoRA beside the base model.
         engines: relative path -> file: exports for engines besides torch.
         scenes: the scene library.
+        attribute_judges: judges of the attributes in an image, as JSON; None on a base model without them.
         embedder: path of the face embedder's weights, or a name that its loader resolves.
         code: relative path -> file: the modules that serve the package.
         model: relative path -> content: the files that make the folder an MLflow model.
@@ -64,6 +65,7 @@ class PackageContents:
     comparison_grid: bytes | None
     engines: Mapping[str, Path]
     scenes: Mapping[str, Scene]
+    attribute_judges: Mapping[str, Any] | None
     embedder: str
     code: Mapping[str, Path]
     model: Mapping[str, bytes]

@@ -33,6 +33,7 @@ def register_candidate(
     tiny_weights: Path,
     comparison_grid: "Image.Image",
     scenes: dict[str, Any],
+    tiny_judges: dict[str, Any],
     concept: dict[str, Any],
     base: dict[str, Any],
     train_lora: dict[str, Any],
@@ -62,7 +63,7 @@ def register_candidate(
 
     contents = gather_contents(
         project_root, lora, metrics, train_metrics, faces, training_images, rights, comparison_grid, scenes,
-        concept, base, train_lora, evaluate, publish,
+        tiny_judges, concept, base, train_lora, evaluate, publish,
     )  # fmt: skip
     registry = Registry(project_root, concept["trigger"])
     present, known = registry.champion(), registry.find(content_hash=contents.content_hash)

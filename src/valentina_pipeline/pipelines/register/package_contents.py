@@ -36,6 +36,7 @@ def gather_contents(
     rights: tuple[RightsRecord, ...],
     comparison_grid: "Image.Image | None",
     scenes: dict[str, Any],
+    tiny_judges: dict[str, Any],
     concept: dict[str, Any],
     base: dict[str, Any],
     train_lora: dict[str, Any] | None,
@@ -45,7 +46,8 @@ def gather_contents(
     """Return the contents of a package; the same arguments give the same contents.
 
     `root` is the project's folder, where relative paths of a base start; `scenes` is the scene library:
-    category -> name -> words. PackageContents and the models of config/ describe the others.
+    category -> name -> words. The package gets the judges of `tiny_judges` if the evaluation used them.
+    PackageContents and the models of config/ describe the other arguments.
 
     Raises:
         MissingModelError: the base model is not on this machine.
@@ -82,6 +84,7 @@ def gather_contents(
         comparison_grid=None if comparison_grid is None else png.encode(comparison_grid),
         engines=export_engines(root, base_config, lora, published) if published.engines else {},
         scenes=_check_scenes(parse_scenes(scenes), concept["name"]),
+        attribute_judges=tiny_judges["attributes"] if metrics and "attributes" in metrics else None,
         embedder=resolve_path(base_config.face_embedder.path, root),
         code=list_code_files(),
         model=model_files(LOADER, base_config.path, EXAMPLE, content),

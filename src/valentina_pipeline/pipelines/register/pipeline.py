@@ -23,6 +23,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "tiny_weights",
                     "comparison_grid",
                     "scenes",
+                    "tiny_judges",
                     "params:concept",
                     "params:base",
                     "params:train_lora",

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,14 @@ def without_folders(text: str) -> str:
     return FOLDERS.sub("", text)
 
 
+class Attribute(BaseModel):
+    """An attribute that the prompt names."""
+
+    name: str = Field(description="such as `color of the clothes`")
+    requested: str
+    seen: str = Field(description="what a judge reads from the image; equal to `requested` where it is shown")
+
+
 class Picture(BaseModel):
     """An image of a job."""
 
@@ -62,6 +71,7 @@ class Picture(BaseModel):
     identity: float | None = Field(
         description="similarity of the face to the character's portraits, -1 to 1; null: no face"
     )
+    attributes: list[Attribute] = Field(description="empty where the base model has no judges of attributes")
 
 
 class Status(BaseModel):
@@ -171,6 +181,7 @@ class GenerationService:
                     blocked_reason=image.blocked_reason,
                     engine=image.engine,
                     identity=image.identity,
+                    attributes=[Attribute(**asdict(reading)) for reading in image.attributes],
                 )
                 for image in job.images
             ],

@@ -150,6 +150,10 @@ def generate(
         else:
             name = f"{about.trigger}-{_digest(result.order)}-{result.seed}"
             click.echo(save(result.image, output, name, signer))
+            if missed := [
+                f"{a.name} ({a.seen}, not {a.requested})" for a in result.attributes if a.seen != a.requested
+            ]:
+                click.echo(f"seed {result.seed}: not seen as requested: {', '.join(missed)}", err=True)
     scores = [result.identity for row in results for result in row if result.identity is not None]
     if scores and about.identity:
         listed = " ".join(f"{score:.2f}" for score in scores)

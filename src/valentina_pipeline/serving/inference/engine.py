@@ -19,7 +19,7 @@ from valentina_pipeline.serving.inference.conditioning import (
     start,
 )
 from valentina_pipeline.serving.inference.control_models import Network, read_controls
-from valentina_pipeline.serving.inference.identity import load_identity_scorer
+from valentina_pipeline.serving.inference.identity import AttributeReading, load_identity_scorer
 from valentina_pipeline.serving.inference.lora_stack import LoraStack
 from valentina_pipeline.serving.inference.package import InvalidPackageError, PackageInfo, check_rights, read
 from valentina_pipeline.serving.inference.preview_renderer import PreviewRenderer
@@ -58,6 +58,7 @@ class GenerationResult:
         blocked_reason: the reason where there is no image, else "".
         identity: cosine similarity of the face to the character's portraits, -1 to 1; None without a face,
             an image or the networks that measure it.
+        attributes: attributes that the prompt names, and what judges see; () without judges.
         warnings: a sentence for each part of the request that had no effect.
     """
 
@@ -66,6 +67,7 @@ class GenerationResult:
     seed: int
     blocked_reason: str
     identity: float | None
+    attributes: tuple[AttributeReading, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -296,10 +298,10 @@ class InferenceEngine:
         if reason := self._unsafe(image):  # before the watermark, which could change the result
             return GenerationResult(None, order, seed, reason, None)
         marked = add_watermark(add_provenance(image, {"preset": order.preset}))
-        identity = self._identity_scorer.score(marked) if self._identity_scorer else None
-        return GenerationResult(
-            marked, order, seed, "", identity, (RENDERER_WARNING,) if self.engine == "renderer" else ()
-        )
+        scorer = self._identity_scorer
+        identity, attributes = scorer.score(marked, order.prompt) if scorer else (None, ())
+        warnings = (RENDERER_WARNING,) if self.engine == "renderer" else ()
+        return GenerationResult(marked, order, seed, "", identity, attributes, warnings)
 
     @property
     def measures(self) -> bool:

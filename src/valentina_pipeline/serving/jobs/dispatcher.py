@@ -327,7 +327,7 @@ class Dispatcher:
                 name = f"{image.job}-{image.seed}.png" if image.png else ""
                 if name:
                     self._gallery.keep(name, image.png)
-                details = image.identity, image.engine, image.warnings
+                details = image.identity, image.engine, image.attributes, image.warnings
                 stored.append((image.job, Image(image.seed, name, image.blocked_reason, *details)))
                 self._metrics.images.labels("blocked" if image.blocked_reason else "generated").inc()
                 if image.png and self._measures:

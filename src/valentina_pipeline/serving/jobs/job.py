@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from sqlalchemy import Row
 
+from valentina_pipeline.serving.inference.identity import AttributeReading
 from valentina_pipeline.serving.inference.input_images import Inputs
 from valentina_pipeline.serving.inference.request import Engine, ResolvedRequest, Settings, again
 
@@ -27,6 +28,7 @@ class Image:
         blocked_reason: why it was blocked, else "".
         identity: similarity to the portraits, see serving/inference/engine.py.
         engine: that generated it.
+        attributes: see serving/inference/engine.py.
         warnings: parts of the request without effect, a sentence each.
     """
 
@@ -35,6 +37,7 @@ class Image:
     blocked_reason: str
     identity: float | None = None
     engine: Engine = "torch"
+    attributes: tuple[AttributeReading, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

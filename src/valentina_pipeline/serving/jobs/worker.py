@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from valentina_pipeline.serving import logs
+from valentina_pipeline.serving.inference.identity import AttributeReading
 from valentina_pipeline.serving.inference.request import Engine, ResolvedRequest
 from valentina_pipeline.serving.jobs.disk import DISK_ERRORS, no_room
 from valentina_pipeline.serving.marks.c2pa import Signer
@@ -101,6 +102,7 @@ class GeneratedImage:
     blocked_reason: str
     identity: float | None
     engine: Engine
+    attributes: tuple[AttributeReading, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -284,6 +286,7 @@ def _generate(server: Connection, engine: "InferenceEngine", signer: Signer, bat
                     result.blocked_reason,
                     result.identity,
                     engine.engine,
+                    result.attributes,
                     result.warnings,
                 )
                 for (job, _), (result,) in zip(active, results, strict=True)
