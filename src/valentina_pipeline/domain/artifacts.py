@@ -9,7 +9,6 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 """File name of a LoRA in diffusers' format."""
 
 FACES_FILE = "faces.safetensors"
-JUDGES_FILE = "judges.json"
 """In a package: the weights of its face embedder, if bundled."""
 
 REVOKED_FILE = "REVOKED.json"

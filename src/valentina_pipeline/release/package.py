@@ -13,7 +13,6 @@ from valentina_pipeline.config.publish import PublishConfig
 from valentina_pipeline.config.train_lora import NEW_TOKENS
 from valentina_pipeline.domain.artifacts import (
     FACES_FILE,
-    JUDGES_FILE,
     UNMEASURED,
     primary_weights,
     sha256,
@@ -70,7 +69,7 @@ def build(parts: PackageContents, decision: Mapping[str, Any]) -> dict[str, byte
         "decision.json": _json(decision),
         "MODEL_CARD.md": card(parts, decision, rights).encode(),
         "LICENSE": license_notice(parts.rights, parts.base, parts.publish.engines).encode(),
-        **({} if parts.attribute_judges is None else {JUDGES_FILE: _json(parts.attribute_judges)}),
+        **({} if parts.attribute_judges is None else {"judges.json": _json(parts.attribute_judges)}),
         **({} if parts.comparison_grid is None else {"comparison_grid.png": parts.comparison_grid}),
     }
     networks = _merge_files(

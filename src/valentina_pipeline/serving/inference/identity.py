@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from valentina_pipeline.common.missing_model import MissingModelError, resolve_path
-from valentina_pipeline.domain.artifacts import FACES_FILE, JUDGES_FILE
+from valentina_pipeline.domain.artifacts import FACES_FILE
 from valentina_pipeline.serving.inference.package import PackageInfo
 
 if TYPE_CHECKING:
@@ -110,15 +110,16 @@ def load_identity_scorer(about: PackageInfo, root: Path | None = None) -> Identi
             np.array([about.identity.mean]),
             detect_faces,
             load_face_embedder(embedder.kind, path),
-            _load_judges(about.folder / JUDGES_FILE),
+            _load_judges(about.folder),
         )
     except MissingModelError as err:
         logger.warning("images are not compared with %s's portraits: %s", about.name, err)
         return None
 
 
-def _load_judges(file: Path) -> "AttributeJudges | None":
+def _load_judges(folder: Path) -> "AttributeJudges | None":
     """Return the package's judges of attributes, None where it has none."""
     from valentina_pipeline.image.evaluate.attributes import AttributeJudges
 
+    file = folder / "judges.json"
     return AttributeJudges.from_json(json.loads(file.read_text("utf-8"))) if file.is_file() else None
