@@ -21,6 +21,7 @@ from dvc.cli import main
 from dvc.repo import Repo
 
 from conftest import copy_project
+from untraced import untraced
 from valentina_pipeline import dvc_yaml
 from valentina_pipeline.pipeline_registry import PIPELINES
 
@@ -108,20 +109,21 @@ def git(project: Path, *arguments: str) -> None:
 
 def dvc(*arguments: str) -> None:
     """Run DVC's command line in this process: a process of its own takes five seconds to start."""
-    assert main([*arguments, "--quiet"]) == 0
+    with untraced():
+        assert main([*arguments, "--quiet"]) == 0
 
 
 def repro(project: Path, log: Path, stage: str | None = None, *, pull: bool = False) -> list[str]:
     """Run `dvc repro` and return the stages that it ran, in order; stages from the cache do not run."""
     log.unlink(missing_ok=True)
-    with chdir(project), Repo() as repo:
+    with untraced(), chdir(project), Repo() as repo:
         repo.reproduce(stage, pull=pull)
     return log.read_text().split() if log.exists() else []
 
 
 def status(project: Path) -> set[str]:
     """Return the stages that `dvc status` calls changed by themselves."""
-    with chdir(project), Repo() as repo:
+    with untraced(), chdir(project), Repo() as repo:
         return {name.partition("@")[0] for name in repo.status()}
 
 

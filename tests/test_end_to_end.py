@@ -105,7 +105,7 @@ def killed_when(folder: Path, moment: str) -> None:
     """Start the main job and kill it at one of the moments; its stage is killed with it."""
     process = start(folder, "dvc", "repro")
     while process.poll() is None and not KILLS[moment](folder):
-        time.sleep(0.005)
+        time.sleep(0.02)  # each look at the files takes some milliseconds of the core that the job needs
     process.kill()
     printed, _ = process.communicate(timeout=600)  # a stage that outlived DVC would hold its output open
     assert process.returncode == -signal.SIGKILL, f"not killed when {moment}: {printed[-4000:]}"

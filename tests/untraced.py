@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Have coverage follow none of the block: torch would export or compile in it for thrice the time."""
+    """Have coverage follow none of the block: torch and DVC would run in it for thrice the time."""
     tracer = sys.gettrace()
     sys.settrace(None)
     try:
