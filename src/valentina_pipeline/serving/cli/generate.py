@@ -150,18 +150,25 @@ def generate(
         else:
             name = f"{about.trigger}-{_digest(result.order)}-{result.seed}"
             click.echo(save(result.image, output, name, signer))
-            if missed := [
-                f"{a.name} ({a.seen}, not {a.requested})" for a in result.attributes if a.seen != a.requested
-            ]:
-                click.echo(f"seed {result.seed}: not seen as requested: {', '.join(missed)}", err=True)
-    scores = [result.identity for row in results for result in row if result.identity is not None]
-    if scores and about.identity:
-        listed = " ".join(f"{score:.2f}" for score in scores)
-        click.echo(f"identity: {listed}; at least {about.identity.gate:.2f} counts as a match", err=True)
+    _echo_scores(about, [result for row in results for result in row])
     if all(result.blocked_reason for row in results for result in row):
         raise click.ClickException("every image was refused: try another prompt, seed or input image")
     if with_sheet:
         click.echo(save(_contact_sheet(results), output, f"{about.trigger}-sheet-{_digest(*orders)}", signer))
+
+
+def _echo_scores(about: "PackageInfo", results: "Sequence[GenerationResult]") -> None:
+    """Print the identity of all images, and the requested attributes that each does not show."""
+    scores = [result.identity for result in results if result.identity is not None]
+    if scores and about.identity:
+        listed = " ".join(f"{score:.2f}" for score in scores)
+        click.echo(f"identity: {listed}; at least {about.identity.gate:.2f} counts as a match", err=True)
+    for result in results:
+        missed = [
+            f"{a.name} ({a.seen}, not {a.requested})" for a in result.attributes if a.seen != a.requested
+        ]
+        if missed:
+            click.echo(f"seed {result.seed}: not seen as requested: {', '.join(missed)}", err=True)
 
 
 @contextmanager
