@@ -17,7 +17,7 @@ import yaml
 
 from valentina_pipeline.domain import naming
 from valentina_pipeline.integrations import mlflow, registry
-from valentina_pipeline.integrations.past_runs import read_output
+from valentina_pipeline.integrations.past_runs import COMMAND_SECONDS, read_output
 from valentina_pipeline.integrations.registry import Version
 from valentina_pipeline.integrations.run_description import TRAINING_IMAGES, read_commit
 from valentina_pipeline.integrations.run_inputs import run_command
@@ -35,9 +35,6 @@ PACKAGE = "data/06_models/{concept}/package"
 WORKING_TREE = "working tree"
 MIN_SHA256_CHARS = 8
 """Minimum length of a sha256 prefix that identifies an image."""
-
-COMMAND_SECONDS = 60.0
-"""Timeout of commands that read the git history or DVC's settings."""
 
 
 @dataclass(frozen=True)

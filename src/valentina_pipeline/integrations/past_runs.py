@@ -12,9 +12,8 @@ from valentina_pipeline.integrations.run_inputs import locked_outputs, run_comma
 WORKING_TREE = "."
 """Name of the run whose outputs dvc.lock of the working tree lists."""
 
-
 COMMAND_SECONDS = 60.0
-"""Timeout of the command that prints the cache's folder."""
+"""Timeout of commands that read the git history or DVC's settings."""
 
 FOLDER_SUFFIX = ".dir"
 """End of a folder's md5, which names a list of the folder's files."""
