@@ -62,7 +62,12 @@ def metrics(**identity: Any) -> dict[str, Any]:
         "clip_t": {"lora": figure(0.3), "base": figure(0.31), "relative_drop": 0.032},
         "clip_i": {"lora": figure(0.8), "base": figure(0.5)},
         "diversity": {"lora": figure(0.2), "base": figure(0.3)},
-        "attributes": {"clothes_color": {"lora": figure(0.3), "base": figure(0.1), "real": figure(0.94)}},
+        "attributes": {
+            "clothes_color": {"lora": figure(0.3), "base": figure(0.1), "real": figure(0.94)},
+            "all": {"lora": figure(0.8), "base": figure(0.82), "real": figure(0.96)},
+        },
+        "attributes_drop": figure(0.02),
+        "identity_scale": {"lowest": 0.72},
         "memorization": {"nearest_mean": 0.6, "rate": 0.02, "threshold": 0.9},
         "num_images": 48,
     }

@@ -51,6 +51,9 @@ class Candidate:
 WORDS = {
     "identity.gain_over_base": "Identity gained over the base model with the full description",
     "identity.ratio_to_ceiling": "Identity as a share of the real-against-real ceiling",
+    "identity_scale.lowest": "Identity from strangers to real portraits, by the lower of two judges,",
+    "attributes.all.lora.mean": "The share of requested attributes that the images show",
+    "attributes_drop.ci_low": "The drop of that share from the base model, at least,",
     "face_detection_rate.lora.mean": "The share of images with a face",
     "clip_t.relative_drop": "Relative drop in prompt adherence (CLIP-T) from the base model",
     "memorization.rate": "The share of images that copy a training image",

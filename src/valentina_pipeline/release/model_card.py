@@ -77,6 +77,7 @@ generated images are not compared with anything.
         ("Identity: floor, somebody else", format_interval(identity["floor"])),
         ("Identity gained over the base model", f"{identity['gain_over_base']:.3f}"),
         ("Identity as a share of the ceiling", f"{identity['ratio_to_ceiling']:.3f}"),
+        *_identity_scale(m),
         ("Face detected: the LoRA", format_interval(m["face_detection_rate"]["lora"])),
         ("Face detected: the base model", format_interval(m["face_detection_rate"]["base"])),
         ("Prompt adherence (CLIP-T): the LoRA", format_interval(m["clip_t"]["lora"])),
@@ -98,6 +99,15 @@ portraits; CLIP is `{parts.base.clip.path}`. Metrics of another embedder cannot 
 |---|---|
 {table}
 {_attributes(m)}"""
+
+
+def _identity_scale(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of the LoRA's identity by judge; empty where no judge knows the base model's world."""
+    return [
+        (f"Identity between strangers (0) and real portraits (1), by {judge}", format_interval(places["lora"]))
+        for judge, places in metrics.get("identity_scale", {}).items()
+        if judge != "lowest"
+    ]
 
 
 def _attributes(metrics: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from judges import BLACK, CONFIG, GREEN, PERSON, RED, TEMPLATES, known, laid_out, models
 from valentina_pipeline.image.evaluate.evaluate import Evaluation, evaluate
+from valentina_pipeline.image.evaluate.identity_judge import IdentityJudge
 from valentina_pipeline.image.evaluate.panel import Panel, Readings, panel_metrics, reconstruct
 from valentina_pipeline.image.evaluate.run_comparison import compare_runs
 
@@ -26,6 +27,11 @@ PANEL: Any = Panel(
     ),  # type: ignore[arg-type]
     np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
 )
+
+
+def first_two_colors(image: Image.Image) -> np.ndarray | None:
+    color = np.asarray(image.convert("RGB"), np.float64).mean(axis=(0, 1))[:2]
+    return color if color.any() else None
 
 
 def run(**colours: tuple[int, int, int]) -> Evaluation:
@@ -53,6 +59,9 @@ def test_each_attribute_is_the_share_of_images_that_show_what_their_prompt_reque
     assert shown["expression"]["real"]["mean"] == shown["expression"]["real_vae"]["mean"] == 1
     assert shown["expression"]["strangers"] == 0.9
     assert shown["place"]["real"]["mean"] == 0  # no portrait's caption names one
+    drop = metrics["attributes_drop"]
+    assert drop["mean"] == pytest.approx(shown["all"]["base"]["mean"] - 1 / 3)
+    assert drop["ci_low"] <= drop["mean"] <= drop["ci_high"]
     assert shown["clothes_color"]["lora"]["ci_low"] < 1 / 3 < shown["clothes_color"]["lora"]["ci_high"]
     assert "light" not in shown
 
@@ -65,6 +74,36 @@ def test_images_are_identified_by_the_nearest_template() -> None:
     assert (metrics["base"]["mean"], metrics["base"]["mean_rank"]) == (0, 2)
     nobody = run(lora=BLACK, base=GREEN).metrics["identification"]["lora"]
     assert (nobody["mean"], nobody["mean_rank"]) == (0, 3)
+
+
+def test_identity_is_placed_between_strangers_and_portraits_through_the_vae_by_both_judges() -> None:
+    judge = IdentityJudge(first_two_colors, np.zeros(2), np.eye(2), np.array([[0.0, 1.0]]))
+    drawing = replace(models(lora=RED, base=GREEN), panel=replace(PANEL, independent=judge))
+    result = evaluate(TEMPLATES, PERSON, PORTRAITS, drawing, CONFIG, 7, {})
+    metrics, scale = result.metrics, result.metrics["identity_scale"]
+
+    # held out: (1, 0) and (0.6, 0.8), the strangers (0, 1) and, for the embedder, (0, 0, 1)
+    assert metrics["identity_dlib"]["strangers"] == pytest.approx(0.4, abs=0.01)
+    assert metrics["identity_dlib"]["lora"]["mean"] == pytest.approx(0.8, abs=0.01)
+    # real portraits, each to the others: red, red, red, (0.6, 0.8)
+    real = (0.8 + 0.8 + 0.6 + 0.6) / 4
+    assert metrics["identity_dlib"]["real_vae"]["mean"] == pytest.approx(real, abs=0.01)
+    assert scale["dlib"]["lora"]["mean"] == pytest.approx((0.8 - 0.4) / (real - 0.4), abs=0.03)
+    assert scale["embedder"]["lora"]["mean"] == pytest.approx((0.8 - 0.2) / (real - 0.2), abs=0.03)
+    assert scale["embedder"]["real"]["mean"] == pytest.approx(1)
+    assert scale["lowest"] == min(scale[name]["lora"]["mean"] for name in ("embedder", "dlib"))
+    _, page = laid_out(result, PORTRAITS, TEMPLATES, PERSON)
+    assert "<td>dlib, independent</td>" in page
+    assert "dlib is not installed" not in page
+
+
+def test_without_dlib_the_report_says_how_to_install_it() -> None:
+    result = run(lora=RED, base=GREEN)
+    _, page = laid_out(result, PORTRAITS, TEMPLATES, PERSON)
+
+    assert "uv sync --extra judges" in page
+    assert set(result.metrics["identity_scale"]) == {"embedder", "lowest"}
+    assert result.image_scores["identity_dlib"].isna().all()
 
 
 def test_a_copy_of_training_portraits_is_less_like_the_held_out_ones() -> None:
@@ -102,10 +141,10 @@ def test_each_image_has_its_attributes_as_numbers_for_a_paired_comparison() -> N
 
 def test_intervals_of_a_variant_resample_its_prompts() -> None:
     shown = tuple({"place": index < 4} for index in range(8))
-    alike = Readings((1, 1, 1, 1, 2, 2, 2, 2), shown, np.ones(8), np.ones(8))
+    alike = Readings((1, 1, 1, 1, 2, 2, 2, 2), shown, np.ones(8), np.ones(8), np.ones(8))
     apart = replace(alike, groups=tuple(range(8)))
     rows = {"lora": alike, "base": apart, "real": apart, "real_vae": apart}
-    shares = panel_metrics(rows, PANEL, 300, 1)["attributes"]["place"]
+    shares = panel_metrics(rows, PANEL, {"embedder": 0.0}, 300, 1)["attributes"]["place"]
 
     assert (shares["lora"]["ci_low"], shares["lora"]["ci_high"]) == (0, 1)
     assert 0 < shares["base"]["ci_low"] < 0.5 < shares["base"]["ci_high"] < 1

@@ -21,17 +21,19 @@ from valentina_pipeline.image.tiny import dataset
 from valentina_pipeline.image.tiny.__main__ import main
 from valentina_pipeline.image.tiny.faces import MARGIN, SCALE, margin_loss, verification
 from valentina_pipeline.image.tiny.trainer import Plan, choose_optimizers, orthogonal, train_network
+from valentina_pipeline.image.tiny.unet import WordReader
 
-MORE = {"steps": 2, "rate": 1e-3, "optimiser": "adamw"}
+MORE = {"steps": 2, "rate": 1e-3, "optimizer": "adamw"}
 STEPS = {**MORE, "batch": 4}
 PARAMS = {
     "seed": 3,
     "render": {"people": 6, "held_out": 4, "scenes": 2, "strangers": {"people": 2, "scenes": 2}},
     "vae": {**STEPS, "whole": MORE},
-    **dict.fromkeys(("clip", "faces", "unet"), STEPS),
+    **dict.fromkeys(("clip", "faces"), STEPS),
+    "unet": {**STEPS, "words": MORE},
     "control": {**STEPS, "pictures": 2},
     "judges": {"first": 50, "people": 4, "strangers": 2, "scenes": 4},
-    "card": {"images": 8},
+    "card": {"images": 8, "near_identity": 2},
 }
 
 
@@ -94,6 +96,12 @@ def test_the_card_says_each_bar_and_whether_it_holds(made: Path) -> None:
     for name in ("vae_psnr_db", "face_found_rate", "face_verification_accuracy", "clip_retrieval_among_32"):
         assert f"| {name} | {figures[name]:g} |" in text
     assert "missed" in text  # two steps teach nothing
+    for field in FIELDS:
+        real, base = figures["attributes"][field]["real"], figures["attributes"][field]["base"]
+        assert f"| {FIELDS[field]} | {real:g} | {base:g} |" in text
+    shares = figures["near_identity"]["dlib, whitened"].values()
+    assert f"| dlib, whitened | {' | '.join(f'{share:g}' for share in shares)} |" in text
+    assert figures["attributes"]["place"]["real"] > 0.5  # the judges see what two steps cannot draw
     assert (made / "tiny/samples.png").is_file()
 
 
@@ -133,13 +141,32 @@ def test_a_person_is_the_same_in_any_range(tmp_path: Path) -> None:
     assert (both + second).attributes == both.attributes + second.attributes
 
 
+def test_the_reader_learns_the_words_that_captions_name_and_the_color_apart_from_the_garment() -> None:
+    torch.manual_seed(1)
+    captions = [
+        {"dress": f"{color} {garment}"} for color in ("pale yellow", "red") for garment in ("shirt", "dress")
+    ]
+    reader = WordReader(captions)
+    context, pooled = torch.randn(4, 3, 96), torch.randn(4, 48)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=0.1)
+    first = reader.loss(context, pooled, captions)
+    for _ in range(20):
+        optimizer.zero_grad()
+        reader.loss(context, pooled, captions).backward()
+        optimizer.step()
+
+    assert reader.labels == {"dress": ["dress", "shirt"], "dress_color": ["pale yellow", "red"]}
+    assert reader.loss(context, pooled, captions) < 0.1 * first
+    assert reader.loss(context, pooled, [{}] * 4) == 0  # captions without words
+
+
 class Stopped(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_stopped_training_goes_on_to_the_same_weights(
-    tmp_path: Path, optimiser: Literal["adamw", "muon"]
+    tmp_path: Path, optimizer: Literal["adamw", "muon"]
 ) -> None:
     def train(state: Path, stop_at: int | None) -> Tensor:
         torch.manual_seed(0)
@@ -153,7 +180,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
             return (network[2](hidden) - seen.sum(dim=1, keepdim=True)).square().mean()
 
         train_network(
-            network, loss, Plan(steps=150, rate=1e-2, optimiser=optimiser), seed=1, state=state, name="line"
+            network, loss, Plan(steps=150, rate=1e-2, optimizer=optimizer), seed=1, state=state, name="line"
         )
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
@@ -176,7 +203,7 @@ def test_orthogonalising_keeps_directions_and_evens_out_their_strengths(shape: t
 def test_muon_moves_kernels_and_leaves_embeddings_and_narrow_layers_to_adamw() -> None:
     network = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Linear(16, 4))
     network.add_module("embedding", nn.Embedding(16, 16))
-    muon, adamw = choose_optimizers(network, Plan(steps=1, rate=1.0, optimiser="muon"))
+    muon, adamw = choose_optimizers(network, Plan(steps=1, rate=1.0, optimizer="muon"))
     assert [p.shape for p in muon.param_groups[0]["params"]] == [(16, 16, 3, 3)]
     assert len(adamw.param_groups[0]["params"]) == len(list(network.parameters())) - 1
 

@@ -47,6 +47,10 @@ WITHOUT_PANEL = (
     "supported yet."
 )
 
+WITHOUT_INDEPENDENT_JUDGE = (
+    "Identity was not measured by an independent judge, for dlib is not installed: uv sync --extra judges"
+)
+
 
 @dataclass(frozen=True)
 class CharacterData:
@@ -124,7 +128,8 @@ def evaluate(
         NothingToMeasureError: there are no reference portraits, or no image is left.
     """
     fresh, seen = select_prompts(templates, person, known)
-    real = portraits(known.aligned, known.faces, models.judges.clip)
+    judge = models.panel.independent if models.panel else None
+    real = portraits(known.aligned, known.faces, models.judges.clip, judge)
     planned = plan_images(fresh, person, cfg.num_images_per_prompt, seed)
     images, refused = _generate(planned, models)
     if not images:
@@ -135,7 +140,7 @@ def evaluate(
     measured = score_images(tracked, person.class_word, real, models.judges, models.panel)
     metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "num_filtered": len(refused)}
     metrics |= _panel_metrics(measured, real, known, models, cfg.bootstrap_resamples, seed)
-    notes = [] if models.panel else [WITHOUT_PANEL]
+    notes = [] if judge else [WITHOUT_INDEPENDENT_JUDGE if models.panel else WITHOUT_PANEL]
     notes += [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
     notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in refused.items()]
     return Evaluation(
@@ -205,7 +210,7 @@ def _panel_metrics(
     captions = [known.captions.get(name, "") for name in real.names]
     for name, shown in (("real", images), ("real_vae", models.reconstruct(images))):
         readings[name] = read_portraits(shown, captions, real, models.judges, models.panel)
-    return panel_metrics(readings, models.panel, resamples, seed)
+    return panel_metrics(readings, models.panel, models.panel.floors(real), resamples, seed)
 
 
 def _plot(measured: ScoredImages) -> "pd.DataFrame":

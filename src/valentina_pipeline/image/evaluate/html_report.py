@@ -37,6 +37,13 @@ PANEL_ROWS = {
     "real": "real portraits",
     "real_vae": "real portraits through the VAE",
 }
+SCALE_ROWS = {name: PANEL_ROWS[name] for name in ("lora", "base", "real")}
+IDENTITY_JUDGES = {
+    "embedder": ("face embedder of the tiny base", "identity"),
+    "dlib": ("dlib, independent", "identity_dlib"),
+}
+"""Words of each identity judge, and the metric of its cosines."""
+
 PLOT_WIDTH, PLOT_LEFT, PLOT_ROW = 720, 190, 34
 
 
@@ -148,7 +155,28 @@ def _identity(content: ReportData) -> str:
         "Mean cosine similarity of the face embedding to the held-out portraits’, over images that show a "
         "face; the line is its 95% interval."
     )
-    return f'{plot}<p class="small">{words}</p>'
+    return f'{plot}<p class="small">{words}</p>{_identity_scale(content.metrics)}'
+
+
+def _identity_scale(metrics: Mapping[str, Any]) -> str:
+    """Return the table of identity by judge, between strangers and real portraits through the VAE."""
+    if "identity_scale" not in metrics:
+        return ""
+    lines = [
+        [
+            words,
+            *(format_interval(metrics["identity_scale"][judge][name]) for name in SCALE_ROWS),
+            *(f"{metrics[raw][name]['mean']:.2f}" for name in ("lora", "base")),
+        ]
+        for judge, (words, raw) in IDENTITY_JUDGES.items()
+        if judge in metrics["identity_scale"]
+    ]
+    words = (
+        "Between the mean of strangers (0) and that of the real portraits through the VAE (1), the most that "
+        "a LoRA on this base model can reach. dlib’s network was trained by others, on photographs."
+    )
+    header = ["judge", *SCALE_ROWS.values(), "LoRA, cosine", "base model, cosine"]
+    return f'{_table(header, lines)}<p class="small">{words}</p>'
 
 
 def _attributes(content: ReportData) -> str:

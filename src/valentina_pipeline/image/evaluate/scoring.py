@@ -14,6 +14,7 @@ from valentina_pipeline.image.evaluate.attributes import (
     describe_missed,
     requested_attributes,
 )
+from valentina_pipeline.image.evaluate.identity_judge import IdentityJudge, similarity_to_others
 from valentina_pipeline.image.evaluate.prompts import PlannedImage
 from valentina_pipeline.image.faces.similarity import embed_faces, main_face
 from valentina_pipeline.image.models.scorers import ContentScorer, Scorers
@@ -42,12 +43,13 @@ SCORE_COLUMNS = (
     "nearest_name",
     "memorized",
     "identity_training",
+    "identity_dlib",
     "rank",
     "missed",
     *(f"shows_{field}" for field in FIELDS),
 )
-"""Columns of image_scores. Those from `rank` on are empty without a panel; `shows_` is 1 or 0, and empty
-where the prompt does not request the attribute."""
+"""Columns of image_scores. Those from `identity_dlib` on are empty without a panel; `shows_` is 1 or 0, and
+empty where the prompt does not request the attribute."""
 
 
 class NothingToMeasureError(ValueError):
@@ -64,6 +66,8 @@ class Portraits:
         content: CLIP image embeddings (n, e), norm 1.
         layout: layout vectors (n, 3 * LAYOUT_SIDE ** 2), norm 1.
         trained: bool (n,): True for training portraits, False for held-out references.
+        independent: vectors of the panel's independent judge (n, k), norm 1; NaN where it finds no face. None
+            without that judge.
     """
 
     names: tuple[str, ...]
@@ -71,6 +75,7 @@ class Portraits:
     content: np.ndarray
     layout: np.ndarray
     trained: np.ndarray
+    independent: np.ndarray | None = None
 
     @property
     def references(self) -> np.ndarray:
@@ -98,13 +103,19 @@ class ScoredImages:
     content: np.ndarray
 
 
-def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: ContentScorer) -> Portraits:
+def portraits(
+    aligned: Mapping[str, Image.Image],
+    faces: "pd.DataFrame",
+    clip: ContentScorer,
+    judge: IdentityJudge | None = None,
+) -> Portraits:
     """Return the embeddings of the accepted portraits.
 
     Args:
         aligned: portraits by sha256.
         faces: the table of faces from align, with embedding, accepted and split.
         clip: the CLIP model of CLIP-I.
+        judge: independent identity judge.
 
     Raises:
         NothingToMeasureError: no portrait is held out, or none is for training.
@@ -119,9 +130,9 @@ def portraits(aligned: Mapping[str, Image.Image], faces: "pd.DataFrame", clip: C
     names = tuple(accepted["sha256"])
     identity = np.stack([np.asarray(e, np.float64) for e in accepted["embedding"]])
     content = np.concatenate([clip.images([aligned[name]]) for name in names]).astype(np.float64)
-    return Portraits(
-        names, identity, content, np.stack([layout_vector(aligned[name]) for name in names]), trained
-    )
+    layout = np.stack([layout_vector(aligned[name]) for name in names])
+    independent = judge.vectors([aligned[name] for name in names]) if judge else None
+    return Portraits(names, identity, content, layout, trained, independent)
 
 
 def layout_vector(image: Image.Image) -> np.ndarray:
@@ -197,6 +208,9 @@ def _read_person(
         row["identity_training"] = float((vector @ real.identity[real.training].T).mean(axis=1)[0])
         if panel:
             row["rank"] = panel.rank(vector[0], references)
+    if panel and panel.independent and real.independent is not None:
+        vectors = panel.independent.vectors([image])
+        row["identity_dlib"] = similarity_to_others(vectors, real.independent[real.references], [None])[0]
     if panel:
         requested, seen = requested_attributes(scene), panel.attributes.read(image, face)
         found = compare_attributes(requested, seen)

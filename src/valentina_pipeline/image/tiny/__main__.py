@@ -19,10 +19,24 @@ from safetensors.torch import load_file, save
 
 from valentina_pipeline.common.atomic_files import replace, replacing, replacing_folder
 from valentina_pipeline.domain.artifacts import sha256
+from valentina_pipeline.image.evaluate.attributes import AttributeJudges
+from valentina_pipeline.image.evaluate.identity_judge import IdentityJudge
+from valentina_pipeline.image.faces import dlib_network
 from valentina_pipeline.image.faces.embedding import load_face_embedder
 from valentina_pipeline.image.faces.tiny_facenet import FaceNetTiny
 from valentina_pipeline.image.generate import canny
-from valentina_pipeline.image.tiny import clip, control, dataset, faces, judges, model_card, unet, vae
+from valentina_pipeline.image.models.clip import load_clip
+from valentina_pipeline.image.tiny import (
+    clip,
+    control,
+    dataset,
+    faces,
+    judges,
+    model_card,
+    near_identity,
+    unet,
+    vae,
+)
 from valentina_pipeline.image.tiny.trainer import DEVICE, Plan
 from valentina_pipeline.image.train import diffusion
 
@@ -72,7 +86,7 @@ def _plan(stage: str, *inputs: Path) -> tuple[Plan, int, int, Path]:
     for file in (Path(__file__).with_name(f"{stage}.py"), *inputs):
         key.update(file.read_bytes())
     state = STATE / f"{stage}-{key.hexdigest()[:12]}.pt"
-    plan = Plan(chosen["steps"], chosen["rate"], chosen["optimiser"])
+    plan = Plan(chosen["steps"], chosen["rate"], chosen["optimizer"])
     return plan, chosen["batch"], params["seed"], state
 
 
@@ -124,10 +138,11 @@ def train_faces() -> None:
 def train_unet() -> None:
     """Train the U-Net and the text encoders, and assemble the base model."""
     coder = AutoencoderKL.from_pretrained(VAE).to(DEVICE)
-    words = unet.tokenizer(STATE / "tokenizer")
+    tokenizer = unet.tokenizer(STATE / "tokenizer")
     plan = _plan("unet", VAE / "diffusion_pytorch_model.safetensors", Path(diffusion.__file__))
-    network = unet.train(_splits()[0] + _extra_people(), coder, words, *plan)
-    base = unet.assemble(network, coder.cpu(), words).to(dtype=torch.float16)
+    words = Plan(**_params()["unet"]["words"])
+    network = unet.train(_splits()[0] + _extra_people(), coder, tokenizer, *plan, words)
+    base = unet.assemble(network, coder.cpu(), tokenizer).to(dtype=torch.float16)
     with replacing_folder(WEIGHTS / "base") as folder:
         base.save_pretrained(folder)
         for name in ("tokenizer", "tokenizer_2"):  # vocabulary and merges: a third of tokenizer.json's size
@@ -153,7 +168,7 @@ def train_control() -> None:
 
 @main.command("judges")
 def calibrate_judges() -> None:
-    """Calibrate the evaluation's attribute judges, on people whom no network was trained on."""
+    """Calibrate the evaluation's judges, on people whom no network was trained on."""
     chosen = _params()["judges"]
     people = _load_people(range(chosen["first"], chosen["first"] + chosen["people"]), chosen["scenes"])
     values = judges.calibrate(people, chosen["strangers"], load_face_embedder("tiny", FACES))
@@ -172,13 +187,36 @@ def write_card() -> None:
     matcher.load_state_dict(load_file(WEIGHTS / "clip" / "open_clip_model.safetensors"))
     matcher.eval()
     params = _params()
-    images = params["card"]["images"]
-    metrics, sheet = model_card.measure(pipe, network, matcher, _splits()[1], images, params["seed"])
+    panel = json.loads((TINY / "judges.json").read_text("utf-8"))
+    metrics, sheet = model_card.measure(
+        pipe,
+        network,
+        matcher,
+        AttributeJudges.from_json(panel["attributes"]),
+        _splits()[1],
+        params["card"]["images"],
+        params["seed"],
+    )
+    metrics["near_identity"] = _measure_near_identity(params, panel)
     with replacing(TINY / "samples.png") as partial:
         sheet.save(partial, "PNG")
     _write_json(TINY / "metrics.json", metrics)
     edge_scores = json.loads(CONTROL.read_text("utf-8"))
     replace(TINY / "README.md", model_card.text(metrics, edge_scores, params).encode())
+
+
+def _measure_near_identity(params: dict[str, Any], panel: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return near_identity.measure's shares for the judges of the card."""
+    chosen = params["judges"]
+    first = chosen["first"] + chosen["people"]
+    whitened = IdentityJudge.from_json(dlib_network.embed_main_face, panel["dlib"])
+    judges = {
+        "face embedder": near_identity.embed_with(load_face_embedder("tiny", FACES)),
+        "dlib, whitened": whitened.vectors,
+        "CLIP-I": load_clip("tiny", str(WEIGHTS / "clip")).images,
+    }
+    people = range(first, first + params["card"]["near_identity"])
+    return near_identity.measure(judges, people, params["seed"])
 
 
 def _write_json(file: Path, values: Any) -> None:

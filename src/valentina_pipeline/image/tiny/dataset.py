@@ -105,14 +105,14 @@ def _render_person(person: int, scenes: int, seed: int, path: Path) -> list[dict
     seeds = [person * scenes + i for i in range(scenes)]
     if not path.exists():
         jitter = rng.normal(0, 2, size=(scenes, 2))
-        rendered = [_render_cropped(identity, *args) for args in zip(views, seeds, jitter, strict=True)]
+        rendered = [render_portrait(identity, *args) for args in zip(views, seeds, jitter, strict=True)]
         pixels, landmarks = (np.stack(arrays) for arrays in zip(*rendered, strict=True))
         with atomic_files.replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, pixels=pixels, landmarks=landmarks)
     return [attributes(identity, view) for view in views]
 
 
-def _render_cropped(
+def render_portrait(
     identity: Identity, view: Scene, seed: int, jitter: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render one image, cropped around its face; return its pixels and landmarks in [0, 1]."""

@@ -1,8 +1,10 @@
-"""Calibration of the evaluation's attribute judges, and templates of strangers, on rendered people.
+"""Calibration of the evaluation's judges of attributes and identity, and templates of strangers.
 
-No network was trained on these people. The last of them check the judges, and are the strangers.
+It uses rendered people on whom no network was trained. The last of them check the judges, and are the
+strangers.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,13 @@ from valentina_pipeline.image.evaluate.attributes import (
     requested_attributes,
     round_number,
 )
+from valentina_pipeline.image.evaluate.identity_judge import IdentityJudge, person_templates
+from valentina_pipeline.image.faces import dlib_network
 from valentina_pipeline.image.faces.detection import Face, detect_faces
-from valentina_pipeline.image.faces.similarity import FaceJudge, embed_faces, main_face
+from valentina_pipeline.image.faces.similarity import FaceJudge, main_face
 from valentina_pipeline.image.renderer.wording import caption_from_traits
 from valentina_pipeline.image.tiny.dataset import RenderedDataset, split
+from valentina_pipeline.image.tiny.near_identity import embed_with
 
 SHRINKAGE = {"expression": 0.5, "turn": 0.0, "clothes_color": 0.05, "place": 1.0, "light": 0.02}
 """Shrinkage of each discriminant, chosen on other renders; 1 for place compares with mean vectors."""
@@ -36,11 +41,23 @@ def calibrate(dataset: RenderedDataset, num_strangers: int, faces: FaceJudge) ->
     fitted, checked = split(dataset, num_strangers)
     judges = AttributeJudges(_fit(fitted), {})
     accuracy = _check(judges, checked)
-    strangers = _templates(checked, faces)
+    vectors = embed_with(faces)([Image.fromarray(pixels) for pixels in checked.pixels])
+    strangers = person_templates(vectors, checked.person)
     return {
         "attributes": AttributeJudges(judges.judges, accuracy).as_json(),
         "strangers": [[round_number(value) for value in row] for row in strangers.tolist()],
+        "dlib": _fit_identity(fitted, checked).as_json(),
     }
+
+
+def _fit_identity(fitted: RenderedDataset, checked: RenderedDataset) -> IdentityJudge:
+    """Return the independent judge of the people of `fitted`, with those of `checked` as strangers."""
+    found = [dlib_network.embed_main_face(Image.fromarray(pixels)) for pixels in fitted.pixels]
+    rows = [row for row, vector in enumerate(found) if vector is not None]
+    vectors = np.stack([vector for vector in found if vector is not None])
+    judge = IdentityJudge.fit(dlib_network.embed_main_face, vectors, fitted.person[rows])
+    strangers = judge.vectors([Image.fromarray(pixels) for pixels in checked.pixels])
+    return replace(judge, strangers=person_templates(strangers, checked.person))
 
 
 def _fit(dataset: RenderedDataset) -> dict[str, LinearJudge]:
@@ -62,17 +79,6 @@ def _check(judges: AttributeJudges, dataset: RenderedDataset) -> dict[str, float
         field: round(float(np.mean([true[field] == read.get(field) for true, read in pairs])), 4)
         for field in FIELDS
     }
-
-
-def _templates(dataset: RenderedDataset, faces: FaceJudge) -> np.ndarray:
-    """Return each person's mean face vector, (n, d), norm 1."""
-    templates = []
-    for person in np.unique(dataset.person):
-        found = [_portrait(pixels) for pixels in dataset.pixels[dataset.person == person]]
-        vectors = [embed_faces(image, [face], faces) for image, face in found if face is not None]
-        mean = np.concatenate(vectors).mean(axis=0)
-        templates.append(mean / np.linalg.norm(mean))
-    return np.stack(templates)
 
 
 def _portrait(pixels: np.ndarray) -> tuple[Image.Image, Face | None]:

@@ -28,14 +28,14 @@ class Plan:
     Attributes:
         steps: optimizer steps.
         rate: peak learning rate; linear warm-up over 2 % of the steps, then cosine decay to a hundredth.
-        optimiser: AdamW, or Muon for inner matrices and kernels with AdamW for the rest.
+        optimizer: AdamW, or Muon for inner matrices and kernels with AdamW for the rest.
         decay: weight decay.
         average: horizon of the exponential average of the weights, in steps.
     """
 
     steps: int
     rate: float
-    optimiser: Literal["adamw", "muon"]
+    optimizer: Literal["adamw", "muon"]
     decay: float = 0.01
     average: int = 300
 
@@ -140,7 +140,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
 def choose_optimizers(network: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     """Return AdamW alone, or Muon for inner weights and AdamW for the rest."""
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    inner = {name: p for name, p in named.items() if plan.optimiser == "muon" and _is_inner(name, p)}
+    inner = {name: p for name, p in named.items() if plan.optimizer == "muon" and _is_inner(name, p)}
     rest = [p for name, p in named.items() if name not in inner]
     adamw = torch.optim.AdamW(rest, lr=plan.rate, weight_decay=plan.decay, betas=(0.9, 0.99), fused=True)
     return [Muon(inner.values(), plan.rate, plan.decay), adamw] if inner else [adamw]
@@ -164,7 +164,7 @@ def _save(
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     moments = [optimizer.state_dict() for optimizer in optimizers]
-    state = {"step": step, "network": network.state_dict(), "optimisers": moments, "mean": averages}
+    state = {"step": step, "network": network.state_dict(), "optimizers": moments, "mean": averages}
     with atomic_files.replacing(path) as partial, partial.open("wb") as file:
         torch.save(state, file)
 
@@ -176,7 +176,7 @@ def _resume(
         return 0
     state = torch.load(path, weights_only=True, map_location=DEVICE)
     network.load_state_dict(state["network"])
-    for optimizer, moments in zip(optimizers, state["optimisers"], strict=True):
+    for optimizer, moments in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(moments)
     for averaged, saved in zip(averages, state["mean"], strict=True):
         averaged.copy_(saved)

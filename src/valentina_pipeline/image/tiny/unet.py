@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from valentina_pipeline.image.faces.tiny_facenet import to_network
@@ -29,6 +31,15 @@ GAMMA = 5.0
 
 FACE_WEIGHT = 5.0
 """Loss weight of the face: hair and background cover most of an image and are easy."""
+
+UNIFORM_SHARE = 0.5
+"""Share of timesteps drawn uniformly. Min-SNR alone rarely draws high noise, where the layout is decided."""
+
+WORDS_BATCH = 64
+"""Captions per step of the text encoders alone."""
+
+WORD_WEIGHT = 0.05
+"""Loss weight of reading the caption's words from the text encoders' outputs."""
 
 FACE_MARGIN = 0.5
 """Margin of the face box around the landmarks, as a share of their height (eyes to mouth)."""
@@ -59,14 +70,60 @@ class Denoiser(nn.Module):
         self.text_encoder = CLIPTextModel(_text_config())
         self.text_encoder_2 = CLIPTextModelWithProjection(_text_config())
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """Predict v (n, 8, 16, 16) from noisy latents, timesteps (n,) and token ids (n, 77)."""
+    def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the context (n, 77, 96) and the pooled embedding (n, 48) of token ids (n, 77)."""
         first = self.text_encoder(tokens, output_hidden_states=True).hidden_states[-2]
         second = self.text_encoder_2(tokens, output_hidden_states=True)
-        context = torch.cat([first, second.hidden_states[-2]], dim=-1)
+        return torch.cat([first, second.hidden_states[-2]], dim=-1), second.text_embeds
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, context: Tensor, pooled: Tensor) -> Tensor:
+        """Predict v (n, 8, 16, 16) from noisy latents, timesteps (n,) and the text's encoding."""
         sizes = noisy.new_tensor([SIZE, SIZE, 0, 0, SIZE, SIZE]).expand(len(noisy), -1)
-        conditions = {"text_embeds": second.text_embeds, "time_ids": sizes}
+        conditions = {"text_embeds": pooled, "time_ids": sizes}
         return self.unet(noisy, timesteps, context, added_cond_kwargs=conditions).sample
+
+
+class WordReader(nn.Module):
+    """Linear classifiers that read each attribute's word from the text encoders' outputs.
+
+    They exist during training only. The denoising loss alone hardly teaches the text encoders words that
+    change few pixels, such as the color of clothes.
+    """
+
+    def __init__(self, attributes: Sequence[Mapping[str, str]]) -> None:
+        super().__init__()
+        read = [_words_to_read(traits) for traits in attributes]
+        self.labels = {field: sorted({words[field] for words in read}) for field in read[0]}
+        sizes = {field: len(labels) for field, labels in self.labels.items()}
+        self.from_context = nn.ModuleDict({f: nn.Linear(2 * TEXT_WIDTH, n) for f, n in sizes.items()})
+        self.from_pooled = nn.ModuleDict({f: nn.Linear(TEXT_WIDTH, n) for f, n in sizes.items()})
+
+    def loss(self, context: Tensor, pooled: Tensor, captions: Sequence[Mapping[str, str]]) -> Tensor:
+        """Return the mean cross-entropy of the words that the captions name.
+
+        Args:
+            context: (n, 77, 96); its mean over the tokens is read.
+            pooled: (n, 48).
+            captions: the attributes that each of n captions names.
+        """
+        named = [_words_to_read(traits) for traits in captions]
+        losses = []
+        for field, labels in self.labels.items():
+            truth = [labels.index(words[field]) if field in words else -100 for words in named]
+            if max(truth) < 0:
+                continue
+            target = torch.tensor(truth, device=pooled.device)
+            losses.append(functional.cross_entropy(self.from_context[field](context.mean(dim=1)), target))
+            losses.append(functional.cross_entropy(self.from_pooled[field](pooled), target))
+        return torch.stack(losses).mean() if losses else pooled.new_zeros(())
+
+
+def _words_to_read(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Return the words by attribute, the color of the clothes apart from the garment."""
+    words = dict(attributes)
+    if "dress" in words:
+        words["dress_color"], words["dress"] = words["dress"].rsplit(" ", 1)
+    return words
 
 
 def train(
@@ -77,17 +134,30 @@ def train(
     batch: int,
     seed: int,
     state: Path,
+    words: Plan,
 ) -> Denoiser:
-    """Train on the dataset's latents and captions with v-prediction.
+    """Teach the text encoders words, then train all on latents and captions with v-prediction.
 
-    Timesteps are sampled in proportion to their min-SNR weights (Hang et al. 2023), a fifth of them
+    Timesteps are sampled in proportion to their min-SNR weights (Hang et al. 2023), UNIFORM_SHARE of them
     uniformly. This has the objective of weighting with less variance.
+
+    Args:
+        dataset: training images.
+        vae: trained VAE.
+        tokenizer: tokenizer of both text encoders.
+        plan: plan of all networks together.
+        batch: images per step.
+        seed: seed of all random numbers.
+        state: checkpoint file.
+        words: first plan, of the text encoders alone.
     """
     torch.manual_seed(seed)
     network = Denoiser()
+    reader = WordReader(dataset.attributes)
+    teach_words(network, reader, dataset.attributes, tokenizer, words, seed, state.with_suffix(".words.pt"))
     alphas_cumprod = scheduler().alphas_cumprod
     weight = diffusion.weights(alphas_cumprod, GAMMA, "v_prediction").double().numpy()
-    probabilities = 0.8 * weight / weight.sum() + 0.2 / len(weight)
+    probabilities = (1 - UNIFORM_SHARE) * weight / weight.sum() + UNIFORM_SHARE / len(weight)
     probabilities /= probabilities.sum()
 
     latents, alphas_cumprod = encode(vae, dataset.pixels).to(DEVICE), alphas_cumprod.to(DEVICE)
@@ -97,16 +167,44 @@ def train(
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
         rows = rng.integers(len(latents), size=batch)
-        tokens = _tokens(tokenizer, [_caption(dataset.attributes[i], rng) for i in rows]).to(DEVICE)
+        named = [_name_traits(dataset.attributes[i], rng) for i in rows]
+        context, pooled = network.encode_text(_tokens(tokenizer, named))
         timesteps = torch.from_numpy(rng.choice(len(probabilities), size=batch, p=probabilities)).to(DEVICE)
         clean, alpha = latents[rows], alphas_cumprod[timesteps]
         eps = torch.randn(clean.shape, generator=noise).to(DEVICE)
         noisy = diffusion.add_noise(clean, eps, alpha).contiguous(memory_format=torch.channels_last)
         target = diffusion.target(clean, eps, alpha, "v_prediction")
-        return diffusion.loss(network(noisy, timesteps, tokens), target, sample_weights, loss_mask[rows])
+        predicted = network(noisy, timesteps, context, pooled)
+        error = diffusion.loss(predicted, target, sample_weights, loss_mask[rows])
+        return error + WORD_WEIGHT * reader.loss(context, pooled, named)
 
-    train_network(network, loss, plan, seed, state, "unet")
+    train_network(nn.ModuleList([network, reader]), loss, plan, seed, state, "unet")
     return network
+
+
+def teach_words(
+    network: Denoiser,
+    reader: WordReader,
+    attributes: Sequence[Mapping[str, str]],
+    tokenizer: CLIPTokenizer,
+    plan: Plan,
+    seed: int,
+    state: Path,
+) -> None:
+    """Train the text encoders until `reader` finds each word in their outputs.
+
+    The denoising loss alone hardly does this: the color of clothes is one word of forty and a tenth of the
+    pixels. A U-Net that learns before the text encoders learns to ignore such words (docs/log.md).
+    """
+
+    def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
+        rows = rng.integers(len(attributes), size=WORDS_BATCH)
+        named = [_name_traits(attributes[i], rng) for i in rows]
+        return reader.loss(*network.encode_text(_tokens(tokenizer, named)), named)
+
+    networks = nn.ModuleList([network.text_encoder, network.text_encoder_2, reader])
+    train_network(networks, loss, plan, seed, state, "words")
+    networks.to(DEVICE)
 
 
 def _face_boxes(landmarks: np.ndarray) -> np.ndarray:
@@ -161,20 +259,21 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(folder, model_max_length=77, pad_token="<|endoftext|>")
 
 
-def _tokens(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
-    return tokenizer(
-        captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt"
-    ).input_ids
+def _tokens(tokenizer: CLIPTokenizer, named: Sequence[Mapping[str, str]]) -> Tensor:
+    """Return the token ids (n, 77) of captions that name these attributes; empty ones name none."""
+    captions = [caption_from_traits(traits, "woman") if traits else "" for traits in named]
+    tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    return tokens.input_ids.to(DEVICE)
 
 
-def _caption(attributes: dict[str, str], rng: np.random.Generator) -> str:
-    """Return a random caption: empty (for guidance), full, without fixed traits, or with some of them."""
+def _name_traits(attributes: Mapping[str, str], rng: np.random.Generator) -> dict[str, str]:
+    """Return the attributes a caption names: none (for guidance), all, no fixed traits, or some of them."""
     kind = rng.choice(4, p=[0.1, 0.4, 0.2, 0.3])
     if kind == 0:
-        return ""
+        return {}
     some = [t for t in FIXED_TRAITS if rng.random() < 0.5]
     fixed = {1: list(FIXED_TRAITS), 2: [], 3: some}[int(kind)]
-    return caption_from_traits(attributes, "woman", [*fixed, *VARIABLE_TRAITS])
+    return {trait: attributes[trait] for trait in (*fixed, *VARIABLE_TRAITS)}
 
 
 def _text_config() -> CLIPTextConfig:

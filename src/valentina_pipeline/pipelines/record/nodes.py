@@ -108,6 +108,10 @@ def table(name: str, base: str, metrics: Mapping[str, Any], decision: Mapping[st
         f"{identity['gain_over_base']:+.3f}",
         f"{identity['ratio_to_ceiling']:.1%}",
     )
+    for judge in ("embedder", "dlib"):
+        if places := metrics.get("identity_scale", {}).get(judge):
+            words = f"  between strangers and real portraits, by {judge}"
+            shown.add_row(words, format_interval(places["lora"]), format_interval(places["base"]))
     shown.add_row("face found", format_interval(found["lora"]), format_interval(found["base"]))
     shown.add_row("prompt followed (CLIP-T)", format_interval(clip["lora"]), format_interval(clip["base"]))
     for field, shares in metrics.get("attributes", {}).items():
