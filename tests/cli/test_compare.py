@@ -127,6 +127,31 @@ def test_a_run_of_mlflow_is_found_by_the_end_of_its_name(project: Path) -> None:
     assert "1f2e3d4c" in shown.output and "+0.100" in shown.output
 
 
+def test_the_page_shows_differences_and_images_and_is_logged_to_runs_of_mlflow(project: Path) -> None:
+    run = mlflow.open_parent(project, "ada", "1f2e3d4c" * 8, {
+        "train_lora": {"method": "lora", "rank": 4, "max_steps": 9}, "base_name": "tiny",
+    })  # fmt: skip
+    run.open_stage("evaluate", "code")
+    outs = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["evaluate@ada"]["outs"]
+    run.log("evaluate", {}, {"outs": json.dumps({out["path"]: out["md5"] for out in outs})})
+    mlflow.close_parent(mlflow.FINISHED)
+
+    shown = call(project, "HEAD", "1f2e3d4c", "--report", str(project / "page.html"))
+    assert shown.exit_code == 0, shown.output
+    page = (project / "page.html").read_text()
+    assert "<td>identity</td>" in page and "+0.100" in page and "16 images" in page
+    assert page.count("<img") == 2 * len(PROMPTS)
+    assert f"<h3>{PROMPTS[0]}</h3>" in page and "identity 0." in page
+    client = mlflow.client(project)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "ada"]
+    logged = [
+        client.download_artifacts(found.info.run_id, "comparison/lora.html")
+        for found in client.search_runs([experiment.experiment_id])
+        if client.list_artifacts(found.info.run_id, "comparison")
+    ]
+    assert [Path(file).read_text() for file in logged] == [page]
+
+
 def test_what_cannot_be_compared_is_named(project: Path) -> None:
     assert "main~9: no run of ada" in call(project, "main~9").output
     assert "compared with itself" in call(project, ".").output

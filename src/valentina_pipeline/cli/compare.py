@@ -11,6 +11,7 @@ from valentina_pipeline.image.evaluate.prompts import MAIN_VARIANTS
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL import Image
     from rich.table import Table
 
     from valentina_pipeline.image.evaluate.run_comparison import MetricComparison
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 SCORES = "data/07_model_output/{concept}/image_scores.csv"
 IMAGES = "data/07_model_output/{concept}/images"
+
+PAGE = "comparison/{variant}.html"
+"""Path of the page among the artifacts of MLflow's runs."""
 
 RESAMPLES, SEED = 5000, 0
 
@@ -35,9 +39,19 @@ RESAMPLES, SEED = 5000, 0
 @click.option(
     "--grid", type=click.Path(path_type=Path), help="Also write the images, cell by cell, as a PNG."
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Also write scores and images as an HTML page, and log it to the runs that are MLflow's.",
+)
 @click.pass_obj
 def compare(
-    metadata: ProjectMetadata, runs: tuple[str, ...], concept: str | None, variant: str, grid: Path | None
+    metadata: ProjectMetadata,
+    runs: tuple[str, ...],
+    concept: str | None,
+    variant: str,
+    grid: Path | None,
+    report: Path | None,
 ) -> None:
     r"""Compare the image scores of two or more runs with the first one.
 
@@ -45,6 +59,7 @@ def compare(
       kedro compare HEAD~3 .                     an earlier commit with the working tree
       kedro compare 1f2e3d4c 5a6b7c8d            two runs of MLflow, by the ends of their names
       kedro compare main . --grid grid.png       also the images of each prompt
+      kedro compare main . --report page.html    all of it as a page, with the scores of each image
 
     \b
     RUN is `.` (the working tree), a git revision, or a run's name or id in MLflow; a single RUN is compared
@@ -54,8 +69,15 @@ def compare(
     import pandas as pd
     from rich.console import Console
 
+    from valentina_pipeline.common import atomic_files
     from valentina_pipeline.config_loader import read_concepts
-    from valentina_pipeline.image.evaluate.run_comparison import NothingSharedError, compare_runs
+    from valentina_pipeline.image.evaluate.run_comparison import (
+        NothingSharedError,
+        compare_runs,
+        comparison_page,
+        run_grid,
+    )
+    from valentina_pipeline.image.io import png
     from valentina_pipeline.integrations.past_runs import WORKING_TREE, PastRun, RunNotFoundError
 
     root = metadata.project_path
@@ -69,18 +91,26 @@ def compare(
         tables = {run.name: pd.read_csv(BytesIO(run.read(scores))) for run in found}
         first, *others = tables.values()
         compared = [compare_runs(first, other, variant, RESAMPLES, SEED) for other in others]
-        if grid is not None:
-            _write_grid(found, tables, concept, variant, grid)
+        images = _read_images(found, tables, concept, variant) if grid or report else {}
     except (RunNotFoundError, NothingSharedError) as err:
         raise click.ClickException(str(err)) from err
-    Console(soft_wrap=True).print(_table(names, compared, f"{concept}, {variant}"))
+    title = f"{concept}, {variant}"
+    if grid is not None:
+        atomic_files.replace(grid, png.encode(run_grid(images)))
+    if report is not None:
+        by_run = dict(zip(names[1:], compared, strict=True))
+        text = comparison_page(title, by_run, names[0], images, tables)
+        atomic_files.replace(report, text.encode())
+        for run in found:
+            run.log_page(PAGE.format(variant=variant), text)
+    Console(soft_wrap=True).print(_table(names, compared, title))
 
 
-def _write_grid(
-    runs: "list[PastRun]", tables: "dict[str, pd.DataFrame]", concept: str, variant: str, file: Path
-) -> None:
-    from valentina_pipeline.common import atomic_files
-    from valentina_pipeline.image.evaluate.run_comparison import first_images, run_grid
+def _read_images(
+    runs: "list[PastRun]", tables: "dict[str, pd.DataFrame]", concept: str, variant: str
+) -> "dict[str, dict[str, Image.Image]]":
+    """Return each run's first image of each prompt: run -> prompt -> image."""
+    from valentina_pipeline.image.evaluate.run_comparison import first_images
     from valentina_pipeline.image.io import png
 
     shown = {run: first_images(table, variant) for run, table in tables.items()}
@@ -89,24 +119,19 @@ def _write_grid(
         names = {f"{name}.png": prompt for prompt, name in shown[run.name].items()}
         files = run.read_folder(IMAGES.format(concept=concept), names.__contains__)
         images[run.name] = {names[name]: png.decode(content) for name, content in files.items()}
-    atomic_files.replace(file, png.encode(run_grid(images)))
+    return images
 
 
 def _table(runs: list[str], compared: "list[list[MetricComparison]]", title: str) -> "Table":
     """Return a row for each score: its mean in the first run, then in each other run with the difference."""
     from rich.table import Table
 
+    from valentina_pipeline.image.evaluate.run_comparison import MARK_MEANING, score_lines
+
     pairs = " and ".join(str(max(row.num_images for row in rows)) for rows in compared)
     table = Table("score", *runs, title=f"{title}: {pairs} shared images", title_justify="left")
-    table.caption = "* the 95% interval of the difference excludes 0"
+    table.caption = MARK_MEANING
     table.caption_justify = "left"
-    by_metric = [{row.metric: row for row in rows} for rows in compared]
-    for metric, row in by_metric[0].items():
-        others = [rows.get(metric) for rows in by_metric]
-        table.add_row(metric, f"{row.first:.3f}", *(_cell(other) if other else "" for other in others))
+    for line in score_lines(compared):
+        table.add_row(*line)
     return table
-
-
-def _cell(row: "MetricComparison") -> str:
-    mean, low, high = row.difference.mean, row.difference.ci_low, row.difference.ci_high
-    return f"{row.other:.3f}  {mean:+.3f} ({low:+.3f} to {high:+.3f}){' *' if row.differs else ''}"

@@ -38,6 +38,7 @@ class PastRun:
     def __init__(self, root: Path, concept: str, name: str) -> None:
         self.name = name
         self._root = root
+        self._run_id: str | None = None
         revision = None if name == WORKING_TREE else name
         stages = locked_outputs(root, concept, revision) or (
             {} if revision is None else self._tracked(concept)
@@ -77,6 +78,11 @@ class PastRun:
             raise RunNotFoundError(self._missing(path))
         return {relative: content for relative, content in files.items() if content is not None}
 
+    def log_page(self, path: str, text: str) -> None:
+        """Log a page as an artifact of the run, if the run comes from MLflow."""
+        if self._run_id is not None:
+            mlflow.client(self._root).log_text(self._run_id, text, path)
+
     def _missing(self, path: str) -> str:
         return (
             f"{self.name}: {path} is not in DVC's cache; `uv run dvc fetch --all-commits` gets what was "
@@ -96,11 +102,12 @@ class PastRun:
             if mlflow.PARENT not in run.data.tags
             and self.name in (run.info.run_id, run.info.run_name, *(run.info.run_name or "").split(" · "))
         ]
+        self._run_id = parents[0] if parents else None
         return {
             run.data.tags["stage"]: json.loads(run.data.tags.get("outs", "{}"))
             for run in runs
-            if parents
-            and run.data.tags.get(mlflow.PARENT) == parents[0]
+            if self._run_id
+            and run.data.tags.get(mlflow.PARENT) == self._run_id
             and "superseded" not in run.data.tags
         }
 

@@ -104,7 +104,10 @@ portraits; CLIP is `{parts.base.clip.path}`. Metrics of another embedder cannot 
 def _identity_scale(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the rows of the LoRA's identity by judge; empty where no judge knows the base model's world."""
     return [
-        (f"Identity between strangers (0) and real portraits (1), by {judge}", format_interval(places["lora"]))
+        (
+            f"Identity between strangers (0) and real portraits (1), by {judge}",
+            format_interval(places["lora"]),
+        )
         for judge, places in metrics.get("identity_scale", {}).items()
         if judge != "lowest"
     ]

@@ -1,7 +1,5 @@
-"""Evaluation report: one self-contained HTML file without scripts or links; its bytes are reproducible."""
+"""Evaluation report, an HTML page."""
 
-import base64
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -12,10 +10,8 @@ from PIL import Image
 
 from valentina_pipeline.common.confidence_intervals import format_interval
 from valentina_pipeline.image.evaluate.attributes import FIELDS
+from valentina_pipeline.image.evaluate.html_page import image_data, image_score, page, picture, table
 from valentina_pipeline.image.evaluate.prompts import VARIANTS, ScoredPrompt
-
-MAX_IMAGE_SIDE = 320
-"""Maximum side in pixels of an image in the report; smaller images keep their size."""
 
 NUM_PAIRS = 8
 """Number of images shown with their nearest training portrait."""
@@ -91,15 +87,8 @@ def report(content: ReportData) -> str:
         ("Captions", _captions),
         ("Settings", _settings),
     )
-    body = "".join(f"<section><h2>{escape(name)}</h2>{make(content)}</section>\n" for name, make in sections)
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in content.notes)
-    title = escape(content.title)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}: evaluation</title>\n<style>{STYLE}</style></head>\n"
-        f"<body><main>\n<h1>{title}</h1><p>{escape(_summary(content.metrics))}</p>{notes}\n{body}</main></body>\n</html>\n"
-    )
+    parts = {name: make(content) for name, make in sections}
+    return page(content.title, "evaluation", _summary(content.metrics), parts, content.notes)
 
 
 def _summary(metrics: Mapping[str, Any]) -> str:
@@ -176,7 +165,7 @@ def _identity_scale(metrics: Mapping[str, Any]) -> str:
         "a LoRA on this base model can reach. dlib’s network was trained by others, on photographs."
     )
     header = ["judge", *SCALE_ROWS.values(), "LoRA, cosine", "base model, cosine"]
-    return f'{_table(header, lines)}<p class="small">{words}</p>'
+    return f'{table(header, lines)}<p class="small">{words}</p>'
 
 
 def _attributes(content: ReportData) -> str:
@@ -198,7 +187,7 @@ def _attributes(content: ReportData) -> str:
         "calibrated on renders of other people. What they miss in real portraits and in renders of strangers "
         "is their own error. An image without a face shows at most the place."
     )
-    return f'{_table(["", *PANEL_ROWS.values(), "renders of strangers"], lines)}<p class="small">{words}</p>'
+    return f'{table(["", *PANEL_ROWS.values(), "renders of strangers"], lines)}<p class="small">{words}</p>'
 
 
 def _metrics(content: ReportData) -> str:
@@ -230,7 +219,7 @@ def _metrics(content: ReportData) -> str:
         ]
     )
     lines.append(["Memorized", f"{copied['rate']:.1%}", "", copies])
-    return _table(["", "LoRA", "base model, described", "meaning"], lines)
+    return table(["", "LoRA", "base model, described", "meaning"], lines)
 
 
 def _side_by_side(content: ReportData) -> str:
@@ -238,11 +227,11 @@ def _side_by_side(content: ReportData) -> str:
     references, strips = content.references, []
     for place, (prompt, rows) in enumerate(content.prompts):
         name = references[place % len(references)]
-        cells = [_picture(content.aligned[name], "held-out portrait", "")]
+        cells = [picture(content.aligned[name], "held-out portrait", "")]
         for variant, words in SHORT.items():
             for row in rows:
                 if row["variant"] == variant:
-                    cells.append(_picture(content.images[row["name"]], words, _score(row), variant))
+                    cells.append(picture(content.images[row["name"]], words, image_score(row), variant))
         strips.append(f'<h3>{escape(prompt.label)}</h3><div class="strip">{"".join(cells)}</div>')
     legend = "".join(f"<li><b>{escape(SHORT[v])}</b>: {escape(words)}</li>" for v, words in VARIANTS.items())
     return f"<ul>{legend}</ul>{''.join(strips)}"
@@ -263,7 +252,7 @@ def _by_prompt(content: ReportData) -> str:
         "CLIP-T: base model",
         "nearest",
     ]
-    return _table(header, lines)
+    return table(header, lines)
 
 
 def _nearest(content: ReportData) -> str:
@@ -273,8 +262,8 @@ def _nearest(content: ReportData) -> str:
     for row in own[:NUM_PAIRS]:
         verdict = "a copy" if row["memorized"] else "not a copy"
         figures = f"content {row['nearest_training']:.3f}, layout {row['nearest_layout']:.3f}: {verdict}"
-        drawn = _picture(content.images[row["name"]], row["name"], figures, "lora")
-        trained = _picture(content.aligned[row["nearest_name"]], "trained on", row["nearest_name"][:12])
+        drawn = picture(content.images[row["name"]], row["name"], figures, "lora")
+        trained = picture(content.aligned[row["nearest_name"]], "trained on", row["nearest_name"][:12])
         pairs.append(f'<div class="pair">{drawn}{trained}</div>')
     words = "The LoRA’s images closest to a training portrait, each with that portrait."
     return f'<p class="small">{words}</p><div class="strip">{"".join(pairs)}</div>'
@@ -283,45 +272,15 @@ def _nearest(content: ReportData) -> str:
 def _captions(content: ReportData) -> str:
     lines = []
     for name, trained in content.trained.items():
-        picture = f'<img class="thumb" alt="" src="{_data(content.aligned[name])}">'
+        thumb = f'<img class="thumb" alt="" src="{image_data(content.aligned[name])}">'
         split = "trained on" if trained else "held out"
-        lines.append([picture, f"<code>{name[:12]}</code>", split, escape(content.captions.get(name, ""))])
-    return _table(["", "portrait", "", "caption"], lines)
+        lines.append([thumb, f"<code>{name[:12]}</code>", split, escape(content.captions.get(name, ""))])
+    return table(["", "portrait", "", "caption"], lines)
 
 
 def _settings(content: ReportData) -> str:
     lines = [[escape(name), f"<code>{escape(value)}</code>"] for name, value in content.settings.items()]
-    return _table(["", ""], lines)
-
-
-def _picture(image: Image.Image, caption: str, figure: str, kind: str = "") -> str:
-    words = f"{escape(caption)}<br>{escape(figure)}" if figure else escape(caption)
-    picture = f'<img alt="{escape(caption)}" src="{_data(image)}">'
-    return f'<figure class="{kind}">{picture}<figcaption>{words}</figcaption></figure>'
-
-
-def _data(image: Image.Image) -> str:
-    small = image.convert("RGB")
-    small.info = {}  # the metadata belongs to the stored images; here it would only add bytes
-    small.thumbnail((MAX_IMAGE_SIDE, MAX_IMAGE_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=92, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a table; `lines` contain HTML, `header` plain text."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in header)
-    head = f"<thead><tr>{head}</tr></thead>" if any(header) else ""
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>\n" for line in lines)
-    return f'<div class="wide"><table>{head}<tbody>\n{body}</tbody></table></div>'
-
-
-def _score(row: Mapping[str, Any]) -> str:
-    """Return an image's identity, and the requested attributes that it does not show."""
-    identity = "no face found" if isnan(row["identity"]) else f"identity {row['identity']:.2f}"
-    missed = row.get("missed")  # a missing value of a table is NaN
-    return f"{identity}; {missed}" if isinstance(missed, str) and missed else identity
+    return table(["", ""], lines)
 
 
 def _share(figure: Mapping[str, float]) -> str:
@@ -335,29 +294,3 @@ def _signed(figure: Mapping[str, float]) -> str:
 def _mean(values: Iterable[float]) -> str:
     valid = [value for value in values if not isnan(value)]
     return f"{sum(valid) / len(valid):.2f}" if valid else "–"
-
-
-STYLE = """
-:root { color-scheme: light dark; --paper: #faf9f6; --ink: #26262a; --soft: #6d6a66; --line: #d6d3cc;
-  --lora: #b4532a; --real: #2f7d62; --base: #5b6f9c; }
-@media (prefers-color-scheme: dark) { :root { --paper: #1b1b1e; --ink: #e8e6e1; --soft: #a09c96;
-  --line: #3c3b3f; --lora: #e08a5f; --real: #6cc3a2; --base: #93a7d6; } }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { margin: 0; font-size: 2rem; } h2 { margin: 2.5rem 0 .75rem; font-size: 1.25rem; }
-h3 { margin: 1.25rem 0 .4rem; font-size: .95rem; font-weight: 600; }
-p, ul { max-width: 46rem; } .small, figcaption, th, ul { color: var(--soft); font-size: .85rem; }
-.note { border-left: 3px solid var(--lora); padding-left: .75rem; }
-svg { width: 100%; max-width: 720px; font-size: 14px; fill: currentColor; }
-.rule { stroke: var(--line); } .tick { fill: var(--soft); font-size: 12px; }
-.bar { stroke-width: 4; stroke-linecap: round; stroke: var(--base); } circle { fill: var(--base); }
-.lora .bar { stroke: var(--lora); } .lora circle { fill: var(--lora); }
-.ceiling .bar { stroke: var(--real); } .ceiling circle { fill: var(--real); }
-.strip { display: flex; flex-wrap: wrap; gap: .75rem; } .pair { display: flex; gap: .25rem; }
-figure { margin: 0; width: 148px; } figure img { width: 148px; display: block; border-radius: 4px; }
-figure.lora img { outline: 2px solid var(--lora); } figcaption { line-height: 1.3; margin-top: .3rem; }
-.thumb { width: 64px; display: block; border-radius: 3px; } .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-"""

@@ -1,7 +1,8 @@
 """Paired comparison of runs: scores of images that were generated from the same prompts and seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from textwrap import fill
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.common.confidence_intervals import Interval, paired_difference
+from valentina_pipeline.image.evaluate import html_page
 from valentina_pipeline.image.faces.similarity import FACE_PROBABILITY
 from valentina_pipeline.image.io.contact_sheet import PAPER, contact_sheet
 
@@ -22,6 +24,8 @@ NOT_COMPARED = {*KEY, "name", "nearest_name", "nearest_training", "nearest_layou
 """Columns that are not scores, or are no better when higher or lower."""
 
 CELL_PIXELS, LABEL_CHARS = 192, 30
+
+MARK_MEANING = "* the 95% interval of the difference excludes 0"
 
 EMPTY = Image.new("RGB", (8, 8), PAPER)
 
@@ -52,6 +56,11 @@ class MetricComparison:
     def differs(self) -> bool:
         """True if the interval of the difference excludes 0."""
         return self.difference.ci_low > 0 or self.difference.ci_high < 0
+
+    def words(self) -> str:
+        """Return the other run's mean and the difference, such as "0.700  +0.100 (+0.050 to +0.150) *"."""
+        mean, low, high = self.difference.mean, self.difference.ci_low, self.difference.ci_high
+        return f"{self.other:.3f}  {mean:+.3f} ({low:+.3f} to {high:+.3f}){' *' if self.differs else ''}"
 
 
 def compare_runs(
@@ -108,6 +117,61 @@ def run_grid(images: Mapping[str, Mapping[str, Image.Image]]) -> Image.Image:
     cells = [(run, prompt, images[run].get(prompt)) for run in images for prompt in prompts]
     labels = [f"{run}\n{fill(prompt, LABEL_CHARS) if image else 'no image'}" for run, prompt, image in cells]
     return contact_sheet((image or EMPTY for *_, image in cells), labels, len(prompts), CELL_PIXELS)
+
+
+def comparison_page(
+    title: str,
+    compared: Mapping[str, Sequence[MetricComparison]],
+    first: str,
+    images: Mapping[str, Mapping[str, Image.Image]],
+    scores: Mapping[str, "pd.DataFrame"],
+) -> str:
+    """Return an HTML page: the scores with their differences, and the runs' images of each prompt.
+
+    Args:
+        title: heading.
+        compared: comparison of each other run with the first one.
+        first: name of the first run.
+        images: run -> prompt -> image.
+        scores: image scores of each run.
+    """
+    pairs = " and ".join(str(max(row.num_images for row in rows)) for rows in compared.values())
+    summary = f"Each run beside {first}, over {pairs} images with the same prompt and seed. {MARK_MEANING}."
+    sections = {
+        "Scores": html_page.table(["", first, *compared], score_lines(list(compared.values()))),
+        "Images by prompt": _images_by_prompt(images, scores),
+    }
+    return html_page.page(title, "comparison of runs", summary, sections)
+
+
+def score_lines(compared: Sequence[Sequence[MetricComparison]]) -> list[list[str]]:
+    """Return a row for each score: its name, its mean in the first run, and each other run's words."""
+    by_metric = [{row.metric: row for row in rows} for rows in compared]
+    metrics = dict.fromkeys(metric for rows in by_metric for metric in rows)
+    lines = []
+    for metric in metrics:
+        rows = [shared.get(metric) for shared in by_metric]
+        first = next(row.first for row in rows if row)
+        lines.append([metric, f"{first:.3f}", *(row.words() if row else "" for row in rows)])
+    return lines
+
+
+def _images_by_prompt(
+    images: Mapping[str, Mapping[str, Image.Image]], scores: Mapping[str, "pd.DataFrame"]
+) -> str:
+    rows = {run: {row["name"]: row for row in table.to_dict("records")} for run, table in scores.items()}
+    names = {run: {row["prompt"]: name for name, row in reversed(rows[run].items())} for run in rows}
+    strips = []
+    for prompt in dict.fromkeys(prompt for shown in images.values() for prompt in shown):
+        cells = [
+            html_page.picture(
+                shown[prompt], run, html_page.image_score(rows[run][names[run][prompt]]), "lora"
+            )
+            for run, shown in images.items()
+            if prompt in shown
+        ]
+        strips.append(f'<h3>{escape(prompt)}</h3><div class="strip">{"".join(cells)}</div>')
+    return "".join(strips)
 
 
 def first_images(table: "pd.DataFrame", variant: str) -> dict[str, str]:
