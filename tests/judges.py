@@ -113,6 +113,7 @@ def laid_out(
         result.image_scores,
         result.metrics,
         result.evaluation_notes,
+        result.step_scores,
         data.aligned,
         data.faces,
         captions.assign(rejected=False),

@@ -57,9 +57,18 @@ def test_no_base_repeats_a_default(bases) -> None:
         for base in bases
         for stage in STAGES
         for key in bases[base][stage]
-        if not fields[stage][key].is_required()
+        if not fields[stage][key].is_required() and bases[base][stage][key] == fields[stage][key].default
     ]
     assert repeated == []
+
+
+def test_gates_extend_those_of_the_base(params, bases, concept) -> None:
+    params["register"]["gates"] = {"memorization.rate": {"max": 0.05}, "identity_scale.lowest": {}}
+    gates = resolve_params(params, bases, concept)["register"]["gates"]
+    assert gates["memorization.rate"] == {"max": 0.05}
+    assert gates["identity_scale.lowest"] == {}
+    assert gates["attributes.all.lora.mean"] == bases["tiny"]["register"]["gates"]["attributes.all.lora.mean"]
+    assert gates["face_detection_rate.lora.mean"] == {"min": 0.9}
 
 
 def test_the_concept_wins_over_the_base_and_params_win_over_both(params, bases, concept) -> None:

@@ -1,5 +1,6 @@
 """The stage on a randomly initialised base of true architecture: every line that a real base meets."""
 
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -50,12 +51,14 @@ def inputs(family: str, place: Path) -> dict[str, Any]:
     embedder = place / "faces.safetensors"
     save_file({k: v.contiguous() for k, v in FaceNetTiny().state_dict().items()}, embedder)
     folder = FOLDERS[family]()
+    (place / "lora_steps").mkdir()
     base = config(family, folder).model_dump()
     base["face_embedder"]["path"], base["clip"]["path"] = str(embedder), str(clip_folder())
     names = [f"{index:02d}{'a' * 62}" for index in range(4)]
     vectors = torch.nn.functional.normalize(torch.randn(4, 128), dim=1).numpy()
     return {
         "lora": lora(family, folder, place / "lora"),
+        "lora_steps": place / "lora_steps",
         "aligned": {name: picture(index, size=SIZE) for index, name in enumerate(names)},
         "faces": pd.DataFrame(
             {
@@ -97,7 +100,8 @@ def lora(family: str, folder: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("family", FOLDERS)
 def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path: Path, threads: int) -> None:
-    images, scores, metrics, plot, notes = evaluate_adapter(**inputs(family, tmp_path), num_threads=threads)
+    given = inputs(family, tmp_path)
+    images, scores, metrics, plot, notes, steps = evaluate_adapter(**given, num_threads=threads)
 
     assert sorted(images) == sorted(f"{variant}/{number:04d}" for variant in VARIANTS for number in (0, 1))
     assert scores["name"].tolist() == list(images)
@@ -111,10 +115,24 @@ def test_lora_and_bare_base_are_drawn_measured_and_marked(family: str, tmp_path:
     assert "oval face" in images["base/0000"].info["text"]["prompt"]
     assert metrics["num_images"] + metrics["num_filtered"] == 8
     assert list(plot.columns) == ["prompt", "variant", "identity"]
+    assert steps.empty
     assert ["lora", marks["lora"]] in notes["settings"]
     # the judges know the embedded base's world, and this is another one
     assert "attributes" not in metrics and scores["missed"].isna().all()
     assert notes["notes"][0].startswith("Attributes and identification were not measured")
+
+
+def test_a_kept_lora_is_drawn_by_its_own_weights(tmp_path: Path, threads: int) -> None:
+    given = inputs("sdxl", tmp_path)
+    for step in ("5", "10"):
+        shutil.copytree(given["lora"], given["lora_steps"] / step)
+    images, *_, steps = evaluate_adapter(**given, num_threads=threads)
+
+    assert (
+        images["step-0005/0000"].tobytes() == images["lora/0000"].tobytes() != images["base/0000"].tobytes()
+    )
+    assert "lora" not in images["step-0005/0000"].info["text"]  # it is not the LoRA of the package
+    assert sorted(steps["step"].unique()) == [5, 10]
 
 
 def test_nothing_is_drawn_under_a_record_that_does_not_allow_it(tmp_path: Path, threads: int) -> None:

@@ -32,7 +32,7 @@ def test_grid_and_page_are_the_same_from_files(templates: list[str], tmp_path: P
         dataset = kind(filepath=str(tmp_path / name))
         dataset.save(getattr(result, name))
         stored[name] = dataset.load()
-    read = Evaluation(**stored, identity_plot=result.identity_plot)
+    read = Evaluation(**stored, identity_plot=result.identity_plot, step_scores=result.step_scores)
     grid, page = laid_out(result, SEEN, templates, PERSON)
     read_grid, read_page = laid_out(read, SEEN, templates, PERSON)
     assert read_grid.tobytes() == grid.tobytes()

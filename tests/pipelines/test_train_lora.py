@@ -18,6 +18,7 @@ from valentina_pipeline.domain.artifacts import LORA_FILE
 from valentina_pipeline.domain.concept import SECTIONS
 from valentina_pipeline.domain.rights import RightsRecord
 from valentina_pipeline.image.lora.formats import read_metadata
+from valentina_pipeline.image.train import loop
 from valentina_pipeline.pipelines.train_lora import nodes, training_images
 
 KOHYA, PEFT = "vee.kohya.safetensors", "peft"
@@ -36,6 +37,7 @@ GARDEN = RightsRecord(
 @dataclass
 class Result:
     files: dict[str, bytes]
+    steps: dict[str, bytes]
     used: pd.DataFrame
     loss: pd.DataFrame
     validation_curve: pd.DataFrame
@@ -122,6 +124,28 @@ def test_it_trains_on_the_training_split_and_leaves_no_checkpoints(tmp_path: Pat
     assert not (tmp_path / "data/06_models/vee/checkpoints").exists()
     assert trained(tmp_path, sample_every=2, eval_every=1).files == result.files  # from the cache
     assert trained(tmp_path / "other").validation_curve.empty
+
+
+def test_kept_steps_survive_an_interruption_and_are_the_loras_of_shorter_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"max_steps": 3, "keep_every": 1, "lr_scheduler": "constant"}
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "DIVERGENCE_FACTOR", 0.0)
+        patched.setattr(loop, "NUM_FIRST_LOSSES", 2)  # the third step "diverges"
+        with pytest.raises(loop.LossDivergedError):
+            trained(tmp_path, **settings)
+    resumed = trained(tmp_path, **settings)
+
+    assert resumed.steps.keys() == {f"{step}/{name}" for step in (1, 2, 3) for name in resumed.files}
+    assert resumed.steps[f"3/{LORA_FILE}"] == resumed.files[LORA_FILE]
+    whole = trained(tmp_path / "whole", **settings)
+    assert whole.steps == resumed.steps
+    short = trained(tmp_path / "short", **settings | {"max_steps": 2, "keep_every": 0})
+    assert short.steps == {}
+    assert load(short.files[LORA_FILE]).keys() == load(whole.steps[f"2/{LORA_FILE}"]).keys()
+    for name, tensor in load(short.files[LORA_FILE]).items():
+        assert np.array_equal(tensor, load(whole.steps[f"2/{LORA_FILE}"])[name])
 
 
 def test_a_record_that_ended_after_ingest_stops_the_run(tmp_path: Path) -> None:

@@ -78,8 +78,7 @@ def resolve_params(
     stages = {}
     for stage, model in STAGES.items():
         layers = (implied[stage], character.overrides.get(stage, {}), chosen(params.get(stage, {})))
-        merged = {key: value for layer in layers for key, value in layer.items()}
-        stages[stage] = parse_config(model, merged, stage).model_dump(mode="json")
+        stages[stage] = parse_config(model, overlay(*layers), stage).model_dump(mode="json")
     if character.asymmetric and stages["train_lora"]["flip_aug"]:
         raise InvalidParameterError(
             f"train_lora.flip_aug: must be false because {character.name} is marked asymmetric"
@@ -96,6 +95,19 @@ def resolve_params(
         "num_threads": choice.num_threads,
         **stages,
     }
+
+
+def overlay(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of all layers; later ones win, and a mapping such as `gates` adds to earlier ones."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            known = merged.get(key)
+            if isinstance(known, Mapping) and isinstance(value, Mapping):
+                merged[key] = {**known, **value}
+            else:
+                merged[key] = value
+    return merged
 
 
 def _find_base(choice: Params, concept: Concept, bases: Mapping[str, Any]) -> str:

@@ -117,6 +117,11 @@ class TrainConfig(StrictConfig):
     )
     compile: bool = Field(default=False, description="compile the U-Net's blocks by torch")
     save_every: int = Field(ge=1, description="steps between checkpoints")
+    keep_every: int = Field(
+        default=0,
+        ge=0,
+        description="steps between LoRAs that evaluate compares with the finished one; 0: none",
+    )
     sample_every: int = Field(ge=0, description="steps between sample grids; 0: never")
     sample_inference_steps: int = Field(ge=1, le=1000, description="sampler steps")
     sample_guidance_scale: float = Field(ge=0, le=30, description="scale of classifier-free guidance")

@@ -1,7 +1,7 @@
 """Evaluation: generate scenes outside the training set with and without the LoRA, and score them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -10,7 +10,7 @@ from valentina_pipeline.common.progress import track_progress
 from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.domain.concept import Concept
 from valentina_pipeline.domain.manifest import TRAIN
-from valentina_pipeline.image.evaluate.metrics import COMPARED, compute_metrics
+from valentina_pipeline.image.evaluate.metrics import COMPARED, VariantScores, compute_metrics
 from valentina_pipeline.image.evaluate.panel import (
     Panel,
     generated_readings,
@@ -33,6 +33,7 @@ from valentina_pipeline.image.evaluate.scoring import (
     portraits,
     score_images,
 )
+from valentina_pipeline.image.evaluate.step_comparison import compare_steps, plan_step_images
 from valentina_pipeline.image.models.scorers import Scorers
 from valentina_pipeline.image.safety.policy.judge import UnsafePromptError
 from valentina_pipeline.image.safety.prompt_filter import refuse_concept, refuse_words
@@ -77,6 +78,7 @@ class EvaluationModels:
         judges: scoring models.
         panel: judges of attributes, and strangers; None on a base model that they do not know.
         reconstruct: images -> the same images through the VAE, for the panel.
+        step_variants: training step -> variant of its images, see step_comparison.py; empty if none was kept.
     """
 
     draw: Callable[[Sequence[PlannedImage]], Iterable[Image.Image]]
@@ -84,6 +86,7 @@ class EvaluationModels:
     judges: Scorers
     panel: Panel | None = None
     reconstruct: Callable[[Sequence[Image.Image]], list[Image.Image]] = list
+    step_variants: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Evaluation:
     metrics: dict[str, Any]
     identity_plot: "pd.DataFrame"
     evaluation_notes: dict[str, Any]
+    step_scores: "pd.DataFrame"
 
 
 def evaluate(
@@ -131,24 +135,23 @@ def evaluate(
     judge = models.panel.independent if models.panel else None
     real = portraits(known.aligned, known.faces, models.judges.clip, judge)
     planned = plan_images(fresh, person, cfg.num_images_per_prompt, seed)
-    images, refused = _generate(planned, models)
-    if not images:
-        reason = next(iter(refused.values()))
-        raise NothingToMeasureError(f"the content filter rejected every image: {reason}")
-    shown = [(plan, images[plan.name]) for plan in planned if plan.name in images]
-    tracked = track_progress(shown, "measure", len(shown))
-    measured = score_images(tracked, person.class_word, real, models.judges, models.panel)
+    images, refused, measured = _measure(planned, person, real, models)
+    step_images, step_refused, step_scores = _measure_steps(
+        planned, measured, person, real, models, cfg, seed
+    )
     metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "num_filtered": len(refused)}
     metrics |= _panel_metrics(measured, real, known, models, cfg.bootstrap_resamples, seed)
     notes = [] if judge else [WITHOUT_INDEPENDENT_JUDGE if models.panel else WITHOUT_PANEL]
     notes += [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
-    notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in refused.items()]
+    rejected = refused | step_refused
+    notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in rejected.items()]
     return Evaluation(
-        evaluation_images=images,
+        evaluation_images=images | step_images,
         image_scores=measured.scores,
         metrics=metrics,
         identity_plot=_plot(measured),
         evaluation_notes={"settings": [list(line) for line in settings.items()], "notes": notes},
+        step_scores=step_scores,
     )
 
 
@@ -176,6 +179,43 @@ def select_prompts(
             "every prompt is a training caption: add other scenes in conf/base/prompts/"
         )
     return fresh, seen
+
+
+def _measure(
+    planned: Sequence[PlannedImage], person: Concept, real: Portraits, models: EvaluationModels
+) -> tuple[dict[str, Image.Image], dict[str, str], ScoredImages]:
+    """Return the generated images by name, the reasons for rejected ones by name, and the scores.
+
+    Raises:
+        NothingToMeasureError: the content filter rejected every image.
+    """
+    images, refused = _generate(planned, models)
+    if not images:
+        reason = next(iter(refused.values()))
+        raise NothingToMeasureError(f"the content filter rejected every image: {reason}")
+    shown = [(plan, images[plan.name]) for plan in planned if plan.name in images]
+    tracked = track_progress(shown, "measure", len(shown))
+    return images, refused, score_images(tracked, person.class_word, real, models.judges, models.panel)
+
+
+def _measure_steps(
+    planned: Sequence[PlannedImage],
+    measured: ScoredImages,
+    person: Concept,
+    real: Portraits,
+    models: EvaluationModels,
+    cfg: EvaluateConfig,
+    seed: int,
+) -> "tuple[dict[str, Image.Image], dict[str, str], pd.DataFrame]":
+    """Return images and rejections of the LoRAs kept during training, and the scores of all steps."""
+    variants = models.step_variants
+    kept = plan_step_images(planned, [variant for variant in variants.values() if variant != "lora"])
+    images, refused, further = _measure(kept, person, real, models) if kept else ({}, {}, measured)
+    scores = {
+        step: VariantScores.of(measured if variant == "lora" else further, variant)
+        for step, variant in variants.items()
+    }
+    return images, refused, compare_steps(scores, cfg.bootstrap_resamples, seed)
 
 
 def _generate(

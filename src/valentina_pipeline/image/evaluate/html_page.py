@@ -58,7 +58,7 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide"><table>{head}<tbody>\n{body}</tbody></table></div>'
 
 
-def image_score(row: Mapping[str, Any]) -> str:
+def image_score(row: Mapping[Any, Any]) -> str:
     """Return an image's identity, and the requested attributes that it does not show."""
     identity = "no face found" if isnan(row["identity"]) else f"identity {row['identity']:.2f}"
     missed = row.get("missed")  # a missing value of a table is NaN

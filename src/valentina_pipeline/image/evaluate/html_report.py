@@ -12,6 +12,7 @@ from valentina_pipeline.common.confidence_intervals import format_interval
 from valentina_pipeline.image.evaluate.attributes import FIELDS
 from valentina_pipeline.image.evaluate.html_page import image_data, image_score, page, picture, table
 from valentina_pipeline.image.evaluate.prompts import VARIANTS, ScoredPrompt
+from valentina_pipeline.image.evaluate.step_comparison import step_names
 
 NUM_PAIRS = 8
 """Number of images shown with their nearest training portrait."""
@@ -33,6 +34,15 @@ PANEL_ROWS = {
     "real": "real portraits",
     "real_vae": "real portraits through the VAE",
 }
+STEP_SCORES = {
+    "identity": "identity",
+    "attributes": "attributes",
+    "clip_t": "CLIP-T",
+    "diversity": "diversity",
+}
+NUM_STEP_PROMPTS = 4
+"""Number of prompts whose images are shown at each training step."""
+
 SCALE_ROWS = {name: PANEL_ROWS[name] for name in ("lora", "base", "real")}
 IDENTITY_JUDGES = {
     "embedder": ("face embedder of the tiny base", "identity"),
@@ -57,6 +67,7 @@ class ReportData:
         captions: sha256 -> caption.
         settings: name -> value, as text.
         notes: notes for the top of the page, such as excluded prompts.
+        step_scores: rows of step_comparison.STEP_COLUMNS; empty if no LoRA was kept during training.
     """
 
     title: str
@@ -68,6 +79,7 @@ class ReportData:
     captions: Mapping[str, str]
     settings: Mapping[str, str]
     notes: Sequence[str]
+    step_scores: Sequence[Mapping[Any, Any]] = ()
 
     @property
     def references(self) -> list[str]:
@@ -81,6 +93,7 @@ def report(content: ReportData) -> str:
         ("Identity", _identity),
         ("Requested and shown", _attributes),
         ("Metrics", _metrics),
+        ("Training steps", _training_steps),
         ("Images by prompt", _side_by_side),
         ("Scores by prompt", _by_prompt),
         ("Nearest training portraits", _nearest),
@@ -220,6 +233,41 @@ def _metrics(content: ReportData) -> str:
     )
     lines.append(["Memorized", f"{copied['rate']:.1%}", "", copies])
     return table(["", "LoRA", "base model, described", "meaning"], lines)
+
+
+def _training_steps(content: ReportData) -> str:
+    """Return the scores of the LoRAs kept during training, and their images: a line for each seed."""
+    if not content.step_scores:
+        return '<p class="small">None was kept: set train_lora.keep_every, such as 100.</p>'
+    by_step: dict[int, dict[str, Mapping[Any, Any]]] = {}
+    for row in content.step_scores:
+        by_step.setdefault(int(row["step"]), {})[row["score"]] = row
+    lines = [
+        [str(step), *(_step_score(scores[name]) if name in scores else "" for name in STEP_SCORES)]
+        for step, scores in by_step.items()
+    ]
+    words = (
+        "Images of the same prompts and seeds by the LoRA at each kept step. ▼ marks a step whose score is "
+        "below that of the best earlier step beyond the interval of the paired difference: from there on the "
+        "LoRA forgets."
+    )
+    strips = []
+    for prompt, rows in content.prompts[:NUM_STEP_PROMPTS]:
+        strips.append(f"<h3>{escape(prompt.label)}</h3>")
+        for number in [row["name"].rpartition("/")[2] for row in rows if row["variant"] == "lora"]:
+            named = {step: f"{variant}/{number}" for step, variant in step_names(list(by_step)).items()}
+            shown = [
+                picture(content.images[name], f"step {step}", "", "lora")
+                for step, name in named.items()
+                if name in content.images
+            ]
+            strips.append(f'<div class="strip">{"".join(shown)}</div>')
+    header = ["step", *STEP_SCORES.values()]
+    return f'{table(header, lines)}<p class="small">{words}</p>{"".join(strips)}'
+
+
+def _step_score(row: Mapping[Any, Any]) -> str:
+    return f"{format_interval(row)}{' ▼' if row['falls'] else ''}"
 
 
 def _side_by_side(content: ReportData) -> str:

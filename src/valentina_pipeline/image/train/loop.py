@@ -135,12 +135,15 @@ def _run_evaluations(
 ) -> Metrics:
     evaluations = [evaluation for every, evaluation in watch.evaluators if every and step % every == 0]
     sample_due = bool(cfg.sample_every) and step % cfg.sample_every == 0
-    if not evaluations and not sample_due:
+    keep_due = bool(cfg.keep_every) and step % cfg.keep_every == 0 and step < cfg.max_steps
+    if not (evaluations or sample_due or keep_due):
         return {}
 
     def evaluate() -> Metrics:
         if sample_due:
             watch.sample(step, trainer.base.pipe)
+        if keep_due:
+            watch.keep(step)
         return {name: value for evaluation in evaluations for name, value in evaluation().items()}
 
     with trainer.eval_mode():

@@ -1,6 +1,7 @@
 """Nodes of the stage `evaluate`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +26,19 @@ if TYPE_CHECKING:
 MAX_BATCH_PIXELS = 2**21
 """Pixels of one batch: 8 images of 128 or 512 px, 2 of 1024 px."""
 
-Outputs = tuple["Mapping[str, Image.Image]", "pd.DataFrame", dict[str, Any], "pd.DataFrame", dict[str, Any]]
+Outputs = tuple[
+    "Mapping[str, Image.Image]",
+    "pd.DataFrame",
+    dict[str, Any],
+    "pd.DataFrame",
+    dict[str, Any],
+    "pd.DataFrame",
+]
 
 
 def evaluate_adapter(
     lora: Path,
+    lora_steps: Path,
     aligned: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
@@ -49,6 +58,7 @@ def evaluate_adapter(
 
     Args:
         lora: train_lora's output folder.
+        lora_steps: LoRAs that train_lora kept, a folder for each step; the last is the finished one.
         aligned: portraits by sha256.
         faces: align's rows.
         captions: sha256, caption, rejected.
@@ -65,7 +75,7 @@ def evaluate_adapter(
         num_threads: threads of torch; another number rounds differently.
 
     Returns:
-        evaluation_images, image_scores, metrics, identity_plot, evaluation_notes.
+        evaluation_images, image_scores, metrics, identity_plot, evaluation_notes, step_scores.
 
     Raises:
         NotAllowedError: a rights record of the training images does not allow generation.
@@ -73,6 +83,7 @@ def evaluate_adapter(
     from valentina_pipeline.common.threads import use_threads
     from valentina_pipeline.image.evaluate.evaluate import CharacterData
     from valentina_pipeline.image.evaluate.evaluate import evaluate as compute_evaluation
+    from valentina_pipeline.image.evaluate.step_comparison import step_variants
     from valentina_pipeline.image.models.base_model import load_base
 
     require_use(rights, set(training_images["rights_id"]), "generation", clock.today())
@@ -86,16 +97,29 @@ def evaluate_adapter(
     data = CharacterData(aligned, apply_review(faces, captions), words)
     settings = _settings(character, base_config, cfg) | hashes
     settings |= {"seed": str(seed), "torch threads": str(num_threads)}
-    generate = image_generator(model, lora, cfg, base_config.resolution, hashes)
+    variants = step_variants(lora_steps)
+    loras = {variant: lora_steps / str(step) for step, variant in variants.items()} | {"lora": lora}
+    generate = image_generator(model, loras, cfg, base_config.resolution, hashes)
     models = _evaluation_models(generate, model, base_config, project_root, tiny_judges)
+    models = replace(models, step_variants=variants)
     result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
+    _log_steps(result.step_scores)
     return (
         result.evaluation_images,
         result.image_scores,
         result.metrics,
         result.identity_plot,
         result.evaluation_notes,
+        result.step_scores,
     )
+
+
+def _log_steps(step_scores: "pd.DataFrame") -> None:
+    """Log the mean scores of the training steps as series: step.identity and others."""
+    from valentina_pipeline.integrations.tracking import current_tracker
+
+    for row in step_scores.to_dict("records"):
+        current_tracker().log({f"step.{row['score']}": row["mean"]}, int(row["step"]))
 
 
 def _evaluation_models(
@@ -129,16 +153,21 @@ def _hashes(base: BaseConfig, model: "BaseModel", lora: Path) -> dict[str, str]:
 
 
 def image_generator(
-    model: "BaseModel", lora: Path, cfg: EvaluateConfig, size: int, hashes: Mapping[str, str]
+    model: "BaseModel",
+    loras: Mapping[str, Path],
+    cfg: EvaluateConfig,
+    size: int,
+    hashes: Mapping[str, str],
 ) -> "Callable[[Sequence[PlannedImage]], Iterator[Image.Image]]":
-    """Return a generator of planned images: variant `lora` with the LoRA, others with the base model alone.
+    """Return a generator of planned images: variants of `loras` with their LoRA, others with the base alone.
 
     Args:
         model: the base model.
-        lora: the folder of the LoRA.
+        loras: folder of the LoRA of each variant that has one.
         cfg: steps and guidance.
         size: width and height in pixels.
-        hashes: base, base_hash and lora, written to each image's metadata.
+        hashes: base, base_hash and lora; the first two are written to each image's metadata, the hash of the
+            finished LoRA to those of the variant `lora`.
     """
     from itertools import groupby
 
@@ -149,12 +178,12 @@ def image_generator(
     base_hashes = {name: value for name, value in hashes.items() if name != "lora"}
 
     def generate(planned: "Sequence[PlannedImage]") -> "Iterator[Image.Image]":
-        for adapted, group in groupby(planned, key=lambda image: image.variant == "lora"):
-            pipe = load_pipeline(model, lora if adapted else None)
+        for lora, group in groupby(planned, key=lambda image: loras.get(image.variant)):
+            pipe = load_pipeline(model, lora)
             requests = [ImageSpec(image.text, image.seed) for image in group]
             for start in range(0, len(requests), batch):
                 part = requests[start : start + batch]
-                metadata = hashes if adapted else base_hashes
+                metadata = hashes if lora == loras["lora"] else base_hashes
                 yield from generate_images(
                     pipe, part, cfg.num_inference_steps, cfg.guidance_scale, size, batch, metadata
                 )

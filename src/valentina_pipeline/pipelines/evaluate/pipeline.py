@@ -13,6 +13,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 nodes.evaluate_adapter,
                 inputs=[
                     "lora",
+                    "lora_steps",
                     "aligned",
                     "faces",
                     "captions",
@@ -34,6 +35,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "metrics",
                     "identity_plot",
                     "evaluation_notes",
+                    "step_scores",
                 ],
                 name="evaluate",
             )

@@ -17,6 +17,7 @@ def report_evaluation(
     image_scores: "pd.DataFrame",
     metrics: dict[str, Any],
     evaluation_notes: dict[str, Any],
+    step_scores: "pd.DataFrame",
     aligned: "Mapping[str, Image.Image]",
     faces: "pd.DataFrame",
     captions: "pd.DataFrame",
@@ -31,6 +32,7 @@ def report_evaluation(
         image_scores: a row of scores for each image.
         metrics: evaluate's metrics.
         evaluation_notes: evaluate's settings, and what it left out.
+        step_scores: scores of the LoRAs kept during training, see step_comparison.STEP_COLUMNS.
         aligned: portraits by sha256.
         faces: align's rows.
         captions: sha256, caption, rejected.
@@ -58,6 +60,7 @@ def report_evaluation(
         captions=dict(zip(captions["sha256"], captions["caption"], strict=True)),
         settings=dict(evaluation_notes["settings"]),
         notes=evaluation_notes["notes"],
+        step_scores=step_scores.to_dict("records"),
     )
     references = [aligned[sha256] for sha256 in content.references]
     return comparison_grid(content.prompts, evaluation_images, references), report(content)

@@ -16,6 +16,7 @@ def create_pipeline(**_: object) -> Pipeline:
                     "image_scores",
                     "metrics",
                     "evaluation_notes",
+                    "step_scores",
                     "aligned",
                     "faces",
                     "captions",

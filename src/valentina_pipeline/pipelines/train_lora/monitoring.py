@@ -34,6 +34,7 @@ def watch(
     data: "tuple[EncodedDataset, EncodedDataset | None]",
     captions: Sequence[str],
     faces: "pd.DataFrame",
+    keep: Callable[[int], None],
 ) -> "TrainingCallbacks":
     """Return the callbacks that the configuration asks for.
 
@@ -47,6 +48,7 @@ def watch(
         data: the training set, and the held-out set if there is one.
         captions: captions; the first GRID_PROMPTS are the prompts of sample images.
         faces: align's rows.
+        keep: keeps the trained weights of a step.
     """
     from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
     from valentina_pipeline.image.models.scorers import load_scorers
@@ -74,6 +76,7 @@ def watch(
     return TrainingCallbacks(
         log=current_tracker().log,
         sample=_sample_grid(generate, prompts, model.resolution),
+        keep=keep,
         evaluators=evaluators,
     )
 

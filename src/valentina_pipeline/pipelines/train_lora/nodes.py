@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from valentina_pipeline.common import atomic_files
 from valentina_pipeline.common.code_fingerprint import fingerprint
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.train_lora import TrainConfig
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
     from valentina_pipeline.training.encoding_cache import Cache
 
     Outputs = tuple[
-        dict[str, bytes], pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, float], dict[str, Image.Image]
+        dict[str, bytes],
+        dict[str, bytes],
+        pd.DataFrame,
+        pd.DataFrame,
+        pd.DataFrame,
+        dict[str, float],
+        dict[str, Image.Image],
     ]
 
 logger = logging.getLogger(__name__)
@@ -45,6 +52,9 @@ LIBRARIES = ("diffusers", "peft", "torch", "transformers")
 
 CACHE = "data/04_feature/cache"
 """Cache of latents, embedded captions and class images; `rm -r` of it costs time and nothing else."""
+
+KEPT = "kept"
+"""Folder of the kept LoRAs beside the checkpoints, with a folder for each step, until the run ends."""
 
 VALIDATION_COLUMNS = ["step", "val_loss", "train_loss_fixed_noise", "generalization_gap"]
 
@@ -132,7 +142,8 @@ def train_adapter(
         num_threads: threads of torch; part of the result.
 
     Returns:
-        The files by name; the images trained on or held out (sha256, source_name, rights_id, split); the
+        The files by name; those of the kept steps and of the last, as "<step>/<name>"; the
+        images trained on or held out (sha256, source_name, rights_id, split); the
         loss curve [step, train_loss, learning_rate]; the validation curve [step, val_loss,
         train_loss_fixed_noise, generalization_gap, ...]; the run's metrics; and the class images.
 
@@ -240,13 +251,25 @@ def _train(
         with _log_duration("pictures and captions are encoded"):
             data = _encoded(base, samples, selection, trainable, job, cache)
         shown = [sample.caption for sample in [*selection.held_out, *selection.own]]
-        callbacks = monitoring.watch(base, job.model, job.root, character, cfg, job.seed, data, shown, faces)
+        kept = checkpoints.folder / KEPT
+
+        def keep(step: int) -> None:
+            with atomic_files.replacing_folder(kept / str(step)) as folder:
+                atomic_files.write(trainable.files(metadata), folder)
+
+        callbacks = monitoring.watch(
+            base, job.model, job.root, character, cfg, job.seed, data, shown, faces, keep
+        )
         run = loop.train(base, trainable, data[0], cfg, job.seed, checkpoints, callbacks, processes)
         files = trainable.files(metadata)
     processes.leave()
+    steps = (
+        {f"{len(run.losses)}/{name}": content for name, content in files.items()} if cfg.keep_every else {}
+    )
+    steps |= {str(file.relative_to(kept)): file.read_bytes() for file in kept.rglob("*") if file.is_file()}
     checkpoints.remove()
     curves = _loss_curve(run, cfg), _validation_curve(run)
-    return files, selection.table, *curves, _train_metrics(run, trainable, files), prior
+    return files, steps, selection.table, *curves, _train_metrics(run, trainable, files), prior
 
 
 def _encoded(

@@ -32,6 +32,7 @@ def create_pipeline(**_: object) -> Pipeline:
                 ],
                 outputs=[
                     "lora",
+                    "lora_steps",
                     "training_images",
                     "train_loss",
                     "validation_curve",
