@@ -98,7 +98,7 @@ def resolve_params(
 
 
 def overlay(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of all layers; later ones win, and a mapping such as `gates` adds to earlier ones."""
+    """Return the settings of all layers; later ones win, a mapping such as `gates` adds to earlier ones."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
@@ -89,9 +89,8 @@ class EvaluationModels:
     step_variants: Mapping[int, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """The stage's outputs, by their names in the catalog.
+class Evaluation(NamedTuple):
+    """The stage's outputs, by their names in the catalog and in its order.
 
     `evaluation_notes` holds `settings`, pairs of name and value, and `notes`, what was left out and why.
     """

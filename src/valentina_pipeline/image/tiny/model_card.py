@@ -111,11 +111,6 @@ def text(metrics: Mapping[str, Any], edge_scores: dict[str, float], params: dict
         f"| {name} | {metrics[name]:g} | {minimum:g} | {_verdict(metrics[name], minimum)} |"
         for name, minimum in THRESHOLDS.items()
     )
-    triples = "\n".join(
-        f"| {judge} | {' | '.join(f'{share:g}' for share in shares.values())} |"
-        for judge, shares in metrics["near_identity"].items()
-    )
-    followed = "\n".join(_followed_row(field, metrics["attributes"][field]) for field in FIELDS)
     render = params["render"]
     extra = render["strangers"]
     trained = {stage: params[stage] for stage in ("vae", "faces", "clip", "unet", "control")}
@@ -150,25 +145,7 @@ generated from held-out captions, 20 steps, guidance {GUIDANCE:g}.
 Mean cosine of two images of one person {metrics["face_cosine_same"]:g}, of two people
 {metrics["face_cosine_different"]:g}.
 
-## Attributes
-
-The share of the same images that show what their captions request. Judges that no caption taught read them
-(`image/evaluate/attributes.py`); their share on the real renders of these captions stands beside it. The
-threshold applies to the ratio of both.
-
-| attribute | real renders | generated | ratio | threshold | |
-|---|---|---|---|---|---|
-{followed}
-
-## Near-identity
-
-The share of {params["card"]["near_identity"]} triples in which a judge finds a portrait nearer to the same
-person in another scene than to another person in the same scene, with the same colors and hair.
-
-| judge | {" | ".join(near_identity.KINDS)} |
-|---|---|---|
-{triples}
-
+{_attribute_sections(metrics, params)}
 ## Edges
 
 `weights/controlnet_canny` makes the base model follow Canny edges. The table shows the F1 between the edges
@@ -194,6 +171,34 @@ none of the built-in characters.
 
 `uv run dvc repro --force tiny/dvc.yaml` trains the weights again; each stage resumes after an interruption.
 License: Apache-2.0.
+"""
+
+
+def _attribute_sections(metrics: Mapping[str, Any], params: dict[str, Any]) -> str:
+    """Return the sections on attributes and near-identity."""
+    triples = "\n".join(
+        f"| {judge} | {' | '.join(f'{share:g}' for share in shares.values())} |"
+        for judge, shares in metrics["near_identity"].items()
+    )
+    followed = "\n".join(_followed_row(field, metrics["attributes"][field]) for field in FIELDS)
+    return f"""## Attributes
+
+The share of the same images that show what their captions request. Judges that no caption taught read them
+(`image/evaluate/attributes.py`); their share on the real renders of these captions stands beside it. The
+threshold applies to the ratio of both.
+
+| attribute | real renders | generated | ratio | threshold | |
+|---|---|---|---|---|---|
+{followed}
+
+## Near-identity
+
+The share of {params["card"]["near_identity"]} triples in which a judge finds a portrait nearer to the same
+person in another scene than to another person in the same scene, with the same colors and hair.
+
+| judge | {" | ".join(near_identity.KINDS)} |
+|---|---|---|
+{triples}
 """
 
 

@@ -1,7 +1,6 @@
 """Nodes of the stage `evaluate`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,21 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from valentina_pipeline.image.evaluate.evaluate import EvaluationModels
+    from valentina_pipeline.image.evaluate.evaluate import Evaluation, EvaluationModels
     from valentina_pipeline.image.evaluate.prompts import PlannedImage
     from valentina_pipeline.image.models.base_model import BaseModel
 
 MAX_BATCH_PIXELS = 2**21
 """Pixels of one batch: 8 images of 128 or 512 px, 2 of 1024 px."""
-
-Outputs = tuple[
-    "Mapping[str, Image.Image]",
-    "pd.DataFrame",
-    dict[str, Any],
-    "pd.DataFrame",
-    dict[str, Any],
-    "pd.DataFrame",
-]
 
 
 def evaluate_adapter(
@@ -53,7 +43,7 @@ def evaluate_adapter(
     evaluate: dict[str, Any],
     seed: int,
     num_threads: int,
-) -> Outputs:
+) -> "Evaluation":
     """Compare a LoRA with its base model, on scenes that it was never trained on.
 
     Args:
@@ -100,18 +90,10 @@ def evaluate_adapter(
     variants = step_variants(lora_steps)
     loras = {variant: lora_steps / str(step) for step, variant in variants.items()} | {"lora": lora}
     generate = image_generator(model, loras, cfg, base_config.resolution, hashes)
-    models = _evaluation_models(generate, model, base_config, project_root, tiny_judges)
-    models = replace(models, step_variants=variants)
+    models = _evaluation_models(generate, model, base_config, project_root, tiny_judges, variants)
     result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
     _log_steps(result.step_scores)
-    return (
-        result.evaluation_images,
-        result.image_scores,
-        result.metrics,
-        result.identity_plot,
-        result.evaluation_notes,
-        result.step_scores,
-    )
+    return result
 
 
 def _log_steps(step_scores: "pd.DataFrame") -> None:
@@ -128,6 +110,7 @@ def _evaluation_models(
     base: BaseConfig,
     root: Path,
     tiny_judges: Mapping[str, Any],
+    variants: Mapping[int, str],
 ) -> "EvaluationModels":
     """Return the generator with the content filter, the scoring models and the panel."""
     from valentina_pipeline.common.missing_model import resolve_path
@@ -138,7 +121,8 @@ def _evaluation_models(
 
     panel = load_panel(tiny_judges, Path(resolve_path(base.face_embedder.path, root)))
     scorers = load_scorers(base, root)
-    return EvaluationModels(generate, ContentFilter().unsafe, scorers, panel, partial(reconstruct, model.vae))
+    decode = partial(reconstruct, model.vae)
+    return EvaluationModels(generate, ContentFilter().unsafe, scorers, panel, decode, variants)
 
 
 def _hashes(base: BaseConfig, model: "BaseModel", lora: Path) -> dict[str, str]:
