@@ -13,6 +13,11 @@ class EvaluateConfig(StrictConfig):
     )
     num_inference_steps: int = Field(ge=1, le=1000, description="sampler steps")
     guidance_scale: float = Field(ge=0, le=30, description="scale of classifier-free guidance")
+    attribute_model: str = Field(
+        default="",
+        description="vision-language model, as a hub id or folder, that reads attributes from images of any "
+        "base model, a yes/no question each; empty: only the tiny base's own judges",
+    )
     bootstrap_resamples: int = Field(
         default=1000, ge=100, le=100_000, description="resamples of each confidence interval"
     )

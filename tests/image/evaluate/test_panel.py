@@ -17,7 +17,7 @@ PORTRAITS = known(train=[RED, RED], held_out=[RED, (150, 200, 0)])  # the last i
 PORTRAITS = replace(PORTRAITS, captions=dict.fromkeys(PORTRAITS.captions, "smiling, wearing a red dress"))
 
 
-def sees_only_red_smiles(image: Image.Image, face: object) -> dict[str, str]:
+def sees_only_red_smiles(image: Image.Image, face: object, _: object) -> dict[str, str]:
     return {"expression": "smiling", "clothes_color": "red", "place": "beach"} if face else {}
 
 

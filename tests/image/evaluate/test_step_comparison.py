@@ -18,7 +18,7 @@ TEMPLATES = [
 SEEN = known(train=[RED], held_out=[RED])
 
 
-def sees_smiles_at_the_beach(image: Image.Image, face: object) -> dict[str, str]:
+def sees_smiles_at_the_beach(image: Image.Image, face: object, _: object) -> dict[str, str]:
     return {"expression": "smiling", "place": "beach"} if face else {}
 
 

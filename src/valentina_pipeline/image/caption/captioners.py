@@ -27,6 +27,7 @@ from valentina_pipeline.image.caption.description import (
     from_phrases,
     from_sentence,
 )
+from valentina_pipeline.image.models.vision_language import load_vision_language
 
 DescribeImage = Callable[[Image.Image], Description]
 
@@ -135,27 +136,8 @@ def _blip(model: str, class_word: str, _cfg: CaptionConfig) -> DescribeImage:
 
 
 def _vlm(model: str, class_word: str, _cfg: CaptionConfig) -> DescribeImage:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(model, local_files_only=True)
-    network = AutoModelForImageTextToText.from_pretrained(model, local_files_only=True, use_safetensors=True)
-    network.eval()
-
-    def describe_image(image: Image.Image) -> Description:
-        messages = [
-            {
-                "role": "user",
-                "content": [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}],
-            }
-        ]
-        inputs = processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
-        tokens = network.generate(**inputs, max_new_tokens=MAX_ANSWER_TOKENS, do_sample=False, num_beams=1)
-        answer = tokens[0, inputs["input_ids"].shape[1] :]
-        return parse_answer(processor.decode(answer, skip_special_tokens=True), class_word)
-
-    return describe_image
+    ask = load_vision_language(model)
+    return lambda image: parse_answer(ask(image, QUESTION, MAX_ANSWER_TOKENS), class_word)
 
 
 def _tagger(model: str, _class_word: str, cfg: CaptionConfig) -> DescribeImage:

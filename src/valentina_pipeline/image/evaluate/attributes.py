@@ -7,7 +7,7 @@ The judges know the embedded tiny base's rendered world. Each is a linear discri
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -99,6 +99,23 @@ class LinearJudge:
         return cls(tuple(values["labels"]), np.array(values["weights"]), np.array(values["biases"]))
 
 
+class AttributeReader(Protocol):
+    """Reads attributes from an image."""
+
+    @property
+    def accuracy(self) -> Mapping[str, float]:
+        """Share of right readings on known images by attribute; empty where it was not measured."""
+
+    def read(self, image: Image.Image, face: Face | None, requested: Mapping[str, str], /) -> dict[str, str]:
+        """Return the words that the image shows by attribute.
+
+        Args:
+            image: the image.
+            face: its main face.
+            requested: words that the prompt requests.
+        """
+
+
 @dataclass(frozen=True)
 class AttributeJudges:
     """A judge for each attribute.
@@ -111,8 +128,10 @@ class AttributeJudges:
     judges: Mapping[str, LinearJudge]
     accuracy: Mapping[str, float]
 
-    def read(self, image: Image.Image, face: Face | None) -> dict[str, str]:
-        """Return the visible attributes; without a face only the place."""
+    def read(
+        self, image: Image.Image, face: Face | None, requested: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the visible attributes, requested or not; without a face only the place."""
         measured = measure_attributes(image, face)
         return {field: self.judges[field].read(measured[field]) for field in FIELDS if field in measured}
 

@@ -44,8 +44,13 @@ if TYPE_CHECKING:
 
 WITHOUT_PANEL = (
     "Attributes and identification were not measured: their judges know only the rendered world of the "
-    "embedded tiny base and its face embedder. Asking a vision-language model about photographs is not "
-    "supported yet."
+    "embedded tiny base and its face embedder. evaluate.attribute_model names a vision-language model that "
+    "reads attributes from any image."
+)
+
+WITHOUT_STRANGERS = (
+    "Identification and the identity scale were not measured: they need portraits of other people from the "
+    "base model's world, which only the embedded tiny base has."
 )
 
 WITHOUT_INDEPENDENT_JUDGE = (
@@ -140,7 +145,7 @@ def evaluate(
     )
     metrics = {**compute_metrics(measured, real, cfg.bootstrap_resamples, seed), "num_filtered": len(refused)}
     metrics |= _panel_metrics(measured, real, known, models, cfg.bootstrap_resamples, seed)
-    notes = [] if judge else [WITHOUT_INDEPENDENT_JUDGE if models.panel else WITHOUT_PANEL]
+    notes = _missing_judges(models.panel)
     notes += [f"Excluded, it is a training caption: {prompt.template}" for prompt in seen]
     rejected = refused | step_refused
     notes += [f"Rejected by the content filter: {name}, {reason}" for name, reason in rejected.items()]
@@ -178,6 +183,14 @@ def select_prompts(
             "every prompt is a training caption: add other scenes in conf/base/prompts/"
         )
     return fresh, seen
+
+
+def _missing_judges(panel: Panel | None) -> list[str]:
+    if panel is None:
+        return [WITHOUT_PANEL]
+    if not len(panel.strangers):
+        return [WITHOUT_STRANGERS]
+    return [] if panel.independent else [WITHOUT_INDEPENDENT_JUDGE]
 
 
 def _measure(

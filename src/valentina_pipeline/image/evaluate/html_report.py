@@ -191,15 +191,20 @@ def _attributes(content: ReportData) -> str:
             shares = content.metrics["attributes"][field]
             strangers = f"{shares['strangers']:.0%}" if "strangers" in shares else ""
             lines.append([words, *(_share(shares[name]) for name in PANEL_ROWS), strangers])
-    identified = content.metrics["identification"]
-    ranks = [f"{_share(identified[n])}, mean rank {identified[n]['mean_rank']:.1f}" for n in PANEL_ROWS]
-    lines.append([f"recognized among {identified['num_strangers']} strangers", *ranks, ""])
     words = (
         "Share of images that show what their prompt, or a real portrait’s caption, names, with its 95% "
-        "interval. No caption taught these judges: they measure landmarks, gradients and colors, and were "
-        "calibrated on renders of other people. What they miss in real portraits and in renders of strangers "
-        "is their own error. An image without a face shows at most the place."
+        "interval. What the judges miss in real portraits is their own error. "
     )
+    if identified := content.metrics.get("identification"):
+        ranks = [f"{_share(identified[n])}, mean rank {identified[n]['mean_rank']:.1f}" for n in PANEL_ROWS]
+        lines.append([f"recognized among {identified['num_strangers']} strangers", *ranks, ""])
+    if model := content.settings.get("attribute model"):
+        words += f"A vision-language model was asked about each: {escape(model)}."
+    else:
+        words += (
+            "No caption taught these judges: they measure landmarks, gradients and colors, and were "
+            "calibrated on renders of other people. An image without a face shows at most the place."
+        )
     return f'{table(["", *PANEL_ROWS.values(), "renders of strangers"], lines)}<p class="small">{words}</p>'
 
 

@@ -8,7 +8,7 @@ misses there are their own errors.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from valentina_pipeline.domain.artifacts import sha256
 from valentina_pipeline.image.evaluate.attributes import (
     FIELDS,
     AttributeJudges,
+    AttributeReader,
     compare_attributes,
     requested_attributes,
 )
@@ -39,27 +40,32 @@ class Panel:
 
     Attributes:
         attributes: judges of attributes.
-        strangers: face templates of m other people, float64 (m, d), norm 1.
+        strangers: face templates of m other people, float64 (m, d), norm 1; none where the base model's world
+            is not known.
         independent: identity judge that others trained; None where its packages are not installed.
     """
 
-    attributes: AttributeJudges
-    strangers: np.ndarray
+    attributes: AttributeReader
+    strangers: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     independent: IdentityJudge | None = None
 
-    def rank(self, vector: np.ndarray, references: np.ndarray) -> int:
-        """Return the rank of the character among the strangers, 1 where it is the nearest.
+    def rank(self, vector: np.ndarray, references: np.ndarray) -> float:
+        """Return the rank of the character among the strangers, 1 where it is the nearest; NaN without any.
 
         Args:
             vector: face vector of an image, (d,), norm 1.
             references: face vectors of the character, (n, d); their mean is the template.
         """
+        if not len(self.strangers):
+            return float("nan")
         template = references.mean(axis=0)
         own = float(vector @ template) / float(np.linalg.norm(template))
         return 1 + int((self.strangers @ vector > own).sum())
 
     def floors(self, real: Portraits) -> dict[str, float]:
         """Return the mean cosine of the strangers' templates to the held-out portraits, by judge."""
+        if not len(self.strangers):
+            return {}
         floors = {"embedder": float((self.strangers @ real.identity[real.references].T).mean())}
         if self.independent and real.independent is not None:
             references = real.independent[real.references]
@@ -100,7 +106,7 @@ def generated_readings(measured: ScoredImages, variant: str) -> Readings:
     """Return the readings of one variant's images; prompts are the resampling units."""
     rows = [row for row, plan in enumerate(measured.planned) if plan.variant == variant]
     scores = measured.scores.iloc[rows]
-    columns = {field: scores[f"shows_{field}"].to_numpy(np.float64) for field in FIELDS}
+    columns = {name: scores[f"shows_{name}"].to_numpy(np.float64) for name in FIELDS}
     return Readings(
         tuple(measured.planned[row].prompt.number for row in rows),
         tuple({f: v[i] == 1 for f, v in columns.items() if np.isfinite(v[i])} for i in range(len(rows))),
@@ -125,7 +131,8 @@ def read_portraits(
     shown, ranks, identity = [], [], []
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         face, _ = main_face(image, judges.find)
-        shown.append(compare_attributes(requested_attributes(caption), panel.attributes.read(image, face)))
+        requested = requested_attributes(caption)
+        shown.append(compare_attributes(requested, panel.attributes.read(image, face, requested)))
         others = real.identity[real.references[real.references != index]]
         if face is None or not len(others):
             ranks.append(np.nan)
@@ -179,30 +186,34 @@ def panel_metrics(
         }
 
     attributes: dict[str, Any] = {}
-    for field in FIELDS:
-        values = {name: _share_shown(read.shown, (field,)) for name, read in readings.items()}
+    for name in FIELDS:
+        values = {images: _share_shown(read.shown, (name,)) for images, read in readings.items()}
         if any(np.isfinite(column).any() for column in values.values()):
-            attributes[field] = {**shares(values), "strangers": panel.attributes.accuracy[field]}
+            attributes[name] = shares(values)
+            if name in panel.attributes.accuracy:
+                attributes[name]["strangers"] = panel.attributes.accuracy[name]
     shown = {name: _share_shown(read.shown, FIELDS) for name, read in readings.items()}
     attributes["all"] = shares(shown)
     lora, base = (boots[name].resample_means(shown[name], readings[name].groups) for name in ("lora", "base"))
     drop = attributes["all"]["base"]["mean"] - attributes["all"]["lora"]["mean"]
-    nearest = shares({name: (read.ranks == 1).astype(float) for name, read in readings.items()})
-    for name, read in readings.items():
-        ranks = read.ranks[np.isfinite(read.ranks)]
-        nearest[name]["mean_rank"] = float(ranks.mean()) if ranks.size else float(len(panel.strangers) + 1)
     identity = {"embedder": shares({name: read.identity for name, read in readings.items()})}
-    if "dlib" in floors:
-        identity["dlib"] = shares({name: read.independent for name, read in readings.items()})
-    scale: dict[str, Any] = {n: _place_on_scale(values, floors[n]) for n, values in identity.items()}
-    scale["lowest"] = min(places["lora"]["mean"] for places in scale.values())
     metrics: dict[str, Any] = {
         "attributes": attributes,
         "attributes_drop": percentile_interval(drop, base - lora).as_json(),
         "identity_real_vae": identity["embedder"]["real_vae"],
-        "identity_scale": scale,
-        "identification": {"num_strangers": len(panel.strangers), **nearest},
     }
+    if not floors:
+        return metrics
+    nearest = shares({name: (read.ranks == 1).astype(float) for name, read in readings.items()})
+    for name, read in readings.items():
+        ranks = read.ranks[np.isfinite(read.ranks)]
+        nearest[name]["mean_rank"] = float(ranks.mean()) if ranks.size else float(len(panel.strangers) + 1)
+    if "dlib" in floors:
+        identity["dlib"] = shares({name: read.independent for name, read in readings.items()})
+    scale: dict[str, Any] = {n: _place_on_scale(values, floors[n]) for n, values in identity.items()}
+    scale["lowest"] = min(places["lora"]["mean"] for places in scale.values())
+    metrics["identity_scale"] = scale
+    metrics["identification"] = {"num_strangers": len(panel.strangers), **nearest}
     if "dlib" in floors:
         metrics["identity_dlib"] = {**identity["dlib"], "strangers": floors["dlib"]}
     return metrics
@@ -219,7 +230,7 @@ def _place_on_scale(identity: Mapping[str, Mapping[str, float]], floor: float) -
 
 def _share_shown(shown: Sequence[Mapping[str, bool]], fields: Iterable[str]) -> np.ndarray:
     """Return for each image the share of these fields that it shows, NaN where none was requested."""
-    columns = [[found[field] for field in fields if field in found] for found in shown]
+    columns = [[found[name] for name in fields if name in found] for found in shown]
     return np.array([float(np.mean(column)) if column else np.nan for column in columns])
 
 

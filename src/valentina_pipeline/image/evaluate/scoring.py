@@ -212,7 +212,8 @@ def _read_person(
         vectors = panel.independent.vectors([image])
         row["identity_dlib"] = similarity_to_others(vectors, real.independent[real.references], [None])[0]
     if panel:
-        requested, seen = requested_attributes(scene), panel.attributes.read(image, face)
+        requested = requested_attributes(scene)
+        seen = panel.attributes.read(image, face, requested)
         found = compare_attributes(requested, seen)
         row["missed"] = describe_missed(requested, seen)
         row |= {f"shows_{field}": float(shown) for field, shown in found.items()}

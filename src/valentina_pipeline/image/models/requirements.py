@@ -9,6 +9,7 @@ from valentina_pipeline.common.missing_model import MissingModelError, has_hub_m
 from valentina_pipeline.config.align import AlignConfig
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.config.caption import CaptionConfig
+from valentina_pipeline.config.evaluate import EvaluateConfig
 from valentina_pipeline.config.ingest import IngestConfig
 from valentina_pipeline.config.validation import parse_config
 from valentina_pipeline.domain.base_files import CONTROLNET_FILES
@@ -31,7 +32,8 @@ def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingMo
     ingest = parse_config(IngestConfig, params["ingest"], "ingest")
     align = parse_config(AlignConfig, params["align"], "align")
     caption = parse_config(CaptionConfig, params["caption"], "caption")
-    for require in _requirements(base, ingest, align, caption, root):
+    evaluate = parse_config(EvaluateConfig, params["evaluate"], "evaluate")
+    for require in _requirements(base, ingest, align, caption, evaluate, root):
         try:
             require()
         except MissingModelError as err:
@@ -40,11 +42,17 @@ def find_missing_models(params: Mapping[str, Any], root: Path) -> list[MissingMo
 
 
 def _requirements(
-    base: BaseConfig, ingest: IngestConfig, align: AlignConfig, caption: CaptionConfig, root: Path
+    base: BaseConfig,
+    ingest: IngestConfig,
+    align: AlignConfig,
+    caption: CaptionConfig,
+    evaluate: EvaluateConfig,
+    root: Path,
 ) -> Iterator[Callable[[], object]]:
     """Yield one function per model, which raises MissingModelError if the model is missing."""
     from valentina_pipeline.image.align import background_removal
     from valentina_pipeline.image.caption import captioners
+    from valentina_pipeline.image.evaluate import attribute_questions
     from valentina_pipeline.image.faces import embedding
     from valentina_pipeline.image.ingest import iqa, upscale
     from valentina_pipeline.image.models import clip
@@ -70,6 +78,9 @@ def _requirements(
     if caption.captioner != "attributes":
         model = caption.model or captioners.CAPTIONERS[caption.captioner].model
         yield partial(_require_hub_model, model, captioners.missing_captioner(caption))
+    if evaluate.attribute_model:
+        model = resolve_path(evaluate.attribute_model, root)
+        yield partial(_require_hub_model, model, attribute_questions.missing_questions_model(model))
 
 
 def _require_controlnet(base: BaseConfig, kind: str, folder: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from valentina_pipeline.image.evaluate.evaluate import Evaluation, EvaluationModels
+    from valentina_pipeline.image.evaluate.panel import Panel
     from valentina_pipeline.image.evaluate.prompts import PlannedImage
     from valentina_pipeline.image.models.base_model import BaseModel
 
@@ -90,7 +91,8 @@ def evaluate_adapter(
     variants = step_variants(lora_steps)
     loras = {variant: lora_steps / str(step) for step, variant in variants.items()} | {"lora": lora}
     generate = image_generator(model, loras, cfg, base_config.resolution, hashes)
-    models = _evaluation_models(generate, model, base_config, project_root, tiny_judges, variants)
+    panel = _load_panel(tiny_judges, base_config, cfg, project_root)
+    models = _evaluation_models(generate, model, base_config, project_root, panel, variants)
     result = compute_evaluation(prompts, character, data, models, cfg, seed, settings)
     _log_steps(result.step_scores)
     return result
@@ -104,22 +106,37 @@ def _log_steps(step_scores: "pd.DataFrame") -> None:
         current_tracker().log({f"step.{row['score']}": row["mean"]}, int(row["step"]))
 
 
+def _load_panel(
+    tiny_judges: Mapping[str, Any], base: BaseConfig, cfg: EvaluateConfig, root: Path
+) -> "Panel | None":
+    """Return the panel of the tiny base, or of a vision-language model, or None."""
+    from dataclasses import replace
+
+    from valentina_pipeline.common.missing_model import resolve_path
+    from valentina_pipeline.image.evaluate.attribute_questions import load_questions
+    from valentina_pipeline.image.evaluate.panel import Panel, load_panel
+
+    panel = load_panel(tiny_judges, Path(resolve_path(base.face_embedder.path, root)))
+    if not cfg.attribute_model:
+        return panel
+    questions = load_questions(resolve_path(cfg.attribute_model, root))
+    return replace(panel, attributes=questions) if panel else Panel(questions)
+
+
 def _evaluation_models(
     generate: "Callable[[Sequence[PlannedImage]], Iterator[Image.Image]]",
     model: "BaseModel",
     base: BaseConfig,
     root: Path,
-    tiny_judges: Mapping[str, Any],
+    panel: "Panel | None",
     variants: Mapping[int, str],
 ) -> "EvaluationModels":
     """Return the generator with the content filter, the scoring models and the panel."""
-    from valentina_pipeline.common.missing_model import resolve_path
     from valentina_pipeline.image.evaluate.evaluate import EvaluationModels
-    from valentina_pipeline.image.evaluate.panel import load_panel, reconstruct
+    from valentina_pipeline.image.evaluate.panel import reconstruct
     from valentina_pipeline.image.models.scorers import load_scorers
     from valentina_pipeline.image.safety.content_filter import ContentFilter
 
-    panel = load_panel(tiny_judges, Path(resolve_path(base.face_embedder.path, root)))
     scorers = load_scorers(base, root)
     decode = partial(reconstruct, model.vae)
     return EvaluationModels(generate, ContentFilter().unsafe, scorers, panel, decode, variants)
@@ -187,4 +204,5 @@ def _settings(character: Concept, base: BaseConfig, cfg: EvaluateConfig) -> dict
         "resamples": str(cfg.bootstrap_resamples),
         "face embedder": f"{base.face_embedder.kind}: {base.face_embedder.path}",
         "CLIP": f"{base.clip.kind}: {base.clip.path}",
+        **({"attribute model": cfg.attribute_model} if cfg.attribute_model else {}),
     }

@@ -84,7 +84,7 @@ def gather_contents(
         comparison_grid=None if comparison_grid is None else png.encode(comparison_grid),
         engines=export_engines(root, base_config, lora, published) if published.engines else {},
         scenes=_check_scenes(parse_scenes(scenes), concept["name"]),
-        attribute_judges=tiny_judges["attributes"] if metrics and "attributes" in metrics else None,
+        attribute_judges=tiny_judges["attributes"] if metrics and "identification" in metrics else None,
         embedder=resolve_path(base_config.face_embedder.path, root),
         code=list_code_files(),
         model=model_files(LOADER, base_config.path, EXAMPLE, content),
