@@ -8,7 +8,7 @@ import packages
 from valentina_pipeline.config.register import RegisterConfig
 from valentina_pipeline.release.gates import Candidate, Champion, UnknownMetricError, decide
 
-CFG = RegisterConfig(**packages.stage("register"))
+CFG = RegisterConfig()
 BASE = "b" * 64
 
 

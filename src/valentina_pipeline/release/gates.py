@@ -52,6 +52,7 @@ WORDS = {
     "identity.gain_over_base": "Identity gained over the base model with the full description",
     "identity.ratio_to_ceiling": "Identity as a share of the real-against-real ceiling",
     "identity_scale.lowest": "Identity from strangers to real portraits, by the lower of two judges,",
+    "identity_scale.gain": "Identity gained over the described base model, by the judge who sees more of it,",
     "attributes.all.lora.mean": "The share of requested attributes that the images show",
     "attributes_drop.ci_low": "The drop of that share from the base model, at least,",
     "face_detection_rate.lora.mean": "The share of images with a face",

@@ -109,7 +109,7 @@ def _identity_scale(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
             format_interval(places["lora"]),
         )
         for judge, places in metrics.get("identity_scale", {}).items()
-        if judge != "lowest"
+        if isinstance(places, dict)
     ]
 
 

@@ -91,6 +91,8 @@ def test_identity_is_placed_between_strangers_and_portraits_through_the_vae_by_b
     assert scale["dlib"]["lora"]["mean"] == pytest.approx((0.8 - 0.4) / (real - 0.4), abs=0.03)
     assert scale["embedder"]["lora"]["mean"] == pytest.approx((0.8 - 0.2) / (real - 0.2), abs=0.03)
     assert scale["embedder"]["real"]["mean"] == pytest.approx(1)
+    gains = [scale[name]["lora"]["mean"] - scale[name]["base"]["mean"] for name in ("embedder", "dlib")]
+    assert scale["gain"] == max(gains) > 0
     assert scale["lowest"] == min(scale[name]["lora"]["mean"] for name in ("embedder", "dlib"))
     _, page = laid_out(result, PORTRAITS, TEMPLATES, PERSON)
     assert "<td>dlib, independent</td>" in page
@@ -102,7 +104,7 @@ def test_without_dlib_the_report_says_how_to_install_it() -> None:
     _, page = laid_out(result, PORTRAITS, TEMPLATES, PERSON)
 
     assert "uv sync --extra judges" in page
-    assert set(result.metrics["identity_scale"]) == {"embedder", "lowest"}
+    assert set(result.metrics["identity_scale"]) == {"embedder", "lowest", "gain"}
     assert result.image_scores["identity_dlib"].isna().all()
 
 

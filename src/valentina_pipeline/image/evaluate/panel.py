@@ -168,7 +168,8 @@ def panel_metrics(
     Attributes that no image was asked for are left out; `all` is the mean over an image's attributes.
     `attributes_drop` is the base model's `all` minus the LoRA's, over the same resamples of prompts.
     `identity_real_vae` is the identity of real portraits through the VAE, the most that a LoRA can reach.
-    `identity_scale` has each judge's places of lora, base and real, and `lowest`, the LoRA's lowest place.
+    `identity_scale` has each judge's places of lora, base and real, the LoRA's lowest place (`lowest`) and
+    its largest gain over the base model (`gain`).
 
     Args:
         readings: readings of lora, base, real, and real_vae, the real portraits through the VAE.
@@ -211,7 +212,9 @@ def panel_metrics(
     if "dlib" in floors:
         identity["dlib"] = shares({name: read.independent for name, read in readings.items()})
     scale: dict[str, Any] = {n: _place_on_scale(values, floors[n]) for n, values in identity.items()}
-    scale["lowest"] = min(places["lora"]["mean"] for places in scale.values())
+    judged = list(scale.values())
+    scale["lowest"] = min(places["lora"]["mean"] for places in judged)
+    scale["gain"] = max(places["lora"]["mean"] - places["base"]["mean"] for places in judged)
     metrics["identity_scale"] = scale
     metrics["identification"] = {"num_strangers": len(panel.strangers), **nearest}
     if "dlib" in floors:
