@@ -54,7 +54,7 @@ WORDS = {
     "identity_scale.lowest": "Identity from strangers to real portraits, by the lower of two judges,",
     "identity_scale.gain": "Identity gained over the described base model, by the judge who sees more of it,",
     "attributes.all.lora.mean": "The share of requested attributes that the images show",
-    "attributes_drop.ci_low": "The drop of that share from the base model, at least,",
+    "attributes_drop.ci_low": "Its drop from the base model, at the low end of the interval,",
     "face_detection_rate.lora.mean": "The share of images with a face",
     "clip_t.relative_drop": "Relative drop in prompt adherence (CLIP-T) from the base model",
     "memorization.rate": "The share of images that copy a training image",
