@@ -67,6 +67,7 @@ def metrics(**identity: Any) -> dict[str, Any]:
             "all": {"lora": figure(0.8), "base": figure(0.82), "real": figure(0.96)},
         },
         "attributes_drop": figure(0.02),
+        "identification": {"num_strangers": 25},
         "identity_scale": {"lowest": 0.72, "gain": 0.3},
         "memorization": {"nearest_mean": 0.6, "rate": 0.02, "threshold": 0.9},
         "num_images": 48,

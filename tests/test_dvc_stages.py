@@ -176,7 +176,7 @@ def test_edited_code_of_evaluate_reruns_from_evaluate(work: Path, log: Path) -> 
 
 
 def test_an_edited_color_of_the_report_generates_no_image_again(work: Path, log: Path) -> None:
-    edit(work / "src/valentina_pipeline/image/evaluate/html_report.py", "--lora: #b4532a", "--lora: #b4532b")
+    edit(work / "src/valentina_pipeline/image/evaluate/html_page.py", "--lora: #b4532a", "--lora: #b4532b")
     assert repro(work, log) == from_stage("report")  # the stand-in changes the grid, too
 
 

@@ -76,7 +76,7 @@ def test_every_table_plot_and_sheet_of_the_catalog_has_a_preview(viz: DataAccess
         if getattr(node, "layer", None) and not hasattr(node.kedro_obj, "preview")
     }
     sources = {"raw", "tiny_weights", "extra_training_data", "rights"}
-    assert without == sources | {"dataset_card", "lora", "report", "built_package", "package"}
+    assert without == sources | {"dataset_card", "lora", "lora_steps", "report", "built_package", "package"}
 
 
 @pytest.mark.parametrize("dataset", [Csv, ParquetFile, ReviewedCsv])

@@ -57,7 +57,7 @@ def test_the_same_content_again_is_the_same_version_and_decision(root: Path) -> 
 
 
 def test_one_that_fails_a_gate_is_registered_as_a_candidate(root: Path) -> None:
-    decision = registered(root, metrics=packages.metrics(gain_over_base=0.1))
+    decision = registered(root, metrics=packages.metrics(ratio_to_ceiling=0.1))
     assert decision["status"] == "candidate"
     assert champion(root) is None
     found = Registry(root, NAME).find(decision="candidate")
