@@ -8,7 +8,14 @@ import numpy as np
 from PIL import Image
 
 from valentina_pipeline.image.renderer.render import render
-from valentina_pipeline.image.renderer.traits import random_identity, random_scene
+from valentina_pipeline.image.renderer.traits import (
+    Identity,
+    Scene,
+    attributes,
+    random_identity,
+    random_scene,
+)
+from valentina_pipeline.image.renderer.wording import caption_from_traits
 
 SIDE = 96
 
@@ -24,8 +31,17 @@ def dunes() -> Image.Image:
 @lru_cache(maxsize=1)
 def somebody() -> Image.Image:
     """A rendered stranger, whose face is found."""
+    return Image.fromarray(render(*_stranger(), 5, 128))
+
+
+def somebody_described() -> str:
+    """The prompt of `somebody`."""
+    return caption_from_traits(attributes(*_stranger()), "woman")
+
+
+def _stranger() -> tuple[Identity, Scene]:
     rng = np.random.default_rng(5)
-    return Image.fromarray(render(random_identity(rng), random_scene(rng), 5, 128))
+    return random_identity(rng), random_scene(rng)
 
 
 def pictured(image: Image.Image, kind: str = "PNG", **more: object) -> str:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 import packages
 import tiny_bases
-from given import somebody
+from given import somebody, somebody_described
 from valentina_pipeline.config.base_model import BaseConfig
 from valentina_pipeline.domain.samplers import SAMPLERS
 from valentina_pipeline.image.generate.generate import ImageSpec, generate_images
@@ -56,7 +56,7 @@ def test_every_sampler_begins_from_a_picture_in_the_middle_of_its_steps(name: st
         sampler = pipe().scheduler
         near = generate_images(
             pipe(),
-            [ASKED],
+            [ImageSpec(somebody_described(), 3)],
             5,
             1.5,
             SIZE,
@@ -64,11 +64,10 @@ def test_every_sampler_begins_from_a_picture_in_the_middle_of_its_steps(name: st
             on_step=lambda done, _: steps.append(done),
         )[0]
         assert pipe().scheduler is sampler  # it is put back
-        anew = drawn(None, steps=5)
     finally:
         pipe().scheduler = own
     assert steps == [1, 2]
-    assert apart(near, somebody()) < 0.6 * apart(anew, somebody())
+    assert apart(near, somebody()) < 25
 
 
 def test_behind_a_mask_something_is_drawn_anew_and_all_else_stays_to_the_last_bit() -> None:
