@@ -73,6 +73,17 @@ def finish_run(root: Path, table: pd.DataFrame, color: str) -> None:
     (root / "dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate@ada": stage}}))
 
 
+def track_run(project: Path) -> None:
+    """Record the working tree's run in MLflow; the end of its name is 1f2e3d4c."""
+    run = mlflow.open_parent(project, "ada", "1f2e3d4c" * 8, {
+        "train_lora": {"method": "lora", "rank": 4, "max_steps": 9}, "base_name": "tiny",
+    })  # fmt: skip
+    run.open_stage("evaluate", "code")
+    outs = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["evaluate@ada"]["outs"]
+    run.log("evaluate", {}, {"outs": json.dumps({out["path"]: out["md5"] for out in outs})})
+    mlflow.close_parent(mlflow.FINISHED)
+
+
 def cache(root: Path, content: bytes, suffix: str = "") -> str:
     md5 = hashlib.md5(content).hexdigest()
     file = root / ".dvc/cache/files/md5" / md5[:2] / f"{md5[2:]}{suffix}"
@@ -115,26 +126,14 @@ def test_commit_and_working_tree_are_compared_image_by_image(project: Path) -> N
 
 
 def test_a_run_of_mlflow_is_found_by_the_end_of_its_name(project: Path) -> None:
-    run = mlflow.open_parent(project, "ada", "1f2e3d4c" * 8, {
-        "train_lora": {"method": "lora", "rank": 4, "max_steps": 9}, "base_name": "tiny",
-    })  # fmt: skip
-    run.open_stage("evaluate", "code")
-    outs = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["evaluate@ada"]["outs"]
-    run.log("evaluate", {}, {"outs": json.dumps({out["path"]: out["md5"] for out in outs})})
-    mlflow.close_parent(mlflow.FINISHED)
+    track_run(project)
     shown = call(project, "HEAD", "1f2e3d4c")
     assert shown.exit_code == 0, shown.output
     assert "1f2e3d4c" in shown.output and "+0.100" in shown.output
 
 
 def test_the_page_shows_differences_and_images_and_is_logged_to_runs_of_mlflow(project: Path) -> None:
-    run = mlflow.open_parent(project, "ada", "1f2e3d4c" * 8, {
-        "train_lora": {"method": "lora", "rank": 4, "max_steps": 9}, "base_name": "tiny",
-    })  # fmt: skip
-    run.open_stage("evaluate", "code")
-    outs = yaml.safe_load((project / "dvc.lock").read_text())["stages"]["evaluate@ada"]["outs"]
-    run.log("evaluate", {}, {"outs": json.dumps({out["path"]: out["md5"] for out in outs})})
-    mlflow.close_parent(mlflow.FINISHED)
+    track_run(project)
 
     shown = call(project, "HEAD", "1f2e3d4c", "--report", str(project / "page.html"))
     assert shown.exit_code == 0, shown.output

@@ -126,10 +126,10 @@ def _table(runs: list[str], compared: "list[list[MetricComparison]]", title: str
     """Return a row for each score: its mean in the first run, then in each other run with the difference."""
     from rich.table import Table
 
-    from valentina_pipeline.image.evaluate.run_comparison import MARK_MEANING, score_lines
+    from valentina_pipeline.image.evaluate.run_comparison import MARK_MEANING, count_pairs, score_lines
 
-    pairs = " and ".join(str(max(row.num_images for row in rows)) for rows in compared)
-    table = Table("score", *runs, title=f"{title}: {pairs} shared images", title_justify="left")
+    heading = f"{title}: {count_pairs(compared)} shared images"
+    table = Table("score", *runs, title=heading, title_justify="left")
     table.caption = MARK_MEANING
     table.caption_justify = "left"
     for line in score_lines(compared):

@@ -135,13 +135,18 @@ def comparison_page(
         images: run -> prompt -> image.
         scores: image scores of each run.
     """
-    pairs = " and ".join(str(max(row.num_images for row in rows)) for rows in compared.values())
+    pairs = count_pairs(list(compared.values()))
     summary = f"Each run beside {first}, over {pairs} images with the same prompt and seed. {MARK_MEANING}."
     sections = {
         "Scores": html_page.table(["", first, *compared], score_lines(list(compared.values()))),
         "Images by prompt": _images_by_prompt(images, scores),
     }
     return html_page.page(title, "comparison of runs", summary, sections)
+
+
+def count_pairs(compared: Sequence[Sequence[MetricComparison]]) -> str:
+    """Return the number of images that each other run shares with the first one, such as "24 and 20"."""
+    return " and ".join(str(max(row.num_images for row in rows)) for rows in compared)
 
 
 def score_lines(compared: Sequence[Sequence[MetricComparison]]) -> list[list[str]]:
