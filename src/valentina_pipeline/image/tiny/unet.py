@@ -194,7 +194,7 @@ def teach_words(
     """Train the text encoders until `reader` finds each word in their outputs.
 
     The denoising loss alone hardly does this: the color of clothes is one word of forty and a tenth of the
-    pixels. A U-Net that learns before the text encoders learns to ignore such words (docs/log.md).
+    pixels. A U-Net that has learned without such a word is slow to follow it later (docs/log.md).
     """
 
     def loss(step: int, rng: np.random.Generator, noise: torch.Generator) -> Tensor:
